@@ -1,0 +1,131 @@
+#include "qp_control/batch.hpp"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace qp_control {
+namespace {
+
+// Workers sleep between calls. A pool belongs to the process that made it: threads do not survive fork().
+class Pool {
+ public:
+  explicit Pool(int workers) : owner_(getpid()) {
+    for (int k = 0; k < workers; ++k) threads_.emplace_back([this, k] { work(k + 1); });
+  }
+
+  ~Pool() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    for (auto& thread : threads_) thread.join();
+  }
+
+  pid_t owner() const { return owner_; }
+  int workers() const { return static_cast<int>(threads_.size()); }
+
+  // Runs job(worker) on `helpers` workers and on the caller (worker 0).
+  void run(int helpers, const std::function<void(int)>& job) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = &job;
+      wanted_ = helpers;
+      running_ = helpers;
+      ++round_;
+    }
+    wake_.notify_all();
+    job(0);
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return running_ == 0; });
+    job_ = nullptr;
+  }
+
+ private:
+  void work(int id) {
+    long seen = 0;
+    while (true) {
+      const std::function<void(int)>* job = nullptr;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, [&] { return stop_ || (round_ != seen && id <= wanted_); });
+        if (stop_) return;
+        seen = round_;
+        job = job_;
+      }
+      (*job)(id);
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (--running_ == 0) done_.notify_one();
+    }
+  }
+
+  const pid_t owner_;
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  const std::function<void(int)>* job_ = nullptr;
+  int wanted_ = 0;
+  int running_ = 0;
+  long round_ = 0;
+  bool stop_ = false;
+};
+
+// One call at a time uses the pool; a second one from another thread of the caller runs alone instead of waiting.
+std::mutex pool_in_use;
+Pool* pool = nullptr;  // never destroyed at exit: joining threads in a static destructor can hang an interpreter
+pid_t pool_lock_owner = 0;
+
+}  // namespace
+
+int thread_count(int requested) {
+  if (requested > 0) return requested;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+void parallel_for(int count, int grain, int threads, const std::function<void(int, int, int)>& body) {
+  if (count <= 0) return;
+  const int ranges = (count + grain - 1) / grain;
+  const int used = std::min(thread_count(threads), ranges);
+  std::atomic<int> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;
+  const std::function<void(int)> job = [&](int worker) {
+    try {
+      for (int r = next++; r < ranges && !failed; r = next++)
+        body(r * grain, std::min(count, (r + 1) * grain), worker);
+    } catch (...) {
+      if (!failed.exchange(true)) failure = std::current_exception();
+    }
+  };
+
+  std::unique_lock<std::mutex> lock(pool_in_use, std::defer_lock);
+  if (used > 1 && pool_lock_owner != getpid()) {
+    // After fork() the lock may be held by a thread that no longer exists: start afresh.
+    if (pool_lock_owner != 0) new (&pool_in_use) std::mutex;
+    pool_lock_owner = getpid();
+  }
+  if (used == 1 || !lock.try_lock()) {
+    job(0);
+  } else {
+    if (pool == nullptr || pool->owner() != getpid()) {
+      pool = new Pool(used - 1);  // the parent's pool, if any, is left to the parent
+    } else if (pool->workers() < used - 1) {
+      delete pool;
+      pool = new Pool(used - 1);
+    }
+    pool->run(used - 1, job);
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace qp_control

@@ -1,0 +1,1 @@
+"""Differentiable QP solver, model predictive control and robot learning."""
