@@ -1,0 +1,57 @@
+// The KKT system of an active set,
+//
+//     K = [H G'; G 0],   G = [rows; e_j' of the fixed variables],
+//
+// behind the polish of a solution (right-hand side -g and the active bounds) and behind its derivatives. Fixed variables are
+// eliminated; the rest is solved by proximal refinement with a Cholesky factor of H + rho I + G'G/mu, which is exact where K
+// is regular. Where it is not (a linear program off a vertex, dependent rows), least_squares() gives the minimum-norm
+// least-squares solution in the caller's units.
+#pragma once
+
+#include <vector>
+
+#include "qp_control/linear_algebra.hpp"
+
+namespace qp_control {
+
+// A point or a right-hand side: of the variables, the rows, the fixed variables.
+struct ActiveVector {
+  Vector x, rows, fixed;
+  double norm() const { return std::max({norm_inf(x), norm_inf(rows), norm_inf(fixed)}); }
+};
+
+class ActiveSystem {
+ public:
+  explicit ActiveSystem(int n) : n_(n), H_(nullptr) {}
+
+  // H must outlive the system; rows is r x n.
+  void set(const Matrix& H, RowMatrix rows, std::vector<int> fixed);
+  bool factor();
+
+  int row_count() const { return static_cast<int>(rows_.rows()); }
+  const std::vector<int>& fixed() const { return fixed_; }
+  ActiveVector zero() const;
+
+  // r = rhs - K s
+  void residual(const ActiveVector& rhs, const ActiveVector& s, ActiveVector& r) const;
+  // Refines s towards K s = rhs, from the value it has (a singular K leaves the part of s in its null space as it is).
+  // Returns the largest entry of the residual relative to the largest entry of the products in it.
+  double refine(const ActiveVector& rhs, ActiveVector& s) const;
+  // True where K has a null space: a random vector does not survive K and its inverse.
+  bool singular() const;
+  // Minimum-norm least-squares solution of K s = rhs, in the caller's units. rank_deficiency: of K.
+  ActiveVector least_squares(const ActiveVector& rhs, int* rank_deficiency = nullptr) const;
+
+ private:
+  double scale_of(const ActiveVector& rhs, const ActiveVector& s) const;
+
+  int n_;
+  const Matrix* H_;
+  RowMatrix rows_;
+  std::vector<int> fixed_, free_;
+  Matrix H_free_, rows_free_, M_;  // equilibrated
+  Vector D_, E_;                   // scaling of the free variables and of the rows
+  double c_ = 1.0, row_norm_ = 0.0;
+};
+
+}  // namespace qp_control

@@ -1,0 +1,52 @@
+// Many problems of one size in one call.
+#pragma once
+
+#include "qp_control/dense_qp.hpp"
+#include "qp_control/settings.hpp"
+#include "qp_control/solution.hpp"
+
+namespace qp_control {
+
+// An array of the batch: element i stands at data + i * stride. Stride 0: shared by the batch; nullptr: absent.
+struct BatchArray {
+  const double* data = nullptr;
+  long stride = 0;
+  const double* at(int i) const { return data == nullptr ? nullptr : data + i * stride; }
+};
+
+struct MutableBatchArray {
+  double* data = nullptr;
+  long stride = 0;
+  double* at(int i) const { return data == nullptr ? nullptr : data + i * stride; }
+};
+
+struct DenseBatch {
+  DenseDims dims;
+  int size = 0;
+  BatchArray H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box;
+  DenseQP at(int i) const;
+};
+
+// Fields of the solutions, each (size, .) and contiguous. As a starting point only x, y, z, w are read.
+struct DenseBatchSolution {
+  MutableBatchArray x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub;
+  MutableBatchArray certificate_x, certificate_y, certificate_z, certificate_w;
+  MutableBatchArray objective, primal_residual, dual_residual, duality_gap;
+  long long* status = nullptr;
+  long long* iterations = nullptr;
+};
+
+// out.x, .y, .z, .w hold the starting points when warm is true.
+void solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out);
+
+// Gradients with respect to the loss's gradients on the outputs (absent: zero). Only the arrays of `out` that are present
+// are computed; those of stride 0 receive the sum over the batch, in an order that does not depend on the threads.
+struct DenseBatchGradients {
+  MutableBatchArray H, g, A, b, C, l, u, lb, ub, residual;
+  long long* weakly_active = nullptr;
+  long long* rank_deficiency = nullptr;
+};
+void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, const DenseBatchSolution& loss, int threads,
+                   const DenseBatchGradients& out);
+
+}  // namespace qp_control

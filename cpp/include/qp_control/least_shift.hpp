@@ -1,0 +1,67 @@
+// First level of the closest feasible problem: the shift s of the constraints that is least in the weighted Euclidean norm
+// of the caller's units,
+//
+//     minimise 1/2 s'W s  over x, s   subject to   E x - s = e,   hard rows,
+//
+// where E collects the equalities and every violated row at its violated bound e. With F the hard rows that take part
+// (weight infinity; F x = f), its optimality reads E'W s + F'pi = 0. With Q an orthonormal basis of the range of
+// W^1/2 E P_F, P_F the projector on the null space of F, the minimisers are the x with Q'W^1/2 (E x - e) = 0, F x = f.
+// These rows have full rank: the second level is an ordinary QP with the equalities (Q'W^1/2 E) x = Q'W^1/2 e.
+// The limit that the augmented Lagrangian finds: Chiche and Gilbert, "How the augmented Lagrangian algorithm can deal with an
+// infeasible convex quadratic optimization problem", J. Convex Analysis 2016.
+#pragma once
+
+#include <vector>
+
+#include "qp_control/dense_qp.hpp"
+#include "qp_control/solution.hpp"
+
+namespace qp_control {
+
+struct ShiftedRow {
+  int row;   // in the stacked list
+  int side;  // +1: upper bound, -1: lower bound, 0: equality
+};
+
+class LeastShift {
+ public:
+  LeastShift(const StackedQP& qp, std::vector<ShiftedRow> shifted, std::vector<ShiftedRow> hard);
+
+  int count() const { return static_cast<int>(shifted.size()); }
+  int rank() const { return static_cast<int>(Q.cols()); }
+
+  // The second level. Its stored rows are the reduced equalities, then the stored rows of qp; shifted rows lose their bounds.
+  StackedQP reduced(const StackedQP& qp) const;
+  // Multipliers of qp from those of the second level.
+  Vector multipliers(const StackedQP& qp, const Vector& z_reduced) const;
+  // The other way round; a row that is shifted on both sides shares its multiplier between them.
+  Vector reduced_multipliers(const Vector& z) const;
+
+  std::vector<ShiftedRow> shifted, hard;
+  Vector root_weight;  // of the shifted rows
+  RowMatrix E;         // W^1/2 E
+  Vector e;            // W^1/2 e
+  RowMatrix F;
+  Vector f;
+  Matrix E_null;       // E P_F
+  Matrix Q;
+  RowMatrix Q_E;  // Q'E
+  Vector Q_e;
+  Vector s;           // W^1/2 s: signed, row minus bound
+  Matrix F_pinv;      // of F
+  Vector multiplier;  // pi of the hard rows
+};
+
+// Finds the least shift; x is a point that attains it. max_steps bounds its Newton steps, which are added to `steps`.
+struct LeastShiftResult {
+  bool converged = false;  // false also where the hard rows contradict each other
+  int steps = 0;
+  Vector x;
+  std::vector<ShiftedRow> shifted, hard;
+};
+LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps);
+
+// The rows of the first level as a solution in closest-feasible mode shows them.
+LeastShift least_shift_of(const StackedQP& qp, const Solution& solution);
+
+}  // namespace qp_control

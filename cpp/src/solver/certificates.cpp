@@ -1,0 +1,97 @@
+#include "qp_control/certificates.hpp"
+
+#include <Eigen/QR>
+#include <algorithm>
+#include <cmath>
+
+namespace qp_control {
+namespace {
+
+// Support function of the bounds; +infinity where a multiplier leans on a bound that is not there.
+double support(const StackedQP& qp, const Vector& z, double negligible) {
+  double value = 0.0;
+  for (int i = 0; i < qp.rows(); ++i) {
+    if (std::abs(z[i]) <= negligible) continue;
+    value += z[i] * (z[i] > 0.0 ? qp.upper[i] : qp.lower[i]);
+  }
+  return value;
+}
+
+double transposed_norm(const StackedQP& qp, const Vector& z) {
+  Vector out = Vector::Zero(qp.n());
+  qp.add_rows_transposed(z, out);
+  return out.lpNorm<1>();
+}
+
+// Violation of the recession cone by rows d, relative to each row's size.
+double recession_violation(const StackedQP& qp, const Vector& d) {
+  Vector v(qp.rows());
+  qp.apply_rows(d, v);
+  double worst = 0.0;
+  for (int i = 0; i < qp.rows(); ++i) {
+    const double size = i < qp.stored_rows() ? std::max(1e-300, norm_inf(qp.R.row(i))) : 1.0;
+    if (std::isfinite(qp.upper[i])) worst = std::max(worst, v[i] / size);
+    if (std::isfinite(qp.lower[i])) worst = std::max(worst, -v[i] / size);
+  }
+  return worst;
+}
+
+bool is_ray(const StackedQP& qp, const Vector& d, double tolerance) {
+  const double size = norm_inf(d), slope = qp.g.dot(d);
+  if (!(size > 0.0) || !(slope < -1e-9 * size * norm_inf(qp.g))) return false;
+  if (recession_violation(qp, d) > tolerance * size) return false;
+  if (qp.linear_program) return true;
+  // Column by column: what is small beside the largest entry of H may still be curvature.
+  const Vector curvature = qp.H * d;
+  for (int j = 0; j < qp.n(); ++j)
+    if (std::abs(curvature[j]) > tolerance * size * norm_inf(qp.H.row(j))) return false;
+  return true;
+}
+
+}  // namespace
+
+bool is_farkas(const StackedQP& qp, const Vector& z, const Vector& x) {
+  const double size = norm_inf(z);
+  if (!(size > 0.0) || !std::isfinite(size)) return false;
+  const double value = support(qp, z, 0.0);
+  return value < 0.0 && -value > 10.0 * transposed_norm(qp, z) * std::max(1.0, norm_inf(x));
+}
+
+bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance) {
+  const double size = norm_inf(z);
+  if (!(size > 0.0)) return false;
+  const double value = support(qp, z, tolerance * size);
+  return value < 0.0 && transposed_norm(qp, z) <= -tolerance * value;
+}
+
+bool clean_ray(const StackedQP& qp, Vector& ray) {
+  if (!is_ray(qp, ray, 1e-3)) return false;
+  // Project on the null space of H and of the rows that the ray runs along.
+  Vector v(qp.rows());
+  qp.apply_rows(ray, v);
+  const double size = norm_inf(ray);
+  std::vector<int> along;
+  for (int i = 0; i < qp.rows(); ++i) {
+    const double row_size = i < qp.stored_rows() ? norm_inf(qp.R.row(i)) : 1.0;
+    const bool bounded = std::isfinite(qp.upper[i]) || std::isfinite(qp.lower[i]);
+    if (bounded && std::abs(v[i]) <= 1e-3 * size * row_size) along.push_back(i);
+  }
+  const int n = qp.n(), h = qp.linear_program ? 0 : n;
+  Matrix zero_rows(h + along.size(), n);
+  if (h > 0) zero_rows.topRows(h) = qp.H;
+  for (std::size_t k = 0; k < along.size(); ++k) zero_rows.row(h + k) = qp.row(along[k]);
+  for (int i = 0; i < zero_rows.rows(); ++i) {
+    const double norm = zero_rows.row(i).norm();
+    if (norm > 0.0) zero_rows.row(i) /= norm;
+  }
+  if (zero_rows.rows() > 0) {
+    Eigen::CompleteOrthogonalDecomposition<Matrix> cod(zero_rows);
+    for (int pass = 0; pass < 2; ++pass) ray -= cod.solve(zero_rows * ray);
+  }
+  const double cleaned = norm_inf(ray);
+  if (!(cleaned > 1e-3 * size)) return false;
+  ray /= cleaned;
+  return is_ray(qp, ray, 1e-11);
+}
+
+}  // namespace qp_control

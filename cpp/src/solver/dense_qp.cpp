@@ -1,0 +1,88 @@
+#include "qp_control/dense_qp.hpp"
+
+#include <cmath>
+#include <limits>
+
+namespace qp_control {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double infinite_bound = 1e20;
+
+bool finite(const double* data, long size) { return data == nullptr || ConstVectorMap(data, size).allFinite(); }
+
+// Writes the bounds of one block of rows; false on NaN, or an infinity that nothing satisfies.
+bool stack_bounds(const double* low, const double* high, int size, double* lower, double* upper) {
+  for (int i = 0; i < size; ++i) {
+    lower[i] = low == nullptr || low[i] <= -infinite_bound ? -infinity : low[i];
+    upper[i] = high == nullptr || high[i] >= infinite_bound ? infinity : high[i];
+    if (std::isnan(lower[i]) || std::isnan(upper[i])) return false;
+    if (lower[i] >= infinite_bound || upper[i] <= -infinite_bound) return false;
+  }
+  return true;
+}
+
+bool stack_weights(const double* weight, int size, double* out) {
+  for (int i = 0; i < size; ++i) {
+    out[i] = weight == nullptr ? 1.0 : weight[i];
+    if (!(out[i] > 0.0)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+StackedQP::StackedQP(int n, int stored_rows)
+    : H(Matrix::Zero(n, n)),
+      g(Vector::Zero(n)),
+      R(RowMatrix::Zero(stored_rows, n)),
+      lower(Vector::Constant(stored_rows + n, -infinity)),
+      upper(Vector::Constant(stored_rows + n, infinity)),
+      weight(Vector::Ones(stored_rows + n)) {}
+
+void StackedQP::apply_rows(const Vector& x, Vector& v) const {
+  v.head(stored_rows()).noalias() = R * x;
+  v.tail(n()) = x;
+}
+
+void StackedQP::add_rows_transposed(const Vector& z, Vector& out) const {
+  out.noalias() += R.transpose() * z.head(stored_rows());
+  out += z.tail(n());
+}
+
+Vector StackedQP::row(int i) const {
+  if (i < stored_rows()) return R.row(i);
+  return Vector::Unit(n(), i - stored_rows());
+}
+
+bool stack(const DenseQP& qp, StackedQP& out) {
+  const auto [n, n_eq, n_in] = qp.dims;
+  if (!finite(qp.H, long(n) * n) || !finite(qp.g, n) || !finite(qp.A, long(n_eq) * n) || !finite(qp.b, n_eq) ||
+      !finite(qp.C, long(n_in) * n))
+    return false;
+
+  out.linear_program = qp.H == nullptr;
+  if (!out.linear_program) {
+    const ConstRowMatrixMap H(qp.H, n, n);
+    out.H = 0.5 * (H + H.transpose());
+    out.linear_program = (out.H.array() == 0.0).all();
+  } else {
+    out.H.setZero();
+  }
+  if (qp.g != nullptr)
+    out.g = ConstVectorMap(qp.g, n);
+  else
+    out.g.setZero();
+  if (n_eq > 0) out.R.topRows(n_eq) = ConstRowMatrixMap(qp.A, n_eq, n);
+  if (n_in > 0) out.R.bottomRows(n_in) = ConstRowMatrixMap(qp.C, n_in, n);
+  double* lower = out.lower.data();
+  double* upper = out.upper.data();
+  for (int i = 0; i < n_eq; ++i) lower[i] = upper[i] = qp.b[i];
+  double* weight = out.weight.data();
+  return stack_bounds(qp.l, qp.u, n_in, lower + n_eq, upper + n_eq) &&
+         stack_bounds(qp.lb, qp.ub, n, lower + n_eq + n_in, upper + n_eq + n_in) &&
+         stack_weights(qp.weight_eq, n_eq, weight) && stack_weights(qp.weight_in, n_in, weight + n_eq) &&
+         stack_weights(qp.weight_box, n, weight + n_eq + n_in);
+}
+
+}  // namespace qp_control

@@ -1,0 +1,208 @@
+#include "qp_control/least_shift.hpp"
+
+#include <Eigen/QR>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "qp_control/augmented_lagrangian.hpp"
+#include "qp_control/dense_kkt.hpp"
+#include "qp_control/equilibration.hpp"
+
+namespace qp_control {
+namespace {
+
+constexpr double rank_tolerance = 1e-10;
+constexpr double rounding = 1e-11;  // shifts below this, relative to their bound, are not shifts
+
+double bound_of(const StackedQP& qp, const ShiftedRow& r) { return r.side < 0 ? qp.lower[r.row] : qp.upper[r.row]; }
+
+// Stops at a stationary point of the elastic cost that satisfies the hard rows.
+struct ShiftJudge {
+  double tolerance() const { return 1e-13; }
+  Verdict operator()(const Iterate& it) {
+    if (it.dual <= 1e-12 && it.primal <= 1e-11) return Verdict::SOLVED;
+    if (it.dual + it.primal < 0.5 * best) {
+      best = it.dual + it.primal;
+      stalled = 0;
+    }
+    if (++stalled >= 25) return best < 1e-8 ? Verdict::SOLVED : Verdict::MAX_ITER;
+    return Verdict::GO_ON;
+  }
+  double best = 1e300;
+  int stalled = 0;
+};
+
+}  // namespace
+
+LeastShift::LeastShift(const StackedQP& qp, std::vector<ShiftedRow> shifted_rows, std::vector<ShiftedRow> hard_rows)
+    : shifted(std::move(shifted_rows)), hard(std::move(hard_rows)) {
+  const int n = qp.n(), m = count(), k = static_cast<int>(hard.size());
+  root_weight.resize(m);
+  E.resize(m, n);
+  e.resize(m);
+  for (int i = 0; i < m; ++i) {
+    root_weight[i] = std::sqrt(qp.weight[shifted[i].row]);
+    E.row(i) = root_weight[i] * qp.row(shifted[i].row).transpose();
+    e[i] = root_weight[i] * bound_of(qp, shifted[i]);
+  }
+  F.resize(k, n);
+  f.resize(k);
+  for (int i = 0; i < k; ++i) {
+    F.row(i) = qp.row(hard[i].row).transpose();
+    f[i] = bound_of(qp, hard[i]);
+  }
+  F_pinv = Matrix::Zero(n, k);
+  E_null = E;
+  if (k > 0) {
+    Eigen::CompleteOrthogonalDecomposition<Matrix> cod;
+    cod.setThreshold(rank_tolerance);
+    cod.compute(F);
+    F_pinv = cod.pseudoInverse();
+    E_null -= (E * F_pinv) * F;
+  }
+  Q.resize(m, 0);
+  if (m > 0 && n > 0) {
+    // A projected row of size rounding must not count as a direction, so the threshold is relative to E itself.
+    Eigen::ColPivHouseholderQR<Matrix> qr(E_null);
+    const double largest = E.colwise().norm().maxCoeff();
+    int rank = 0;
+    const int diagonal = std::min(m, n);
+    while (rank < diagonal && std::abs(qr.matrixR()(rank, rank)) > rank_tolerance * largest) ++rank;
+    Q = qr.householderQ() * Matrix::Identity(m, rank);
+  }
+  Q_E = Q.transpose() * E;
+  Q_e = Q.transpose() * e;
+  s = -e;
+  if (k > 0) s += E * (F_pinv * f);
+  for (int pass = 0; pass < 2; ++pass) s -= Q * (Q.transpose() * s);  // twice: cancellation against a large e
+  multiplier = -F_pinv.transpose() * (E.transpose() * s);
+}
+
+StackedQP LeastShift::reduced(const StackedQP& qp) const {
+  const int n = qp.n(), stored = qp.stored_rows(), r = rank();
+  StackedQP out(n, r + stored);
+  out.H = qp.H;
+  out.g = qp.g;
+  out.linear_program = qp.linear_program;
+  out.R.topRows(r) = Q_E;
+  out.R.bottomRows(stored) = qp.R;
+  out.lower.head(r) = out.upper.head(r) = Q_e;
+  out.lower.tail(stored + n) = qp.lower;
+  out.upper.tail(stored + n) = qp.upper;
+  for (const ShiftedRow& row : shifted) {
+    out.lower[r + row.row] = -std::numeric_limits<double>::infinity();
+    out.upper[r + row.row] = std::numeric_limits<double>::infinity();
+  }
+  // A hard row that holds the shift back must stay where it is.
+  for (std::size_t k = 0; k < hard.size(); ++k) out.lower[r + hard[k].row] = out.upper[r + hard[k].row] = f[k];
+  return out;
+}
+
+Vector LeastShift::multipliers(const StackedQP& qp, const Vector& z_reduced) const {
+  Vector z = z_reduced.tail(qp.rows());
+  const Vector nu = root_weight.cwiseProduct(Q * z_reduced.head(rank()));
+  for (const ShiftedRow& row : shifted) z[row.row] = 0.0;
+  for (int i = 0; i < count(); ++i) z[shifted[i].row] += nu[i];
+  return z;
+}
+
+Vector LeastShift::reduced_multipliers(const Vector& z) const {
+  std::vector<int> sides(z.size(), 0);
+  for (const ShiftedRow& row : shifted) ++sides[row.row];
+  Vector nu(count());
+  for (int i = 0; i < count(); ++i) nu[i] = z[shifted[i].row] / (root_weight[i] * sides[shifted[i].row]);
+  Vector out(rank() + z.size());
+  out << Q.transpose() * nu, z;
+  for (const ShiftedRow& row : shifted) out[rank() + row.row] = 0.0;
+  return out;
+}
+
+LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps) {
+  const int n = qp.n(), m = qp.rows();
+  LeastShiftResult out;
+  StackedQP rows_only = qp;
+  rows_only.H.setZero();
+  rows_only.g.setZero();
+  rows_only.linear_program = true;
+  DenseKkt kkt(n, qp.stored_rows());
+  Equilibration scaling(n, m);
+  scaling.scale(rows_only, kkt.qp);
+  kkt.reset();
+
+  // Elastic rows in the caller's units, whatever the scaling of the rows; the cost's own scale is free.
+  Penalties penalties(m);
+  penalties.rho = 1e-9;
+  for (int i = 0; i < m; ++i)
+    penalties.delta[i] = std::isinf(qp.weight[i]) ? 0.0 : scaling.E[i] * scaling.E[i] / qp.weight[i];
+  double smallest = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < m; ++i) {
+    const bool bounded = std::isfinite(qp.lower[i]) || std::isfinite(qp.upper[i]);
+    if (bounded && penalties.delta[i] > 0.0) smallest = std::min(smallest, penalties.delta[i]);
+  }
+  if (std::isfinite(smallest)) penalties.delta /= smallest;
+  penalties.reset(kkt.qp.lower, kkt.qp.upper);
+
+  Iterate it(n, m);
+  it.x.setZero();
+  it.z.setZero();
+  ShiftJudge judge;
+  const Verdict verdict = augmented_lagrangian(kkt, judge, penalties, max_steps, it);
+  out.steps = it.steps;
+  out.x = scaling.D.cwiseProduct(it.x);
+  if (verdict != Verdict::SOLVED) return out;
+  out.converged = true;
+
+  Vector v(m);
+  qp.apply_rows(out.x, v);
+  for (int i = 0; i < m; ++i) {
+    const bool is_hard = std::isinf(qp.weight[i]);
+    if (qp.is_equality(i)) {
+      (is_hard ? out.hard : out.shifted).push_back({i, 0});
+    } else if (is_hard) {
+      if (std::abs(it.z[i]) > 1e-9) out.hard.push_back({i, it.z[i] > 0.0 ? 1 : -1});
+    } else {
+      if (v[i] - qp.upper[i] > rounding * (1.0 + std::abs(qp.upper[i]))) out.shifted.push_back({i, 1});
+      if (qp.lower[i] - v[i] > rounding * (1.0 + std::abs(qp.lower[i]))) out.shifted.push_back({i, -1});
+    }
+  }
+  return out;
+}
+
+LeastShift least_shift_of(const StackedQP& qp, const Solution& solution) {
+  std::vector<ShiftedRow> shifted, hard, candidates;
+  Vector v(qp.rows()), force = Vector::Zero(qp.n());
+  qp.apply_rows(solution.x, v);
+  for (int i = 0; i < qp.rows(); ++i) {
+    const double up = solution.shift_upper[i], low = solution.shift_lower[i];
+    if (std::isinf(qp.weight[i])) {
+      const double slack = 1e-9 * (1.0 + std::abs(v[i]));
+      if (qp.is_equality(i))
+        candidates.push_back({i, 0});
+      else if (std::abs(v[i] - qp.upper[i]) <= slack)
+        candidates.push_back({i, 1});
+      else if (std::abs(v[i] - qp.lower[i]) <= slack)
+        candidates.push_back({i, -1});
+      continue;
+    }
+    if (qp.is_equality(i)) {
+      shifted.push_back({i, 0});
+    } else {
+      if (up > 0.0) shifted.push_back({i, 1});
+      if (low > 0.0) shifted.push_back({i, -1});
+    }
+    force += qp.weight[i] * (up - low) * qp.row(i);
+  }
+  // A hard inequality takes part in the first level where its multiplier there is not zero.
+  if (!candidates.empty()) {
+    Matrix rows(qp.n(), candidates.size());
+    for (std::size_t k = 0; k < candidates.size(); ++k) rows.col(k) = qp.row(candidates[k].row);
+    const Vector pi = rows.completeOrthogonalDecomposition().solve(-force);
+    for (std::size_t k = 0; k < candidates.size(); ++k)
+      if (candidates[k].side == 0 || std::abs(pi[k]) > 1e-9 * (1.0 + norm_inf(pi))) hard.push_back(candidates[k]);
+  }
+  return LeastShift(qp, std::move(shifted), std::move(hard));
+}
+
+}  // namespace qp_control

@@ -1,0 +1,148 @@
+"""NumPy front of the QP solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qp_control import _solver
+from qp_control.problem import Array, Problem, problem_from_arrays
+from qp_control.settings import Settings, Status
+
+OUTPUTS = ("x", "y", "z", "w", "s_eq", "s_lower", "s_upper", "s_lb", "s_ub")
+_FIELDS = (
+    *OUTPUTS,
+    "certificate_x", "certificate_y", "certificate_z", "certificate_w",
+    "objective", "primal_residual", "dual_residual", "duality_gap", "status", "iterations",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Solution of a QP, or of a batch of B; then every field has a leading axis B.
+
+    H x + g + A'y + C'z + w = 0; z_i > 0: upper bound active, z_i < 0: lower bound active, the same for w.
+    """
+
+    x: Array
+    """(n,) minimiser."""
+    y: Array
+    """(n_eq,) multipliers of A x = b."""
+    z: Array
+    """(n_in,) multipliers of l <= C x <= u."""
+    w: Array
+    """(n,) multipliers of lb <= x <= ub."""
+    s_eq: Array
+    """(n_eq,) shift: A x = b + s_eq."""
+    s_lower: Array
+    """(n_in,) shift >= 0: l - s_lower <= C x."""
+    s_upper: Array
+    """(n_in,) shift >= 0: C x <= u + s_upper."""
+    s_lb: Array
+    """(n,) shift >= 0: lb - s_lb <= x."""
+    s_ub: Array
+    """(n,) shift >= 0: x <= ub + s_ub."""
+    certificate_x: Array
+    """(n,) ray of an unbounded problem (DUAL_INFEASIBLE), otherwise NaN."""
+    certificate_y: Array
+    """(n_eq,) with the next two: proof that no x satisfies the constraints (PRIMAL_INFEASIBLE), otherwise NaN."""
+    certificate_z: Array
+    """(n_in,)"""
+    certificate_w: Array
+    """(n,)"""
+    objective: Any
+    """1/2 x'H x + g'x."""
+    primal_residual: Any
+    """Largest violation of a (shifted) constraint."""
+    dual_residual: Any
+    """Largest entry of |H x + g + A'y + C'z + w|."""
+    duality_gap: Any
+    """|x'H x + g'x + b'y + u'z+ + l'z- + ub'w+ + lb'w-|."""
+    status: Any
+    """`Status`, or an integer array (B,)."""
+    iterations: Any
+    """Newton steps."""
+
+
+def solve_qp(
+    H: npt.ArrayLike | None,
+    g: npt.ArrayLike,
+    A: npt.ArrayLike | None = None,
+    b: npt.ArrayLike | None = None,
+    C: npt.ArrayLike | None = None,
+    l: npt.ArrayLike | None = None,
+    u: npt.ArrayLike | None = None,
+    lb: npt.ArrayLike | None = None,
+    ub: npt.ArrayLike | None = None,
+    *,
+    weight_eq: npt.ArrayLike | None = None,
+    weight_in: npt.ArrayLike | None = None,
+    weight_box: npt.ArrayLike | None = None,
+    settings: Settings | None = None,
+    warm_start: Any = None,
+) -> Solution:
+    """Solve a QP, or a batch of QPs of one size in one call.
+
+        minimise    1/2 x'H x + g'x
+        subject to  A x = b,  l <= C x <= u,  lb <= x <= ub
+
+    Args:
+        H: (n, n) symmetric positive semidefinite, or None for a linear program.
+        g: (n,).
+        A: (n_eq, n).
+        b: (n_eq,).
+        C: (n_in, n).
+        l: (n_in,), entries may be -inf; a missing bound is infinite.
+        u: (n_in,), entries may be +inf.
+        lb: (n,), entries may be -inf.
+        ub: (n,), entries may be +inf.
+        weight_eq: (n_eq,) weights of the shifts of A x = b in the closest feasible problem; infinity: never shifted.
+        weight_in: (n_in,) the same for l <= C x <= u.
+        weight_box: (n,) the same for lb <= x <= ub.
+        settings: options.
+        warm_start: anything with x, y, z, w, for example an earlier solution.
+
+    Each array may have a leading axis B; those without it are shared by the batch. SciPy sparse matrices are densified.
+
+    Returns:
+        The solution; look at its `status` before using it.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or misplaced infinities, H not symmetric.
+    """
+    problem = problem_from_arrays({
+        "H": H, "g": g, "A": A, "b": b, "C": C, "l": l, "u": u, "lb": lb, "ub": ub,
+        "weight_eq": weight_eq, "weight_in": weight_in, "weight_box": weight_box,
+    })  # fmt: skip
+    start = None if warm_start is None else warm_start_arrays(warm_start, problem)
+    native = (settings or Settings()).native("certify")
+    values = dict(zip(_FIELDS, _solver.solve(problem.sizes.native, problem.arrays, native, start), strict=True))
+    if not problem.sizes.batched:
+        values = {name: value[0] for name, value in values.items()}
+        values["status"] = Status(int(values["status"]))
+        for name in ("objective", "primal_residual", "dual_residual", "duality_gap"):
+            values[name] = float(values[name])
+        values["iterations"] = int(values["iterations"])
+    return Solution(**values)
+
+
+def warm_start_arrays(warm_start: Any, problem: Problem) -> list[Array]:
+    """x, y, z, w of a starting point as contiguous (B, .) arrays.
+
+    Raises:
+        ValueError: a field has the wrong size or is NaN.
+    """
+    sizes = problem.sizes
+    out = []
+    for name, length in zip("xyzw", (sizes.n, sizes.n_eq, sizes.n_in, sizes.n), strict=True):
+        value = np.asarray(getattr(warm_start, name), dtype=np.float64)
+        if value.shape not in ((length,), (sizes.batch, length)):
+            expected = f"({sizes.batch}, {length})" if sizes.batched else f"({length},)"
+            raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {expected}")
+        if not np.isfinite(value).all():
+            raise ValueError(f"warm_start.{name} has an entry that is not finite")
+        out.append(np.ascontiguousarray(np.broadcast_to(value, (sizes.batch, length))))
+    return out

@@ -1,0 +1,96 @@
+"""Options and outcomes of the QP solver."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from qp_control import _solver
+
+
+class Status(IntEnum):
+    """What the solver says of one problem."""
+
+    SOLVED = 0
+    """Residuals are below the tolerance, checked on the caller's data."""
+    CLOSEST_FEASIBLE = 1
+    """The constraints contradict each other: solution of the least shifted problem."""
+    MAX_ITER = 2
+    """Iteration limit: best point so far."""
+    TIME_LIMIT = 3
+    """Time limit: best point so far."""
+    PRIMAL_INFEASIBLE = 4
+    """No point satisfies the constraints; `certificate_y`, `certificate_z`, `certificate_w` prove it."""
+    DUAL_INFEASIBLE = 5
+    """The objective falls for ever along the ray `certificate_x`."""
+    NON_CONVEX = 6
+    """H has a negative eigenvalue."""
+    INVALID_INPUT = 7
+    """NaN, an infinity where none may be, or a weight that is not positive."""
+    NUMERICAL_ERROR = 8
+    """Overflow, or a factorisation failed."""
+
+    @property
+    def has_solution(self) -> bool:
+        """Whether x solves the problem or its closest feasible neighbour."""
+        return self <= Status.CLOSEST_FEASIBLE
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of the solver.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    eps_abs: float = 1e-8
+    """Absolute tolerance on the unscaled primal and dual residual."""
+    eps_rel: float = 0.0
+    """Relative tolerance, on top of `eps_abs`."""
+    eps_gap: float | None = None
+    """Absolute tolerance on the duality gap; None: the gap is reported but not tested."""
+    max_iter: int = 2000
+    """Newton steps per problem."""
+    time_limit: float | None = None
+    """Seconds per problem."""
+    infeasible: Literal["certify", "closest"] | None = None
+    """Contradicting constraints: "certify" proves it (PRIMAL_INFEASIBLE), "closest" solves the QP whose constraints are
+    shifted by the least amount (CLOSEST_FEASIBLE). None: "certify" in `solve_qp`, "closest" in the layers."""
+    on_failure: Literal["zero", "raise", "nan"] = "zero"
+    """Elements without an answer, in the layers: "zero" gives NaN outputs, no contribution to gradients and one warning;
+    "raise" raises `SolveError`; "nan" gives NaN gradients too."""
+    threads: int = 0
+    """Threads over a batch; 0: as many as the process may run on."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.eps_abs) and self.eps_abs > 0):
+            raise ValueError(f"eps_abs is {self.eps_abs}, expected a positive number")
+        if not (math.isfinite(self.eps_rel) and self.eps_rel >= 0):
+            raise ValueError(f"eps_rel is {self.eps_rel}, expected a number >= 0")
+        if self.eps_gap is not None and not (math.isfinite(self.eps_gap) and self.eps_gap > 0):
+            raise ValueError(f"eps_gap is {self.eps_gap}, expected None or a positive number")
+        if int(self.max_iter) != self.max_iter or not 1 <= self.max_iter < 2**31:
+            raise ValueError(f"max_iter is {self.max_iter}, expected a positive integer")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit is {self.time_limit}, expected None or a positive number of seconds")
+        if self.infeasible not in (None, "certify", "closest"):
+            raise ValueError(f'infeasible is {self.infeasible!r}, expected None, "certify" or "closest"')
+        if self.on_failure not in ("zero", "raise", "nan"):
+            raise ValueError(f'on_failure is {self.on_failure!r}, expected "zero", "raise" or "nan"')
+        if int(self.threads) != self.threads or not 0 <= self.threads <= 4096:
+            raise ValueError(f"threads is {self.threads}, expected an integer >= 0")
+
+    def native(self, default_infeasible: Literal["certify", "closest"]) -> _solver.Settings:
+        """The solver's own struct."""
+        out = _solver.Settings()
+        out.eps_abs = self.eps_abs
+        out.eps_rel = self.eps_rel
+        out.eps_gap = self.eps_gap or 0.0
+        out.max_iter = int(self.max_iter)
+        out.time_limit = self.time_limit or 0.0
+        out.closest = (self.infeasible or default_infeasible) == "closest"
+        out.threads = int(self.threads)
+        return out
