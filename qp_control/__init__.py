@@ -9,17 +9,41 @@ import importlib
 from typing import Any
 
 from qp_control.exceptions import ProblemFileError, QPControlError, SolveError
+from qp_control.problem_io import load_problem, save_problem
 from qp_control.qp import Solution, solve_qp
 from qp_control.settings import Settings, Status
 
 __version__ = "0.1.0"
 
+_LAZY = {
+    "LayerSolution": "qp_control.layers",
+    "QPLayer": "qp_control.layers",
+    "MPC": "qp_control.mpc",
+    "RobotDynamics": "qp_control.dynamics",
+}
+
 __all__ = [
+    "MPC",
+    "LayerSolution",
     "ProblemFileError",
     "QPControlError",
+    "QPLayer",
+    "RobotDynamics",
     "Settings",
     "Solution",
     "SolveError",
     "Status",
+    "load_problem",
+    "save_problem",
     "solve_qp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -101,11 +101,7 @@ class Problem:
 
     def as_dict(self) -> dict[str, Array]:
         """The arrays that are present, by name."""
-        return {
-            name: array
-            for name, array in zip(NAMES + WEIGHTS, self.arrays, strict=True)
-            if array is not None
-        }
+        return {name: array for name, array in zip(NAMES + WEIGHTS, self.arrays, strict=True) if array is not None}
 
 
 def as_array(name: str, value: Any) -> Array:

@@ -119,7 +119,8 @@ def solve_qp(
     })  # fmt: skip
     start = None if warm_start is None else warm_start_arrays(warm_start, problem)
     native = (settings or Settings()).native("certify")
-    values = dict(zip(_FIELDS, _solver.solve(problem.sizes.native, problem.arrays, native, start), strict=True))
+    fields = _solver.solve(problem.sizes.native, problem.arrays, native, start)
+    values: dict[str, Any] = dict(zip(_FIELDS, fields, strict=True))
     if not problem.sizes.batched:
         values = {name: value[0] for name, value in values.items()}
         values["status"] = Status(int(values["status"]))

@@ -60,8 +60,8 @@ class Settings:
     """Contradicting constraints: "certify" proves it (PRIMAL_INFEASIBLE), "closest" solves the QP whose constraints are
     shifted by the least amount (CLOSEST_FEASIBLE). None: "certify" in `solve_qp`, "closest" in the layers."""
     on_failure: Literal["zero", "raise", "nan"] = "zero"
-    """Elements without an answer, in the layers: "zero" gives NaN outputs, no contribution to gradients and one warning;
-    "raise" raises `SolveError`; "nan" gives NaN gradients too."""
+    """Elements without an answer, in the layers: "zero" gives NaN outputs, no contribution to gradients and one
+    warning; "raise" raises `SolveError`; "nan" gives NaN gradients too."""
     threads: int = 0
     """Threads over a batch; 0: as many as the process may run on."""
 

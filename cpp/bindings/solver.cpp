@@ -1,5 +1,5 @@
-// The solver's Python module: takes arrays by pointer, checks their sizes, releases the GIL. The Python side has checked
-// values and converted types; argument rules are documented there.
+// The solver's Python module: takes arrays by pointer, checks their sizes, releases the GIL. The Python side has
+// checked values and converted types; argument rules are documented there.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -79,9 +79,9 @@ std::array<long, solution_fields> field_sizes(DenseDims d) {
 
 void set_fields(DenseBatchSolution& s, const std::vector<MutableBatchArray>& arrays) {
   MutableBatchArray DenseBatchSolution::* const fields[] = {
-      &DenseBatchSolution::x,       &DenseBatchSolution::y,       &DenseBatchSolution::z,
-      &DenseBatchSolution::w,       &DenseBatchSolution::s_eq,    &DenseBatchSolution::s_lower,
-      &DenseBatchSolution::s_upper, &DenseBatchSolution::s_lb,    &DenseBatchSolution::s_ub};
+      &DenseBatchSolution::x,       &DenseBatchSolution::y,    &DenseBatchSolution::z,
+      &DenseBatchSolution::w,       &DenseBatchSolution::s_eq, &DenseBatchSolution::s_lower,
+      &DenseBatchSolution::s_upper, &DenseBatchSolution::s_lb, &DenseBatchSolution::s_ub};
   for (std::size_t k = 0; k < arrays.size(); ++k) s.*fields[k] = arrays[k];
 }
 
@@ -167,8 +167,9 @@ py::tuple adjoint(std::tuple<int, int, int, int> sizes, std::vector<Optional> da
 
   DenseBatchGradients out;
   MutableBatchArray DenseBatchGradients::* const fields[] = {
-      &DenseBatchGradients::H, &DenseBatchGradients::g, &DenseBatchGradients::A,  &DenseBatchGradients::b, &DenseBatchGradients::C,
-      &DenseBatchGradients::l, &DenseBatchGradients::u, &DenseBatchGradients::lb, &DenseBatchGradients::ub};
+      &DenseBatchGradients::H, &DenseBatchGradients::g,  &DenseBatchGradients::A,
+      &DenseBatchGradients::b, &DenseBatchGradients::C,  &DenseBatchGradients::l,
+      &DenseBatchGradients::u, &DenseBatchGradients::lb, &DenseBatchGradients::ub};
   py::tuple gradients(9);
   for (int k = 0; k < 9; ++k) {
     gradients[k] = py::none();

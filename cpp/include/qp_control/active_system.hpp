@@ -2,10 +2,10 @@
 //
 //     K = [H G'; G 0],   G = [rows; e_j' of the fixed variables],
 //
-// behind the polish of a solution (right-hand side -g and the active bounds) and behind its derivatives. Fixed variables are
-// eliminated; the rest is solved by proximal refinement with a Cholesky factor of H + rho I + G'G/mu, which is exact where K
-// is regular. Where it is not (a linear program off a vertex, dependent rows), least_squares() gives the minimum-norm
-// least-squares solution in the caller's units.
+// behind the polish of a solution (right-hand side -g and the active bounds) and behind its derivatives. Fixed
+// variables are eliminated; the rest is solved by proximal refinement with a Cholesky factor of H + rho I + G'G/mu,
+// which is exact where K is regular. Where it is not (a linear program off a vertex, dependent rows), least_squares()
+// gives the minimum-norm least-squares solution in the caller's units.
 #pragma once
 
 #include <vector>

@@ -4,18 +4,16 @@
 //
 //     1/2 x'Hx + g'x + rho/2 |x - x_k|^2 + sum_i 1/(2 (mu_i + delta_i)) dist(v_i + mu_i z_k_i, [lower_i, upper_i])^2
 //
-// and then sets z_i = (t_i - P(t_i)) / (mu_i + delta_i), t = v + mu z_k, P the projection on the bounds. That function is the
-// primal-dual augmented Lagrangian of ProxQP (Bambade et al., RSS 2022) after its minimisation over the multipliers. It is
-// convex and piecewise quadratic: semismooth Newton with an exact line search ends in finitely many steps.
-// delta_i > 0 makes row i elastic, with the cost 1/(2 delta_i) dist(v_i, bounds)^2 and the multiplier dist / delta_i;
-// mu_i = 0 treats that cost exactly. Bounds of an elastic row may cross: both sides then pull.
+// and then sets z_i = (t_i - P(t_i)) / (mu_i + delta_i), t = v + mu z_k, P the projection on the bounds. That function
+// is the primal-dual augmented Lagrangian of ProxQP (Bambade et al., RSS 2022) after its minimisation over the
+// multipliers. It is convex and piecewise quadratic: semismooth Newton with an exact line search ends in finitely many
+// steps. delta_i > 0 makes row i elastic, with the cost 1/(2 delta_i) dist(v_i, bounds)^2 and the multiplier dist /
+// delta_i; mu_i = 0 treats that cost exactly. Bounds of an elastic row may cross: both sides then pull.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <cstdio>
-#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -40,7 +38,17 @@ struct Penalties {
 // What the loop works on. v = rows x and Hx are kept up to date.
 struct Iterate {
   Iterate(int n, int rows)
-      : x(n), z(rows), v(rows), Hx(n), x_center(n), z_center(rows), gradient(n), dx(n), dv(rows), Hdx(n), weight(rows) {}
+      : x(n),
+        z(rows),
+        v(rows),
+        Hx(n),
+        x_center(n),
+        z_center(rows),
+        gradient(n),
+        dx(n),
+        dv(rows),
+        Hdx(n),
+        weight(rows) {}
 
   Vector x, z, v, Hx;
   Vector x_center, z_center;  // of the proximal terms
@@ -48,6 +56,7 @@ struct Iterate {
   Vector dx, dv, Hdx, weight;
   double primal = 0.0;  // max mu_i |z_i - z_center_i|: constraint violation and complementarity in one
   double dual = 0.0;    // |Hx + g + R'z|
+  double noise = 0.0;   // rounding error of the gradient
   int steps = 0;        // Newton steps so far
   std::vector<std::pair<double, double>> breakpoints;  // of the line search: (step, change of slope)
 };
@@ -57,6 +66,7 @@ template <class Kkt>
 void evaluate(const Kkt& kkt, const Penalties& penalties, Iterate& it) {
   const Vector &lower = kkt.lower(), &upper = kkt.upper();
   it.primal = 0.0;
+  double largest = 0.0;
   for (int i = 0; i < kkt.rows(); ++i) {
     const double mu = penalties.mu[i], stiffness = 1.0 / (mu + penalties.delta[i]);
     const double t = it.v[i] + mu * it.z_center[i];
@@ -65,14 +75,17 @@ void evaluate(const Kkt& kkt, const Penalties& penalties, Iterate& it) {
     it.z[i] = stiffness * ((up ? above : 0.0) + (low ? below : 0.0));
     it.weight[i] = stiffness * (up + low);
     it.primal = std::max(it.primal, mu * std::abs(it.z[i] - it.z_center[i]));
+    if (up || low) largest = std::max(largest, stiffness * std::abs(t));
   }
+  it.noise = 1e-15 * largest;
   it.gradient = it.Hx + kkt.g();
   kkt.add_rows_transposed(it.z, it.gradient);
   it.dual = norm_inf(it.gradient);
   it.gradient += penalties.rho * (it.x - it.x_center);
 }
 
-// Exact minimiser over t >= 0 of the augmented Lagrangian at x + t dx: its derivative is piecewise linear and increasing.
+// Exact minimiser over t >= 0 of the augmented Lagrangian at x + t dx: its derivative is piecewise linear and
+// increasing.
 template <class Kkt>
 double line_search(const Kkt& kkt, const Penalties& penalties, Iterate& it) {
   const Vector &lower = kkt.lower(), &upper = kkt.upper();
@@ -109,10 +122,10 @@ template <class Kkt>
 bool newton(Kkt& kkt, const Penalties& penalties, double tolerance, int max_steps, Iterate& it) {
   evaluate(kkt, penalties, it);
   double best = norm_inf(it.gradient);
-  for (int stalled = 0; it.steps < max_steps && stalled < 3;) {
+  for (int stalled = 0; it.steps < max_steps && stalled < 20;) {
     const double error = norm_inf(it.gradient);
     if (!std::isfinite(error)) return false;
-    if (error <= std::max(tolerance, 0.1 * it.primal)) return true;
+    if (error <= std::max({tolerance, 0.1 * it.primal, it.noise})) return true;
     if (!kkt.factor(it.weight, penalties.rho)) return false;
     it.dx = -it.gradient;
     kkt.solve(it.dx);
@@ -123,10 +136,9 @@ bool newton(Kkt& kkt, const Penalties& penalties, double tolerance, int max_step
     it.v += t * it.dv;
     it.Hx += t * it.Hdx;
     ++it.steps;
-    if (getenv("QPDBG")) fprintf(stderr, "  step %d err %.3e primal %.3e t %.4e slope %.3e mu %.1e\n", it.steps, error, it.primal, t, it.gradient.dot(it.dx), penalties.mu[0]);
     evaluate(kkt, penalties, it);
     const double now = norm_inf(it.gradient);
-    stalled = now < 0.9 * best ? 0 : stalled + 1;  // rounding is the only reason to stay
+    stalled = now < 0.9 * best ? 0 : stalled + 1;  // the function falls monotonically, its gradient need not
     best = std::min(best, now);
   }
   return true;

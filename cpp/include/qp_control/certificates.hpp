@@ -5,14 +5,14 @@
 
 namespace qp_control {
 
-// Farkas: R'z = 0 and sum_i (upper_i z_i+ + lower_i z_i-) < 0, so that no x satisfies the rows. True when it excludes every
-// point up to ten times as large as `x`.
+// Farkas: R'z = 0 and sum_i (upper_i z_i+ + lower_i z_i-) < 0, so that no x satisfies the rows. True when it excludes
+// every point up to ten times as large as `x`.
 bool is_farkas(const StackedQP& qp, const Vector& z, const Vector& x);
 // The same with a loose relative tolerance: worth a closer look.
 bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance);
 
-// Ray: H d = 0, g'd < 0, rows d inside the recession cone of the bounds. Cleans `ray`, a direction that the iterates run
-// away along, and says whether the clean one passes the check.
+// Ray: H d = 0, g'd < 0, rows d inside the recession cone of the bounds. Cleans `ray`, a direction that the iterates
+// run away along, and says whether the clean one passes the check.
 bool clean_ray(const StackedQP& qp, Vector& ray);
 
 }  // namespace qp_control

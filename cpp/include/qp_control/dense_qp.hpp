@@ -21,7 +21,8 @@ struct DenseDims {
   int rows() const { return n_eq + n_in + n; }
 };
 
-// One problem as the caller holds it: borrowed row-major arrays, nullptr where absent (H = 0, infinite bounds, weights 1).
+// One problem as the caller holds it: borrowed row-major arrays, nullptr where absent (H = 0, infinite bounds, weights
+// 1).
 struct DenseQP {
   DenseDims dims;
   const double* H = nullptr;
@@ -64,12 +65,12 @@ struct StackedQP {
   Vector g;
   RowMatrix R;
   Vector lower, upper;
-  Vector weight;     // of the shifts
+  Vector weight;                // of the shifts
   bool linear_program = false;  // H = 0: products with it are skipped
 };
 
-// Copies the caller's data (H symmetrised, bounds of 1e20 and more made infinite). False: an entry is NaN, H, g, A, b or C
-// has an infinite entry, a bound is infinite on the wrong side, or a weight is not positive.
+// Copies the caller's data (H symmetrised, bounds of 1e20 and more made infinite). False: an entry is NaN, H, g, A, b
+// or C has an infinite entry, a bound is infinite on the wrong side, or a weight is not positive.
 bool stack(const DenseQP& qp, StackedQP& out);
 
 }  // namespace qp_control

@@ -1,19 +1,21 @@
-// Adjoint of the solution map: gradients of a loss with respect to the data, from its gradients with respect to the outputs.
+// Adjoint of the solution map: gradients of a loss with respect to the data, from its gradients with respect to the
+// outputs.
 //
-// With the active rows at the solution (weakly active ones included) and K = [H G'; G 0], solve K (dx, dz) = -(L_x, L_z):
+// With the active rows at the solution (weakly active ones included) and K = [H G'; G 0], solve K (dx, dz) = -(L_x,
+// L_z):
 //
 //     L_g = dx,  L_H = (dx x' + x dx')/2,  L_G = z dx' + dz x',  L_bound = -dz.
 //
 // Closest feasible: the shifted rows E x - s = e are differentiated through the optimality E's + F'pi = 0 of the first
-// level (least_shift.hpp), whose multiplier is eta, nu = E eta. The system in (x, s, pi, nu, lambda, eta, z) is symmetric, so
-// the adjoint solves the same one; eliminating with Q leaves the K of the second level:
+// level (least_shift.hpp), whose multiplier is eta, nu = E eta. The system in (x, s, pi, nu, lambda, eta, z) is
+// symmetric, so the adjoint solves the same one; eliminating with Q leaves the K of the second level:
 //
 //     K (dx, theta, dz) = (r_x + E'r_s, Q'r_nu, r_z),   dnu = Q theta - r_s,   ds = E dx - r_nu,
 //     L_E = nu dx' + dnu x' + s deta' + ds eta',  L_e = -dnu,  E P_F deta = Q theta,
 //     L_F = lambda dx' + dlambda x' + pi deta' + dpi eta',  F'dpi = -E'ds.
 //
-// The idea of differentiating there: Bambade et al., "Leveraging augmented-Lagrangian techniques for differentiating over
-// infeasible quadratic programs in machine learning", ICLR 2024.
+// The idea of differentiating there: Bambade et al., "Leveraging augmented-Lagrangian techniques for differentiating
+// over infeasible quadratic programs in machine learning", ICLR 2024.
 #pragma once
 
 #include "qp_control/dense_qp.hpp"
@@ -40,7 +42,8 @@ struct Gradients {
   Vector lower, upper;
 
   // Certificate.
-  double residual = 0.0;    // of the adjoint system, relative to the size of its terms (least squares: of its normal equations)
+  double residual =
+      0.0;  // of the adjoint system, relative to the size of its terms (least squares: of its normal equations)
   int weakly_active = 0;    // rows on their bound with a multiplier of zero
   int rank_deficiency = 0;  // of the system; above zero the derivative is the minimum-norm least-squares one
 };

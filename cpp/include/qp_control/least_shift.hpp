@@ -1,5 +1,5 @@
-// First level of the closest feasible problem: the shift s of the constraints that is least in the weighted Euclidean norm
-// of the caller's units,
+// First level of the closest feasible problem: the shift s of the constraints that is least in the weighted Euclidean
+// norm of the caller's units,
 //
 //     minimise 1/2 s'W s  over x, s   subject to   E x - s = e,   hard rows,
 //
@@ -7,8 +7,8 @@
 // (weight infinity; F x = f), its optimality reads E'W s + F'pi = 0. With Q an orthonormal basis of the range of
 // W^1/2 E P_F, P_F the projector on the null space of F, the minimisers are the x with Q'W^1/2 (E x - e) = 0, F x = f.
 // These rows have full rank: the second level is an ordinary QP with the equalities (Q'W^1/2 E) x = Q'W^1/2 e.
-// The limit that the augmented Lagrangian finds: Chiche and Gilbert, "How the augmented Lagrangian algorithm can deal with an
-// infeasible convex quadratic optimization problem", J. Convex Analysis 2016.
+// The limit that the augmented Lagrangian finds: Chiche and Gilbert, "How the augmented Lagrangian algorithm can deal
+// with an infeasible convex quadratic optimization problem", J. Convex Analysis 2016.
 #pragma once
 
 #include <vector>
@@ -30,7 +30,8 @@ class LeastShift {
   int count() const { return static_cast<int>(shifted.size()); }
   int rank() const { return static_cast<int>(Q.cols()); }
 
-  // The second level. Its stored rows are the reduced equalities, then the stored rows of qp; shifted rows lose their bounds.
+  // The second level. Its stored rows are the reduced equalities, then the stored rows of qp; shifted rows lose their
+  // bounds.
   StackedQP reduced(const StackedQP& qp) const;
   // Multipliers of qp from those of the second level.
   Vector multipliers(const StackedQP& qp, const Vector& z_reduced) const;
@@ -43,7 +44,7 @@ class LeastShift {
   Vector e;            // W^1/2 e
   RowMatrix F;
   Vector f;
-  Matrix E_null;       // E P_F
+  Matrix E_null;  // E P_F
   Matrix Q;
   RowMatrix Q_E;  // Q'E
   Vector Q_e;

@@ -101,8 +101,7 @@ void parallel_for(int count, int grain, int threads, const std::function<void(in
   std::exception_ptr failure;
   const std::function<void(int)> job = [&](int worker) {
     try {
-      for (int r = next++; r < ranges && !failed; r = next++)
-        body(r * grain, std::min(count, (r + 1) * grain), worker);
+      for (int r = next++; r < ranges && !failed; r = next++) body(r * grain, std::min(count, (r + 1) * grain), worker);
     } catch (...) {
       if (!failed.exchange(true)) failure = std::current_exception();
     }

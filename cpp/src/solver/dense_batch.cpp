@@ -113,7 +113,7 @@ int grain_of(int size) { return std::max(1, (size + 63) / 64); }
 }  // namespace
 
 DenseQP DenseBatch::at(int i) const {
-  return {dims,    H.at(i), g.at(i),  A.at(i),  b.at(i),         C.at(i),         l.at(i),
+  return {dims,    H.at(i),  g.at(i),  A.at(i),         b.at(i),         C.at(i),         l.at(i),
           u.at(i), lb.at(i), ub.at(i), weight_eq.at(i), weight_in.at(i), weight_box.at(i)};
 }
 
@@ -136,8 +136,8 @@ void solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, c
   });
 }
 
-void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, const DenseBatchSolution& loss, int threads,
-                   const DenseBatchGradients& out) {
+void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, const DenseBatchSolution& loss,
+                   int threads, const DenseBatchGradients& out) {
   const DenseDims d = batch.dims;
   const Blocks blocks(d);
   const int grain = grain_of(batch.size), ranges = (batch.size + grain - 1) / grain;
@@ -147,11 +147,10 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
     MutableBatchArray DenseBatchGradients::* array;
     long size;
   };
-  const Field fields[] = {{&DenseBatchGradients::H, n * n},         {&DenseBatchGradients::g, n},
-                          {&DenseBatchGradients::A, d.n_eq * n},    {&DenseBatchGradients::b, d.n_eq},
-                          {&DenseBatchGradients::C, d.n_in * n},    {&DenseBatchGradients::l, d.n_in},
-                          {&DenseBatchGradients::u, d.n_in},        {&DenseBatchGradients::lb, n},
-                          {&DenseBatchGradients::ub, n}};
+  const Field fields[] = {
+      {&DenseBatchGradients::H, n * n},  {&DenseBatchGradients::g, n},          {&DenseBatchGradients::A, d.n_eq * n},
+      {&DenseBatchGradients::b, d.n_eq}, {&DenseBatchGradients::C, d.n_in * n}, {&DenseBatchGradients::l, d.n_in},
+      {&DenseBatchGradients::u, d.n_in}, {&DenseBatchGradients::lb, n},         {&DenseBatchGradients::ub, n}};
   std::vector<SharedSum> sums;
   for (const Field& field : fields) sums.emplace_back(targets.*field.array, field.size, ranges);
 

@@ -64,7 +64,8 @@ void set_active_system(const StackedQP& qp, const std::vector<int>& active, Acti
 
 namespace {
 
-// Takes a point to the exact solution of the equalities that its multipliers name. False: the system cannot be factored.
+// Takes a point to the exact solution of the equalities that its multipliers name. False: the system cannot be
+// factored.
 bool polish(const StackedQP& qp, const std::vector<int>& active, Vector& x, Vector& z) {
   ActiveSystem system(qp.n());
   std::vector<int> order;
@@ -211,11 +212,16 @@ namespace {
 
 Status status_of(Verdict verdict) {
   switch (verdict) {
-    case Verdict::SOLVED: return Status::SOLVED;
-    case Verdict::DUAL_INFEASIBLE: return Status::DUAL_INFEASIBLE;
-    case Verdict::TIME_LIMIT: return Status::TIME_LIMIT;
-    case Verdict::NUMERICAL_ERROR: return Status::NUMERICAL_ERROR;
-    default: return Status::MAX_ITER;
+    case Verdict::SOLVED:
+      return Status::SOLVED;
+    case Verdict::DUAL_INFEASIBLE:
+      return Status::DUAL_INFEASIBLE;
+    case Verdict::TIME_LIMIT:
+      return Status::TIME_LIMIT;
+    case Verdict::NUMERICAL_ERROR:
+      return Status::NUMERICAL_ERROR;
+    default:
+      return Status::MAX_ITER;
   }
 }
 
@@ -253,7 +259,8 @@ bool claim_infeasible(const StackedQP& qp, const LeastShift& level, const Vector
   return true;
 }
 
-// Semidefinite up to rounding? `regularisation` is what makes it safely definite for the factorisations, 0 if it is already.
+// Semidefinite up to rounding? `regularisation` is what makes it safely definite for the factorisations, 0 if it is
+// already.
 bool convex(const StackedQP& qp, double& regularisation) {
   regularisation = 0.0;
   if (qp.linear_program) return true;

@@ -1,0 +1,77 @@
+"""QPs as files, so that every failure can be sent in: npz archives without pickles."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qp_control.exceptions import ProblemFileError
+from qp_control.problem import NAMES, WEIGHTS, Array, as_array
+
+
+def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
+    """Write a QP to `path`; `solve_qp(**load_problem(path))` solves it again.
+
+    Args:
+        path: the file, by convention ending in .npz; its folder is made if needed.
+        **arrays: arguments of `solve_qp` by name (H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box), as
+            arrays or tensors; None is left out. Values may be NaN: a problem that cannot be solved is what one wants to
+            keep.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: an unknown name, or an array without numbers.
+        OSError: the file cannot be written.
+    """
+    unknown = set(arrays) - set(NAMES) - set(WEIGHTS)
+    if unknown:
+        raise ValueError(f"{sorted(unknown)} are not parts of a QP; expected some of {[*NAMES, *WEIGHTS]}")
+    data = {}
+    for name, value in arrays.items():
+        if value is None:
+            continue
+        if hasattr(value, "detach"):
+            value = value.detach().cpu().numpy()
+        data[name] = as_array(name, value)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside and moved: a full disk leaves no half file under the final name.
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **data)  # type: ignore[arg-type]
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def load_problem(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Read a QP written by `save_problem`, by argument name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ProblemFileError: it is not a problem file, or only part of one.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ProblemFileError(f"{path} is a single array, not a problem file")
+            data = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise
+    except ProblemFileError:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ProblemFileError(f"{path} is not a problem file, or damaged: {error}") from error
+    unknown = set(data) - set(NAMES) - set(WEIGHTS)
+    if unknown or "g" not in data:
+        reason = f"has unknown arrays {sorted(unknown)}" if unknown else "has no g"
+        raise ProblemFileError(f"{path} {reason}: not a problem file")
+    return {name: as_array(name, array) for name, array in data.items()}
