@@ -2,16 +2,16 @@
 
     M(q) qdd + n(q, v) = S u - d o v        x = (q, v),   x_next = step(x, u)
 
-q: configuration (nq), v: velocity (nv), u: generalized forces of the actuated joints (nu) [N or N m], d: viscous damping
-(nv) [N s/m or N m s/rad]. Derivatives of the state live in its tangent space (2 nv): for joints that are not vector spaces
-(free-flyer, quaternions, continuous joints given as cos and sin) gradients with respect to q are the least-norm ones,
-tangent to the manifold.
+q: configuration (nq), v: velocity (nv), u: generalized forces of the actuated joints (nu) [N or N m], d:
+viscous damping (nv) [N s/m or N m s/rad]. Derivatives of the state live in its tangent space (2 nv): for
+joints that are not vector spaces (free-flyer, quaternions, continuous joints given as cos and sin) gradients
+with respect to q are the least-norm ones, tangent to the manifold.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -33,6 +33,10 @@ def _tensor(a: Any) -> Tensor | None:
     return None if a is None else torch.from_numpy(a)
 
 
+def _call(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    return function.apply(*arguments)  # type: ignore[no-untyped-call]
+
+
 class _ForwardDynamics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, robot: RigidBody, q: Tensor, v: Tensor, tau: Tensor, par: Tensor | None) -> Tensor:
@@ -43,7 +47,7 @@ class _ForwardDynamics(torch.autograd.Function):
         )
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         q, v, tau, par = ctx.saved_tensors
         _, need_q, need_v, need_tau, need_par = ctx.needs_input_grad
@@ -64,7 +68,7 @@ class _Step(torch.autograd.Function):
         return torch.from_numpy(robot.step(_array(x), _array(u), _array(par)))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         x, u, par = ctx.saved_tensors
         gradients = ctx.robot.linearize_adjoint(
@@ -85,7 +89,7 @@ class _Linearize(torch.autograd.Function):
         return torch.from_numpy(x_next), torch.from_numpy(A), torch.from_numpy(B)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g_next: Tensor | None, g_A: Tensor | None, g_B: Tensor | None) -> Any:
         x, u, par = ctx.saved_tensors
         gradients = ctx.robot.linearize_adjoint(
@@ -101,20 +105,22 @@ class _Linearize(torch.autograd.Function):
 
 
 class RobotDynamics:
-    """Dynamics of one robot model, evaluated for whole batches by one call of C++ (threads, no lock of Python).
+    """Dynamics of one robot model, evaluated for whole batches by one call of C++.
 
     model_or_urdf: a `pinocchio.Model` (copied) or the path of a URDF file.
     dt: control period [s]; substeps: integrator steps within it.
     integrator: "rk4" (order 4, also on quaternions), "semi_implicit" or "euler".
-    actuated: names of the joints that u drives, in the order of u. None: the joints with a positive effort limit, without
-        a free-flyer root.
+    actuated: names of the joints that u drives, in the order of u. None: the joints with a positive effort
+        limit, without a free-flyer root.
     threads: 0 uses all the processors the process may run on. The results do not depend on it.
 
-    The methods take float tensors of shape (B, .) or (.,) (also further leading axes; they are broadcast) and compute in
-    float64 on the CPU; results have the dtype and device of the first argument. They differentiate with respect to the
-    state, the input AND the parameters; a shared parameter vector gets the sum over the batch.
+    The methods take float tensors of shape (B, .) or (.,) (also further leading axes; they are broadcast) and
+    compute in float64 on the CPU; results have the dtype and device of the first argument. They differentiate
+    with respect to the state, the input AND the parameters; a shared parameter vector gets the sum over the
+    batch.
 
-    Dry joint friction, joint limits and effort limits are not part of the dynamics. Raises ValueError for bad arguments.
+    Dry joint friction, joint limits and effort limits are not part of the dynamics. Raises ValueError for bad
+    arguments.
     """
 
     def __init__(
@@ -144,7 +150,7 @@ class RobotDynamics:
             for name in self.actuated_joints
             for k in range(model.joints[model.getJointId(name)].nv)
         ]
-        self.dt, self.substeps, self.integrator = float(dt), int(substeps), integrator
+        self.dt, self.substeps, self.integrator, self.threads = float(dt), int(substeps), integrator, threads
         self._robot = RigidBody(
             model,
             dt=self.dt,
@@ -158,6 +164,16 @@ class RobotDynamics:
         self.bodies = self._robot.bodies
         self.vector_space = self._robot.vector_space
         self.effort_limit = torch.from_numpy(np.array(model.upperEffortLimit, dtype=np.float64)[indices])
+
+    def __reduce__(self) -> Any:
+        options = {
+            "dt": self.dt,
+            "substeps": self.substeps,
+            "integrator": self.integrator,
+            "actuated": self.actuated_joints,
+            "threads": self.threads,
+        }
+        return _rebuild, (self.model, options)
 
     @staticmethod
     def _actuated(model: Any, names: Sequence[str] | None) -> list[str]:
@@ -178,13 +194,14 @@ class RobotDynamics:
 
     @property
     def parameters(self) -> Tensor:
-        """Nominal parameters (n_par,): for each body m [kg], m c [kg m] and I about the joint origin [kg m^2] in the order
-        xx xy yy xz yz zz (Pinocchio's `toDynamicParameters`), then the viscous damping of each velocity coordinate."""
+        """Nominal parameters (n_par,): for each body m [kg], m c [kg m] and I about the joint origin [kg m^2]
+        in the order xx xy yy xz yz zz (Pinocchio's `toDynamicParameters`), then the viscous damping of each
+        velocity coordinate."""
         return torch.from_numpy(self._robot.nominal_parameters)
 
     @property
     def parameter_names(self) -> list[str]:
-        """A name for each parameter, such as "pole_joint.m" or "pole_joint.damping" (bodies go by their joint)."""
+        """A name for each parameter, such as "pole_joint.m", "pole_joint.damping" (body = its joint)."""
         kinds = ("m", "mcx", "mcy", "mcz", "Ixx", "Ixy", "Iyy", "Ixz", "Iyz", "Izz")
         joints = list(self.model.names)[1:]
         names = [f"{joint}.{kind}" for joint in joints for kind in kinds]
@@ -196,19 +213,20 @@ class RobotDynamics:
     def forward_dynamics(self, q: Tensor, v: Tensor, tau: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Accelerations qdd (B, nv) [m/s^2, rad/s^2] by the articulated-body algorithm.
 
-        q (B, nq), v (B, nv), tau (B, nv): generalized forces of all joints; parameters (n_par,) or (B, n_par).
+        q (B, nq), v (B, nv), tau (B, nv): generalized forces of all joints; parameters (n_par,)
+        or (B, n_par).
         """
         (q_, v_, tau_), par, finish = self._inputs(
             {"q": (q, self.nq), "v": (v, self.nv), "tau": (tau, self.nv)}, parameters
         )
-        return finish(cast(Tensor, _ForwardDynamics.apply(self._robot, q_, v_, tau_, par)))
+        return finish(_call(_ForwardDynamics, self._robot, q_, v_, tau_, par))
 
     def forward_dynamics_derivatives(
         self, q: Tensor, v: Tensor, tau: Tensor, parameters: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """qdd (B, nv) and its derivatives w.r.t. q (B, nv, nv; tangent), v, tau (B, nv, nv) and parameters (B, nv, n_par).
+        """qdd (B, nv) and its derivatives w.r.t. q, v, tau (B, nv, nv) and parameters (B, nv, n_par).
 
-        The values carry no autograd graph.
+        The one w.r.t. q is taken in the tangent space. The values carry no autograd graph.
         """
         (q_, v_, tau_), par, finish = self._inputs(
             {"q": (q, self.nq), "v": (v, self.nv), "tau": (tau, self.nv)}, parameters
@@ -218,20 +236,24 @@ class RobotDynamics:
         return a, dq, dv, dtau, dp
 
     def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
-        """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu)."""
+        """State x_next (B, nx) one control period after x under the constant input u.
+
+        x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par).
+        """
         (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
-        return finish(cast(Tensor, _Step.apply(self._robot, x_, u_, par)))
+        return finish(_call(_Step, self._robot, x_, u_, par))
 
     def linearize(
         self, x: Tensor, u: Tensor, parameters: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x_next (B, nx), A = dx_next/dx (B, 2 nv, 2 nv) and B = dx_next/du (B, 2 nv, nu) in the tangent spaces.
+        """x_next (B, nx), A = dx_next/dx (B, 2 nv, 2 nv) and B = dx_next/du (B, 2 nv, nu), tangent.
 
-        All three are differentiable; the second derivatives behind A and B are central differences of the exact first ones
-        (relative error about 1e-9) and exist for configurations in a vector space (ValueError in backward otherwise).
+        All three are differentiable; the second derivatives behind A and B are central differences of the
+        exact first ones (relative error about 1e-9) and exist for configurations in a vector space
+        (ValueError in backward otherwise).
         """
         (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
-        x_next, A, B = cast(tuple[Tensor, Tensor, Tensor], _Linearize.apply(self._robot, x_, u_, par))
+        x_next, A, B = _call(_Linearize, self._robot, x_, u_, par)
         return finish(x_next), finish(A), finish(B)
 
     def parameter_jacobian(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
@@ -239,8 +261,10 @@ class RobotDynamics:
         (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
         return finish(torch.from_numpy(self._robot.linearize(_array(x_), _array(u_), _array(par), True)[3]))
 
-    def _inputs(self, arguments: dict[str, tuple[Tensor, int]], parameters: Tensor | None) -> Any:
-        """The arguments as float64 (n, .) tensors, the parameters, and a function that restores the leading axes."""
+    def _inputs(
+        self, arguments: dict[str, tuple[Tensor, int]], parameters: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None, Callable[[Tensor], Tensor]]:
+        """Arguments as float64 (n, .) tensors, parameters, and a function restoring the leading axes."""
         for name, (value, size) in arguments.items():
             if not isinstance(value, Tensor):
                 raise ValueError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
@@ -250,11 +274,12 @@ class RobotDynamics:
         if parameters is not None:
             if parameters.ndim == 0 or parameters.shape[-1] != self.n_par:
                 raise ValueError(
-                    f"parameters has shape {tuple(parameters.shape)}, expected ({self.n_par},) or (B, {self.n_par})"
+                    f"parameters has shape {tuple(parameters.shape)}, "
+                    f"expected ({self.n_par},) or (B, {self.n_par})"
                 )
             batches.append(parameters.shape[:-1])
         try:
-            batch = torch.broadcast_shapes(*batches)
+            batch = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
         except RuntimeError:
             shapes = {name: tuple(value.shape) for name, (value, _) in arguments.items()}
             raise ValueError(f"the batch axes do not fit together, got {shapes}") from None
@@ -273,3 +298,7 @@ class RobotDynamics:
         elif par is not None:
             par = par.to(device="cpu", dtype=torch.float64)
         return [prepare(value, size) for value, size in arguments.values()], par, finish
+
+
+def _rebuild(model: Any, options: dict[str, Any]) -> RobotDynamics:
+    return RobotDynamics(model, **options)

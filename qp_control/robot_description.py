@@ -28,8 +28,9 @@ def read_urdf(path: str | os.PathLike[str], *, floating_base: bool = False) -> A
     path: the file. Meshes are not read: dynamics needs none.
     floating_base: put a free-flyer joint between the world and the root link.
 
-    Raises FileNotFoundError where there is no file, and ValueError naming the link or joint for malformed XML, a
-    structure that is not a tree, negative or NaN masses, zero axes, crossed limits and more than 1000 links.
+    Raises FileNotFoundError where there is no file, and ValueError naming the link or joint for malformed
+    XML, a structure that is not a tree, negative or NaN masses, zero axes, crossed limits and more than 1000
+    links.
     """
     file = Path(path)
     if not file.is_file():
@@ -47,7 +48,7 @@ def read_urdf(path: str | os.PathLike[str], *, floating_base: bool = False) -> A
 
 
 def check_urdf(text: str, *, name: str = "URDF") -> None:
-    """Raise ValueError, naming the link or joint, unless `text` describes a tree of bodies that can be simulated."""
+    """Raise ValueError, naming the link or joint, unless `text` describes a tree of sane bodies."""
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
