@@ -1,3 +1,189 @@
+// Pinocchio sets limits of Boost's preprocessor lists and comes before any other header of Boost.
+#include <pinocchio/multibody.hpp>
+//
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
-PYBIND11_MODULE(_robot, m) { m.doc() = "Batched rigid-body dynamics on Pinocchio"; }
+#include <boost/python/extract.hpp>
+#include <cmath>
+#include <optional>
+#include <string>
+
+#include "qp_control/rigid_body.hpp"
+
+namespace py = pybind11;
+using qp_control::Gradients;
+using qp_control::Parameters;
+using qp_control::RigidBody;
+
+namespace {
+
+using Array = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using MaybeArray = std::optional<Array>;
+
+std::string shape_of(const Array& a) { return py::str(py::tuple(a.attr("shape"))); }
+
+// The data of `a` after a check of its shape (batch, columns...) and of its entries.
+const double* data(const Array& a, const char* name, std::vector<py::ssize_t> shape) {
+  if (std::vector<py::ssize_t>(a.shape(), a.shape() + a.ndim()) != shape)
+    throw py::value_error(std::string(name) + " has shape " + shape_of(a) + ", expected " +
+                          std::string(py::str(py::tuple(py::cast(shape)))));
+  const double* p = a.data();
+  for (py::ssize_t i = 0; i < a.size(); ++i)
+    if (!std::isfinite(p[i]))
+      throw py::value_error(std::string(name) + " has the entry " + std::to_string(p[i]) + " at flat index " +
+                            std::to_string(i) + " of shape " + shape_of(a) + ", expected finite numbers");
+  return p;
+}
+
+// Gradients are not looked at: a NaN in them is the caller's result.
+const double* gradient(const MaybeArray& a, const char* name, py::ssize_t size) {
+  if (!a) return nullptr;
+  if (a->size() != size)
+    throw py::value_error(std::string(name) + " has shape " + shape_of(*a) + ", expected " + std::to_string(size) +
+                          " entries");
+  return a->data();
+}
+
+Parameters parameters(const RigidBody& robot, const MaybeArray& p, py::ssize_t batch) {
+  if (!p) return {};
+  if (p->ndim() == 1) return {data(*p, "parameters", {robot.n_par()}), true};
+  return {data(*p, "parameters", {batch, robot.n_par()}), false};
+}
+
+py::ssize_t batch_of(const Array& a, const char* name) {
+  if (a.ndim() != 2) throw py::value_error(std::string(name) + " has shape " + shape_of(a) + ", expected rank 2");
+  return a.shape(0);
+}
+
+// Output arrays for the gradients that were asked for.
+struct Wanted {
+  Wanted(const RigidBody& robot, py::ssize_t batch, int n_x, int n_u, bool want_x, bool want_u, bool want_p,
+         const Parameters& p) {
+    if (want_x) to.x = make(x, {batch, n_x});
+    if (want_u) to.u = make(u, {batch, n_u});
+    if (want_p && p.shared) to.parameters = make(par, {robot.n_par()});
+    if (want_p && !p.shared) to.parameters = make(par, {batch, robot.n_par()});
+  }
+  static double* make(py::object& out, std::vector<py::ssize_t> shape) {
+    Array a(shape);
+    out = a;
+    return a.mutable_data();
+  }
+  py::tuple result() const { return py::make_tuple(x, u, par); }
+
+  Gradients to;
+  py::object x = py::none(), u = py::none(), par = py::none();
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_robot, m) {
+  m.doc() = "Batched rigid-body dynamics on Pinocchio";
+  py::module_::import("pinocchio");  // the converter of its Model
+  m.attr("PINOCCHIO_VERSION") = PINOCCHIO_VERSION;
+
+  py::enum_<qp_control::Integrator>(m, "Integrator")
+      .value("euler", qp_control::Integrator::euler)
+      .value("semi_implicit", qp_control::Integrator::semi_implicit)
+      .value("rk4", qp_control::Integrator::rk4);
+
+  py::class_<RigidBody>(m, "RigidBody")
+      .def(py::init([](const py::object& model, double dt, int substeps, qp_control::Integrator integrator,
+                       std::vector<int> actuated, int threads) {
+             boost::python::extract<pinocchio::Model&> extracted(model.ptr());
+             if (!extracted.check()) throw py::type_error("model is not a pinocchio.Model");
+             return std::make_unique<RigidBody>(
+                 extracted(), qp_control::RigidBodySettings{dt, substeps, integrator, std::move(actuated), threads});
+           }),
+           py::arg("model"), py::kw_only(), py::arg("dt"), py::arg("substeps"), py::arg("integrator"),
+           py::arg("actuated"), py::arg("threads"))
+      .def_property_readonly("nq", &RigidBody::nq)
+      .def_property_readonly("nv", &RigidBody::nv)
+      .def_property_readonly("nu", &RigidBody::nu)
+      .def_property_readonly("n_par", &RigidBody::n_par)
+      .def_property_readonly("bodies", &RigidBody::bodies)
+      .def_property_readonly("vector_space", &RigidBody::vector_space)
+      .def_property_readonly(
+          "nominal_parameters",
+          [](const RigidBody& r) { return Array(r.nominal_parameters().size(), r.nominal_parameters().data()); })
+      .def("forward_dynamics",
+           [](const RigidBody& r, const Array& q, const Array& v, const Array& tau, const MaybeArray& par,
+              bool derivatives) {
+             const py::ssize_t n = batch_of(q, "q"), nv = r.nv();
+             const double *q_ = data(q, "q", {n, r.nq()}), *v_ = data(v, "v", {n, nv}),
+                          *tau_ = data(tau, "tau", {n, nv});
+             const Parameters p = parameters(r, par, n);
+             Array qdd(std::vector<py::ssize_t>{n, nv});
+             const py::ssize_t m = derivatives ? n : 0;
+             const std::vector<py::ssize_t> square{m, nv, nv};
+             Array dq(square), dv(square), dtau(square), dp(std::vector<py::ssize_t>{m, nv, r.n_par()});
+             double *a = qdd.mutable_data(), *to_q = derivatives ? dq.mutable_data() : nullptr,
+                    *to_v = dv.mutable_data(), *to_tau = dtau.mutable_data(), *to_p = dp.mutable_data();
+             {
+               py::gil_scoped_release release;
+               r.forward_dynamics(static_cast<int>(n), q_, v_, tau_, p, a, to_q, to_v, to_tau, to_p);
+             }
+             return py::make_tuple(qdd, dq, dv, dtau, dp);
+           })
+      .def("forward_dynamics_adjoint",
+           [](const RigidBody& r, const Array& q, const Array& v, const Array& tau, const MaybeArray& par,
+              const Array& g, bool want_x, bool want_tau, bool want_p) {
+             const py::ssize_t n = batch_of(q, "q"), nv = r.nv();
+             const double *q_ = data(q, "q", {n, r.nq()}), *v_ = data(v, "v", {n, nv}),
+                          *tau_ = data(tau, "tau", {n, nv}), *g_ = gradient(g, "gradient of qdd", n * nv);
+             const Parameters p = parameters(r, par, n);
+             Wanted out(r, n, r.nq() + r.nv(), r.nv(), want_x, want_tau, want_p, p);
+             {
+               py::gil_scoped_release release;
+               r.forward_dynamics_adjoint(static_cast<int>(n), q_, v_, tau_, p, g_, out.to);
+             }
+             return out.result();
+           })
+      .def("step",
+           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par) {
+             const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv();
+             const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
+             const Parameters p = parameters(r, par, n);
+             Array next(std::vector<py::ssize_t>{n, nx});
+             double* to = next.mutable_data();
+             {
+               py::gil_scoped_release release;
+               r.step(static_cast<int>(n), x_, u_, p, to);
+             }
+             return next;
+           })
+      .def("linearize",
+           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, bool with_parameters) {
+             const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv(), ndx = 2 * r.nv();
+             const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
+             const Parameters p = parameters(r, par, n);
+             Array next(std::vector<py::ssize_t>{n, nx}), A(std::vector<py::ssize_t>{n, ndx, ndx}),
+                 B(std::vector<py::ssize_t>{n, ndx, r.nu()}),
+                 P(std::vector<py::ssize_t>{with_parameters ? n : 0, ndx, r.n_par()});
+             double *to = next.mutable_data(), *to_A = A.mutable_data(), *to_B = B.mutable_data(),
+                    *to_P = with_parameters ? P.mutable_data() : nullptr;
+             {
+               py::gil_scoped_release release;
+               r.linearize(static_cast<int>(n), x_, u_, p, to, to_A, to_B, to_P);
+             }
+             return py::make_tuple(next, A, B, P);
+           })
+      .def("linearize_adjoint",
+           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, const MaybeArray& g_next,
+              const MaybeArray& g_A, const MaybeArray& g_B, bool want_x, bool want_u, bool want_p) {
+             const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv(), ndx = 2 * r.nv();
+             const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
+             const double *gn = gradient(g_next, "gradient of x_next", n * nx),
+                          *gA = gradient(g_A, "gradient of A", n * ndx * ndx),
+                          *gB = gradient(g_B, "gradient of B", n * ndx * r.nu());
+             const Parameters p = parameters(r, par, n);
+             Wanted out(r, n, static_cast<int>(nx), r.nu(), want_x, want_u, want_p, p);
+             {
+               py::gil_scoped_release release;
+               r.linearize_adjoint(static_cast<int>(n), x_, u_, p, gn, gA, gB, out.to);
+             }
+             return out.result();
+           });
+}

@@ -1,0 +1,49 @@
+// Pinocchio's algorithms for one robot and one thread: the only place that knows the library.
+#pragma once
+
+#include <Eigen/Core>
+#include <memory>
+#include <pinocchio/multibody/fwd.hpp>
+
+namespace qp_control {
+
+class Evaluator {
+ public:
+  explicit Evaluator(const pinocchio::Model& model);
+  ~Evaluator();
+
+  int nq() const;
+  int nv() const;
+  int bodies() const;
+  int n_par() const;
+  bool vector_space() const { return nq() == nv(); }
+
+  Eigen::VectorXd nominal_parameters() const;
+  void set_parameters(const double* parameters);
+  bool normalized(const Eigen::VectorXd& q) const;
+
+  // a = M^-1 (tau - d o v - n)
+  void acceleration(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& tau, Eigen::VectorXd& a);
+  // The same with da/dq (tangent), da/dv and da/dtau = M^-1.
+  void acceleration(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& tau, Eigen::VectorXd& a,
+                    Eigen::MatrixXd& a_q, Eigen::MatrixXd& a_v, Eigen::MatrixXd& a_tau);
+  // da/dp, nv x n_par
+  void parameter_jacobian(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
+                          const Eigen::MatrixXd& a_tau, Eigen::MatrixXd& a_p);
+  // g += (da/dp)' lambda, given w = M^-1 lambda
+  void parameter_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
+                         const Eigen::VectorXd& w, double* g);
+
+  // result = q (+) w on the configuration manifold, and its Jacobians in the tangent spaces
+  void integrate(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::VectorXd& result) const;
+  void integrate_jacobians(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::MatrixXd& J_q,
+                           Eigen::MatrixXd& J_w) const;
+  // d(q (+) w)/dw at w = 0 in coordinates, nq x nv
+  void tangent_map(const Eigen::VectorXd& q, Eigen::MatrixXd& T) const;
+
+ private:
+  struct Implementation;
+  std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace qp_control

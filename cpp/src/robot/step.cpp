@@ -1,0 +1,199 @@
+#include "step.hpp"
+
+namespace qp_control {
+
+using Eigen::MatrixXd;
+using Eigen::VectorXd;
+using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+Scheme make_scheme(Integrator integrator, bool vector_space) {
+  switch (integrator) {
+    case Integrator::euler:
+      return {1, {{0, {1.0}, {1.0}}}};
+    case Integrator::semi_implicit:
+      return {1, {{0, {0.0, 1.0}, {1.0}}}};
+    case Integrator::rk4:
+      break;
+  }
+  const double s = 1.0 / 6.0, t = 1.0 / 12.0;
+  const std::vector<double> quadrature = {s, 2 * s, 2 * s, s};
+  Scheme scheme{4, {{0, {0.5}, {0.5}}, {0, {0.0, 0.5}, {0.0, 0.5}}}};
+  if (vector_space) {
+    scheme.nodes.push_back({0, {0.0, 0.0, 1.0}, {0.0, 0.0, 1.0}});
+    scheme.nodes.push_back({0, quadrature, quadrature});
+  } else {
+    scheme.nodes.push_back({1, {-0.5, 0.0, 1.0}, {0.0, 0.0, 1.0}});
+    scheme.nodes.push_back({0, {3 * t, 2 * t, 2 * t, -t}, {}});
+    scheme.nodes.push_back({4, {-t, 2 * t, 2 * t, 3 * t}, quadrature});
+  }
+  return scheme;
+}
+
+StepMap::StepMap(Evaluator& robot, const RigidBodySettings& settings)
+    : robot_(robot),
+      scheme_(make_scheme(settings.integrator, robot.vector_space())),
+      h_(settings.dt / settings.substeps),
+      substeps_(settings.substeps),
+      actuated_(settings.actuated),
+      nq_(robot.nq()),
+      nv_(robot.nv()),
+      nu_(static_cast<int>(settings.actuated.size())),
+      nodes_(scheme_.nodes.size() + 1),
+      tau_(VectorXd::Zero(nv_)),
+      w_(nv_),
+      a_p_(nv_, robot.n_par()),
+      starts_(nq_ + nv_, settings.substeps) {
+  for (Node& n : nodes_) {
+    n.q.resize(nq_);
+    for (VectorXd* d : {&n.v, &n.w, &n.a, &n.l_q, &n.l_v, &n.l_a}) d->setZero(nv_);
+    for (MatrixXd* d : {&n.a_q, &n.a_v, &n.a_tau, &n.J_q, &n.J_w}) d->setZero(nv_, nv_);
+  }
+}
+
+void StepMap::start(const double* x, const double* u) {
+  nodes_[0].q = Eigen::Map<const VectorXd>(x, nq_);
+  nodes_[0].v = Eigen::Map<const VectorXd>(x + nq_, nv_);
+  for (int i = 0; i < nu_; ++i) tau_[actuated_[i]] = u[i];
+}
+
+void StepMap::evaluate(bool derivatives) {
+  for (int n = 0; n < static_cast<int>(nodes_.size()); ++n) {
+    Node& now = nodes_[n];
+    if (n > 0) {
+      const Scheme::Node& rule = scheme_.nodes[n - 1];
+      now.v = nodes_[0].v;
+      for (std::size_t j = 0; j < rule.acceleration.size(); ++j)
+        if (rule.acceleration[j] != 0.0) now.v += h_ * rule.acceleration[j] * nodes_[j].a;
+      now.w.setZero();
+      for (std::size_t j = 0; j < rule.velocity.size(); ++j)
+        if (rule.velocity[j] != 0.0) now.w += h_ * rule.velocity[j] * nodes_[j].v;
+      robot_.integrate(nodes_[rule.from].q, now.w, now.q);
+      if (derivatives && !robot_.vector_space())
+        robot_.integrate_jacobians(nodes_[rule.from].q, now.w, now.J_q, now.J_w);
+    }
+    if (n >= scheme_.stages) continue;
+    if (derivatives)
+      robot_.acceleration(now.q, now.v, tau_, now.a, now.a_q, now.a_v, now.a_tau);
+    else
+      robot_.acceleration(now.q, now.v, tau_, now.a);
+  }
+}
+
+void StepMap::advance() {
+  nodes_.front().q.swap(nodes_.back().q);
+  nodes_.front().v.swap(nodes_.back().v);
+}
+
+void StepMap::value(const double* x, const double* u, double* x_next) {
+  start(x, u);
+  for (int k = 0; k < substeps_; ++k) {
+    evaluate(false);
+    advance();
+  }
+  Eigen::Map<VectorXd>(x_next, nq_) = nodes_[0].q;
+  Eigen::Map<VectorXd>(x_next + nq_, nv_) = nodes_[0].v;
+}
+
+void StepMap::tangent(const double* x, const double* u, double* x_next, double* A, double* B, double* P) {
+  const int n_par = P != nullptr ? robot_.n_par() : 0;
+  const int columns = 2 * nv_ + nu_ + n_par;
+  start(x, u);
+  nodes_[0].D_q.setZero(nv_, columns);
+  nodes_[0].D_v.setZero(nv_, columns);
+  nodes_[0].D_q.leftCols(nv_).setIdentity();
+  nodes_[0].D_v.middleCols(nv_, nv_).setIdentity();
+  for (int k = 0; k < substeps_; ++k) {
+    evaluate(true);
+    for (int n = 0; n < static_cast<int>(nodes_.size()); ++n) {
+      Node& now = nodes_[n];
+      if (n > 0) {
+        const Scheme::Node& rule = scheme_.nodes[n - 1];
+        now.D_v = nodes_[0].D_v;
+        for (std::size_t j = 0; j < rule.acceleration.size(); ++j)
+          if (rule.acceleration[j] != 0.0) now.D_v += h_ * rule.acceleration[j] * nodes_[j].D_a;
+        now.D_w.setZero(nv_, columns);
+        for (std::size_t j = 0; j < rule.velocity.size(); ++j)
+          if (rule.velocity[j] != 0.0) now.D_w += h_ * rule.velocity[j] * nodes_[j].D_v;
+        if (robot_.vector_space()) {
+          now.D_q = nodes_[rule.from].D_q + now.D_w;
+        } else {
+          now.D_q.noalias() = now.J_q * nodes_[rule.from].D_q;
+          now.D_q.noalias() += now.J_w * now.D_w;
+        }
+      }
+      if (n >= scheme_.stages) continue;
+      now.D_a.noalias() = now.a_q * now.D_q;
+      now.D_a.noalias() += now.a_v * now.D_v;
+      for (int i = 0; i < nu_; ++i) now.D_a.col(2 * nv_ + i) += now.a_tau.col(actuated_[i]);
+      if (n_par > 0) {
+        robot_.parameter_jacobian(now.q, now.v, now.a, now.a_tau, a_p_);
+        now.D_a.rightCols(n_par) += a_p_;
+      }
+    }
+    advance();
+    nodes_.front().D_q.swap(nodes_.back().D_q);
+    nodes_.front().D_v.swap(nodes_.back().D_v);
+  }
+  Eigen::Map<VectorXd>(x_next, nq_) = nodes_[0].q;
+  Eigen::Map<VectorXd>(x_next + nq_, nv_) = nodes_[0].v;
+  Eigen::Map<RowMajor> to_A(A, 2 * nv_, 2 * nv_), to_B(B, 2 * nv_, nu_);
+  to_A << nodes_[0].D_q.leftCols(2 * nv_), nodes_[0].D_v.leftCols(2 * nv_);
+  if (nu_ > 0) to_B << nodes_[0].D_q.middleCols(2 * nv_, nu_), nodes_[0].D_v.middleCols(2 * nv_, nu_);
+  if (n_par > 0)
+    Eigen::Map<RowMajor>(P, 2 * nv_, n_par) << nodes_[0].D_q.rightCols(n_par), nodes_[0].D_v.rightCols(n_par);
+}
+
+void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, VectorXd& g_z, double* g_p) {
+  start(x, u);
+  for (int k = 0; k < substeps_; ++k) {
+    starts_.col(k) << nodes_[0].q, nodes_[0].v;
+    if (k + 1 == substeps_) break;
+    evaluate(false);
+    advance();
+  }
+  VectorXd& l_q = nodes_.back().l_q;
+  VectorXd& l_v = nodes_.back().l_v;
+  l_q = lambda.head(nv_);
+  l_v = lambda.tail(nv_);
+  g_z.setZero(2 * nv_ + nu_);
+  for (int k = substeps_ - 1; k >= 0; --k) {
+    nodes_[0].q = starts_.col(k).head(nq_);
+    nodes_[0].v = starts_.col(k).tail(nv_);
+    evaluate(true);
+    for (std::size_t n = 0; n + 1 < nodes_.size(); ++n) {
+      nodes_[n].l_q.setZero();
+      nodes_[n].l_v.setZero();
+      nodes_[n].l_a.setZero();
+    }
+    for (int n = static_cast<int>(nodes_.size()) - 1; n >= 0; --n) {
+      Node& now = nodes_[n];
+      if (n < scheme_.stages) {
+        now.l_q.noalias() += now.a_q.transpose() * now.l_a;
+        now.l_v.noalias() += now.a_v.transpose() * now.l_a;
+        w_.noalias() = now.a_tau * now.l_a;
+        for (int i = 0; i < nu_; ++i) g_z[2 * nv_ + i] += w_[actuated_[i]];
+        if (g_p != nullptr) robot_.parameter_adjoint(now.q, now.v, now.a, w_, g_p);
+      }
+      if (n == 0) break;
+      const Scheme::Node& rule = scheme_.nodes[n - 1];
+      if (robot_.vector_space()) {
+        w_ = now.l_q;
+        nodes_[rule.from].l_q += now.l_q;
+      } else {
+        w_.noalias() = now.J_w.transpose() * now.l_q;
+        nodes_[rule.from].l_q.noalias() += now.J_q.transpose() * now.l_q;
+      }
+      for (std::size_t j = 0; j < rule.velocity.size(); ++j)
+        if (rule.velocity[j] != 0.0) nodes_[j].l_v += h_ * rule.velocity[j] * w_;
+      nodes_[0].l_v += now.l_v;
+      for (std::size_t j = 0; j < rule.acceleration.size(); ++j)
+        if (rule.acceleration[j] != 0.0) nodes_[j].l_a += h_ * rule.acceleration[j] * now.l_v;
+    }
+    l_q = nodes_[0].l_q;
+    l_v = nodes_[0].l_v;
+  }
+  g_z.head(nv_) = l_q;
+  g_z.segment(nv_, nv_) = l_v;
+}
+
+}  // namespace qp_control

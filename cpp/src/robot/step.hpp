@@ -1,0 +1,65 @@
+// One control period of a robot: x_next = step(x, u), its tangent and its adjoint.
+#pragma once
+
+#include <Eigen/Core>
+#include <vector>
+
+#include "evaluator.hpp"
+#include "qp_control/rigid_body.hpp"
+
+namespace qp_control {
+
+// An explicit integrator on the configuration manifold, as a list of nodes. Node 0 is the state at the start, the last
+// node the state at the end, and nodes 0 .. stages-1 have an acceleration a_j = a(q_j, v_j, u):
+//   v_n = v_0 + h sum_j acceleration_j a_j
+//   q_n = q_from (+) h sum_j velocity_j v_j       (j = n allowed: the new velocity)
+struct Scheme {
+  struct Node {
+    int from;
+    std::vector<double> velocity;
+    std::vector<double> acceleration;
+  };
+  int stages;
+  std::vector<Node> nodes;  // without node 0
+};
+
+// rk4 is the classical method on vector spaces and, on other manifolds, the commutator-free method of order four of
+// Celledoni, Marthinsen and Owren (2003), which is the classical one in the flat case.
+Scheme make_scheme(Integrator integrator, bool vector_space);
+
+class StepMap {
+ public:
+  StepMap(Evaluator& robot, const RigidBodySettings& settings);
+
+  void value(const double* x, const double* u, double* x_next);
+  // A (2 nv x 2 nv), B (2 nv x nu), P (2 nv x n_par), row-major; P may be null
+  void tangent(const double* x, const double* u, double* x_next, double* A, double* B, double* P);
+  // g_z = [A B]' lambda for lambda in the tangent space at x_next (2 nv); g_p += P' lambda unless null
+  void adjoint(const double* x, const double* u, const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p);
+
+ private:
+  struct Node {
+    Eigen::VectorXd q, v, w, a;          // w: the step that led to q
+    Eigen::MatrixXd a_q, a_v, a_tau;     // derivatives of a
+    Eigen::MatrixXd J_q, J_w;            // of q_from (+) w
+    Eigen::MatrixXd D_q, D_v, D_w, D_a;  // tangent: derivatives of q, v, w, a w.r.t. (x, u, p)
+    Eigen::VectorXd l_q, l_v, l_a;       // adjoint: derivatives of the result w.r.t. q, v, a
+  };
+
+  void start(const double* x, const double* u);
+  void evaluate(bool derivatives);  // all nodes of one integrator step from node 0
+  void advance();                   // the last node becomes node 0
+
+  Evaluator& robot_;
+  const Scheme scheme_;
+  const double h_;
+  const int substeps_;
+  const std::vector<int> actuated_;
+  const int nq_, nv_, nu_;
+  std::vector<Node> nodes_;
+  Eigen::VectorXd tau_, w_;
+  Eigen::MatrixXd a_p_;
+  Eigen::MatrixXd starts_;  // state at the start of every integrator step, one per column
+};
+
+}  // namespace qp_control

@@ -1,0 +1,75 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+PINOCCHIO_VERSION: str
+
+class Integrator:
+    euler: Integrator
+    semi_implicit: Integrator
+    rk4: Integrator
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+class RigidBody:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        dt: float,
+        substeps: int,
+        integrator: Integrator,
+        actuated: list[int],
+        threads: int,
+    ) -> None: ...
+    @property
+    def nq(self) -> int: ...
+    @property
+    def nv(self) -> int: ...
+    @property
+    def nu(self) -> int: ...
+    @property
+    def n_par(self) -> int: ...
+    @property
+    def bodies(self) -> int: ...
+    @property
+    def vector_space(self) -> bool: ...
+    @property
+    def nominal_parameters(self) -> Array: ...
+    def forward_dynamics(
+        self, q: Array, v: Array, tau: Array, parameters: Array | None, derivatives: bool, /
+    ) -> tuple[Array, Array, Array, Array, Array]: ...
+    def forward_dynamics_adjoint(
+        self,
+        q: Array,
+        v: Array,
+        tau: Array,
+        parameters: Array | None,
+        g: Array,
+        want_x: bool,
+        want_tau: bool,
+        want_parameters: bool,
+        /,
+    ) -> tuple[Array | None, Array | None, Array | None]: ...
+    def step(self, x: Array, u: Array, parameters: Array | None, /) -> Array: ...
+    def linearize(
+        self, x: Array, u: Array, parameters: Array | None, with_parameters: bool, /
+    ) -> tuple[Array, Array, Array, Array]: ...
+    def linearize_adjoint(
+        self,
+        x: Array,
+        u: Array,
+        parameters: Array | None,
+        g_next: Array | None,
+        g_A: Array | None,
+        g_B: Array | None,
+        want_x: bool,
+        want_u: bool,
+        want_parameters: bool,
+        /,
+    ) -> tuple[Array | None, Array | None, Array | None]: ...

@@ -1,0 +1,304 @@
+"""Batched differentiable rigid-body dynamics.
+
+    M(q) qdd + n(q, v) = S u - d o v        x = (q, v),   x_next = step(x, u)
+
+q: configuration (nq), v: velocity (nv), u: generalized forces of the actuated joints (nu) [N or N m], d:
+viscous damping (nv) [N s/m or N m s/rad]. Derivatives of the state live in its tangent space (2 nv): for
+joints that are not vector spaces (free-flyer, quaternions, continuous joints given as cos and sin) gradients
+with respect to q are the least-norm ones, tangent to the manifold.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qp_control import robot_description
+from qp_control._robot import Integrator, RigidBody
+
+INTEGRATORS = ("rk4", "semi_implicit", "euler")
+
+
+def _array(t: Tensor | None) -> Any:
+    return None if t is None else t.detach().contiguous().numpy()
+
+
+def _tensor(a: Any) -> Tensor | None:
+    return None if a is None else torch.from_numpy(a)
+
+
+def _call(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    return function.apply(*arguments)  # type: ignore[no-untyped-call]
+
+
+class _ForwardDynamics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, robot: RigidBody, q: Tensor, v: Tensor, tau: Tensor, par: Tensor | None) -> Tensor:
+        ctx.robot = robot
+        ctx.save_for_backward(q, v, tau, par)
+        return torch.from_numpy(
+            robot.forward_dynamics(_array(q), _array(v), _array(tau), _array(par), False)[0]
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:
+        q, v, tau, par = ctx.saved_tensors
+        _, need_q, need_v, need_tau, need_par = ctx.needs_input_grad
+        g_x, g_tau, g_par = ctx.robot.forward_dynamics_adjoint(
+            _array(q), _array(v), _array(tau), _array(par), _array(g), need_q or need_v, need_tau, need_par
+        )
+        nq = q.shape[1]
+        both = _tensor(g_x)
+        g_q, g_v = (None, None) if both is None else (both[:, :nq], both[:, nq:])
+        return None, g_q, g_v, _tensor(g_tau), _tensor(g_par)
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, robot: RigidBody, x: Tensor, u: Tensor, par: Tensor | None) -> Tensor:
+        ctx.robot = robot
+        ctx.save_for_backward(x, u, par)
+        return torch.from_numpy(robot.step(_array(x), _array(u), _array(par)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Any:
+        x, u, par = ctx.saved_tensors
+        gradients = ctx.robot.linearize_adjoint(
+            _array(x), _array(u), _array(par), _array(g), None, None, *ctx.needs_input_grad[1:]
+        )
+        return None, *map(_tensor, gradients)
+
+
+class _Linearize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, robot: RigidBody, x: Tensor, u: Tensor, par: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.robot = robot
+        ctx.save_for_backward(x, u, par)
+        ctx.set_materialize_grads(False)
+        x_next, A, B, _ = robot.linearize(_array(x), _array(u), _array(par), False)
+        return torch.from_numpy(x_next), torch.from_numpy(A), torch.from_numpy(B)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_next: Tensor | None, g_A: Tensor | None, g_B: Tensor | None) -> Any:
+        x, u, par = ctx.saved_tensors
+        gradients = ctx.robot.linearize_adjoint(
+            _array(x),
+            _array(u),
+            _array(par),
+            _array(g_next),
+            _array(g_A),
+            _array(g_B),
+            *ctx.needs_input_grad[1:],
+        )
+        return None, *map(_tensor, gradients)
+
+
+class RobotDynamics:
+    """Dynamics of one robot model, evaluated for whole batches by one call of C++.
+
+    model_or_urdf: a `pinocchio.Model` (copied) or the path of a URDF file.
+    dt: control period [s]; substeps: integrator steps within it.
+    integrator: "rk4" (order 4, also on quaternions), "semi_implicit" or "euler".
+    actuated: names of the joints that u drives, in the order of u. None: the joints with a positive effort
+        limit, without a free-flyer root.
+    threads: 0 uses all the processors the process may run on. The results do not depend on it.
+
+    The methods take float tensors of shape (B, .) or (.,) (also further leading axes; they are broadcast) and
+    compute in float64 on the CPU; results have the dtype and device of the first argument. They differentiate
+    with respect to the state, the input AND the parameters; a shared parameter vector gets the sum over the
+    batch.
+
+    Dry joint friction, joint limits and effort limits are not part of the dynamics. Raises ValueError for bad
+    arguments.
+    """
+
+    def __init__(
+        self,
+        model_or_urdf: Any,
+        *,
+        dt: float,
+        substeps: int = 1,
+        integrator: Literal["rk4", "semi_implicit", "euler"] = "rk4",
+        actuated: Sequence[str] | None = None,
+        threads: int = 0,
+    ) -> None:
+        if isinstance(model_or_urdf, (str, os.PathLike)):
+            model = robot_description.read_urdf(model_or_urdf)
+        elif hasattr(model_or_urdf, "joints") and hasattr(model_or_urdf, "inertias"):
+            model = model_or_urdf.copy()
+        else:
+            raise ValueError(
+                f"model_or_urdf is a {type(model_or_urdf).__name__}, expected a path or a pinocchio.Model"
+            )
+        if integrator not in INTEGRATORS:
+            raise ValueError(f"integrator is {integrator!r}, expected one of {', '.join(INTEGRATORS)}")
+        self.model = model
+        self.actuated_joints = self._actuated(model, actuated)
+        indices = [
+            int(model.joints[model.getJointId(name)].idx_v) + k
+            for name in self.actuated_joints
+            for k in range(model.joints[model.getJointId(name)].nv)
+        ]
+        self.dt, self.substeps, self.integrator, self.threads = float(dt), int(substeps), integrator, threads
+        self._robot = RigidBody(
+            model,
+            dt=self.dt,
+            substeps=self.substeps,
+            integrator=cast(Integrator, getattr(Integrator, integrator)),
+            actuated=indices,
+            threads=threads,
+        )
+        self.nq, self.nv, self.nu = self._robot.nq, self._robot.nv, self._robot.nu
+        self.nx, self.ndx, self.n_par = self.nq + self.nv, 2 * self.nv, self._robot.n_par
+        self.bodies = self._robot.bodies
+        self.vector_space = self._robot.vector_space
+        self.effort_limit = torch.from_numpy(np.array(model.upperEffortLimit, dtype=np.float64)[indices])
+
+    def __reduce__(self) -> Any:
+        options = {
+            "dt": self.dt,
+            "substeps": self.substeps,
+            "integrator": self.integrator,
+            "actuated": self.actuated_joints,
+            "threads": self.threads,
+        }
+        return _rebuild, (self.model, options)
+
+    @staticmethod
+    def _actuated(model: Any, names: Sequence[str] | None) -> list[str]:
+        known = list(model.names)[1:]
+        if names is not None:
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"actuated has the joint {name!r}, expected names from {known}")
+            return list(names)
+        effort = np.asarray(model.upperEffortLimit)
+        driven = []
+        for name in known:
+            joint = model.joints[model.getJointId(name)]
+            free_flyer = joint.shortname() == "JointModelFreeFlyer"
+            if not free_flyer and np.any(effort[joint.idx_v : joint.idx_v + joint.nv] > 0.0):
+                driven.append(name)
+        return driven
+
+    @property
+    def parameters(self) -> Tensor:
+        """Nominal parameters (n_par,): for each body m [kg], m c [kg m] and I about the joint origin [kg m^2]
+        in the order xx xy yy xz yz zz (Pinocchio's `toDynamicParameters`), then the viscous damping of each
+        velocity coordinate."""
+        return torch.from_numpy(self._robot.nominal_parameters)
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """A name for each parameter, such as "pole_joint.m", "pole_joint.damping" (body = its joint)."""
+        kinds = ("m", "mcx", "mcy", "mcz", "Ixx", "Ixy", "Iyy", "Ixz", "Iyz", "Izz")
+        joints = list(self.model.names)[1:]
+        names = [f"{joint}.{kind}" for joint in joints for kind in kinds]
+        for name in joints:
+            nv = self.model.joints[self.model.getJointId(name)].nv
+            names += [f"{name}.damping" if nv == 1 else f"{name}.damping{k}" for k in range(nv)]
+        return names
+
+    def forward_dynamics(self, q: Tensor, v: Tensor, tau: Tensor, parameters: Tensor | None = None) -> Tensor:
+        """Accelerations qdd (B, nv) [m/s^2, rad/s^2] by the articulated-body algorithm.
+
+        q (B, nq), v (B, nv), tau (B, nv): generalized forces of all joints; parameters (n_par,)
+        or (B, n_par).
+        """
+        (q_, v_, tau_), par, finish = self._inputs(
+            {"q": (q, self.nq), "v": (v, self.nv), "tau": (tau, self.nv)}, parameters
+        )
+        return finish(_call(_ForwardDynamics, self._robot, q_, v_, tau_, par))
+
+    def forward_dynamics_derivatives(
+        self, q: Tensor, v: Tensor, tau: Tensor, parameters: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """qdd (B, nv) and its derivatives w.r.t. q, v, tau (B, nv, nv) and parameters (B, nv, n_par).
+
+        The one w.r.t. q is taken in the tangent space. The values carry no autograd graph.
+        """
+        (q_, v_, tau_), par, finish = self._inputs(
+            {"q": (q, self.nq), "v": (v, self.nv), "tau": (tau, self.nv)}, parameters
+        )
+        values = self._robot.forward_dynamics(_array(q_), _array(v_), _array(tau_), _array(par), True)
+        a, dq, dv, dtau, dp = (finish(torch.from_numpy(value)) for value in values)
+        return a, dq, dv, dtau, dp
+
+    def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
+        """State x_next (B, nx) one control period after x under the constant input u.
+
+        x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par).
+        """
+        (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
+        return finish(_call(_Step, self._robot, x_, u_, par))
+
+    def linearize(
+        self, x: Tensor, u: Tensor, parameters: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x_next (B, nx), A = dx_next/dx (B, 2 nv, 2 nv) and B = dx_next/du (B, 2 nv, nu), tangent.
+
+        All three are differentiable; the second derivatives behind A and B are central differences of the
+        exact first ones (relative error about 1e-9) and exist for configurations in a vector space
+        (ValueError in backward otherwise).
+        """
+        (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
+        x_next, A, B = _call(_Linearize, self._robot, x_, u_, par)
+        return finish(x_next), finish(A), finish(B)
+
+    def parameter_jacobian(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
+        """P = dx_next/dparameters (B, 2 nv, n_par); the values carry no autograd graph."""
+        (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
+        return finish(torch.from_numpy(self._robot.linearize(_array(x_), _array(u_), _array(par), True)[3]))
+
+    def _inputs(
+        self, arguments: dict[str, tuple[Tensor, int]], parameters: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None, Callable[[Tensor], Tensor]]:
+        """Arguments as float64 (n, .) tensors, parameters, and a function restoring the leading axes."""
+        for name, (value, size) in arguments.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
+            if value.ndim == 0 or value.shape[-1] != size:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, expected (..., {size})")
+        batches = [value.shape[:-1] for value, _ in arguments.values()]
+        if parameters is not None:
+            if parameters.ndim == 0 or parameters.shape[-1] != self.n_par:
+                raise ValueError(
+                    f"parameters has shape {tuple(parameters.shape)}, "
+                    f"expected ({self.n_par},) or (B, {self.n_par})"
+                )
+            batches.append(parameters.shape[:-1])
+        try:
+            batch = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            shapes = {name: tuple(value.shape) for name, (value, _) in arguments.items()}
+            raise ValueError(f"the batch axes do not fit together, got {shapes}") from None
+
+        def prepare(value: Tensor, size: int) -> Tensor:
+            return value.to(device="cpu", dtype=torch.float64).expand(*batch, size).reshape(-1, size)
+
+        first = next(iter(arguments.values()))[0]
+
+        def finish(result: Tensor) -> Tensor:
+            return result.reshape(*batch, *result.shape[1:]).to(device=first.device, dtype=first.dtype)
+
+        par = parameters
+        if par is not None and par.ndim > 1:
+            par = prepare(par, self.n_par)
+        elif par is not None:
+            par = par.to(device="cpu", dtype=torch.float64)
+        return [prepare(value, size) for value, size in arguments.values()], par, finish
+
+
+def _rebuild(model: Any, options: dict[str, Any]) -> RobotDynamics:
+    return RobotDynamics(model, **options)
