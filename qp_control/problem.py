@@ -5,8 +5,8 @@
                 l <= C x <= u        (z)
                 lb <= x <= ub        (w)
 
-Matrices are (rows, n) or (B, rows, n), vectors (rows,) or (B, rows): rank decides; those without the batch axis are
-shared by the batch. An axis of length one stands for the whole batch too.
+Matrices are (rows, n) or (B, rows, n), vectors (rows,) or (B, rows): rank decides; those without the batch
+axis are shared by the batch. An axis of length one stands for the whole batch too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def sizes_of(shapes: dict[str, tuple[int, ...]]) -> Sizes:
     """Sizes of the problem whose present arguments have these shapes.
 
     Raises:
-        ValueError: shapes do not fit together; the message names the argument, its shape and the one expected.
+        ValueError: shapes do not fit together; the message names the argument, its shape and the one
+        expected.
     """
     if "g" not in shapes:
         raise ValueError("g is missing")
@@ -71,7 +72,9 @@ def sizes_of(shapes: dict[str, tuple[int, ...]]) -> Sizes:
     n = shapes["g"][-1]
     n_eq = shapes["A"][-2] if "A" in shapes else 0
     n_in = shapes["C"][-2] if "C" in shapes else 0
-    batches = {name: shape[0] for name, shape in shapes.items() if len(shape) > (2 if name in MATRICES else 1)}
+    batches = {
+        name: shape[0] for name, shape in shapes.items() if len(shape) > (2 if name in MATRICES else 1)
+    }
     batch = next((size for size in batches.values() if size != 1), 1)
     sizes = Sizes(batch, n, n_eq, n_in, bool(batches))
     for name, size in batches.items():
@@ -102,9 +105,7 @@ class Problem:
     def as_dict(self) -> dict[str, Array]:
         """The arrays that are present, by name."""
         return {
-            name: array
-            for name, array in zip(NAMES + WEIGHTS, self.arrays, strict=True)
-            if array is not None
+            name: array for name, array in zip(NAMES + WEIGHTS, self.arrays, strict=True) if array is not None
         }
 
 

@@ -48,7 +48,8 @@ class Solution:
     certificate_x: Array
     """(n,) ray of an unbounded problem (DUAL_INFEASIBLE), otherwise NaN."""
     certificate_y: Array
-    """(n_eq,) with the next two: proof that no x satisfies the constraints (PRIMAL_INFEASIBLE), otherwise NaN."""
+    """(n_eq,) with the next two: proof that no x satisfies the constraints (PRIMAL_INFEASIBLE), otherwise
+    NaN."""
     certificate_z: Array
     """(n_in,)"""
     certificate_w: Array
@@ -99,13 +100,15 @@ def solve_qp(
         u: (n_in,), entries may be +inf.
         lb: (n,), entries may be -inf.
         ub: (n,), entries may be +inf.
-        weight_eq: (n_eq,) weights of the shifts of A x = b in the closest feasible problem; infinity: never shifted.
+        weight_eq: (n_eq,) weights of the shifts of A x = b in the closest feasible problem; infinity: never
+        shifted.
         weight_in: (n_in,) the same for l <= C x <= u.
         weight_box: (n,) the same for lb <= x <= ub.
         settings: options.
         warm_start: anything with x, y, z, w, for example an earlier solution.
 
-    Each array may have a leading axis B; those without it are shared by the batch. SciPy sparse matrices are densified.
+    Each array may have a leading axis B; those without it are shared by the batch. SciPy sparse matrices are
+    densified.
 
     Returns:
         The solution; look at its `status` before using it.
@@ -119,7 +122,9 @@ def solve_qp(
     })  # fmt: skip
     start = None if warm_start is None else warm_start_arrays(warm_start, problem)
     native = (settings or Settings()).native("certify")
-    values = dict(zip(_FIELDS, _solver.solve(problem.sizes.native, problem.arrays, native, start), strict=True))
+    values = dict(
+        zip(_FIELDS, _solver.solve(problem.sizes.native, problem.arrays, native, start), strict=True)
+    )
     if not problem.sizes.batched:
         values = {name: value[0] for name, value in values.items()}
         values["status"] = Status(int(values["status"]))

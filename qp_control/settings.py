@@ -57,11 +57,12 @@ class Settings:
     time_limit: float | None = None
     """Seconds per problem."""
     infeasible: Literal["certify", "closest"] | None = None
-    """Contradicting constraints: "certify" proves it (PRIMAL_INFEASIBLE), "closest" solves the QP whose constraints are
-    shifted by the least amount (CLOSEST_FEASIBLE). None: "certify" in `solve_qp`, "closest" in the layers."""
+    """Contradicting constraints: "certify" proves it (PRIMAL_INFEASIBLE), "closest" solves the QP whose
+    constraints are shifted by the least amount (CLOSEST_FEASIBLE). None: "certify" in `solve_qp`, "closest"
+    in the layers."""
     on_failure: Literal["zero", "raise", "nan"] = "zero"
-    """Elements without an answer, in the layers: "zero" gives NaN outputs, no contribution to gradients and one warning;
-    "raise" raises `SolveError`; "nan" gives NaN gradients too."""
+    """Elements without an answer, in the layers: "zero" gives NaN outputs, no contribution to gradients and
+    one warning; "raise" raises `SolveError`; "nan" gives NaN gradients too."""
     threads: int = 0
     """Threads over a batch; 0: as many as the process may run on."""
 
@@ -75,7 +76,9 @@ class Settings:
         if int(self.max_iter) != self.max_iter or not 1 <= self.max_iter < 2**31:
             raise ValueError(f"max_iter is {self.max_iter}, expected a positive integer")
         if self.time_limit is not None and not self.time_limit > 0:
-            raise ValueError(f"time_limit is {self.time_limit}, expected None or a positive number of seconds")
+            raise ValueError(
+                f"time_limit is {self.time_limit}, expected None or a positive number of seconds"
+            )
         if self.infeasible not in (None, "certify", "closest"):
             raise ValueError(f'infeasible is {self.infeasible!r}, expected None, "certify" or "closest"')
         if self.on_failure not in ("zero", "raise", "nan"):
