@@ -42,9 +42,7 @@ class _ForwardDynamics(torch.autograd.Function):
     def forward(ctx: Any, robot: RigidBody, q: Tensor, v: Tensor, tau: Tensor, par: Tensor | None) -> Tensor:
         ctx.robot = robot
         ctx.save_for_backward(q, v, tau, par)
-        return torch.from_numpy(
-            robot.forward_dynamics(_array(q), _array(v), _array(tau), _array(par), False)[0]
-        )
+        return torch.from_numpy(robot.forward_dynamics(_array(q), _array(v), _array(tau), _array(par), False)[0])
 
     @staticmethod
     @once_differentiable
@@ -79,9 +77,7 @@ class _Step(torch.autograd.Function):
 
 class _Linearize(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, robot: RigidBody, x: Tensor, u: Tensor, par: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, robot: RigidBody, x: Tensor, u: Tensor, par: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         ctx.robot = robot
         ctx.save_for_backward(x, u, par)
         ctx.set_materialize_grads(False)
@@ -138,9 +134,7 @@ class RobotDynamics:
         elif hasattr(model_or_urdf, "joints") and hasattr(model_or_urdf, "inertias"):
             model = model_or_urdf.copy()
         else:
-            raise ValueError(
-                f"model_or_urdf is a {type(model_or_urdf).__name__}, expected a path or a pinocchio.Model"
-            )
+            raise ValueError(f"model_or_urdf is a {type(model_or_urdf).__name__}, expected a path or a pinocchio.Model")
         if integrator not in INTEGRATORS:
             raise ValueError(f"integrator is {integrator!r}, expected one of {', '.join(INTEGRATORS)}")
         self.model = model
@@ -243,9 +237,7 @@ class RobotDynamics:
         (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
         return finish(_call(_Step, self._robot, x_, u_, par))
 
-    def linearize(
-        self, x: Tensor, u: Tensor, parameters: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def linearize(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """x_next (B, nx), A = dx_next/dx (B, 2 nv, 2 nv) and B = dx_next/du (B, 2 nv, nu), tangent.
 
         All three are differentiable; the second derivatives behind A and B are central differences of the
@@ -274,8 +266,7 @@ class RobotDynamics:
         if parameters is not None:
             if parameters.ndim == 0 or parameters.shape[-1] != self.n_par:
                 raise ValueError(
-                    f"parameters has shape {tuple(parameters.shape)}, "
-                    f"expected ({self.n_par},) or (B, {self.n_par})"
+                    f"parameters has shape {tuple(parameters.shape)}, expected ({self.n_par},) or (B, {self.n_par})"
                 )
             batches.append(parameters.shape[:-1])
         try:

@@ -168,9 +168,7 @@ def _check_tree(links: list[str], joints: list[ElementTree.Element], name: str) 
     for joint in joints:
         up, down = (str(joint.find(role).get("link")) for role in ("parent", "child"))  # type: ignore[union-attr]
         if down in parent:
-            raise ValueError(
-                f"{name}: link {down!r} has the parents {parent[down]!r} and {up!r}, expected one"
-            )
+            raise ValueError(f"{name}: link {down!r} has the parents {parent[down]!r} and {up!r}, expected one")
         parent[down] = up
         children[up].append(down)
     roots = [link for link in links if link not in parent]
@@ -184,6 +182,4 @@ def _check_tree(links: list[str], joints: list[ElementTree.Element], name: str) 
             open_links.append(child)
     if len(reached) < len(links):
         lost = sorted(set(links) - reached)
-        raise ValueError(
-            f"{name}: links {lost} hang on a cycle of joints, expected a tree with root {roots[0]!r}"
-        )
+        raise ValueError(f"{name}: links {lost} hang on a cycle of joints, expected a tree with root {roots[0]!r}")
