@@ -1,0 +1,243 @@
+"""The caller's mistakes raise ValueError that says what was got and what was expected; nothing crashes."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from problems import random_feasible
+from qp_data import DATA
+from verdicts import assert_honest
+
+import qp_control as qc
+
+INF = np.inf
+
+
+def arguments():
+    return random_feasible(0, 4, 2, 3, box=True).arguments()
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_nan_is_refused_with_the_name_of_the_array_and_the_index(name):
+    bad = arguments()
+    bad[name].reshape(-1)[-1] = np.nan
+    index = ", ".join(str(size - 1) for size in bad[name].shape)
+    with pytest.raises(ValueError, match=rf"\b{name}\b.*{index}"):
+        qc.solve_qp(**bad)
+
+
+@pytest.mark.parametrize("name", ["H", "g", "A", "b", "C"])
+@pytest.mark.parametrize("value", [INF, -INF])
+def test_infinity_outside_the_bounds_is_refused(name, value):
+    bad = arguments()
+    bad[name].reshape(-1)[0] = value
+    with pytest.raises(ValueError, match=rf"\b{name}\b"):
+        qc.solve_qp(**bad)
+
+
+@pytest.mark.parametrize(("name", "value"), [("l", INF), ("lb", INF), ("u", -INF), ("ub", -INF)])
+def test_bound_infinite_on_the_wrong_side_is_refused_with_its_row(name, value):
+    bad = arguments()
+    bad[name][1] = value
+    with pytest.raises(ValueError, match=rf"\b{name}\b.*1"):
+        qc.solve_qp(**bad)
+
+
+def test_nan_in_a_batch_names_the_element():
+    bad = arguments()
+    bad["g"] = np.stack([bad["g"]] * 5)
+    bad["g"][3, 2] = np.nan
+    with pytest.raises(ValueError, match=r"\bg\b.*3, 2"):
+        qc.solve_qp(**bad)
+
+
+WRONG_SHAPES = {
+    "H": [(4, 5), (5, 5), (4,), (2, 4, 5), (1, 1, 4, 4), ()],
+    "g": [(5,), (4, 4, 4), (), (2, 5)],
+    "A": [(2, 5), (2,), (4, 2), (1, 2, 2, 4)],
+    "b": [(3,), (2, 1), (2, 2, 2)],
+    "C": [(3, 5), (3,)],
+    "l": [(4,), (2, 4)],
+    "u": [(2,), ()],
+    "lb": [(3,), (4, 4, 4)],
+    "ub": [(5,)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [(name, shape) for name, shapes in WRONG_SHAPES.items() for shape in shapes]
+)
+def test_wrong_shape_is_refused_with_got_and_expected(name, shape):
+    bad = arguments() | {name: np.ones(shape)}
+    with pytest.raises(ValueError, match=rf"(?s)\b{name}\b.*expected"):
+        qc.solve_qp(**bad)
+
+
+def test_batch_sizes_that_differ_are_refused():
+    bad = arguments()
+    bad["g"], bad["b"] = np.stack([bad["g"]] * 2), np.stack([bad["b"]] * 3)
+    with pytest.raises(ValueError, match=r"(?s)batch.*(2.*3|3.*2)"):
+        qc.solve_qp(**bad)
+
+
+@pytest.mark.parametrize(("given", "missing"), [("A", "b"), ("b", "A"), ("l", "C"), ("u", "C")])
+def test_rows_without_their_other_half_are_refused(given, missing):
+    kept = {name: value for name, value in arguments().items() if name in ("H", "g", given)}
+    with pytest.raises(ValueError, match=rf"\b{missing}\b"):
+        qc.solve_qp(**kept)
+
+
+@pytest.mark.parametrize(
+    "value", ["text", [["a"] * 4] * 4, [[1, 2], [3]], object(), np.array([None] * 4), 1j * np.eye(4)]
+)
+def test_arrays_of_something_else_than_numbers_are_refused(value):
+    with pytest.raises(ValueError, match=r"\bH\b"):
+        qc.solve_qp(value, np.ones(4))
+
+
+def test_missing_g_is_refused():
+    with pytest.raises((ValueError, TypeError), match=r"\bg\b"):
+        qc.solve_qp(np.eye(2), None)
+
+
+def test_asymmetric_hessian_is_refused_and_rounding_is_not():
+    H = np.eye(4)
+    H[0, 1] = 1e-3
+    with pytest.raises(ValueError, match="symmetric"):
+        qc.solve_qp(H, np.ones(4))
+    H[0, 1] = 1e-12
+    assert qc.solve_qp(H, np.ones(4)).status == qc.Status.SOLVED
+    H32 = np.eye(4, dtype=np.float32)
+    H32[0, 1] = 1e-6
+    assert qc.solve_qp(H32, np.ones(4, dtype=np.float32)).status == qc.Status.SOLVED
+    H32[0, 1] = 1e-3
+    with pytest.raises(ValueError, match="symmetric"):
+        qc.solve_qp(H32, np.ones(4, dtype=np.float32))
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_indefinite_hessian_is_not_called_solved(box):
+    bounds = {"lb": -np.ones(2), "ub": np.ones(2)} if box else {}
+    for H in (np.diag([1.0, -1.0]), np.array([[0.0, 1.0], [1.0, 0.0]]), np.diag([1.0, -1e-3])):
+        assert qc.solve_qp(H, np.zeros(2), **bounds).status == qc.Status.NON_CONVEX
+
+
+def test_indefinite_hessian_that_is_convex_on_the_equalities_is_still_reported():
+    """The problem class is H positive semidefinite; equalities do not widen it."""
+    sol = qc.solve_qp(np.diag([1.0, -1.0]), np.ones(2), A=[[0.0, 1.0]], b=[0.0])
+    assert sol.status == qc.Status.NON_CONVEX
+
+
+def test_eigenvalue_at_rounding_level_is_accepted():
+    sol = qc.solve_qp(np.diag([1.0, -1e-14]), np.array([1.0, 0.0]), lb=-np.ones(2), ub=np.ones(2))
+    assert sol.status == qc.Status.SOLVED
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
+    H = Q[:, :3] @ Q[:, :3].T  # rank 3: eigenvalues of about -1e-17
+    assert qc.solve_qp((H + H.T) / 2, H @ np.ones(6)).status == qc.Status.SOLVED
+
+
+@pytest.mark.parametrize("name", ["H", "g", "A", "C", "b", "u"])
+@pytest.mark.parametrize("size", [1e300, -1e300, 1e200, 1e-300])
+def test_enormous_entries_give_an_honest_status(name, size):
+    qp = random_feasible(0, 4, 2, 3)
+    value = getattr(qp, name).copy()
+    if name == "H":
+        value[0, 0] = abs(size)
+    else:
+        value.reshape(-1)[0] = size
+    if name == "u":
+        value[0] = abs(size)
+    qp = qp.with_(**{name: value})
+    sol = qc.solve_qp(**qp.arguments())
+    with np.errstate(over="ignore", invalid="ignore"):
+        if sol.status == qc.Status.SOLVED:
+            assert_honest(qp, sol)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("eps_abs", 0.0),
+        ("eps_abs", -1.0),
+        ("eps_abs", np.nan),
+        ("eps_abs", INF),
+        ("eps_rel", -1e-3),
+        ("eps_rel", np.nan),
+        ("max_iter", 0),
+        ("max_iter", -5),
+        ("time_limit", -1.0),
+        ("time_limit", np.nan),
+        ("infeasible", "sometimes"),
+        ("on_failure", "ignore"),
+        ("threads", -1),
+    ],
+)
+def test_settings_out_of_range_are_refused_with_their_name(option, value):
+    with pytest.raises(ValueError, match=option):
+        qc.solve_qp(np.eye(2), np.ones(2), settings=qc.Settings(**{option: value}))
+
+
+def test_unknown_setting_is_refused():
+    with pytest.raises(TypeError, match="epsilon"):
+        qc.Settings(epsilon=1e-3)
+
+
+@pytest.mark.parametrize("problem", ["nan", "size", "batch"])
+def test_bad_warm_start_is_refused(problem):
+    kept = arguments()
+    warm = qc.solve_qp(**kept)
+    if problem == "nan":
+        warm.x[1] = np.nan
+    elif problem == "size":
+        warm = qc.solve_qp(np.eye(5), np.ones(5))
+    else:
+        warm = qc.solve_qp(np.eye(4), np.ones((3, 4)))
+        kept["g"] = np.stack([kept["g"]] * 2)
+    with pytest.raises(ValueError, match=r"(?i)warm"):
+        qc.solve_qp(**kept, warm_start=warm)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, 0.0])
+def test_bad_shift_weight_is_refused(value):
+    with pytest.raises(ValueError, match="weight_eq"):
+        qc.solve_qp(**arguments(), weight_eq=[1.0, value])
+
+
+def test_bad_problem_then_good_problem_gives_the_right_answer():
+    good = qc.solve_qp(**arguments())
+    for bad in ({"g": np.full(4, np.nan)}, {"H": np.ones((3, 3))}, {"H": -np.eye(4)}):
+        with contextlib.suppress(ValueError):
+            qc.solve_qp(**(arguments() | bad))
+        assert np.array_equal(qc.solve_qp(**arguments()).x, good.x)
+
+
+# --- the layer ---
+
+
+def tensors():
+    return {name: torch.tensor(value) for name, value in arguments().items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("H", (4, 5)), ("g", (5,)), ("A", (2, 5)), ("l", (4,)), ("ub", (3,))]
+)
+def test_layer_refuses_wrong_shapes_with_got_and_expected(name, shape):
+    bad = tensors() | {name: torch.ones(shape, dtype=torch.float64)}
+    with pytest.raises(ValueError, match=rf"(?s)\b{name}\b.*expected"):
+        qc.QPLayer()(*(bad.get(key) for key in DATA))
+
+
+def test_layer_refuses_an_asymmetric_hessian():
+    bad = tensors()
+    bad["H"] = bad["H"].clone()
+    bad["H"][0, 1] += 0.1
+    with pytest.raises(ValueError, match="symmetric"):
+        qc.QPLayer()(*(bad.get(key) for key in DATA))
+
+
+def test_layer_refuses_what_is_not_a_float_tensor():
+    with pytest.raises((ValueError, TypeError), match=r"\bg\b"):
+        qc.QPLayer()(torch.eye(2), "text")
+    with pytest.raises((ValueError, TypeError)):
+        qc.QPLayer()(torch.eye(2, dtype=torch.complex64), torch.ones(2))
