@@ -1,0 +1,151 @@
+"""Problems as npz files without pickles: what goes in comes out, and what is not such a file is refused
+clearly."""
+
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from problems import random_feasible, random_infeasible_rank_deficient, toy_linear
+from qp_data import DATA
+
+import qp_control as qc
+
+
+@pytest.mark.parametrize(
+    "qp",
+    [random_feasible(0, 5, 2, 4, box=True), random_infeasible_rank_deficient(1), toy_linear(0.5)],
+    ids=range(3),
+)
+def test_saved_problem_comes_back_bit_for_bit(tmp_path, qp):
+    path = tmp_path / "problem.npz"
+    qc.save_problem(path, **qp.arguments())
+    loaded = dict(qc.load_problem(path))
+    for name in DATA:
+        value = getattr(qp, name)
+        if value is None:
+            assert loaded.get(name) is None
+        else:
+            assert np.array_equal(loaded[name], value)
+            assert loaded[name].dtype == np.float64
+
+
+def test_loaded_problem_can_be_solved_at_once(tmp_path):
+    qp = random_feasible(0, 5, 2, 4, box=True)
+    qc.save_problem(tmp_path / "problem.npz", **qp.arguments())
+    loaded = qc.load_problem(tmp_path / "problem.npz")
+    sol = qc.solve_qp(**{name: loaded[name] for name in DATA if loaded.get(name) is not None})
+    assert np.array_equal(sol.x, qc.solve_qp(**qp.arguments()).x)
+
+
+def test_batched_and_bad_data_can_be_saved(tmp_path):
+    """The file is for failures: NaN, infinities and batches go in as they are."""
+    g = np.array([[1.0, np.nan], [np.inf, 0.0]])
+    qc.save_problem(tmp_path / "bad.npz", H=np.eye(2), g=g, lb=[-np.inf, 0.0])
+    loaded = qc.load_problem(tmp_path / "bad.npz")
+    np.testing.assert_array_equal(loaded["g"], g)
+    np.testing.assert_array_equal(loaded["lb"], [-np.inf, 0.0])
+
+
+def test_file_holds_no_pickles(tmp_path):
+    qc.save_problem(tmp_path / "problem.npz", **toy_linear(0.5).arguments())
+    with np.load(tmp_path / "problem.npz", allow_pickle=False) as archive:
+        for name in archive.files:
+            assert archive[name].dtype != object
+
+
+@pytest.mark.parametrize("name", ["with space.npz", "übung_θ.npz", "deep.name.npz"])
+def test_odd_file_names_work(tmp_path, name):
+    for path in (tmp_path / name, str(tmp_path / ("s" + name))):
+        qc.save_problem(path, H=np.eye(2), g=np.ones(2))
+        assert os.path.exists(path)
+        np.testing.assert_array_equal(qc.load_problem(path)["g"], np.ones(2))
+
+
+def test_missing_file_is_reported_as_such(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        qc.load_problem(tmp_path / "nothing.npz")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 100, 0.5, 0.95])
+def test_truncated_file_is_refused_with_its_name(tmp_path, keep):
+    whole = tmp_path / "whole.npz"
+    qc.save_problem(whole, **random_feasible(0, 20, 5, 20).arguments())
+    content = whole.read_bytes()
+    cut = tmp_path / "truncated.npz"
+    cut.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match=r"truncated\.npz"):
+        qc.load_problem(cut)
+
+
+def test_damaged_file_is_refused_with_its_name(tmp_path):
+    path = tmp_path / "damaged.npz"
+    qc.save_problem(path, **random_feasible(0, 20, 5, 20).arguments())
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(255 - byte for byte in content[middle : middle + 64])
+    path.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"damaged\.npz"):
+        qc.load_problem(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 nor this"])
+def test_file_of_another_kind_is_refused_with_its_name(tmp_path, content):
+    path = tmp_path / "other.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.npz"):
+        qc.load_problem(path)
+
+
+def test_single_array_file_is_refused(tmp_path):
+    np.save(tmp_path / "array.npy", np.eye(2))
+    with pytest.raises(ValueError, match=r"array\.npy"):
+        qc.load_problem(tmp_path / "array.npy")
+
+
+def test_archive_with_other_arrays_is_refused(tmp_path):
+    np.savez(tmp_path / "weights.npz", weight=np.eye(2))
+    with pytest.raises(ValueError, match=r"weights\.npz"):
+        qc.load_problem(tmp_path / "weights.npz")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, (os.environ["QP_CONTROL_BOMB"],))
+
+
+def test_pickled_content_is_refused_and_never_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("QP_CONTROL_BOMB", str(tmp_path / "exploded"))
+    array = np.empty(1, dtype=object)
+    array[0] = Bomb()
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=True)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w") as archive:
+        archive.writestr("H.npy", buffer.getvalue())
+        archive.writestr("g.npy", buffer.getvalue())
+    with pytest.raises(ValueError, match=r"bomb\.npz"):
+        loaded = qc.load_problem(tmp_path / "bomb.npz")
+        _ = loaded["H"]
+    assert not (tmp_path / "exploded").exists()
+    pickle.loads(pickle.dumps(array))  # the control: unpickling it does run
+    assert (tmp_path / "exploded").exists()
+
+
+def test_unknown_argument_is_refused(tmp_path):
+    with pytest.raises((TypeError, ValueError), match="Q"):
+        qc.save_problem(tmp_path / "problem.npz", Q=np.eye(2), g=np.ones(2))
+
+
+def test_saving_into_a_missing_folder_leaves_a_clear_error(tmp_path):
+    with pytest.raises(OSError, match="missing"):
+        qc.save_problem(tmp_path / "missing" / "problem.npz", H=np.eye(2), g=np.ones(2))
+
+
+def test_failed_save_leaves_the_previous_file_alone(tmp_path):
+    path = tmp_path / "problem.npz"
+    qc.save_problem(path, H=np.eye(2), g=np.ones(2))
+    with pytest.raises((TypeError, ValueError)):
+        qc.save_problem(path, H=np.eye(2), g=np.array([object(), None]))
+    np.testing.assert_array_equal(qc.load_problem(path)["g"], np.ones(2))

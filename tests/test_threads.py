@@ -1,0 +1,210 @@
+"""Threads change the time and nothing else: same bits, forked children, callers on several threads,
+Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+import torch
+from problems import random_feasible, random_infeasible_full_rank, random_infeasible_rank_deficient
+from qp_data import DATA
+
+import qp_control as qc
+
+FIELDS = (
+    "x",
+    "y",
+    "z",
+    "w",
+    "s_eq",
+    "s_lower",
+    "s_upper",
+    "s_lb",
+    "s_ub",
+    "objective",
+    "status",
+    "iterations",
+)
+
+
+def mixed_batch(size=37):
+    """Feasible elements with every seventh one infeasible; an odd size leaves a rest in every split."""
+    qps = [random_feasible(seed, 8, 2, 6, box=True) for seed in range(size)]
+    batch = {name: np.stack([getattr(qp, name) for qp in qps]) for name in DATA}
+    batch["l"][::7, 0], batch["u"][::7, 0] = 2.0, -2.0
+    return batch
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8, 0])
+def test_thread_count_does_not_change_a_bit(threads):
+    batch = mixed_batch()
+    one = qc.solve_qp(**batch, settings=qc.Settings(infeasible="closest", threads=1))
+    many = qc.solve_qp(**batch, settings=qc.Settings(infeasible="closest", threads=threads))
+    for name in FIELDS:
+        assert np.array_equal(getattr(one, name), getattr(many, name)), name
+
+
+@pytest.mark.parametrize("threads", [2, 8])
+def test_thread_count_does_not_change_a_bit_of_the_gradients(threads):
+    """Shared data included: its sum over the batch is taken in a fixed order."""
+
+    def run(count):
+        batch = {name: torch.tensor(value) for name, value in mixed_batch(101).items()}
+        for name in ("H", "C", "ub"):
+            batch[name] = batch[name][1].clone()
+        for tensor in batch.values():
+            tensor.requires_grad_()
+        out = qc.QPLayer(qc.Settings(threads=count))(*(batch[name] for name in DATA))
+        torch.nansum(out.x * out.x + out.w).backward()
+        return [batch[name].grad for name in DATA]
+
+    for one, many in zip(run(1), run(threads), strict=True):
+        assert torch.equal(one, many)
+
+
+def test_order_of_the_batch_does_not_change_a_bit():
+    batch = mixed_batch(20)
+    order = np.random.default_rng(0).permutation(20)
+    settings = qc.Settings(infeasible="closest")
+    plain = qc.solve_qp(**batch, settings=settings)
+    mixed = qc.solve_qp(**{name: value[order] for name, value in batch.items()}, settings=settings)
+    for name in FIELDS:
+        assert np.array_equal(getattr(plain, name)[order], getattr(mixed, name)), name
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_sizes_of_zero_work_with_any_thread_count(threads):
+    settings = qc.Settings(threads=threads)
+    assert qc.solve_qp(np.eye(2), np.zeros((0, 2)), settings=settings).x.shape == (0, 2)
+    assert qc.solve_qp(np.zeros((0, 0)), np.zeros((5, 0)), settings=settings).x.shape == (5, 0)
+    assert qc.solve_qp(np.eye(2), np.zeros((1, 2)), settings=settings).x.shape == (1, 2)
+
+
+def test_eight_calling_threads_get_the_serial_results():
+    """8 threads x 125 solves, while each solve may itself use threads."""
+    qps = [random_feasible(seed, 6, 1, 5) for seed in range(8)]
+    qps += [random_infeasible_full_rank(0), random_infeasible_rank_deficient(0)]
+    settings = qc.Settings(infeasible="closest", threads=2)
+    serial = [qc.solve_qp(**qp.arguments(), settings=settings).x for qp in qps]
+    differences = []
+
+    def work(offset):
+        for k in range(125):
+            index = (offset + k) % len(qps)
+            x = qc.solve_qp(**qps[index].arguments(), settings=settings).x
+            if not np.array_equal(x, serial[index]):
+                differences.append((offset, k))
+
+    workers = [threading.Thread(target=work, args=(offset,)) for offset in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+        assert not worker.is_alive()
+    assert not differences
+
+
+def run_script(body, timeout=60):
+    """Runs a script in a process of its own, so that a crash or a hang is one failed test."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    code = f"import sys; sys.path.insert(0, {here!r})\n" + textwrap.dedent(body)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout)
+
+
+def test_forked_child_works_after_the_parent_used_threads():
+    done = run_script(
+        """
+        import os
+        import numpy as np
+        import qp_control as qc
+        from problems import random_feasible
+        qp = random_feasible(0, 10, 3, 10)
+        g = np.stack([qp.g] * 64)
+        arguments = qp.arguments() | {"g": g}
+        settings = qc.Settings(threads=4)
+        parent = qc.solve_qp(**arguments, settings=settings).x
+        child = os.fork()
+        if child == 0:
+            same = np.array_equal(qc.solve_qp(**arguments, settings=settings).x, parent)
+            os._exit(0 if same else 7)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, status
+        assert np.array_equal(qc.solve_qp(**arguments, settings=settings).x, parent)
+        print("both answered")
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert "both answered" in done.stdout
+
+
+def test_forked_data_loader_workers_can_solve_and_differentiate():
+    done = run_script(
+        """
+        import torch
+        import qp_control as qc
+        torch.set_num_threads(1)
+        layer = qc.QPLayer(qc.Settings(threads=2))
+        H = torch.eye(3, dtype=torch.float64)
+        def solve(k):
+            g = torch.full((8, 3), float(k), dtype=torch.float64, requires_grad=True)
+            x = layer(H, g, lb=-torch.ones(3, dtype=torch.float64)).x
+            x.sum().backward()
+            return x.detach(), g.grad
+        solve(1)  # the parent has used its threads
+        class Data(torch.utils.data.Dataset):
+            def __len__(self): return 6
+            def __getitem__(self, k): return solve(k)
+        loader = torch.utils.data.DataLoader(Data(), num_workers=2, multiprocessing_context="fork",
+        timeout=30) xs = [x for x, _ in loader] assert len(xs) == 6 and torch.all(xs[0] == 0), xs assert
+        torch.allclose(xs[5], -torch.ones(3, dtype=torch.float64)), xs[5] print("workers answered")
+        """
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "workers answered" in done.stdout
+
+
+def test_process_ends_quietly_after_threads_were_used():
+    done = run_script(
+        """
+        import numpy as np
+        import qp_control as qc
+        qc.solve_qp(np.eye(4), np.ones((256, 4)), settings=qc.Settings(threads=8))
+        """
+    )
+    assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="needs POSIX signals")
+def test_keyboard_interrupt_stops_a_long_batch():
+    """A batch of about ten seconds or more must end within a few seconds of Ctrl-C, as KeyboardInterrupt."""
+    script = """
+        import sys, time
+        import numpy as np
+        import qp_control as qc
+        from problems import random_feasible
+        qp = random_feasible(0, 150, 40, 150, active=0.5)
+        rng = np.random.default_rng(0)
+        g = qp.g + 0.1 * rng.normal(size=(20000, 150))
+        arguments = qp.arguments() | {"g": g}
+        print("ready", flush=True)
+        try:
+            qc.solve_qp(**arguments, settings=qc.Settings(threads=1))
+            print("finished", flush=True)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        """
+    here = os.path.dirname(os.path.abspath(__file__))
+    code = f"import sys; sys.path.insert(0, {here!r})\n" + textwrap.dedent(script)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline().strip() == "ready"
+        threading.Timer(1.0, process.send_signal, [signal.SIGINT]).start()
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert output.strip() == "interrupted"
