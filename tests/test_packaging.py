@@ -71,17 +71,20 @@ def test_wheel_holds_modules_types_models_and_no_build_leftovers(wheel):
 
 
 def test_wheel_works_in_another_virtual_environment(wheel, tmp_path):
-    """Dependencies are borrowed from this environment by a path file; the package itself must come from the
-    wheel.""" other = tmp_path / "a place with spaces" venv.create(other, with_pip=False, symlinks=True)
-    python = other / "bin" / "python" run(
-        sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--prefix", other, "--ignore-
-        installed", wheel, cwd=tmp_path,
-    )  # fmt: skip
-    site = Path(
-        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip()
-    )
+    """Dependencies are borrowed from this environment; the package itself must come from the wheel."""
+    other = tmp_path / "a place with spaces"
+    venv.create(other, with_pip=False, symlinks=True)
+    python = other / "bin" / "python"
+    options = ["--no-deps", "--no-index", "--ignore-installed", "--prefix", other]
+    run(sys.executable, "-m", "pip", "install", *options, wheel, cwd=tmp_path)
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run(python, "-c", ask, cwd=tmp_path).strip())
     # Plain path entries only: the editable finder of this environment must not answer for the package.
-    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    borrowed = Path(sysconfig.get_path("purelib"))
+    (site / "borrowed.pth").write_text(f"{borrowed}\n")
+    (site / "cmeel.prefix").symlink_to(
+        borrowed / "cmeel.prefix"
+    )  # Pinocchio's libraries, as pip would put them
     script = """
 import pathlib, sys
 import numpy as np
