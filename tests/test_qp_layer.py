@@ -441,7 +441,7 @@ def test_two_layers_keep_their_own_options():
 
 def test_layer_equals_the_numpy_front():
     qp = random_feasible(6, 10, 3, 10, box=True)
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     out = call(tensors(qp))
     for name in ("x", "y", "z", "w", "objective", "primal_residual", "dual_residual"):
         assert np.array_equal(getattr(out, name).detach().numpy(), getattr(sol, name)), name

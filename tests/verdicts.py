@@ -27,15 +27,16 @@ def farkas_holds(qp: QP, y, z, w, tolerance: float = 1e-6) -> bool:
     |support| for an x of size 1.
     """
     R, lower, upper = qp.rows()
+    if np.any(lower > upper):
+        return True
     v = np.concatenate([y, z, w]).astype(float)
     size = np.abs(v).max(initial=0.0)
     if not np.isfinite(size) or size == 0:
         return False
     v = v / size
-    v[np.abs(v) < 1e-12] = 0.0
+    # What pushes against a bound that does not exist is left out, and shows as a residual of the rest.
+    v = np.where(((v > 0) & ~np.isfinite(upper)) | ((v < 0) & ~np.isfinite(lower)), 0.0, v)
     bound = np.where(v > 0, upper, np.where(v < 0, lower, 0.0))
-    if not np.all(np.isfinite(bound)):
-        return False
     support = bound @ v
     return bool(support < 0 and np.abs(R.T @ v).max(initial=0.0) <= tolerance * max(-support, 1e-300))
 
