@@ -77,7 +77,12 @@ class QP:
         return rows[: self.n_eq], rows[self.n_eq : self.n_eq + self.n_in], rows[self.n_eq + self.n_in :]
 
     def arguments(self) -> dict[str, np.ndarray]:
+        """What is present, by name."""
         return {name: getattr(self, name) for name in DATA if getattr(self, name) is not None}
+
+    def keywords(self) -> dict[str, np.ndarray | None]:
+        """The keyword arguments of solve_qp: H must be named even when it is absent."""
+        return {"H": None} | self.arguments()
 
     def with_(self, **changes: np.ndarray) -> QP:
         return replace(self, **changes)

@@ -58,7 +58,7 @@ def tiny_qp(draw, entries, n_max, rows_max):
 @given(tiny_qp(PLAIN, n_max=4, rows_max=3))
 def test_plain_problem_gets_the_exact_status_and_solution(qp):
     exact = solve(qp)
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     event(exact.status)
     if exact.status == "solved":
         assert sol.status == qc.Status.SOLVED
@@ -77,7 +77,7 @@ def test_plain_problem_gets_the_exact_status_and_solution(qp):
 @given(tiny_qp(PLAIN, n_max=4, rows_max=3))
 def test_plain_problem_gets_the_least_shift(qp):
     exact = solve(qp)
-    sol = qc.solve_qp(**qp.arguments(), settings=qc.Settings(infeasible="closest"))
+    sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible="closest"))
     event(exact.status)
     if exact.status == "unbounded":
         assert sol.status == qc.Status.DUAL_INFEASIBLE
@@ -94,7 +94,7 @@ def test_plain_problem_gets_the_least_shift(qp):
 @given(tiny_qp(PLAIN, n_max=6, rows_max=2))
 def test_plain_problem_of_six_unknowns_gets_the_exact_objective(qp):
     exact = solve(qp)
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     if exact.status == "solved":
         assert sol.status == qc.Status.SOLVED
         assert abs(sol.objective - exact.objective) < 1e-6 * (1 + abs(exact.objective))
@@ -105,7 +105,7 @@ def test_plain_problem_of_six_unknowns_gets_the_exact_objective(qp):
 @given(tiny_qp(WILD, n_max=4, rows_max=3))
 def test_wild_problem_gets_an_honest_status(qp):
     """Entries of 1e-12 and 1e12: any status may come back, but what it claims must hold."""
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     event(qc.Status(sol.status).name)
     assert_honest(qp, sol)
 

@@ -37,7 +37,7 @@ def test_loaded_problem_can_be_solved_at_once(tmp_path):
     qc.save_problem(tmp_path / "problem.npz", **qp.arguments())
     loaded = qc.load_problem(tmp_path / "problem.npz")
     sol = qc.solve_qp(**{name: loaded[name] for name in DATA if loaded.get(name) is not None})
-    assert np.array_equal(sol.x, qc.solve_qp(**qp.arguments()).x)
+    assert np.array_equal(sol.x, qc.solve_qp(**qp.keywords()).x)
 
 
 def test_batched_and_bad_data_can_be_saved(tmp_path):

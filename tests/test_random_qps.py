@@ -36,7 +36,8 @@ def gradient_error(qp, exact, outputs=OUTPUTS, seed=0):
         for name in outputs
     }
     loss = sum(
-        (getattr(out, name).reshape(np.shape(weight[name])) * torch.tensor(weight[name])).sum() for name in outputs
+        (getattr(out, name).reshape(np.shape(weight[name])) * torch.tensor(weight[name])).sum()
+        for name in outputs
     )
     loss.backward()
     expected = adjoint(qp, exact, weight)
@@ -53,7 +54,7 @@ def test_solution_equals_the_independent_oracle(n, n_eq, n_in, box):
     for seed in range(3):
         qp = random_feasible(seed, n, n_eq, n_in, active=0.4, box=box)
         exact = solve(qp, "interior point")
-        sol = qc.solve_qp(**qp.arguments())
+        sol = qc.solve_qp(**qp.keywords())
         assert sol.status == qc.Status.SOLVED
         for name in ("x", "y", "z", "w"):
             np.testing.assert_allclose(getattr(sol, name), getattr(exact, name), atol=1e-7)
@@ -64,7 +65,7 @@ def test_solution_equals_the_independent_oracle(n, n_eq, n_in, box):
 def test_semidefinite_solution_equals_the_independent_oracle(seed):
     qp = random_feasible(seed, 30, 5, 25, active=0.9, rank=15)
     exact = solve(qp, "interior point")
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     assert sol.status == qc.Status.SOLVED
     assert abs(sol.objective - exact.objective) < 1e-7 * (1 + abs(exact.objective))
     left = residuals(qp, sol.x, sol.y, sol.z, sol.w)
@@ -88,7 +89,7 @@ def test_gradient_equals_the_exact_adjoint(n, n_eq, n_in, box):
 def test_badly_scaled_rows_are_solved():
     qp = badly_scaled_rows()
     exact = solve(qp)
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     assert exact.status == "solved"
     assert sol.status == qc.Status.SOLVED
     np.testing.assert_allclose(sol.x, exact.x, atol=1e-7)
@@ -104,7 +105,7 @@ def test_badly_scaled_rows_are_solved():
 def test_closest_feasible_solution_and_gradient_are_exact(qp):
     exact = solve(qp, "interior point")
     assert exact.status == "closest"
-    sol = qc.solve_qp(**qp.arguments(), settings=qc.Settings(infeasible="closest"))
+    sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible="closest"))
     assert sol.status == qc.Status.CLOSEST_FEASIBLE
     for name in ("x", "y", "z", "w", "s_eq", "s_lower", "s_upper", "s_lb", "s_ub"):
         np.testing.assert_allclose(getattr(sol, name), getattr(exact, name), atol=1e-7, err_msg=name)
@@ -120,7 +121,7 @@ def test_shift_weights_move_the_closest_feasible_point(seed):
     exact = solve(qp, "interior point", weights=np.concatenate([weight, np.ones(qp.n_in + qp.n)]))
     plain = solve(qp, "interior point")
     assert np.abs(exact.x - plain.x).max() > 1e-3
-    sol = qc.solve_qp(**qp.arguments(), weight_eq=weight, settings=qc.Settings(infeasible="closest"))
+    sol = qc.solve_qp(**qp.keywords(), weight_eq=weight, settings=qc.Settings(infeasible="closest"))
     assert sol.status == qc.Status.CLOSEST_FEASIBLE
     np.testing.assert_allclose(sol.x, exact.x, atol=1e-7)
     np.testing.assert_allclose(sol.s_eq, exact.s_eq, atol=1e-7)

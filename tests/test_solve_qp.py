@@ -39,7 +39,7 @@ INF = np.inf
 @pytest.mark.parametrize("name", FEASIBLE)
 def test_named_feasible_problem_is_solved(name):
     qp, exact = FEASIBLE[name](), solve(FEASIBLE[name]())
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     assert sol.status == qc.Status.SOLVED
     assert_honest(qp, sol)
     assert abs(sol.objective - exact.objective) < 1e-7 * (1 + abs(exact.objective))
@@ -52,7 +52,7 @@ def test_named_feasible_problem_is_solved(name):
 @pytest.mark.parametrize("name", FEASIBLE)
 def test_closest_mode_changes_nothing_on_a_feasible_problem(name):
     qp = FEASIBLE[name]()
-    sol = qc.solve_qp(**qp.arguments(), settings=CLOSEST)
+    sol = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
     assert sol.status == qc.Status.SOLVED
     for shift in (sol.s_eq, sol.s_lower, sol.s_upper, sol.s_lb, sol.s_ub):
         assert not np.any(shift)
@@ -61,7 +61,7 @@ def test_closest_mode_changes_nothing_on_a_feasible_problem(name):
 @pytest.mark.parametrize("name", INFEASIBLE)
 def test_named_infeasible_problem_comes_with_a_verified_certificate(name):
     qp = INFEASIBLE[name]()
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     assert sol.status == qc.Status.PRIMAL_INFEASIBLE
     assert farkas_holds(qp, sol.certificate_y, sol.certificate_z, sol.certificate_w)
 
@@ -69,7 +69,7 @@ def test_named_infeasible_problem_comes_with_a_verified_certificate(name):
 @pytest.mark.parametrize("name", INFEASIBLE)
 def test_named_infeasible_problem_is_shifted_by_the_least_amount(name):
     qp, exact = INFEASIBLE[name](), solve(INFEASIBLE[name]())
-    sol = qc.solve_qp(**qp.arguments(), settings=CLOSEST)
+    sol = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
     assert sol.status == qc.Status.CLOSEST_FEASIBLE
     for shift in ("s_eq", "s_lower", "s_upper", "s_lb", "s_ub"):
         np.testing.assert_allclose(getattr(sol, shift), getattr(exact, shift), atol=1e-7, err_msg=shift)
@@ -84,13 +84,13 @@ def test_named_infeasible_problem_is_shifted_by_the_least_amount(name):
 @pytest.mark.parametrize("infeasible", ["certify", "closest"])
 def test_unbounded_problem_comes_with_a_verified_ray(name, infeasible):
     qp = UNBOUNDED[name]()
-    sol = qc.solve_qp(**qp.arguments(), settings=qc.Settings(infeasible=infeasible))
+    sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible=infeasible))
     assert sol.status == qc.Status.DUAL_INFEASIBLE
     assert ray_holds(qp, sol.certificate_x)
 
 
 def test_problem_infeasible_both_ways_gets_a_certificate_that_holds():
-    sol = qc.solve_qp(**both_infeasible().arguments())
+    sol = qc.solve_qp(**both_infeasible().keywords())
     assert sol.status in (qc.Status.PRIMAL_INFEASIBLE, qc.Status.DUAL_INFEASIBLE)
     assert_honest(both_infeasible(), sol)
 
@@ -98,8 +98,8 @@ def test_problem_infeasible_both_ways_gets_a_certificate_that_holds():
 @pytest.mark.parametrize("problem", [crossed_bounds, crossed_box])
 def test_crossed_bounds_are_never_solved_and_end_midway(problem):
     qp = problem()
-    assert qc.solve_qp(**qp.arguments()).status == qc.Status.PRIMAL_INFEASIBLE
-    sol = qc.solve_qp(**qp.arguments(), settings=CLOSEST)
+    assert qc.solve_qp(**qp.keywords()).status == qc.Status.PRIMAL_INFEASIBLE
+    sol = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
     assert sol.status == qc.Status.CLOSEST_FEASIBLE
     if qp.C is not None:
         np.testing.assert_allclose([sol.s_lower[0], sol.s_upper[0]], [1.0, 1.0], atol=1e-9)
@@ -113,7 +113,7 @@ def test_crossed_bounds_are_never_solved_and_end_midway(problem):
 def test_nearly_infeasible_problem_is_reported_honestly(gap):
     """A contradiction of 1e-5 exceeds the tolerance, one of 1e-9 does not."""
     qp = QP(np.eye(2), [1.0, 0.0], C=[[1, 1], [1, 1]], l=[1 + gap, -INF], u=[INF, 1])
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     if gap > 1e-8:
         assert sol.status == qc.Status.PRIMAL_INFEASIBLE
     else:
@@ -121,7 +121,7 @@ def test_nearly_infeasible_problem_is_reported_honestly(gap):
         # A Farkas vector needs its tolerance below the contradiction itself.
     if sol.status == qc.Status.PRIMAL_INFEASIBLE:
         assert farkas_holds(qp, sol.certificate_y, sol.certificate_z, sol.certificate_w)
-    closest = qc.solve_qp(**qp.arguments(), settings=CLOSEST)
+    closest = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
     if gap > 1e-8:
         assert closest.status == qc.Status.CLOSEST_FEASIBLE
         np.testing.assert_allclose([closest.s_lower[0], closest.s_upper[1]], gap / 2, rtol=1e-3)
@@ -130,7 +130,7 @@ def test_nearly_infeasible_problem_is_reported_honestly(gap):
 def test_hard_rows_are_not_shifted():
     """x = 0 hard against x >= 1 soft: the soft row takes the whole shift."""
     qp = QP(np.eye(2), [0, 1], A=[[1, 0]], b=[0], C=[[1, 0]], l=[1], u=[INF])
-    sol = qc.solve_qp(**qp.arguments(), weight_eq=[INF], settings=CLOSEST)
+    sol = qc.solve_qp(**qp.keywords(), weight_eq=[INF], settings=CLOSEST)
     assert sol.status == qc.Status.CLOSEST_FEASIBLE
     np.testing.assert_allclose(sol.x, [0, -1], atol=1e-8)
     assert abs(sol.s_eq[0]) < 1e-9
@@ -139,13 +139,13 @@ def test_hard_rows_are_not_shifted():
 
 def test_contradicting_hard_rows_are_infeasible_in_closest_mode():
     qp = contradicting_equalities()
-    sol = qc.solve_qp(**qp.arguments(), weight_eq=[INF, INF], settings=CLOSEST)
+    sol = qc.solve_qp(**qp.keywords(), weight_eq=[INF, INF], settings=CLOSEST)
     assert sol.status == qc.Status.PRIMAL_INFEASIBLE
 
 
 def test_zero_row_is_accepted_when_its_bound_is_zero_only():
-    assert qc.solve_qp(**zero_row(0.0).arguments()).status == qc.Status.SOLVED
-    assert qc.solve_qp(**zero_row(1.0).arguments()).status == qc.Status.PRIMAL_INFEASIBLE
+    assert qc.solve_qp(**zero_row(0.0).keywords()).status == qc.Status.SOLVED
+    assert qc.solve_qp(**zero_row(1.0).keywords()).status == qc.Status.PRIMAL_INFEASIBLE
 
 
 # --- conditioning ---
@@ -156,7 +156,7 @@ def test_zero_row_is_accepted_when_its_bound_is_zero_only():
 )
 def test_badly_conditioned_hessian_is_answered_honestly(H):
     qp = QP(H, [1.0, -2.0], C=[[1, 1]], l=[-1], u=[1], lb=[-3, -3], ub=[3, 3])
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     assert sol.status == qc.Status.SOLVED
     assert_honest(qp, sol)
     assert abs(sol.objective - solve(qp).objective) < 1e-6 * (1 + abs(solve(qp).objective))
@@ -168,7 +168,7 @@ def test_condition_number_up_to_1e14_is_answered_honestly(exponent):
     Q = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     H = (Q * np.logspace(0, -exponent, 6)) @ Q.T
     qp = QP((H + H.T) / 2, rng.normal(size=6), lb=-np.ones(6), ub=np.ones(6))
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     assert_honest(qp, sol)
     assert sol.status == qc.Status.SOLVED
 
@@ -176,7 +176,7 @@ def test_condition_number_up_to_1e14_is_answered_honestly(exponent):
 def test_large_objective_is_solved_to_its_relative_tolerance():
     qp = random_feasible(0, 10, 3, 10)
     large = qp.with_(H=1e9 * qp.H, g=1e9 * qp.g)
-    sol = qc.solve_qp(**large.arguments(), settings=qc.Settings(eps_abs=1e-6, eps_rel=1e-12))
+    sol = qc.solve_qp(**large.keywords(), settings=qc.Settings(eps_abs=1e-6, eps_rel=1e-12))
     assert sol.status == qc.Status.SOLVED
     np.testing.assert_allclose(sol.x, solve(qp, "interior point").x, atol=1e-7)
 
@@ -186,7 +186,7 @@ def test_large_objective_is_solved_to_its_relative_tolerance():
 
 def test_single_problem_gives_vectors_and_scalars():
     qp = random_feasible(0, 5, 2, 4)
-    sol = qc.solve_qp(**qp.arguments())
+    sol = qc.solve_qp(**qp.keywords())
     shapes = {"x": (5,), "y": (2,), "z": (4,), "w": (5,), "s_eq": (2,), "s_lower": (4,), "s_upper": (4,)}
     for name, shape in (shapes | {"s_lb": (5,), "s_ub": (5,)}).items():
         assert getattr(sol, name).shape == shape, name
@@ -230,12 +230,14 @@ def test_empty_batch_and_empty_problem_are_answered():
 
 
 def test_rows_of_length_zero_equal_absent_rows():
-    sol = qc.solve_qp(np.eye(2), np.ones(2), np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
+    sol = qc.solve_qp(
+        np.eye(2), np.ones(2), np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2)), np.zeros(0), np.zeros(0)
+    )
     np.testing.assert_allclose(sol.x, [-1, -1], atol=1e-9)
 
 
 def test_missing_hessian_is_a_linear_program():
-    np.testing.assert_allclose(qc.solve_qp(**lp_vertex().arguments()).x, [0, 1], atol=1e-8)
+    np.testing.assert_allclose(qc.solve_qp(**lp_vertex().keywords()).x, [0, 1], atol=1e-8)
 
 
 def test_missing_bounds_are_infinite():
@@ -252,7 +254,7 @@ def test_missing_bounds_are_infinite():
 def test_equal_bounds_act_as_an_equality_of_either_sign(sign):
     qp = equal_bounds()
     qp = qp.with_(g=sign * qp.g)
-    exact, sol = solve(qp), qc.solve_qp(**qp.arguments())
+    exact, sol = solve(qp), qc.solve_qp(**qp.keywords())
     np.testing.assert_allclose(sol.x, exact.x, atol=1e-8)
     np.testing.assert_allclose(sol.z, exact.z, atol=1e-7)
 
@@ -260,10 +262,12 @@ def test_equal_bounds_act_as_an_equality_of_either_sign(sign):
 # --- arrays as they come ---
 
 
-@pytest.mark.parametrize("kind", ["fortran", "strided", "reversed", "read-only", "stride 0", "list", "sparse"])
+@pytest.mark.parametrize(
+    "kind", ["fortran", "strided", "reversed", "read-only", "stride 0", "list", "sparse"]
+)
 def test_memory_layout_does_not_change_the_answer(kind):
     qp = random_feasible(1, 5, 2, 4, box=True)
-    plain = qc.solve_qp(**qp.arguments())
+    plain = qc.solve_qp(**qp.keywords())
 
     def convert(value):
         if kind == "fortran":
@@ -284,7 +288,7 @@ def test_memory_layout_does_not_change_the_answer(kind):
             return scipy.sparse.csc_matrix(value) if value.ndim == 2 else value
         return value.tolist()
 
-    sol = qc.solve_qp(**{name: convert(value) for name, value in qp.arguments().items()})
+    sol = qc.solve_qp(**{name: convert(value) for name, value in qp.keywords().items()})
     x = sol.x[2] if kind == "stride 0" else sol.x
     assert np.array_equal(x, plain.x)
 
@@ -316,7 +320,7 @@ def test_callers_arrays_never_change():
 def test_residuals_are_those_of_the_returned_point(max_iter):
     for seed in range(4):
         qp = random_feasible(seed, 20, 5, 20, box=seed % 2 == 0)
-        sol = qc.solve_qp(**qp.arguments(), settings=qc.Settings(max_iter=max_iter))
+        sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(max_iter=max_iter))
         left = residuals(qp, sol.x, sol.y, sol.z, sol.w)
         assert abs(sol.primal_residual - left.primal) < 1e-12 * (1 + left.primal)
         assert abs(sol.dual_residual - left.dual) < 1e-11 * (1 + left.dual)
@@ -330,7 +334,7 @@ def test_residuals_are_those_of_the_returned_point(max_iter):
 
 def test_one_iteration_is_flagged_and_returns_a_finite_point():
     qp = random_feasible(0, 30, 5, 30)
-    sol = qc.solve_qp(**qp.arguments(), settings=qc.Settings(max_iter=1))
+    sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(max_iter=1))
     assert sol.status == qc.Status.MAX_ITER
     assert np.all(np.isfinite(sol.x)) and np.isfinite(sol.primal_residual) and np.isfinite(sol.dual_residual)
     assert max(sol.primal_residual, sol.dual_residual) > 1e-8
@@ -339,7 +343,7 @@ def test_one_iteration_is_flagged_and_returns_a_finite_point():
 
 def test_no_time_is_flagged():
     qp = random_feasible(0, 50, 10, 50)
-    sol = qc.solve_qp(**qp.arguments(), settings=qc.Settings(time_limit=1e-9))
+    sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(time_limit=1e-9))
     assert sol.status == qc.Status.TIME_LIMIT
 
 
@@ -359,15 +363,15 @@ def test_time_limit_ends_a_long_batch():
 def test_tighter_tolerance_is_reached():
     qp = random_feasible(2, 20, 5, 20)
     for eps in (1e-3, 1e-6, 1e-10):
-        sol = qc.solve_qp(**qp.arguments(), settings=qc.Settings(eps_abs=eps))
+        sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(eps_abs=eps))
         assert sol.status == qc.Status.SOLVED
         assert max(sol.primal_residual, sol.dual_residual) <= eps
 
 
 def test_warm_start_from_the_solution_takes_fewer_iterations():
     qp = random_feasible(4, 30, 5, 30)
-    cold = qc.solve_qp(**qp.arguments())
-    warm = qc.solve_qp(**qp.arguments(), warm_start=cold)
+    cold = qc.solve_qp(**qp.keywords())
+    warm = qc.solve_qp(**qp.keywords(), warm_start=cold)
     assert warm.status == qc.Status.SOLVED
     assert warm.iterations < cold.iterations
     np.testing.assert_allclose(warm.x, cold.x, atol=1e-8)
@@ -376,11 +380,11 @@ def test_warm_start_from_the_solution_takes_fewer_iterations():
 @pytest.mark.parametrize("size", [1.0, 1e3, 1e8])
 def test_far_off_warm_start_gives_the_same_answer(size):
     qp = random_feasible(4, 10, 3, 10, box=True)
-    cold = qc.solve_qp(**qp.arguments())
+    cold = qc.solve_qp(**qp.keywords())
     rng = np.random.default_rng(0)
     for name in ("x", "y", "z", "w"):
         getattr(cold, name)[...] += size * rng.normal(size=getattr(cold, name).shape)
-    warm = qc.solve_qp(**qp.arguments(), warm_start=cold)
+    warm = qc.solve_qp(**qp.keywords(), warm_start=cold)
     assert warm.status == qc.Status.SOLVED
     np.testing.assert_allclose(warm.x, solve(qp, "interior point").x, atol=1e-7)
 
@@ -400,16 +404,16 @@ def test_the_same_problem_twice_gives_the_same_bits():
         degenerate_vertex(),
         random_infeasible_rank_deficient(1),
     ):
-        first = qc.solve_qp(**qp.arguments(), settings=CLOSEST)
-        qc.solve_qp(**crossed_bounds().arguments(), settings=CLOSEST)  # another problem in between
-        second = qc.solve_qp(**qp.arguments(), settings=CLOSEST)
+        first = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
+        qc.solve_qp(**crossed_bounds().keywords(), settings=CLOSEST)  # another problem in between
+        second = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
         for name in ("x", "y", "z", "w", "s_eq"):
             assert np.array_equal(getattr(first, name), getattr(second, name)), name
 
 
 def test_bad_element_changes_nothing_for_its_neighbours():
     good = [random_feasible(seed, 6, 2, 4, box=True) for seed in range(8)]
-    alone = [qc.solve_qp(**qp.arguments(), settings=CLOSEST) for qp in good]
+    alone = [qc.solve_qp(**qp.keywords(), settings=CLOSEST) for qp in good]
     batch = {name: np.stack([getattr(qp, name) for qp in good]) for name in DATA}
     batch["l"][3], batch["u"][3] = 5.0, -5.0  # crossed
     batch["H"][5] *= -1.0  # indefinite
@@ -428,7 +432,9 @@ def test_import_is_quick_and_does_not_load_torch():
         "import sys; print(t, 'torch' in sys.modules, 'pinocchio' in sys.modules)"
     )
     results = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
         for _ in range(3)
     ]
     assert results[0][1:] == ["False", "False"]

@@ -90,13 +90,13 @@ def test_eight_calling_threads_get_the_serial_results():
     qps = [random_feasible(seed, 6, 1, 5) for seed in range(8)]
     qps += [random_infeasible_full_rank(0), random_infeasible_rank_deficient(0)]
     settings = qc.Settings(infeasible="closest", threads=2)
-    serial = [qc.solve_qp(**qp.arguments(), settings=settings).x for qp in qps]
+    serial = [qc.solve_qp(**qp.keywords(), settings=settings).x for qp in qps]
     differences = []
 
     def work(offset):
         for k in range(125):
             index = (offset + k) % len(qps)
-            x = qc.solve_qp(**qps[index].arguments(), settings=settings).x
+            x = qc.solve_qp(**qps[index].keywords(), settings=settings).x
             if not np.array_equal(x, serial[index]):
                 differences.append((offset, k))
 

@@ -27,15 +27,16 @@ def farkas_holds(qp: QP, y, z, w, tolerance: float = 1e-6) -> bool:
     |support| for an x of size 1.
     """
     R, lower, upper = qp.rows()
+    if np.any(lower > upper):
+        return True
     v = np.concatenate([y, z, w]).astype(float)
     size = np.abs(v).max(initial=0.0)
     if not np.isfinite(size) or size == 0:
         return False
     v = v / size
-    v[np.abs(v) < 1e-12] = 0.0
+    # What pushes against a bound that does not exist is left out, and shows as a residual of the rest.
+    v = np.where(((v > 0) & ~np.isfinite(upper)) | ((v < 0) & ~np.isfinite(lower)), 0.0, v)
     bound = np.where(v > 0, upper, np.where(v < 0, lower, 0.0))
-    if not np.all(np.isfinite(bound)):
-        return False
     support = bound @ v
     return bool(support < 0 and np.abs(R.T @ v).max(initial=0.0) <= tolerance * max(-support, 1e-300))
 
@@ -53,7 +54,8 @@ def ray_holds(qp: QP, ray, tolerance: float = 1e-6) -> bool:
     slope = qp.g @ d
     return bool(
         slope < 0
-        and np.abs(qp.hessian @ d).max(initial=0.0) <= tolerance * max(1.0, np.abs(qp.hessian).max(initial=0.0))
+        and np.abs(qp.hessian @ d).max(initial=0.0)
+        <= tolerance * max(1.0, np.abs(qp.hessian).max(initial=0.0))
         and np.all(value[np.isfinite(upper)] <= room[np.isfinite(upper)])
         and np.all(value[np.isfinite(lower)] >= -room[np.isfinite(lower)])
     )
@@ -84,5 +86,7 @@ def assert_honest(qp: QP, sol, eps: float = EPS) -> None:
 def signs_violated(qp: QP, v) -> float:
     """The largest multiplier that pushes against a bound that does not exist."""
     _, lower, upper = qp.rows()
-    against = np.where((v > 0) & ~np.isfinite(upper), v, 0.0) + np.where((v < 0) & ~np.isfinite(lower), -v, 0.0)
+    against = np.where((v > 0) & ~np.isfinite(upper), v, 0.0) + np.where(
+        (v < 0) & ~np.isfinite(lower), -v, 0.0
+    )
     return float(against.max(initial=0.0))
