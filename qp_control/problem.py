@@ -68,7 +68,9 @@ def sizes_of(shapes: dict[str, tuple[int, ...]]) -> Sizes:
     if "A" in shapes and "b" not in shapes:
         raise ValueError("A is given without b")
 
-    n = shapes["g"][-1]
+    # Where they disagree, the argument that stands alone is the wrong one.
+    widths = [shapes[name][-1] for name in ("g", "H", "A", "C", "lb", "ub") if name in shapes]
+    n = max(widths, key=widths.count)
     n_eq = shapes["A"][-2] if "A" in shapes else 0
     n_in = shapes["C"][-2] if "C" in shapes else 0
     batches = {name: shape[0] for name, shape in shapes.items() if len(shape) > (2 if name in MATRICES else 1)}

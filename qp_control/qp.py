@@ -68,8 +68,8 @@ class Solution:
 
 
 def solve_qp(
-    H: npt.ArrayLike | None,
-    g: npt.ArrayLike,
+    H: npt.ArrayLike | None = None,
+    g: npt.ArrayLike | None = None,
     A: npt.ArrayLike | None = None,
     b: npt.ArrayLike | None = None,
     C: npt.ArrayLike | None = None,
@@ -91,7 +91,7 @@ def solve_qp(
 
     Args:
         H: (n, n) symmetric positive semidefinite, or None for a linear program.
-        g: (n,).
+        g: (n,), always needed.
         A: (n_eq, n).
         b: (n_eq,).
         C: (n_in, n).

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -24,9 +25,10 @@ using IntArray = py::array_t<long long, py::array::c_style>;
 using Optional = std::optional<Array>;
 
 struct Shape {
-  long rows, cols;  // cols 0: a vector
-  long size() const { return cols == 0 ? rows : rows * cols; }
-  int rank() const { return cols == 0 ? 1 : 2; }
+  long rows, cols;
+  bool vector = false;
+  long size() const { return vector ? rows : rows * cols; }
+  int rank() const { return vector ? 1 : 2; }
 };
 
 // An array of the batch: rank decides whether it is shared.
@@ -55,17 +57,17 @@ struct Problem {
     batch.size = size;
     batch.dims = {n, n_eq, n_in};
     batch.H = batched("H", arrays[0], {n, n}, size);
-    batch.g = batched("g", arrays[1], {n, 0}, size);
+    batch.g = batched("g", arrays[1], {n, 1, true}, size);
     batch.A = batched("A", arrays[2], {n_eq, n}, size);
-    batch.b = batched("b", arrays[3], {n_eq, 0}, size);
+    batch.b = batched("b", arrays[3], {n_eq, 1, true}, size);
     batch.C = batched("C", arrays[4], {n_in, n}, size);
-    batch.l = batched("l", arrays[5], {n_in, 0}, size);
-    batch.u = batched("u", arrays[6], {n_in, 0}, size);
-    batch.lb = batched("lb", arrays[7], {n, 0}, size);
-    batch.ub = batched("ub", arrays[8], {n, 0}, size);
-    batch.weight_eq = batched("weight_eq", arrays[9], {n_eq, 0}, size);
-    batch.weight_in = batched("weight_in", arrays[10], {n_in, 0}, size);
-    batch.weight_box = batched("weight_box", arrays[11], {n, 0}, size);
+    batch.l = batched("l", arrays[5], {n_in, 1, true}, size);
+    batch.u = batched("u", arrays[6], {n_in, 1, true}, size);
+    batch.lb = batched("lb", arrays[7], {n, 1, true}, size);
+    batch.ub = batched("ub", arrays[8], {n, 1, true}, size);
+    batch.weight_eq = batched("weight_eq", arrays[9], {n_eq, 1, true}, size);
+    batch.weight_in = batched("weight_in", arrays[10], {n_in, 1, true}, size);
+    batch.weight_box = batched("weight_box", arrays[11], {n, 1, true}, size);
     if (n_eq > 0 && (!arrays[2] || !arrays[3])) throw py::value_error("A and b come together");
     if (n_in > 0 && !arrays[4]) throw py::value_error("bounds l, u need C");
   }
@@ -92,6 +94,21 @@ MutableBatchArray input_field(const Optional& array, long size, int batch) {
                           std::to_string(size * batch));
   return output(*array, size);
 }
+
+// Looks for Ctrl-C a few times per second; true leaves the Python exception set.
+class SignalCheck {
+ public:
+  bool operator()() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return false;
+    next_ = now + std::chrono::milliseconds(100);
+    py::gil_scoped_acquire acquire;
+    return PyErr_CheckSignals() != 0;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
+};
 
 py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data, const Settings& settings,
                 std::optional<std::vector<Array>> warm_start) {
@@ -135,7 +152,10 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
   }
   {
     py::gil_scoped_release release;
-    solve_batch(problem.batch, settings, warm_start.has_value(), out);
+    if (!solve_batch(problem.batch, settings, warm_start.has_value(), out, SignalCheck())) {
+      py::gil_scoped_acquire acquire;
+      throw py::error_already_set();
+    }
   }
   py::tuple result(arrays.size() + 2);
   for (std::size_t k = 0; k < arrays.size(); ++k) result[k] = arrays[k];

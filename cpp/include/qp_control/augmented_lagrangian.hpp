@@ -118,14 +118,14 @@ double line_search(const Kkt& kkt, const Penalties& penalties, Iterate& it) {
 
 // Semismooth Newton until the gradient is small beside the step of the multipliers. False: the factorisation failed or
 // numbers overflowed.
-template <class Kkt>
-bool newton(Kkt& kkt, const Penalties& penalties, double tolerance, int max_steps, Iterate& it) {
+template <class Kkt, class Judge>
+bool newton(Kkt& kkt, const Judge& judge, const Penalties& penalties, int max_steps, Iterate& it) {
   evaluate(kkt, penalties, it);
   double best = norm_inf(it.gradient);
-  for (int stalled = 0; it.steps < max_steps && stalled < 20;) {
+  for (int stalled = 0; it.steps < max_steps && stalled < 20 && !judge.expired();) {
     const double error = norm_inf(it.gradient);
     if (!std::isfinite(error)) return false;
-    if (error <= std::max({tolerance, 0.1 * it.primal, it.noise})) return true;
+    if (error <= std::max({judge.tolerance(), 0.1 * it.primal, it.noise})) return true;
     if (!kkt.factor(it.weight, penalties.rho)) return false;
     it.dx = -it.gradient;
     kkt.solve(it.dx);
@@ -155,7 +155,7 @@ Verdict augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int m
   for (int outer = 0; outer < max_steps; ++outer) {
     it.x_center = it.x;
     it.z_center = it.z;
-    if (!newton(kkt, penalties, judge.tolerance(), max_steps, it)) return Verdict::NUMERICAL_ERROR;
+    if (!newton(kkt, judge, penalties, max_steps, it)) return Verdict::NUMERICAL_ERROR;
     const Verdict verdict = judge(it);
     if (verdict != Verdict::GO_ON) return verdict;
     if (it.steps >= max_steps) return Verdict::MAX_ITER;

@@ -6,7 +6,7 @@
 namespace qp_control {
 
 // Farkas: R'z = 0 and sum_i (upper_i z_i+ + lower_i z_i-) < 0, so that no x satisfies the rows. True when it excludes
-// every point up to ten times as large as `x`.
+// every point up to a million times as large as `x`, or as one.
 bool is_farkas(const StackedQP& qp, const Vector& z, const Vector& x);
 // The same with a loose relative tolerance: worth a closer look.
 bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance);

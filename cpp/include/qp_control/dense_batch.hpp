@@ -1,6 +1,8 @@
 // Many problems of one size in one call.
 #pragma once
 
+#include <functional>
+
 #include "qp_control/dense_qp.hpp"
 #include "qp_control/settings.hpp"
 #include "qp_control/solution.hpp"
@@ -36,8 +38,10 @@ struct DenseBatchSolution {
   long long* iterations = nullptr;
 };
 
-// out.x, .y, .z, .w hold the starting points when warm is true.
-void solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out);
+// out.x, .y, .z, .w hold the starting points when warm is true. `interrupted` is asked between elements, on the caller's
+// thread; once it says yes the rest is left as it is and the result is false.
+bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
+                 const std::function<bool()>& interrupted);
 
 // Gradients with respect to the loss's gradients on the outputs (absent: zero). Only the arrays of `out` that are
 // present are computed; those of stride 0 receive the sum over the batch, in an order that does not depend on the

@@ -30,7 +30,8 @@ class DenseSolver {
   void solve(const DenseQP& problem, const Settings& settings, bool warm, Solution& solution);
 
  private:
-  void certify(const Minimiser& minimiser, bool crossed, Solution& solution);
+  void certify(const Minimiser& minimiser, Solution& solution);
+  void certify_crossed(Solution& solution) const;
   void solve_closest(const Minimiser& minimiser, bool crossed, Solution& solution);
   bool certify_hard_rows(const Minimiser& minimiser, Solution& solution) const;
 

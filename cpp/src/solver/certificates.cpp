@@ -20,7 +20,7 @@ double support(const StackedQP& qp, const Vector& z, double negligible) {
 double transposed_norm(const StackedQP& qp, const Vector& z) {
   Vector out = Vector::Zero(qp.n());
   qp.add_rows_transposed(z, out);
-  return out.lpNorm<1>();
+  return norm_inf(out);
 }
 
 // Violation of the recession cone by rows d, relative to each row's size.
@@ -54,7 +54,7 @@ bool is_farkas(const StackedQP& qp, const Vector& z, const Vector& x) {
   const double size = norm_inf(z);
   if (!(size > 0.0) || !std::isfinite(size)) return false;
   const double value = support(qp, z, 0.0);
-  return value < 0.0 && -value > 10.0 * transposed_norm(qp, z) * std::max(1.0, norm_inf(x));
+  return value < 0.0 && -value > 1e6 * transposed_norm(qp, z) * std::max(1.0, norm_inf(x));
 }
 
 bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance) {

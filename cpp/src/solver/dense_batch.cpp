@@ -1,6 +1,7 @@
 #include "qp_control/dense_batch.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -117,7 +118,8 @@ DenseQP DenseBatch::at(int i) const {
           u.at(i), lb.at(i), ub.at(i), weight_eq.at(i), weight_in.at(i), weight_box.at(i)};
 }
 
-void solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out) {
+bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
+                 const std::function<bool()>& interrupted) {
   const Blocks blocks(batch.dims);
   struct Worker {
     explicit Worker(DenseDims d) : solver(d), solution(d.n, d.rows()) {}
@@ -125,15 +127,19 @@ void solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, c
     Solution solution;
   };
   std::vector<std::unique_ptr<Worker>> workers(thread_count(settings.threads));
+  std::atomic<bool> stop{false};
   parallel_for(batch.size, grain_of(batch.size), settings.threads, [&](int first, int last, int id) {
     if (!workers[id]) workers[id] = std::make_unique<Worker>(batch.dims);
     auto& [solver, solution] = *workers[id];
     for (int i = first; i < last; ++i) {
+      if (id == 0 && interrupted()) stop = true;
+      if (stop) return;
       if (warm) read_point(blocks, out, i, solution.x, solution.z);
       solver.solve(batch.at(i), settings, warm, solution);
       write_solution(blocks, solution, out, i);
     }
   });
+  return !stop;
 }
 
 void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, const DenseBatchSolution& loss,

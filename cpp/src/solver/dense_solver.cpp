@@ -99,6 +99,11 @@ class Judge {
         bool look_for_certificates)
       : qp_(qp), settings_(settings), scaling_(scaling), start_(start), certify_(look_for_certificates) {}
 
+  bool expired() const {
+    return settings_.time_limit > 0.0 &&
+           std::chrono::duration<double>(Clock::now() - start_).count() > settings_.time_limit;
+  }
+
   // Of the inner problems, in the back end's units: well below what the caller asks for.
   double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
 
@@ -136,11 +141,10 @@ class Judge {
 
   Verdict operator()(const Iterate& it) {
     const bool solved = consider_scaled(it);
+    if (!solved && expired()) return Verdict::TIME_LIMIT;
     if (!ux_.allFinite() || !uz_.allFinite()) return Verdict::NUMERICAL_ERROR;
     if (polished(ux_, uz_) || solved) return Verdict::SOLVED;
-    if (settings_.time_limit > 0.0 &&
-        std::chrono::duration<double>(Clock::now() - start_).count() > settings_.time_limit)
-      return Verdict::TIME_LIMIT;
+    
     if (++outer_ < 2) return Verdict::GO_ON;
     ray = scaling_.D.cwiseProduct(it.x - it.x_center);
     if (clean_ray(qp_, ray)) return Verdict::DUAL_INFEASIBLE;
@@ -320,8 +324,10 @@ void DenseSolver::solve(const DenseQP& problem, const Settings& settings, bool w
   }
   if (settings.closest)
     solve_closest(minimiser, crossed, solution);
+  else if (crossed)
+    certify_crossed(solution);
   else
-    certify(minimiser, crossed, solution);
+    certify(minimiser, solution);
 }
 
 // Hard rows alone: the shift that they would need, weights one.
@@ -338,20 +344,27 @@ bool DenseSolver::certify_hard_rows(const Minimiser& minimiser, Solution& soluti
   return found.converged && claim_infeasible(hard, LeastShift(hard, found.shifted, found.hard), found.x, solution);
 }
 
-void DenseSolver::certify(const Minimiser& minimiser, bool crossed, Solution& solution) {
+void DenseSolver::certify(const Minimiser& minimiser, Solution& solution) {
   qp_.weight.setOnes();
   const LeastShiftResult found = find_least_shift(qp_, least_shift_steps(minimiser.settings));
   solution.iterations += found.steps;
   if (found.converged) {
     const LeastShift level(qp_, found.shifted, found.hard);
-    if (!crossed && largest_shift(level) <= minimiser.settings.eps_abs) {
+    if (largest_shift(level) <= minimiser.settings.eps_abs) {
       store(minimiser(qp_, nullptr, nullptr, false), solution);  // feasible to tolerance after all
       return;
     }
     if (claim_infeasible(qp_, level, found.x, solution)) return;
   }
-  if (crossed) store({Verdict::MAX_ITER, 0, found.x, Vector::Zero(qp_.rows()), {}, {}}, qp_, solution);
   solution.status = Status::MAX_ITER;
+}
+
+// A pair of crossed bounds is its own proof.
+void DenseSolver::certify_crossed(Solution& solution) const {
+  const Vector zero = Vector::Zero(qp_.n()), no_multipliers = Vector::Zero(qp_.rows());
+  store({Verdict::MAX_ITER, 0, zero, no_multipliers, {}, {}}, qp_, solution);
+  solution.status = Status::PRIMAL_INFEASIBLE;
+  solution.certificate_z.setZero();
 }
 
 void DenseSolver::solve_closest(const Minimiser& minimiser, bool crossed, Solution& solution) {

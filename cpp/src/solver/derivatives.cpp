@@ -47,7 +47,7 @@ struct ActiveSolve {
   }
 
   const StackedQP& qp;
-  const std::vector<int> active;
+  std::vector<int> active;
   ActiveSystem system;
   std::vector<int> order;
   Vector dx, dz;
@@ -57,13 +57,19 @@ struct ActiveSolve {
 
 void add_bound(Gradients& out, int row, int side, double value) { (side < 0 ? out.lower : out.upper)[row] += value; }
 
+// H += (a b' + b a')/2, symmetric to the last bit.
+void add_symmetric(const Vector& a, const Vector& b, RowMatrix& H) {
+  const Matrix outer = 0.5 * a * b.transpose();
+  H += outer + outer.transpose();
+}
+
 // The part that both modes share: objective, H, g and the rows of the active set. `offset` rows precede those of the
 // caller's problem in qp.
 void add_active_part(const StackedQP& qp, const Vector& x, const Vector& z, const ActiveSolve& solved, int offset,
                      Gradients& out) {
   const int stored = qp.stored_rows();
   out.g += solved.dx;
-  out.H += 0.5 * (solved.dx * x.transpose() + x * solved.dx.transpose());
+  add_symmetric(solved.dx, x, out.H);
   for (int i = offset; i < qp.rows(); ++i) {
     if (solved.active[i] == 0) continue;
     if (i < stored) out.R.row(i - offset) += (z[i] * solved.dx + solved.dz[i] * x).transpose();
@@ -92,6 +98,8 @@ void adjoint_closest(const StackedQP& qp, const Solution& solution, const Vector
   Vector rhs_rows(reduced.rows());
   rhs_rows << level.Q.transpose() * r_nu, -loss.z;
   ActiveSolve solved(reduced, x, z);
+  for (const auto& [row, side] : level.hard)
+    if (side != 0) solved.active[r + row] = side;  // the second level leaves the sign of its multiplier free
   solved.solve(-loss_x + level.E.transpose() * r_s, rhs_rows);
   add_active_part(reduced, x, z, solved, r, out);
 
@@ -133,7 +141,7 @@ void adjoint(const StackedQP& qp, const Solution& solution, const Cotangents& lo
   if (loss.objective != 0.0) {
     loss_x += loss.objective * (qp.H * x + qp.g);
     out.g += loss.objective * x;
-    out.H += 0.5 * loss.objective * x * x.transpose();
+    add_symmetric(0.5 * loss.objective * x, x, out.H);
   }
   if (solution.status == Status::CLOSEST_FEASIBLE) {
     adjoint_closest(qp, solution, loss_x, loss, out);

@@ -20,6 +20,7 @@ double bound_of(const StackedQP& qp, const ShiftedRow& r) { return r.side < 0 ? 
 
 // Stops at a stationary point of the elastic cost that satisfies the hard rows.
 struct ShiftJudge {
+  bool expired() const { return false; }
   double tolerance() const { return 1e-13; }
   Verdict operator()(const Iterate& it) {
     if (it.dual <= 1e-12 && it.primal <= 1e-11) return Verdict::SOLVED;
