@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,35 @@ def read_urdf(path: str | os.PathLike[str], *, floating_base: bool = False) -> A
         return pin.buildModelFromXML(text, root) if root is not None else pin.buildModelFromXML(text)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"Pinocchio could not read {str(file)!r}: {error}") from error
+
+
+def read_visuals(
+    path: str | os.PathLike[str], model: Any, *, package_dirs: Sequence[str | os.PathLike[str]] = ()
+) -> Any:
+    """The visual `pinocchio.GeometryModel` of a URDF file that `read_urdf` has read.
+
+    Meshes are looked for in the folder of the file and in `package_dirs` (roots of "package://" paths).
+    Raises ValueError
+    for a mesh outside of them: a robot from elsewhere must not open other files.
+    """
+    file = Path(path)
+    text = file.read_text(encoding="utf-8")
+    roots = [Path(d).resolve() for d in (file.parent, *package_dirs)]
+    for mesh in ElementTree.fromstring(text).iter("mesh"):
+        _check_mesh(_attribute(mesh, "filename", str(file)), roots, str(file))
+    try:
+        return pin.buildGeomFromUrdfString(model, text, pin.VISUAL, package_dirs=[str(r) for r in roots])
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"Pinocchio could not read the shapes of {str(file)!r}: {error}") from error
+
+
+def _check_mesh(filename: str, roots: list[Path], name: str) -> None:
+    relative = filename
+    for scheme in ("package://", "model://", "file://"):
+        relative = relative.removeprefix(scheme)
+    candidates = [(root / relative).resolve() for root in roots]
+    if not any(c.is_relative_to(root) for c in candidates for root in roots):
+        raise ValueError(f"{name}: mesh {filename!r} lies outside the robot's folder and the package folders")
 
 
 def check_urdf(text: str, *, name: str = "URDF") -> None:
