@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pinocchio as pin
 
 PINOCCHIO_SERIES = "4.1"
@@ -147,13 +148,13 @@ def _check_link(link: ElementTree.Element, name: str) -> None:
     mass = _number(mass_element.get("value"), f"{where}: mass [kg]")
     if mass < 0.0:
         raise ValueError(f"{where}: mass is {mass} kg, expected >= 0")
-    moments = {k: _number(inertia.get(k), f"{where}: {k} [kg m^2]") for k in ("ixx", "iyy", "izz")}
-    for key in ("ixy", "ixz", "iyz"):
-        if inertia.get(key) is not None:
-            _number(inertia.get(key), f"{where}: {key} [kg m^2]")
-    for key, moment in moments.items():
-        if moment < 0.0:
-            raise ValueError(f"{where}: {key} is {moment} kg m^2, expected >= 0")
+    # The parser drops the whole <inertial>, with no more than a message, when one of the six is missing.
+    xx, xy, xz, yy, yz, zz = (
+        _number(inertia.get(k), f"{where}: {k} [kg m^2]") for k in ("ixx", "ixy", "ixz", "iyy", "iyz", "izz")
+    )
+    smallest = float(np.linalg.eigvalsh(np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))[0])
+    if smallest < -1e-9 * max(1e-300, abs(xx) + abs(yy) + abs(zz)):
+        raise ValueError(f"{where}: a principal moment of inertia is {smallest:g} kg m^2, expected >= 0")
     _check_origin(inertial, where)
 
 

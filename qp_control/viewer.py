@@ -91,7 +91,8 @@ _TEMPLATE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';
- script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; connect-src data: blob:; worker-src blob:">
+ script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline';
+ img-src data: blob:; font-src data:; connect-src data: blob:; worker-src blob:">
 <title>{title}</title>
 <style>
 body {{ margin: 0; }}
