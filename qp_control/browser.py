@@ -41,7 +41,7 @@ class BrowserError(RuntimeError):
     """The browser ended, did not answer in time or reported an error."""
 
 
-def find_browser() -> str:
+def browser_path() -> str:
     """Path of the browser: the environment variable QP_CONTROL_BROWSER, else the first of chromium,
     chromium-browser, google-chrome, google-chrome-stable, chrome on the PATH. Raises BrowserNotFound."""
     wanted = os.environ.get(OVERRIDE)
@@ -71,7 +71,7 @@ class Browser:
     def __init__(self, width: int = 640, height: int = 480, *, timeout: float = 60.0) -> None:
         if width < 1 or height < 1:
             raise ValueError(f"the picture is {width} x {height}, expected at least 1 x 1")
-        executable = find_browser()
+        executable = browser_path()
         self.timeout = timeout
         self.console_errors: list[str] = []
         self._profile = tempfile.mkdtemp(prefix="qp-control-browser-")
@@ -107,7 +107,9 @@ class Browser:
         finally:
             os.close(to_browser)
             os.close(from_browser)
-        self._close = weakref.finalize(self, _end, self._process, self._profile, self._in, self._out)
+        self._close = weakref.finalize(
+            self, _end, os.getpid(), self._process, self._profile, self._in, self._out
+        )
         self._buffer = b""
         self._next = 0
         self._loaded = False
@@ -152,11 +154,15 @@ class Browser:
         file = Path(page).resolve()
         if not file.is_file():
             raise FileNotFoundError(f"no html file at {str(file)!r}")
+        self.open_url(file.as_uri())
+
+    def open_url(self, url: str) -> None:
+        """Load a page and wait until it is there. Raises BrowserError."""
         self._loaded = False
         self.console_errors.clear()
-        answer = self._send("Page.navigate", url=file.as_uri())
+        answer = self._send("Page.navigate", url=url)
         if "errorText" in answer:
-            raise BrowserError(f"the browser could not open {str(file)!r}: {answer['errorText']}")
+            raise BrowserError(f"the browser could not open {url}: {answer['errorText']}")
         end = time.monotonic() + self.timeout
         while not self._loaded:
             self._event(self._receive(end))
@@ -230,7 +236,9 @@ class Browser:
             self.console_errors.append(str(parameters["entry"]["text"]))
 
 
-def _end(process: subprocess.Popen[bytes], profile: str, *descriptors: int) -> None:
+def _end(owner: int, process: subprocess.Popen[bytes], profile: str, *descriptors: int) -> None:
+    if os.getpid() != owner:  # a forked copy of the object: the browser is its parent's
+        return
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)

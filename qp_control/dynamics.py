@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
+import pinocchio as pin
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -161,7 +162,7 @@ class RobotDynamics:
         self.effort_limit = torch.from_numpy(np.array(model.upperEffortLimit, dtype=np.float64)[indices])
 
         zero = torch.zeros(self.nv, dtype=torch.float64)
-        neutral = torch.from_numpy(np.array(robot_description.pin.neutral(model)))
+        neutral = torch.from_numpy(np.array(pin.neutral(model)))
         if not torch.isfinite(self.forward_dynamics(neutral, zero, zero)).all():
             raise ValueError("the mass matrix is singular: a moving body has neither mass nor inertia")
 

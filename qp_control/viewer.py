@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qp_control import robot_description
-from qp_control.browser import Browser, BrowserError, BrowserNotFound
+from qp_control.browser import Browser, BrowserError, BrowserNotFound, browser_path
 
 __all__ = [
     "Browser",
@@ -37,6 +37,7 @@ __all__ = [
     "LiveViewer",
     "PictureTaker",
     "Shape",
+    "browser_path",
     "capture_frames",
     "write_replay",
 ]
@@ -320,7 +321,7 @@ class LiveViewer:
             text=True,
         )
         self._server = server
-        self._close = weakref.finalize(self, _end_server, server)
+        self._close = weakref.finalize(self, _end_server, os.getpid(), server)
         assert server.stdout is not None
         urls = [server.stdout.readline().strip().partition("=")[2] for _ in range(2)]
         if not all(urls):
@@ -364,7 +365,9 @@ class LiveViewer:
         self._close()
 
 
-def _end_server(server: subprocess.Popen[str]) -> None:
+def _end_server(owner: int, server: subprocess.Popen[str]) -> None:
+    if os.getpid() != owner:  # a forked copy of the object: the server is its parent's
+        return
     server.kill()
     server.wait()
     for pipe in (server.stdin, server.stdout):

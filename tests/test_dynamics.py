@@ -1,4 +1,4 @@
-"""The batched dynamics against Pinocchio's Python functions, textbook formulas and finite differences on the manifold."""
+"""The batched dynamics against Pinocchio's Python functions, textbook formulas and finite differences."""
 
 import copy
 import pickle
@@ -10,9 +10,9 @@ import numpy as np
 import pinocchio as pin
 import pytest
 import torch
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 from qp_control.dynamics import RobotDynamics
-from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 URDF = CartPoleSwingUp.urdf
 INTEGRATORS = ("euler", "semi_implicit", "rk4")
@@ -47,7 +47,9 @@ def random_batch(dynamics, n, seed=0):
 
 
 def move(model, x, dx):
-    return np.concatenate([pin.integrate(model, x[: model.nq], dx[: model.nv]), x[model.nq :] + dx[model.nv :]])
+    return np.concatenate(
+        [pin.integrate(model, x[: model.nq], dx[: model.nv]), x[model.nq :] + dx[model.nv :]]
+    )
 
 
 def change(model, x0, x1):
@@ -73,7 +75,9 @@ def test_cart_pole_accelerations_are_those_of_the_textbook():
     for i in range(20):
         s, c = np.sin(q[i, 1]), np.cos(q[i, 1])
         mass = np.array([[M + m, m * l * c], [m * l * c, I + m * l * l]])
-        force = np.array([tau[i, 0] - d[0] * v[i, 0] + m * l * s * v[i, 1] ** 2, m * g * l * s - d[1] * v[i, 1]])
+        force = np.array(
+            [tau[i, 0] - d[0] * v[i, 0] + m * l * s * v[i, 1] ** 2, m * g * l * s - d[1] * v[i, 1]]
+        )
         np.testing.assert_allclose(qdd[i], np.linalg.solve(mass, force), atol=1e-11)
 
 
@@ -86,7 +90,9 @@ def test_forward_dynamics_is_articulated_body_algorithm_with_damping():
     qdd = dynamics.forward_dynamics(q, v, tau).numpy()
     data = model.createData()
     for i in range(7):
-        expected = pin.aba(model, data, q[i].numpy(), v[i].numpy(), tau[i].numpy() - model.damping * v[i].numpy())
+        expected = pin.aba(
+            model, data, q[i].numpy(), v[i].numpy(), tau[i].numpy() - model.damping * v[i].numpy()
+        )
         np.testing.assert_allclose(qdd[i], expected, rtol=1e-10, atol=1e-10)
 
 
@@ -108,7 +114,10 @@ def test_forward_dynamics_derivatives_equal_finite_differences_on_the_manifold(m
         a = (q[i].numpy(), v[i].numpy(), tau[i].numpy(), par.numpy())
         scale = 1.0 + float(qdd[i].abs().max())
         cases = {
-            "q": (dq, differences(lambda e, a=a, i=i: at(i, pin.integrate(model, a[0], e), *a[1:]), model.nv)),
+            "q": (
+                dq,
+                differences(lambda e, a=a, i=i: at(i, pin.integrate(model, a[0], e), *a[1:]), model.nv),
+            ),
             "v": (dv, differences(lambda e, a=a, i=i: at(i, a[0], a[1] + e, *a[2:]), model.nv)),
             "tau": (dtau, differences(lambda e, a=a, i=i: at(i, *a[:2], a[2] + e, a[3]), model.nv)),
             "p": (dp, differences(lambda e, a=a, i=i: at(i, *a[:3], a[3] + e), dynamics.n_par)),
@@ -206,7 +215,9 @@ def test_gradient_through_steps_of_a_free_flyer_equals_differences_along_tangent
     numeric = differences(
         lambda e: loss(torch.from_numpy(move(model, x0, e)), u[0].detach()).numpy(), dynamics.ndx
     )
-    along = differences(lambda e: move(model, x0, e), dynamics.ndx)  # coordinates moved by the tangent, nx x ndx
+    along = differences(
+        lambda e: move(model, x0, e), dynamics.ndx
+    )  # coordinates moved by the tangent, nx x ndx
     np.testing.assert_allclose(along.T @ g_x[0].numpy(), numeric, atol=1e-6 * (1 + np.abs(numeric).max()))
     numeric_u = differences(lambda e: loss(x[0].detach(), torch.from_numpy(u0 + e)).numpy(), dynamics.nu)
     np.testing.assert_allclose(g_u[0].numpy(), numeric_u, atol=1e-6 * (1 + np.abs(numeric_u).max()))
@@ -334,7 +345,7 @@ def test_bad_arguments_are_told():
         dynamics.step(x, u, torch.zeros(5))
     with pytest.raises(ValueError, match="parameters has the entry inf"):
         dynamics.step(x, u, dynamics.parameters * torch.inf)
-    with pytest.raises(ValueError, match="expected a torch.Tensor"):
+    with pytest.raises(ValueError, match=r"expected a torch\.Tensor"):
         dynamics.step(x.numpy(), u)
     for dt in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="dt is"):

@@ -7,11 +7,10 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+import qp_control.envs  # noqa: F401, registers the environments
 import torch
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-
-import qp_control.envs  # noqa: F401, registers the environments
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 ID = "QPControl/CartPoleSwingUp-v0"
@@ -26,7 +25,7 @@ def hold_upright(x):
 def test_check_env_passes():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # The action is a force in newtons, not a number in [-1, 1]; gymnasium.wrappers.RescaleAction makes it one.
+        # The action is a force in newtons; gymnasium.wrappers.RescaleAction makes it a number in [-1, 1].
         warnings.filterwarnings("ignore", message=".*symmetric and normalized.*")
         check_env(gym.make(ID).unwrapped, skip_render_check=True)
 

@@ -1,16 +1,17 @@
-"""Malformed robots are refused with the name of what is wrong, before Pinocchio (which may crash) sees them."""
+"""Malformed robots are refused by name before Pinocchio, which may crash, sees them."""
 
 import re
 
 import pytest
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 from qp_control.dynamics import RobotDynamics
-from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 from qp_control.robot_description import check_urdf, read_urdf, read_visuals
 
 GOOD = CartPoleSwingUp.urdf.read_text(encoding="utf-8")
 
-LINK = '<link name="{}"><inertial><mass value="1"/><inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/></inertial></link>'
+INERTIA = '<inertia ixx="1" ixy="0" ixz="0" iyy="1" iyz="0" izz="1"/>'
+LINK = '<link name="{}"><inertial><mass value="1"/>' + INERTIA + "</inertial></link>"
 JOINT = '<joint name="{}" type="continuous"><parent link="{}"/><child link="{}"/><axis xyz="0 0 1"/></joint>'
 
 
@@ -36,7 +37,11 @@ def test_the_shipped_robot_passes():
         ('ixz="0" iyy="0.010"', 'iyy="0.010"', "link 'cart': ixz .* is None, expected a finite"),
         ('<axis xyz="0 1 0"/>', '<axis xyz="0 0 0"/>', "joint 'pole_joint': axis is '0 0 0'"),
         ('<axis xyz="0 1 0"/>', '<axis xyz="0 1"/>', "axis is '0 1', expected 3 numbers"),
-        ('lower="-2.4" upper="2.4"', 'lower="2.4" upper="-2.4"', "lower limit 2.4 exceeds the upper limit -2.4"),
+        (
+            'lower="-2.4" upper="2.4"',
+            'lower="2.4" upper="-2.4"',
+            "lower limit 2.4 exceeds the upper limit -2.4",
+        ),
         ('upper="2.4"', 'upper="inf"', "upper limit is 'inf'"),
         ('effort="10"', 'effort="-10"', "effort limit is '-10', expected >= 0"),
         ('damping="0.1"', 'damping="-0.1"', "damping is -0.1, expected >= 0"),
@@ -111,7 +116,9 @@ def test_binary_file_is_refused(tmp_path):
         read_urdf(file)
 
 
-@pytest.mark.parametrize("mesh", ["/etc/hostname", "../../secret.stl", "package://../../x.stl", "file:///etc/x.stl"])
+@pytest.mark.parametrize(
+    "mesh", ["/etc/hostname", "../../secret.stl", "package://../../x.stl", "file:///etc/x.stl"]
+)
 def test_mesh_outside_the_robots_folder_is_refused(mesh, tmp_path):
     visual = f'<visual><geometry><mesh filename="{mesh}"/></geometry></visual>'
     file = tmp_path / "robot.urdf"
@@ -124,8 +131,8 @@ def test_mesh_outside_the_robots_folder_is_refused(mesh, tmp_path):
 def test_mesh_in_the_robots_folder_is_read(tmp_path):
     (tmp_path / "meshes").mkdir()
     (tmp_path / "meshes" / "t.stl").write_text(
-        "solid t\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\nendloop\nendfacet\n"
-        "endsolid t\n"
+        "solid t\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\n"
+        "endloop\nendfacet\nendsolid t\n"
     )
     visual = '<visual><geometry><mesh filename="package://meshes/t.stl"/></geometry></visual>'
     file = tmp_path / "robot.urdf"
