@@ -1,1 +1,17 @@
 """Gymnasium environments with Pinocchio dynamics; ids `QPControl/<Name>-v0` are registered on import."""
+
+from gymnasium.envs.registration import register, registry
+
+
+def _register(name: str, module: str, *, max_episode_steps: int) -> None:
+    key = f"QPControl/{name}-v0"
+    if key not in registry:
+        register(
+            id=key,
+            entry_point=f"qp_control.envs.{module}:{name}Env",
+            vector_entry_point=f"qp_control.envs.{module}:{name}VectorEnv",
+            max_episode_steps=max_episode_steps,
+        )
+
+
+_register("CartPoleSwingUp", "cart_pole_swing_up", max_episode_steps=200)

@@ -10,11 +10,13 @@ with respect to q are the least-norm ones, tangent to the manifold.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
+import pinocchio as pin
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -159,6 +161,11 @@ class RobotDynamics:
         self.vector_space = self._robot.vector_space
         self.effort_limit = torch.from_numpy(np.array(model.upperEffortLimit, dtype=np.float64)[indices])
 
+        zero = torch.zeros(self.nv, dtype=torch.float64)
+        neutral = torch.from_numpy(np.array(pin.neutral(model)))
+        if not torch.isfinite(self.forward_dynamics(neutral, zero, zero)).all():
+            raise ValueError("the mass matrix is singular: a moving body has neither mass nor inertia")
+
     def __reduce__(self) -> Any:
         options = {
             "dt": self.dt,
@@ -275,8 +282,10 @@ class RobotDynamics:
             shapes = {name: tuple(value.shape) for name, (value, _) in arguments.items()}
             raise ValueError(f"the batch axes do not fit together, got {shapes}") from None
 
+        n = math.prod(batch)
+
         def prepare(value: Tensor, size: int) -> Tensor:
-            return value.to(device="cpu", dtype=torch.float64).expand(*batch, size).reshape(-1, size)
+            return value.to(device="cpu", dtype=torch.float64).expand(*batch, size).reshape(n, size)
 
         first = next(iter(arguments.values()))[0]
 

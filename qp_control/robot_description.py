@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pinocchio as pin
 
 PINOCCHIO_SERIES = "4.1"
@@ -45,6 +47,35 @@ def read_urdf(path: str | os.PathLike[str], *, floating_base: bool = False) -> A
         return pin.buildModelFromXML(text, root) if root is not None else pin.buildModelFromXML(text)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"Pinocchio could not read {str(file)!r}: {error}") from error
+
+
+def read_visuals(
+    path: str | os.PathLike[str], model: Any, *, package_dirs: Sequence[str | os.PathLike[str]] = ()
+) -> Any:
+    """The visual `pinocchio.GeometryModel` of a URDF file that `read_urdf` has read.
+
+    Meshes are looked for in the folder of the file and in `package_dirs` (roots of "package://" paths).
+    Raises ValueError
+    for a mesh outside of them: a robot from elsewhere must not open other files.
+    """
+    file = Path(path)
+    text = file.read_text(encoding="utf-8")
+    roots = [Path(d).resolve() for d in (file.parent, *package_dirs)]
+    for mesh in ElementTree.fromstring(text).iter("mesh"):
+        _check_mesh(_attribute(mesh, "filename", str(file)), roots, str(file))
+    try:
+        return pin.buildGeomFromUrdfString(model, text, pin.VISUAL, package_dirs=[str(r) for r in roots])
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"Pinocchio could not read the shapes of {str(file)!r}: {error}") from error
+
+
+def _check_mesh(filename: str, roots: list[Path], name: str) -> None:
+    relative = filename
+    for scheme in ("package://", "model://", "file://"):
+        relative = relative.removeprefix(scheme)
+    candidates = [(root / relative).resolve() for root in roots]
+    if not any(c.is_relative_to(root) for c in candidates for root in roots):
+        raise ValueError(f"{name}: mesh {filename!r} lies outside the robot's folder and the package folders")
 
 
 def check_urdf(text: str, *, name: str = "URDF") -> None:
@@ -117,13 +148,13 @@ def _check_link(link: ElementTree.Element, name: str) -> None:
     mass = _number(mass_element.get("value"), f"{where}: mass [kg]")
     if mass < 0.0:
         raise ValueError(f"{where}: mass is {mass} kg, expected >= 0")
-    moments = {k: _number(inertia.get(k), f"{where}: {k} [kg m^2]") for k in ("ixx", "iyy", "izz")}
-    for key in ("ixy", "ixz", "iyz"):
-        if inertia.get(key) is not None:
-            _number(inertia.get(key), f"{where}: {key} [kg m^2]")
-    for key, moment in moments.items():
-        if moment < 0.0:
-            raise ValueError(f"{where}: {key} is {moment} kg m^2, expected >= 0")
+    # The parser drops the whole <inertial>, with no more than a message, when one of the six is missing.
+    xx, xy, xz, yy, yz, zz = (
+        _number(inertia.get(k), f"{where}: {k} [kg m^2]") for k in ("ixx", "ixy", "ixz", "iyy", "iyz", "izz")
+    )
+    smallest = float(np.linalg.eigvalsh(np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))[0])
+    if smallest < -1e-9 * max(1e-300, abs(xx) + abs(yy) + abs(zz)):
+        raise ValueError(f"{where}: a principal moment of inertia is {smallest:g} kg m^2, expected >= 0")
     _check_origin(inertial, where)
 
 

@@ -3,9 +3,9 @@
 //   M(q) a + n(q, v) = S u - d o v          forward dynamics; S selects the actuated joints, d is the viscous damping
 //   x = (q, v),  x+ = step(x, u)            one control period: `substeps` steps of an explicit integrator
 //
-// Parameters p = (p_1 .. p_nb, d): 10 numbers per body (m, m c, I about the joint origin in the order xx xy yy xz yz zz,
-// Pinocchio's toDynamicParameters) and the viscous damping of every velocity coordinate [N s/m, N m s/rad].
-// M a + n = Y(q, v, a) p is linear in the inertial part, hence da/dp = -M^-1 Y, and da/dd = -M^-1 diag(v).
+// Parameters p = (p_1 .. p_nb, d): 10 numbers per body (m, m c, I about the joint origin in the order xx xy yy xz yz
+// zz, Pinocchio's toDynamicParameters) and the viscous damping of every velocity coordinate [N s/m, N m s/rad]. M a + n
+// = Y(q, v, a) p is linear in the inertial part, hence da/dp = -M^-1 Y, and da/dd = -M^-1 diag(v).
 //
 // All matrices are row-major, all arrays start with the batch index. Derivatives live in the tangent space of the state
 // (2 nv numbers: dq, dv). A gradient with respect to configuration coordinates (nq numbers, quaternions) is the one of
@@ -21,11 +21,11 @@ namespace qp_control {
 enum class Integrator { euler, semi_implicit, rk4 };
 
 struct RigidBodySettings {
-  double dt = 0.0;                           // control period [s]
-  int substeps = 1;                          // integrator steps in a control period
+  double dt = 0.0;   // control period [s]
+  int substeps = 1;  // integrator steps in a control period
   Integrator integrator = Integrator::rk4;
-  std::vector<int> actuated;                 // velocity indices that u drives, in the order of u
-  int threads = 0;                           // 0: as many as the process may run on
+  std::vector<int> actuated;  // velocity indices that u drives, in the order of u
+  int threads = 0;            // 0: as many as the process may run on
 };
 
 // Parameters of a batch: one vector for all the elements, or one per element; without data: those of the model.
@@ -34,8 +34,8 @@ struct Parameters {
   bool shared = true;
 };
 
-// Where a gradient goes; null: not asked for. `parameters` holds one vector (the sum over the batch, added up in an order
-// that does not depend on the threads) when the parameters are shared, else one per element.
+// Where a gradient goes; null: not asked for. `parameters` holds one vector (the sum over the batch, added up in an
+// order that does not depend on the threads) when the parameters are shared, else one per element.
 struct Gradients {
   double* x = nullptr;
   double* u = nullptr;

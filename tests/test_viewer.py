@@ -1,0 +1,268 @@
+"""Replays show a moving robot, the live view is private to the machine, and a missing browser is told."""
+
+import contextlib
+import gc
+import os
+import re
+import socket
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import qp_control.envs  # noqa: F401, registers the environments
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
+
+from qp_control import viewer
+
+TIMES = np.arange(21) * 0.05
+ORANGE, BLUE = (240, 120, 35), (30, 90, 180)
+
+
+def trajectory():
+    """The cart goes from -1.5 m to 1.5 m while the pole turns from hanging to upright."""
+    x = np.zeros((21, 4))
+    x[:, 0] = np.linspace(-1.5, 1.5, 21)
+    x[:, 1] = np.linspace(np.pi, 0.0, 21)
+    return x
+
+
+@pytest.fixture
+def browser_needed():
+    try:
+        viewer.browser_path()
+    except viewer.BrowserNotFound as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
+def where(picture, color):
+    """Mean (column, row) of the pixels whose hue is near the color's, and their number."""
+    pixels = picture.astype(float)
+    direction = np.asarray(color, float) / np.linalg.norm(color)
+    cosine = pixels @ direction / np.maximum(1.0, np.linalg.norm(pixels, axis=2))
+    rows, columns = np.nonzero(cosine > 0.985)
+    return columns.mean(), rows.mean(), len(rows)
+
+
+@pytest.fixture(scope="module")
+def replay(tmp_path_factory):
+    task = CartPoleSwingUp()
+    path = tmp_path_factory.mktemp("replay with spaces and ünïcödé") / "new folder" / "replay №1.html"
+    return viewer.write_replay(
+        path,
+        task.urdf,
+        TIMES,
+        trajectory(),
+        scenery=task.scenery(),
+        camera=task.camera(),
+        title="<Füße & co>",
+    )
+
+
+def test_replay_shows_the_robot_moving(replay, browser_needed):
+    first, middle, last = viewer.capture_frames(replay, [0.0, 0.5, 1.0], 320, 240)
+    assert first.shape == (240, 320, 3) and first.dtype == np.uint8
+    cart = [where(p, BLUE) for p in (first, middle, last)]
+    pole = [where(p, ORANGE) for p in (first, middle, last)]
+    for _, _, count in (*cart, *pole):
+        assert 40 < count < 8000  # there, and not the whole picture
+    # columns grow to the right, rows downwards; half way the cart is in the middle with the pole level
+    assert cart[0][0] < cart[1][0] - 30 and cart[1][0] < cart[2][0] - 30
+    assert abs(cart[1][0] - 160) < 10
+    assert pole[0][1] > cart[0][1] + 10 and pole[2][1] < cart[2][1] - 10
+    assert abs(pole[1][1] - cart[1][1]) < 10 and pole[1][0] > cart[1][0] + 10
+
+
+def test_replay_opens_offline_without_errors(replay, browser_needed):
+    text = replay.read_text(encoding="utf-8")
+    assert "<title>&lt;Füße &amp; co&gt;</title>" in text
+    assert not re.search(r"<(script|link|img|iframe)[^>]*\s(src|href)=", text)
+    with viewer.Browser(320, 240) as browser:
+        browser.open(replay)
+        assert browser.evaluate("viewer.animator.duration") == pytest.approx(1.0)
+        assert browser.evaluate("viewer.animator.playing") is True
+        assert browser.console_errors == []
+        assert (
+            browser.evaluate(
+                "performance.getEntriesByType('resource').filter(r => r.name.startsWith('http'))"
+            )
+            == []
+        )
+
+
+def test_console_errors_are_seen(tmp_path, browser_needed):
+    page = tmp_path / "broken.html"
+    page.write_text("<script>console.error('first'); undefinedFunction()</script>")
+    with viewer.Browser() as browser:
+        browser.open(page)
+        assert "first" in browser.console_errors[0] and "undefinedFunction" in browser.console_errors[1]
+        with pytest.raises(viewer.BrowserError, match="the page threw: ReferenceError"):
+            browser.evaluate("nothing.at.all")
+
+
+def test_browser_that_hangs_is_given_up(tmp_path, browser_needed):
+    page = tmp_path / "empty.html"
+    page.write_text("")
+    with viewer.Browser(timeout=60) as browser:
+        browser.open(page)
+        browser.timeout = 1.0
+        start = time.monotonic()
+        with pytest.raises(viewer.BrowserError, match=r"did not answer within 1.0 s"):
+            browser.evaluate("(() => { for (;;); })()")
+        assert time.monotonic() - start < 5.0
+    assert not running(browser.process_id)
+
+
+def running(process_id):
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_environment_draws_itself_and_cleans_up(browser_needed):
+    env = gym.make("QPControl/CartPoleSwingUp-v0", render_mode="rgb_array")
+    env.reset(options={"state": [-1.0, 0.0, 0.0, 0.0]})
+    left = env.render()
+    env.reset(options={"state": [1.0, np.pi, 0.0, 0.0]})
+    right = env.render()
+    assert left.shape == (480, 640, 3) and left.dtype == np.uint8
+    assert where(left, BLUE)[0] < 320 < where(right, BLUE)[0]
+    assert where(left, ORANGE)[1] < where(left, BLUE)[1] and where(right, ORANGE)[1] > where(right, BLUE)[1]
+    process = env.unwrapped._viewer._browser.process_id
+    profile = Path(env.unwrapped._viewer._browser._profile)
+    assert running(process) and profile.is_dir()
+    env.close()
+    assert not running(process) and not profile.exists()
+
+
+def test_forgotten_browser_ends_with_the_garbage(browser_needed):
+    browser = viewer.Browser()
+    process = browser.process_id
+    assert running(process)
+    del browser
+    gc.collect()
+    assert not running(process)
+
+
+def test_fork_leaves_the_parents_browser_alone(browser_needed):
+    browser = viewer.Browser()
+    child = os.fork()
+    if child == 0:
+        browser.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert browser.evaluate("1 + 1") == 2
+    browser.close()
+
+
+def test_missing_browser_is_told(replay, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("QP_CONTROL_BROWSER", raising=False)
+    with pytest.raises(viewer.BrowserNotFound, match="none of chromium"):
+        viewer.capture_frames(replay, [0.0])
+    env = gym.make("QPControl/CartPoleSwingUp-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    with pytest.raises(viewer.BrowserNotFound, match="QP_CONTROL_BROWSER"):
+        env.render()
+    env.close()
+    monkeypatch.setenv("QP_CONTROL_BROWSER", "/no/such/browser")
+    with pytest.raises(viewer.BrowserNotFound, match="'/no/such/browser'"):
+        viewer.capture_frames(replay, [0.0])
+
+
+def test_program_that_is_no_browser_is_told(replay, monkeypatch):
+    monkeypatch.setenv("QP_CONTROL_BROWSER", "true")
+    with pytest.raises(viewer.BrowserError, match=r"has ended|ended with"):
+        viewer.capture_frames(replay, [0.0])
+
+
+def listening_addresses(process_id):
+    """Local addresses, in /proc's hexadecimal, on which the process accepts connections."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{process_id}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+            found = re.match(r"socket:\[(\d+)\]", os.readlink(descriptor))
+            inodes.update(found.groups() if found else ())
+    addresses = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process_id}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                addresses.append(fields[1].split(":")[0])
+    return addresses
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_live_view_listens_on_this_machine_only():
+    with socket.socket() as open_to_all:  # negative control: the look-up sees such a socket
+        open_to_all.bind(("0.0.0.0", 0))
+        open_to_all.listen()
+        assert "00000000" in listening_addresses(os.getpid())
+    task = CartPoleSwingUp()
+    live = viewer.LiveViewer(task.urdf, scenery=task.scenery(), open_browser=False)
+    try:
+        addresses = listening_addresses(live.process_id)
+        assert len(addresses) >= 2  # web and command socket
+        assert set(addresses) == {"0100007F"}
+        page = urllib.request.urlopen(live.url, timeout=10).read()
+        assert b"meshcat" in page.lower()
+        live.display([0.5, 0.1, 0.0, 0.0])
+        live.play([0.0, 0.05], [[0.5, 0.1, 0.0, 0.0], [0.5, 0.2, 0.0, 0.0]])
+    finally:
+        live.close()
+    assert not running(live.process_id)
+
+
+def test_live_view_shows_the_state(browser_needed, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
+    env = gym.make("QPControl/CartPoleSwingUp-v0", render_mode="human")
+    env.reset(options={"state": [-1.0, 0.0, 0.0, 0.0]})
+    env.step(np.zeros(1))
+    assert len(opened) == 1 and opened[0].startswith("http://127.0.0.1:")
+    with viewer.Browser(320, 240) as browser:
+        browser.open_url(opened[0])
+        end = time.monotonic() + 20
+        seen = (0.0, 0.0, 0)
+        while seen[2] < 40 and time.monotonic() < end:
+            picture = browser.picture(browser.evaluate("viewer.capture_image()"))
+            if (picture.astype(int).max(axis=2) - picture.min(axis=2) > 60).any():
+                seen = where(picture, BLUE)
+        assert seen[2] >= 40 and seen[0] < 160
+    process = env.unwrapped._viewer.process_id
+    env.close()
+    assert not running(process)
+
+
+def test_trajectory_that_does_not_fit_is_told(tmp_path):
+    urdf = CartPoleSwingUp.urdf
+    file = tmp_path / "x.html"
+    with pytest.raises(ValueError, match=r"times has shape \(3,\) and states \(21, 4\)"):
+        viewer.write_replay(file, urdf, [0, 1, 2], trajectory())
+    with pytest.raises(ValueError, match=r"state has shape \(3,\), expected \(4,\) or \(2,\)"):
+        viewer.write_replay(file, urdf, [0, 1], np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="increasing"):
+        viewer.write_replay(file, urdf, [0, 0], np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="finite"):
+        viewer.write_replay(file, urdf, [0, 1], np.full((2, 4), np.nan))
+    with pytest.raises(FileNotFoundError, match="no_such"):
+        viewer.write_replay(file, "no_such.urdf", [0, 1], np.zeros((2, 4)))
+    assert not file.exists()
+
+
+def test_place_that_cannot_be_written_is_told(tmp_path):
+    taken = tmp_path / "a file"
+    taken.write_text("")
+    with pytest.raises(OSError, match="a file"):
+        viewer.write_replay(taken / "x.html", CartPoleSwingUp.urdf, TIMES, trajectory())
+    if os.geteuid() != 0:  # root may write everywhere
+        closed = tmp_path / "closed"
+        closed.mkdir(mode=0o500)
+        with pytest.raises(PermissionError, match="closed"):
+            viewer.write_replay(closed / "x.html", CartPoleSwingUp.urdf, TIMES, trajectory())
