@@ -159,9 +159,11 @@ def test_forked_data_loader_workers_can_solve_and_differentiate():
         class Data(torch.utils.data.Dataset):
             def __len__(self): return 6
             def __getitem__(self, k): return solve(k)
-        loader = torch.utils.data.DataLoader(Data(), num_workers=2, multiprocessing_context="fork",
-        timeout=30) xs = [x for x, _ in loader] assert len(xs) == 6 and torch.all(xs[0] == 0), xs assert
-        torch.allclose(xs[5], -torch.ones(3, dtype=torch.float64)), xs[5] print("workers answered")
+        options = {"num_workers": 2, "multiprocessing_context": "fork", "timeout": 30}
+        xs = [x for x, _ in torch.utils.data.DataLoader(Data(), **options)]
+        assert len(xs) == 6 and torch.all(xs[0] == 0), xs
+        assert torch.allclose(xs[5], -torch.ones(3, dtype=torch.float64)), xs[5]
+        print("workers answered")
         """
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -38,7 +38,9 @@ def farkas_holds(qp: QP, y, z, w, tolerance: float = 1e-6) -> bool:
     v = np.where(((v > 0) & ~np.isfinite(upper)) | ((v < 0) & ~np.isfinite(lower)), 0.0, v)
     bound = np.where(v > 0, upper, np.where(v < 0, lower, 0.0))
     support = bound @ v
-    return bool(support < 0 and np.abs(R.T @ v).max(initial=0.0) <= tolerance * max(-support, 1e-300))
+    # Rows cancel to the rounding of their own entries at best.
+    rounding = 64 * np.finfo(float).eps * (np.abs(R).T @ np.abs(v)).max(initial=0.0)
+    return bool(support < 0 and np.abs(R.T @ v).max(initial=0.0) <= tolerance * -support + rounding)
 
 
 def ray_holds(qp: QP, ray, tolerance: float = 1e-6) -> bool:
@@ -54,8 +56,7 @@ def ray_holds(qp: QP, ray, tolerance: float = 1e-6) -> bool:
     slope = qp.g @ d
     return bool(
         slope < 0
-        and np.abs(qp.hessian @ d).max(initial=0.0)
-        <= tolerance * max(1.0, np.abs(qp.hessian).max(initial=0.0))
+        and np.abs(qp.hessian @ d).max(initial=0.0) <= tolerance * max(1.0, np.abs(qp.hessian).max(initial=0.0))
         and np.all(value[np.isfinite(upper)] <= room[np.isfinite(upper)])
         and np.all(value[np.isfinite(lower)] >= -room[np.isfinite(lower)])
     )
@@ -86,7 +87,5 @@ def assert_honest(qp: QP, sol, eps: float = EPS) -> None:
 def signs_violated(qp: QP, v) -> float:
     """The largest multiplier that pushes against a bound that does not exist."""
     _, lower, upper = qp.rows()
-    against = np.where((v > 0) & ~np.isfinite(upper), v, 0.0) + np.where(
-        (v < 0) & ~np.isfinite(lower), -v, 0.0
-    )
+    against = np.where((v > 0) & ~np.isfinite(upper), v, 0.0) + np.where((v < 0) & ~np.isfinite(lower), -v, 0.0)
     return float(against.max(initial=0.0))
