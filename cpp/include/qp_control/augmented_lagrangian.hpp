@@ -159,7 +159,9 @@ Verdict augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int m
     const Verdict verdict = judge(it);
     if (verdict != Verdict::GO_ON) return verdict;
     if (it.steps >= max_steps) return Verdict::MAX_ITER;
-    if (it.primal > 0.1 * best) penalties.tighten();  // bound-constrained Lagrangian schedule
+    // Bound-constrained Lagrangian schedule, as long as rounding, which grows with 1/mu, leaves the tolerance within
+    // reach.
+    if (it.primal > 0.1 * best && it.noise < 10.0 * judge.tolerance()) penalties.tighten();
     best = std::min(best, it.primal);
   }
   return Verdict::MAX_ITER;

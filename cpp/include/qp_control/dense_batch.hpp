@@ -38,8 +38,8 @@ struct DenseBatchSolution {
   long long* iterations = nullptr;
 };
 
-// out.x, .y, .z, .w hold the starting points when warm is true. `interrupted` is asked between elements, on the caller's
-// thread; once it says yes the rest is left as it is and the result is false.
+// out.x, .y, .z, .w hold the starting points when warm is true. `interrupted` is asked between elements, on the
+// caller's thread; once it says yes the rest is left as it is and the result is false.
 bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
                  const std::function<bool()>& interrupted);
 

@@ -132,8 +132,11 @@ class Judge {
 
   bool polished(const Vector& x, const Vector& z) {
     const std::vector<int> active = active_rows(qp_, z);
-    if (active == tried_) return false;
+    // The same active set again only from a much better point: where its rows are dependent the point decides the
+    // signs.
+    if (active == tried_ && error_ > 0.01 * error_when_tried_) return false;
     tried_ = active;
+    error_when_tried_ = error_;
     px_ = x;
     pz_ = z;
     return polish(qp_, active, px_, pz_) && consider(px_, pz_);
@@ -144,7 +147,7 @@ class Judge {
     if (!solved && expired()) return Verdict::TIME_LIMIT;
     if (!ux_.allFinite() || !uz_.allFinite()) return Verdict::NUMERICAL_ERROR;
     if (polished(ux_, uz_) || solved) return Verdict::SOLVED;
-    
+
     if (++outer_ < 2) return Verdict::GO_ON;
     ray = scaling_.D.cwiseProduct(it.x - it.x_center);
     if (clean_ray(qp_, ray)) return Verdict::DUAL_INFEASIBLE;
@@ -167,6 +170,7 @@ class Judge {
   double error_ = std::numeric_limits<double>::infinity();
   int outer_ = 0;
   std::vector<int> tried_;
+  double error_when_tried_ = 0.0;
   Vector ux_, uz_, px_, pz_;
 };
 

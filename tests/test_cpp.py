@@ -1,0 +1,36 @@
+"""Builds and runs the C++ tests of the solver's parts."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cpp")
+    scripts = sysconfig.get_path("scripts")
+    environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]}
+
+    def run(*command):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return done.stdout
+
+    options = ["-DQP_CONTROL_TESTS=ON", "-DQP_CONTROL_PYTHON=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
+    # Without NDEBUG Eigen checks every size and index.
+    options += ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1 -g0"]
+    run("cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(folder), *options)
+    run("cmake", "--build", str(folder), "--parallel", "2")
+    return folder
+
+
+def test_facts_about_the_solver_parts_hold(build):
+    done = subprocess.run([build / "cpp" / "tests" / "solver_facts"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("ok  ") >= 13, done.stdout
