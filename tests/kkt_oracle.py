@@ -249,7 +249,7 @@ def solve(qp: QP, method: str = "enumeration", weights: np.ndarray | None = None
         if found is None:
             raise RuntimeError("the interior point or its polish did not reach an exact KKT point")
     if found is None:
-        return Answer("unbounded")
+        return Answer("unbounded", feasible=not infeasible)
     x, _ = found
     R, lower, upper = moved.rows()
     free = lower == upper
@@ -258,6 +258,7 @@ def solve(qp: QP, method: str = "enumeration", weights: np.ndarray | None = None
     strongly = free | (np.abs(v) > 1e-9)
     return Answer(
         "closest" if infeasible else "solved",
+        feasible=not infeasible,
         x=x,
         y=y,
         z=z,

@@ -90,7 +90,7 @@ class QP:
 
 @dataclass
 class Answer:
-    """status is one of "solved", "closest", "infeasible", "unbounded"; shifts are >= 0 except s_eq."""
+    """status is "solved", "closest" or "unbounded"; shifts are >= 0, s_eq is of any sign."""
 
     status: str
     x: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -103,5 +103,6 @@ class Answer:
     s_lb: np.ndarray = field(default_factory=lambda: np.zeros(0))
     s_ub: np.ndarray = field(default_factory=lambda: np.zeros(0))
     objective: float = np.nan
+    feasible: bool = True
     unique: bool = True  # x is the only solution
     multipliers_unique: bool = True
