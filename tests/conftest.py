@@ -16,9 +16,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-settings.register_profile(
-    "explore", parent=settings.get_profile("suite"), derandomize=False, max_examples=5000
-)
+settings.register_profile("explore", parent=settings.get_profile("suite"), derandomize=False, max_examples=5000)
 settings.load_profile(os.environ.get("QP_CONTROL_HYPOTHESIS", "suite"))
 
 

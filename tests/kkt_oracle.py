@@ -15,9 +15,7 @@ from least_shift_oracle import least_shift, lstsq, nnls, one_sided
 from qp_data import QP, Answer
 
 
-def kkt_solve(
-    H: np.ndarray, g: np.ndarray, R: np.ndarray, bound: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
+def kkt_solve(H: np.ndarray, g: np.ndarray, R: np.ndarray, bound: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Minimum-norm solution of H x + g + R'v = 0, R x = bound, and the residual left."""
     m = R.shape[0]
     K = np.block([[H, R.T], [R, np.zeros((m, m))]])
@@ -97,9 +95,7 @@ def enumerate_active_sets(qp: QP, tolerance: float = 1e-9) -> tuple[np.ndarray, 
         inside = np.all((value >= lower - room) & (value <= upper + room), axis=1)
         for k in np.flatnonzero(inside & (left <= room[:, 0])):
             v, stationarity, _ = multipliers(qp, x[k], equal, tolerance)
-            if stationarity <= tolerance * (
-                1 + np.abs(g).max(initial=0.0) + np.abs(H @ x[k]).max(initial=0.0)
-            ):
+            if stationarity <= tolerance * (1 + np.abs(g).max(initial=0.0) + np.abs(H @ x[k]).max(initial=0.0)):
                 return x[k], v
     return None
 
@@ -234,9 +230,7 @@ def shifted(qp: QP, s: np.ndarray) -> tuple[QP, dict[str, np.ndarray], np.ndarra
     return moved, names, violated
 
 
-def solve(
-    qp: QP, method: str = "enumeration", weights: np.ndarray | None = None, feasible: float = 1e-9
-) -> Answer:
+def solve(qp: QP, method: str = "enumeration", weights: np.ndarray | None = None, feasible: float = 1e-9) -> Answer:
     """The exact answer; an infeasible QP gets status "closest" and the answer with the least shifts.
 
     method: "enumeration" (n <= 6, few rows) or "interior point" (n <= 50). weights: shift weight per row

@@ -45,9 +45,7 @@ def degenerate_vertex() -> QP:
 
 def duplicate_rows() -> QP:
     row = [[1.0, 2.0, -1.0]]
-    return QP(
-        np.diag([1.0, 2.0, 3.0]), [1, 1, 1], A=row * 2, b=[1, 1], C=[[1, 0, 0]] * 3, l=[1] * 3, u=[INF] * 3
-    )
+    return QP(np.diag([1.0, 2.0, 3.0]), [1, 1, 1], A=row * 2, b=[1, 1], C=[[1, 0, 0]] * 3, l=[1] * 3, u=[INF] * 3)
 
 
 def lp_vertex() -> QP:
@@ -70,9 +68,7 @@ def badly_scaled_rows() -> QP:
     C = scale[:, None] * rng.normal(size=(6, 4))
     x = rng.normal(size=4)
     A = np.array([[1e-3, 2e-3, 0, 1e-3], [0, 1e3, 1e3, -1e3]])
-    return QP(
-        np.diag([1.0, 2, 3, 4]), 5 * rng.normal(size=4), A, A @ x, C, C @ x - scale, C @ x + 0.1 * scale
-    )
+    return QP(np.diag([1.0, 2, 3, 4]), 5 * rng.normal(size=4), A, A @ x, C, C @ x - scale, C @ x + 0.1 * scale)
 
 
 def equal_bounds() -> QP:
@@ -80,9 +76,7 @@ def equal_bounds() -> QP:
 
 
 def infinite_bounds() -> QP:
-    return QP(
-        np.eye(2), [1, -2], C=[[1, 1], [1, -1]], l=[-INF, -INF], u=[INF, INF], lb=[-INF, -INF], ub=[INF, INF]
-    )
+    return QP(np.eye(2), [1, -2], C=[[1, 1], [1, -1]], l=[-INF, -INF], u=[INF, INF], lb=[-INF, -INF], ub=[INF, INF])
 
 
 def huge_bounds() -> QP:

@@ -221,9 +221,7 @@ def tensors():
     return {name: torch.tensor(value) for name, value in arguments().items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "shape"), [("H", (4, 5)), ("g", (5,)), ("A", (2, 5)), ("l", (4,)), ("ub", (3,))]
-)
+@pytest.mark.parametrize(("name", "shape"), [("H", (4, 5)), ("g", (5,)), ("A", (2, 5)), ("l", (4,)), ("ub", (3,))])
 def test_layer_refuses_wrong_shapes_with_got_and_expected(name, shape):
     bad = tensors() | {name: torch.ones(shape, dtype=torch.float64)}
     with pytest.raises(ValueError, match=rf"(?s)\b{name}\b.*expected"):

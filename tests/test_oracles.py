@@ -101,14 +101,10 @@ def finite_difference_error(qp, method="enumeration", rank_preserving=False, ste
         change = change + change.T if name == "H" else change
         finite = np.where(np.isfinite(value), value, 0.0)
         up, down = (np.where(np.isfinite(value), finite + s * step * change, value) for s in (1, -1))
-        worst = max(
-            worst, error(qp.with_(**{name: up}), qp.with_(**{name: down}), np.sum(gradient[name] * change))
-        )
+        worst = max(worst, error(qp.with_(**{name: up}), qp.with_(**{name: down}), np.sum(gradient[name] * change)))
     if rank_preserving:
         D = rng.normal(size=(qp.n, qp.n))
-        up, down = (
-            qp.with_(**{k: getattr(qp, k) @ (np.eye(qp.n) + s * step * D) for k in "AC"}) for s in (1, -1)
-        )
+        up, down = (qp.with_(**{k: getattr(qp, k) @ (np.eye(qp.n) + s * step * D) for k in "AC"}) for s in (1, -1))
         worst = max(worst, error(up, down, sum(np.sum(gradient[k] * (getattr(qp, k) @ D)) for k in "AC")))
     return worst
 

@@ -17,9 +17,7 @@ pytestmark = pytest.mark.slow  # compiles the package once more
 
 
 def run(*command, cwd, env=None):
-    done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=1500
-    )
+    done = subprocess.run([str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 
@@ -36,9 +34,7 @@ def wheel(tmp_path_factory):
     shutil.copytree(
         ROOT,
         source,
-        ignore=shutil.ignore_patterns(
-            ".git", ".venv", "build", "dist", "runs", "*.so", "__pycache__", ".*_cache"
-        ),
+        ignore=shutil.ignore_patterns(".git", ".venv", "build", "dist", "runs", "*.so", "__pycache__", ".*_cache"),
     )
     run(
         sys.executable,
@@ -65,9 +61,7 @@ def test_wheel_holds_modules_types_models_and_no_build_leftovers(wheel):
     assert "qp_control/envs/__init__.py" in names
     assert any(name.endswith(".pyi") for name in names)
     assert any(name.endswith(".urdf") for name in names)
-    assert not [
-        name for name in names if name.startswith(("tests/", "cpp/", "build/")) or "__pycache__" in name
-    ]
+    assert not [name for name in names if name.startswith(("tests/", "cpp/", "build/")) or "__pycache__" in name]
 
 
 def test_wheel_works_in_another_virtual_environment(wheel, tmp_path):
@@ -82,9 +76,7 @@ def test_wheel_works_in_another_virtual_environment(wheel, tmp_path):
     # Plain path entries only: the editable finder of this environment must not answer for the package.
     borrowed = Path(sysconfig.get_path("purelib"))
     (site / "borrowed.pth").write_text(f"{borrowed}\n")
-    (site / "cmeel.prefix").symlink_to(
-        borrowed / "cmeel.prefix"
-    )  # Pinocchio's libraries, as pip would put them
+    (site / "cmeel.prefix").symlink_to(borrowed / "cmeel.prefix")  # Pinocchio's libraries, as pip would put them
     script = """
 import pathlib, sys
 import numpy as np

@@ -55,10 +55,7 @@ def check_gradients(qp, outputs=OUTPUTS, batch=None, skip=()):
     finite = {name: torch.isfinite(given[name]) for name in names}
 
     def run(*flat):
-        data = {
-            name: torch.tensor(value) if not torch.is_tensor(value) else value
-            for name, value in given.items()
-        }
+        data = {name: torch.tensor(value) if not torch.is_tensor(value) else value for name, value in given.items()}
         for name, values in zip(names, flat, strict=True):
             data[name] = given[name].masked_scatter(finite[name], values)
         data["H"] = 0.5 * (data["H"] + data["H"].transpose(-1, -2))
@@ -142,9 +139,7 @@ def test_shared_parameter_gradient_is_the_sum_over_the_batch(problem):
     shared = tensors(problem)
     shared["g"] = torch.tensor(problem.g + 0.01 * rng.normal(size=(B, problem.n)), requires_grad=True)
     per_element = {
-        name: (t if t.dim() > 1 and name == "g" else t.detach().expand(B, *t.shape).clone())
-        .detach()
-        .requires_grad_()
+        name: (t if t.dim() > 1 and name == "g" else t.detach().expand(B, *t.shape).clone()).detach().requires_grad_()
         for name, t in shared.items()
     }
     summed = gradients(shared, loss_of(call(shared)))
@@ -221,9 +216,7 @@ def test_changing_the_result_after_the_forward_pass_does_not_change_the_gradient
 
 
 def batch_of(qps, grad=True):
-    return {
-        name: torch.tensor(np.stack([getattr(qp, name) for qp in qps]), requires_grad=grad) for name in DATA
-    }
+    return {name: torch.tensor(np.stack([getattr(qp, name) for qp in qps]), requires_grad=grad) for name in DATA}
 
 
 def poisoned(bad):

@@ -230,9 +230,7 @@ def test_empty_batch_and_empty_problem_are_answered():
 
 
 def test_rows_of_length_zero_equal_absent_rows():
-    sol = qc.solve_qp(
-        np.eye(2), np.ones(2), np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2)), np.zeros(0), np.zeros(0)
-    )
+    sol = qc.solve_qp(np.eye(2), np.ones(2), np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2)), np.zeros(0), np.zeros(0))
     np.testing.assert_allclose(sol.x, [-1, -1], atol=1e-9)
 
 
@@ -262,9 +260,7 @@ def test_equal_bounds_act_as_an_equality_of_either_sign(sign):
 # --- arrays as they come ---
 
 
-@pytest.mark.parametrize(
-    "kind", ["fortran", "strided", "reversed", "read-only", "stride 0", "list", "sparse"]
-)
+@pytest.mark.parametrize("kind", ["fortran", "strided", "reversed", "read-only", "stride 0", "list", "sparse"])
 def test_memory_layout_does_not_change_the_answer(kind):
     qp = random_feasible(1, 5, 2, 4, box=True)
     plain = qc.solve_qp(**qp.keywords())
@@ -432,9 +428,7 @@ def test_import_is_quick_and_does_not_load_torch():
         "import sys; print(t, 'torch' in sys.modules, 'pinocchio' in sys.modules)"
     )
     results = [
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.split()
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
         for _ in range(3)
     ]
     assert results[0][1:] == ["False", "False"]

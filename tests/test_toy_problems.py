@@ -22,9 +22,7 @@ def crossing(theta):
     C, theta = rows(theta)
     fixed = torch.tensor([1.55, 1.55], dtype=torch.float64)
     l = torch.stack([theta, torch.tensor(1.5, dtype=torch.float64)])
-    out = qc.QPLayer()(
-        torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), None, None, C, l, fixed
-    )
+    out = qc.QPLayer()(torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), None, None, C, l, fixed)
     return theta, out
 
 

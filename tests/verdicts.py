@@ -54,8 +54,7 @@ def ray_holds(qp: QP, ray, tolerance: float = 1e-6) -> bool:
     slope = qp.g @ d
     return bool(
         slope < 0
-        and np.abs(qp.hessian @ d).max(initial=0.0)
-        <= tolerance * max(1.0, np.abs(qp.hessian).max(initial=0.0))
+        and np.abs(qp.hessian @ d).max(initial=0.0) <= tolerance * max(1.0, np.abs(qp.hessian).max(initial=0.0))
         and np.all(value[np.isfinite(upper)] <= room[np.isfinite(upper)])
         and np.all(value[np.isfinite(lower)] >= -room[np.isfinite(lower)])
     )
@@ -86,7 +85,5 @@ def assert_honest(qp: QP, sol, eps: float = EPS) -> None:
 def signs_violated(qp: QP, v) -> float:
     """The largest multiplier that pushes against a bound that does not exist."""
     _, lower, upper = qp.rows()
-    against = np.where((v > 0) & ~np.isfinite(upper), v, 0.0) + np.where(
-        (v < 0) & ~np.isfinite(lower), -v, 0.0
-    )
+    against = np.where((v > 0) & ~np.isfinite(upper), v, 0.0) + np.where((v < 0) & ~np.isfinite(lower), -v, 0.0)
     return float(against.max(initial=0.0))
