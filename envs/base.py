@@ -90,9 +90,7 @@ class RobotTask(abc.ABC):
         whose last `goal_steps` control periods are at the goal. A shorter trajectory has not succeeded
         (yet)."""
         if states.ndim != 3 or states.shape[2] != self.dynamics.nx:
-            raise ValueError(
-                f"states has shape {tuple(states.shape)}, expected (n, T + 1, {self.dynamics.nx})"
-            )
+            raise ValueError(f"states has shape {tuple(states.shape)}, expected (n, T + 1, {self.dynamics.nx})")
         if states.shape[1] < self.episode_steps + 1:
             return torch.zeros(states.shape[0], dtype=torch.bool)
         episode = states[:, : self.episode_steps + 1]
@@ -190,9 +188,7 @@ class RobotEnv(gym.Env[Floats, Floats]):
 
     def __init__(self, task: RobotTask, render_mode: str | None = None) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(
-                f"render_mode is {render_mode!r}, expected one of {self.metadata['render_modes']}"
-            )
+            raise ValueError(f"render_mode is {render_mode!r}, expected one of {self.metadata['render_modes']}")
         self.task = task
         self.render_mode = render_mode
         self.action_space = task.action_space
@@ -206,9 +202,7 @@ class RobotEnv(gym.Env[Floats, Floats]):
         copy: Floats = self._simulation.x[0].copy()
         return copy
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Floats, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         super().reset(seed=seed)
         start = _start_from(self.task, options, (self.task.dynamics.nx,))
         if start is None:
@@ -290,9 +284,7 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Floats, dict[str, Any]]:
         n = self.num_envs
-        seeds = (
-            list(seed) if isinstance(seed, list) else [None if seed is None else seed + i for i in range(n)]
-        )
+        seeds = list(seed) if isinstance(seed, list) else [None if seed is None else seed + i for i in range(n)]
         if len(seeds) != n:
             raise ValueError(f"seed has length {len(seeds)}, expected num_envs = {n}")
         mask = np.asarray((options or {}).get("reset_mask", np.ones(n, dtype=np.bool_)))
@@ -329,9 +321,7 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._done.any():
             for i in np.flatnonzero(self._done).tolist():
                 final = {key: value[i].copy() for key, value in now.info.items()}
-                infos = self._add_info(
-                    infos, {"final_obs": now.observation[i].copy(), "final_info": final}, i
-                )
+                infos = self._add_info(infos, {"final_obs": now.observation[i].copy(), "final_info": final}, i)
                 self._restart(i)
                 for key in now.info:
                     infos[key][i] = 0

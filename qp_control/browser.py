@@ -107,9 +107,7 @@ class Browser:
         finally:
             os.close(to_browser)
             os.close(from_browser)
-        self._close = weakref.finalize(
-            self, _end, os.getpid(), self._process, self._profile, self._in, self._out
-        )
+        self._close = weakref.finalize(self, _end, os.getpid(), self._process, self._profile, self._in, self._out)
         self._buffer = b""
         self._next = 0
         self._loaded = False
@@ -172,9 +170,7 @@ class Browser:
         answer = self._send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             details = answer["exceptionDetails"]
-            raise BrowserError(
-                f"the page threw: {details.get('exception', details).get('description', details)}"
-            )
+            raise BrowserError(f"the page threw: {details.get('exception', details).get('description', details)}")
         return answer["result"].get("value")
 
     def picture(self, data_url: str) -> NDArray[np.uint8]:
@@ -227,9 +223,7 @@ class Browser:
             self._loaded = True
         elif method == "Runtime.exceptionThrown":
             details = parameters["exceptionDetails"]
-            self.console_errors.append(
-                str(details.get("exception", {}).get("description", details.get("text")))
-            )
+            self.console_errors.append(str(details.get("exception", {}).get("description", details.get("text"))))
         elif method == "Runtime.consoleAPICalled" and parameters["type"] == "error":
             self.console_errors.append(" ".join(str(a.get("value")) for a in parameters["args"]))
         elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":

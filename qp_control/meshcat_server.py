@@ -25,9 +25,7 @@ class LocalApplication(tornado.web.Application):
 class LocalBridge(ZMQWebSocketBridge):  # type: ignore[misc]
     def make_app(self) -> tornado.web.Application:
         routes = super().make_app().wildcard_router.rules
-        return LocalApplication(
-            [(rule.matcher.regex.pattern, rule.target, rule.target_kwargs) for rule in routes]
-        )
+        return LocalApplication([(rule.matcher.regex.pattern, rule.target, rule.target_kwargs) for rule in routes])
 
 
 def _end_with_parent() -> None:

@@ -7,10 +7,8 @@ own folder and from `package_dirs`, and from nowhere else.
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import html as html_text
-import io
 import json
 import os
 import subprocess
@@ -188,9 +186,7 @@ class _Scene:
         self.root.set_animation(animation, play=True, repetitions=100)
 
 
-def _checked_trajectory(
-    times: ArrayLike, states: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _checked_trajectory(times: ArrayLike, states: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     t, x = np.array(times, dtype=np.float64), np.array(states, dtype=np.float64)
     if x.ndim != 2 or t.shape != x.shape[:1] or len(t) == 0:
         raise ValueError(f"times has shape {t.shape} and states {x.shape}, expected (T,) and (T, nx), T >= 1")
@@ -311,8 +307,6 @@ class LiveViewer:
         floating_base: bool = False,
         open_browser: bool = True,
     ) -> None:
-        from meshcat.visualizer import ViewerWindow
-
         server = subprocess.Popen(
             [sys.executable, "-m", "qp_control.meshcat_server"],
             stdin=subprocess.PIPE,
@@ -321,15 +315,15 @@ class LiveViewer:
             text=True,
         )
         self._server = server
-        self._close = weakref.finalize(self, _end_server, os.getpid(), server)
+        sockets: list[Any] = []
+        self._close = weakref.finalize(self, _end_server, os.getpid(), server, sockets)
         assert server.stdout is not None
         urls = [server.stdout.readline().strip().partition("=")[2] for _ in range(2)]
         if not all(urls):
             self.close()
             raise RuntimeError(f"meshcat's server ended with exit status {server.poll()}")
-        with contextlib.redirect_stdout(io.StringIO()):
-            window = ViewerWindow(urls[0], start_server=False, server_args=[])
-        window.zmq_socket.RCVTIMEO = 10_000  # [ms] a dead server must not hang the caller
+        window = _connect(*urls)
+        sockets.append(window.zmq_socket)
         self.url = urls[1]
         try:
             self._scene = _Scene(window, urdf, scenery, camera or Camera(), package_dirs, floating_base)
@@ -365,9 +359,23 @@ class LiveViewer:
         self._close()
 
 
-def _end_server(owner: int, server: subprocess.Popen[str]) -> None:
+def _connect(zmq_url: str, web_url: str) -> Any:
+    """meshcat's window on a running server, without its constructor, which prints and leaves a socket behind."""
+    from meshcat.visualizer import ViewerWindow
+
+    window = ViewerWindow.__new__(ViewerWindow)
+    window.server_proc, window.zmq_url, window.web_url = None, zmq_url, web_url
+    window.connect_zmq()
+    window.zmq_socket.RCVTIMEO = 10_000  # [ms] a dead server must not hang the caller
+    window.zmq_socket.LINGER = 0
+    return window
+
+
+def _end_server(owner: int, server: subprocess.Popen[str], sockets: list[Any]) -> None:
     if os.getpid() != owner:  # a forked copy of the object: the server is its parent's
         return
+    for socket in sockets:
+        socket.close()
     server.kill()
     server.wait()
     for pipe in (server.stdin, server.stdout):

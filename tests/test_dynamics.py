@@ -47,9 +47,7 @@ def random_batch(dynamics, n, seed=0):
 
 
 def move(model, x, dx):
-    return np.concatenate(
-        [pin.integrate(model, x[: model.nq], dx[: model.nv]), x[model.nq :] + dx[model.nv :]]
-    )
+    return np.concatenate([pin.integrate(model, x[: model.nq], dx[: model.nv]), x[model.nq :] + dx[model.nv :]])
 
 
 def change(model, x0, x1):
@@ -75,9 +73,7 @@ def test_cart_pole_accelerations_are_those_of_the_textbook():
     for i in range(20):
         s, c = np.sin(q[i, 1]), np.cos(q[i, 1])
         mass = np.array([[M + m, m * l * c], [m * l * c, I + m * l * l]])
-        force = np.array(
-            [tau[i, 0] - d[0] * v[i, 0] + m * l * s * v[i, 1] ** 2, m * g * l * s - d[1] * v[i, 1]]
-        )
+        force = np.array([tau[i, 0] - d[0] * v[i, 0] + m * l * s * v[i, 1] ** 2, m * g * l * s - d[1] * v[i, 1]])
         np.testing.assert_allclose(qdd[i], np.linalg.solve(mass, force), atol=1e-11)
 
 
@@ -90,9 +86,7 @@ def test_forward_dynamics_is_articulated_body_algorithm_with_damping():
     qdd = dynamics.forward_dynamics(q, v, tau).numpy()
     data = model.createData()
     for i in range(7):
-        expected = pin.aba(
-            model, data, q[i].numpy(), v[i].numpy(), tau[i].numpy() - model.damping * v[i].numpy()
-        )
+        expected = pin.aba(model, data, q[i].numpy(), v[i].numpy(), tau[i].numpy() - model.damping * v[i].numpy())
         np.testing.assert_allclose(qdd[i], expected, rtol=1e-10, atol=1e-10)
 
 
@@ -212,12 +206,8 @@ def test_gradient_through_steps_of_a_free_flyer_equals_differences_along_tangent
     u.requires_grad_()
     g_x, g_u = torch.autograd.grad(loss(x, u), (x, u))
     x0, u0 = x[0].detach().numpy(), u[0].detach().numpy()
-    numeric = differences(
-        lambda e: loss(torch.from_numpy(move(model, x0, e)), u[0].detach()).numpy(), dynamics.ndx
-    )
-    along = differences(
-        lambda e: move(model, x0, e), dynamics.ndx
-    )  # coordinates moved by the tangent, nx x ndx
+    numeric = differences(lambda e: loss(torch.from_numpy(move(model, x0, e)), u[0].detach()).numpy(), dynamics.ndx)
+    along = differences(lambda e: move(model, x0, e), dynamics.ndx)  # coordinates moved by the tangent, nx x ndx
     np.testing.assert_allclose(along.T @ g_x[0].numpy(), numeric, atol=1e-6 * (1 + np.abs(numeric).max()))
     numeric_u = differences(lambda e: loss(x[0].detach(), torch.from_numpy(u0 + e)).numpy(), dynamics.nu)
     np.testing.assert_allclose(g_u[0].numpy(), numeric_u, atol=1e-6 * (1 + np.abs(numeric_u).max()))

@@ -116,9 +116,7 @@ def test_binary_file_is_refused(tmp_path):
         read_urdf(file)
 
 
-@pytest.mark.parametrize(
-    "mesh", ["/etc/hostname", "../../secret.stl", "package://../../x.stl", "file:///etc/x.stl"]
-)
+@pytest.mark.parametrize("mesh", ["/etc/hostname", "../../secret.stl", "package://../../x.stl", "file:///etc/x.stl"])
 def test_mesh_outside_the_robots_folder_is_refused(mesh, tmp_path):
     visual = f'<visual><geometry><mesh filename="{mesh}"/></geometry></visual>'
     file = tmp_path / "robot.urdf"

@@ -87,12 +87,7 @@ def test_replay_opens_offline_without_errors(replay, browser_needed):
         assert browser.evaluate("viewer.animator.duration") == pytest.approx(1.0)
         assert browser.evaluate("viewer.animator.playing") is True
         assert browser.console_errors == []
-        assert (
-            browser.evaluate(
-                "performance.getEntriesByType('resource').filter(r => r.name.startsWith('http'))"
-            )
-            == []
-        )
+        assert browser.evaluate("performance.getEntriesByType('resource').filter(r => r.name.startsWith('http'))") == []
 
 
 def test_console_errors_are_seen(tmp_path, browser_needed):
