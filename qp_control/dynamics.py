@@ -248,7 +248,7 @@ class RobotDynamics:
         """x_next (B, nx), A = dx_next/dx (B, 2 nv, 2 nv) and B = dx_next/du (B, 2 nv, nu), tangent.
 
         All three are differentiable; the second derivatives behind A and B are central differences of the
-        exact first ones (relative error about 1e-9) and exist for configurations in a vector space
+        exact first ones (errors of about 1e-9) and exist for configurations in a vector space
         (ValueError in backward otherwise).
         """
         (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)

@@ -270,7 +270,10 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
           MatrixXd(qr.matrixQR().topRows(rank).triangularView<Eigen::Upper>()) * qr.colsPermutation().inverse();
       VectorXd z(nz);
       z << Eigen::Map<const VectorXd>(x_i, nx), Eigen::Map<const VectorXd>(u_i, nu);
-      const VectorXd scale = z.cwiseAbs().cwiseMax(1.0);
+      // Angles [rad], positions [m] and velocities bend the dynamics on a scale of about one, wherever they are; the
+      // dynamics are affine in forces, whose step grows with them to keep its digits.
+      VectorXd scale = VectorXd::Ones(nz);
+      scale.tail(nu) = z.tail(nu).cwiseAbs().cwiseMax(1.0);
       for (int r = 0; r < rank; ++r) {
         const VectorXd direction = b.row(r);
         const double longest = direction.cwiseQuotient(scale).cwiseAbs().maxCoeff();
