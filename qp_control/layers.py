@@ -117,7 +117,7 @@ class _Solve(torch.autograd.Function):
             warnings.warn(
                 f"the adjoint of {int((residual > 1e-6).sum())} QPs has a residual above 1e-6 "
                 f"(largest {residual.max():.1e}); qp_adjoint shows which",
-                UserWarning,
+                RuntimeWarning,
                 stacklevel=2,
             )
         return (None, *(None if array is None else torch.from_numpy(array) for array in gradients))
@@ -152,7 +152,7 @@ def _report(call: _Call) -> None:
     message = f"{failed.size} of {len(call.status)} QPs have no solution ({what}; first: element {failed[0]})"
     if call.settings.on_failure == "raise":
         raise SolveError(message, call.problem.as_dict(), tuple(call.solution))
-    warnings.warn(message + "; they contribute nothing to gradients", UserWarning, stacklevel=4)
+    warnings.warn(message + "; they contribute nothing to gradients", RuntimeWarning, stacklevel=5)
 
 
 def _to_arrays(arguments: dict[str, torch.Tensor]) -> dict[str, Array]:

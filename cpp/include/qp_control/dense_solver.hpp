@@ -12,9 +12,10 @@
 
 namespace qp_control {
 
-// Rows of qp that a multiplier calls active: +1 at the upper bound, -1 at the lower bound, 0 inactive; equalities by
-// sign. With `x`, rows that touch a bound while their multiplier is zero (weakly active) count as active too.
-std::vector<int> active_rows(const StackedQP& qp, const Vector& z, const Vector* x = nullptr);
+// Rows that the multipliers call active: +1 at the upper bound, -1 at the lower bound, 0 inactive; equalities by sign.
+std::vector<int> active_rows(const StackedQP& qp, const Vector& z);
+// The same at a solution, where every row that meets a bound is active, whatever its multiplier (weakly active rows).
+std::vector<int> active_rows(const StackedQP& qp, const Vector& x, const Vector& z);
 // The KKT system of that active set; `order` receives the stacked row of each of the system's rows.
 void set_active_system(const StackedQP& qp, const std::vector<int>& active, ActiveSystem& system,
                        std::vector<int>& order);

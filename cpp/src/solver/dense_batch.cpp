@@ -64,7 +64,7 @@ void read_point(const Blocks& k, const DenseBatchSolution& from, int i, Vector& 
   read(from.w.at(i), z.data() + k.box, k.n);
 }
 
-// The shift of an equality is written to `upper`, and where it is negative to `lower`, as the solver has it.
+// s_eq = upper - lower.
 void read_shifts(const Blocks& k, const DenseBatchSolution& from, int i, Vector& lower, Vector& upper) {
   read(from.s_eq.at(i), upper.data(), k.n_eq);
   lower.head(k.n_eq).setZero();
@@ -182,6 +182,7 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
         read_shifts(blocks, solution, i, w.solution.shift_lower, w.solution.shift_upper);
         read_point(blocks, loss, i, w.loss.x, w.loss.z);
         read_shifts(blocks, loss, i, w.loss.shift_lower, w.loss.shift_upper);
+        w.loss.shift_lower.head(d.n_eq) = -w.loss.shift_upper.head(d.n_eq);
         w.loss.objective = loss.objective.data == nullptr ? 0.0 : *loss.objective.at(i);
         adjoint(w.qp, w.solution, w.loss, w.gradients);
       }

@@ -25,14 +25,8 @@ void Solution::clear() {
   iterations = 0;
 }
 
-std::vector<int> active_rows(const StackedQP& qp, const Vector& z, const Vector* x) {
+std::vector<int> active_rows(const StackedQP& qp, const Vector& z) {
   std::vector<int> active(qp.rows());
-  Vector v;
-  if (x != nullptr) {
-    v.resize(qp.rows());
-    qp.apply_rows(*x, v);
-  }
-  const auto touches = [&](int i, double bound) { return std::abs(v[i] - bound) <= 1e-9 * (1.0 + std::abs(bound)); };
   for (int i = 0; i < qp.rows(); ++i) {
     if (qp.is_equality(i))
       active[i] = z[i] < 0.0 ? -1 : 1;
@@ -40,10 +34,20 @@ std::vector<int> active_rows(const StackedQP& qp, const Vector& z, const Vector*
       active[i] = 1;
     else if (z[i] < 0.0 && std::isfinite(qp.lower[i]))
       active[i] = -1;
-    else if (x != nullptr && std::isfinite(qp.upper[i]) && touches(i, qp.upper[i]))
-      active[i] = 1;
-    else if (x != nullptr && std::isfinite(qp.lower[i]) && touches(i, qp.lower[i]))
-      active[i] = -1;
+  }
+  return active;
+}
+
+std::vector<int> active_rows(const StackedQP& qp, const Vector& x, const Vector& z) {
+  std::vector<int> active = active_rows(qp, z);
+  Vector v(qp.rows());
+  qp.apply_rows(x, v);
+  const auto meets = [&](int i, double bound) {
+    return std::isfinite(bound) && std::abs(v[i] - bound) <= 1e-9 * (1.0 + std::abs(bound));
+  };
+  for (int i = 0; i < qp.rows(); ++i) {
+    const bool upper = meets(i, qp.upper[i]), lower = meets(i, qp.lower[i]);
+    if (upper != lower) active[i] = upper ? 1 : -1;  // also where rounding has given z the wrong sign
   }
   return active;
 }

@@ -16,7 +16,7 @@ constexpr double accepted_residual = 1e-11;
 // Solves K s = rhs for the active set of qp; rhs and s are given on all rows, in the order of the stacked list.
 struct ActiveSolve {
   ActiveSolve(const StackedQP& qp, const Vector& x, const Vector& z)
-      : qp(qp), active(active_rows(qp, z, &x)), system(qp.n()), dz(Vector::Zero(qp.rows())) {
+      : qp(qp), active(active_rows(qp, x, z)), system(qp.n()), dz(Vector::Zero(qp.rows())) {
     set_active_system(qp, active, system, order);
     for (int i = 0; i < qp.rows(); ++i) weakly_active += active[i] != 0 && z[i] == 0.0 && !qp.is_equality(i);
   }
@@ -80,6 +80,12 @@ void add_active_part(const StackedQP& qp, const Vector& x, const Vector& z, cons
   out.rank_deficiency = solved.rank_deficiency;
 }
 
+// Of an equality the shift's sign tells which of its two equal bounds is violated.
+int violated_side(const LeastShift& level, int i) {
+  const int side = level.shifted[i].side;
+  return side != 0 ? side : (level.s[i] < 0.0 ? -1 : 1);
+}
+
 void adjoint_closest(const StackedQP& qp, const Solution& solution, const Vector& loss_x, const Cotangents& loss,
                      Gradients& out) {
   const Vector& x = solution.x;
@@ -91,8 +97,8 @@ void adjoint_closest(const StackedQP& qp, const Solution& solution, const Vector
   // Right-hand sides of the rows s and nu, in weighted units.
   Vector r_s(m), r_nu(m);
   for (int i = 0; i < m; ++i) {
-    const auto [row, side] = level.shifted[i];
-    r_s[i] = (side < 0 ? loss.shift_lower[row] : -loss.shift_upper[row]) / level.root_weight[i];
+    const int row = level.shifted[i].row;
+    r_s[i] = (violated_side(level, i) < 0 ? loss.shift_lower[row] : -loss.shift_upper[row]) / level.root_weight[i];
     r_nu[i] = -loss.z[row] * level.root_weight[i];
   }
   Vector rhs_rows(reduced.rows());
@@ -108,11 +114,11 @@ void adjoint_closest(const StackedQP& qp, const Solution& solution, const Vector
   const Eigen::CompleteOrthogonalDecomposition<Matrix> E_null(level.E_null);
   const Vector eta = E_null.solve(nu), deta = E_null.solve(q_theta);
   for (int i = 0; i < m; ++i) {
-    const auto [row, side] = level.shifted[i];
+    const int row = level.shifted[i].row;
     const double w = level.root_weight[i];
     if (row < qp.stored_rows())
       out.R.row(row) += w * (nu[i] * solved.dx + dnu[i] * x + level.s[i] * deta + ds[i] * eta).transpose();
-    add_bound(out, row, side, -w * dnu[i]);
+    add_bound(out, row, violated_side(level, i), -w * dnu[i]);
   }
   const Vector dpi = -level.F_pinv.transpose() * (level.E.transpose() * ds);
   for (std::size_t k = 0; k < level.hard.size(); ++k) {
