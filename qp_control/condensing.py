@@ -39,7 +39,7 @@ class _Condense(torch.autograd.Function):
         return M.transpose(0, 1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g_M: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         A, x0, M = ctx.saved_tensors
         horizon, batch, nx, columns = M.shape

@@ -39,8 +39,9 @@ from qp_control.settings import Settings, Status
 class Plan:
     """What one call of `MPC` returns and the next one takes. Batch of B, horizon N.
 
-    states (B, N + 1, nx), inputs (B, N, nu) [N or N m]; both carry gradient. status (B,): `qc.Status` of the QP of each element;
-    iterations (B,), primal_residual (B,), dual_residual (B,). z (B, n_in), w (B, N nu): multipliers of the QP, for the warm start.
+    states (B, N + 1, nx), inputs (B, N, nu) [N or N m]; both carry gradient.
+    status (B,): `qc.Status` of the QP of each element; iterations (B,), primal_residual (B,), dual_residual (B,).
+    z (B, n_in), w (B, N nu): multipliers of the QP, for the warm start.
     Where status is neither SOLVED nor CLOSEST_FEASIBLE, the plan is the one that was passed in.
     """
 
@@ -87,7 +88,8 @@ class Plan:
 class MPCProblem:
     """The QP of one call, as plain data: minimise 1/2 U'H U + g'U, l <= C U <= u, lb <= U <= ub.
 
-    H (B, n, n), g (B, n), C (B, n_in, n) or None, l, u (B, n_in) or None, lb, ub (B, n), n = N nu; U: inputs in order of time.
+    H (B, n, n), g (B, n), C (B, n_in, n) or None, l, u (B, n_in) or None, lb, ub (B, n).
+    n = N nu; U: the inputs in the order of time.
     x0 (B, nx); G (B, N, nx, n) and e (B, N, nx): the states are x_{k+1} = G_k U + e_k.
     """
 
@@ -131,10 +133,13 @@ class MPC(nn.Module):
 
     Learnable parameters (all ones in the cost to begin with):
       log_q (nx,), log_r (nu,)      logarithms of the diagonals of Q and R
-      terminal_log_diagonal (nx,), terminal_lower (nx (nx - 1) / 2,)    Cholesky factor of P: exp of the first on its diagonal
-      input_fraction (nu,), state_fraction (limited states,)   logits of the share of the limits that is used, to begin with 0.98
-      log_mass (bodies,), log_length (bodies,), log_damping (nv,)     scales of the model: a body of density and shape fixed
-          that is heavier or longer from its joint on (m, m c, I become a m, a b m c, a b^2 I: consistent for any scales)
+      terminal_log_diagonal (nx,), terminal_lower (nx (nx - 1) / 2,)
+          Cholesky factor L of P: exp of the first on its diagonal
+      input_fraction (nu,), state_fraction (limited states,)
+          logits of the share of the limits that is used, to begin with 0.98
+      log_mass (bodies,), log_length (bodies,), log_damping (nv,)
+          scales of the model; with a = exp(log_mass), b = exp(log_length) a body's m, m c, I about its joint become
+          a m, a b m c, a b^2 I: physically consistent for any scales
 
     Raises ValueError for a model whose configurations are not a vector space and for wrong shapes.
     """
@@ -257,9 +262,40 @@ class MPC(nn.Module):
     def build(self, x0: Tensor, plan: Plan | None = None) -> MPCProblem:
         """The QP at the states x0 (B, nx), linearised along `plan` (already shifted), as plain data.
 
-        plan None: along the plan that stays at x0 with zero input. Raises ValueError for wrong shapes.
+        plan None: along the plan that stays at x0 with zero input. Elements whose state or plan is not finite, or so
+        large that numbers overflow, are NaN throughout. Raises ValueError for wrong shapes.
         """
         x0, plan = self._checked(x0, plan)
+        problem, finite = self._build_finite(x0, plan)
+        if bool(finite.all()):
+            return problem
+        whole = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
+        nan = torch.tensor(float("nan"), dtype=torch.float64)
+        return MPCProblem(**{k: v if v is None else torch.where(_like(finite, v), v, nan) for k, v in whole.items()})
+
+    def _build_finite(self, x0: Tensor, plan: Plan) -> tuple[MPCProblem, Tensor]:
+        """The QP, and which elements (B,) are real.
+
+        Numbers that are not finite must not meet the zero gradient of their element (0 NaN = NaN). So the others are
+        built at the reference, at rest, and their answers are to be thrown away.
+        """
+        finite = torch.stack([v.detach().flatten(1).isfinite().all(1) for v in (x0, plan.states, plan.inputs)]).all(0)
+        if bool(finite.all()):
+            problem = self._assemble(x0, plan)
+            finite = problem.finite()
+            if bool(finite.all()):
+                return problem, finite
+        while True:
+            x_safe = torch.where(finite[:, None], x0, self.reference)
+            states = torch.where(finite[:, None, None], plan.states, self.reference)
+            inputs = torch.where(finite[:, None, None], plan.inputs, 0.0)
+            problem = self._assemble(x_safe, dataclasses.replace(plan, states=states, inputs=inputs))
+            now = finite & problem.finite()
+            if bool((now == finite).all()):
+                return problem, finite
+            finite = now
+
+    def _assemble(self, x0: Tensor, plan: Plan) -> MPCProblem:
         batch, N, nx, nu = len(x0), self.horizon, self.nx, self.nu
         xbar = torch.cat([x0[:, None], plan.states[:, 1:N]], 1)
         ubar = plan.inputs
@@ -295,22 +331,7 @@ class MPC(nn.Module):
         what it contributes to gradients is then that of the passed plan. Raises ValueError for wrong shapes.
         """
         x0, plan = self._checked(x0, plan)
-        problem = self.build(x0, plan)
-        finite = problem.finite()
-        if not bool(finite.all()):
-            # Numbers that are not finite must not meet the zero gradients of their element: 0 NaN = NaN. Solve for
-            # the state and plan at rest instead and throw the answer away.
-            rest = self.cold_plan(self.reference.expand(len(x0), -1))
-            x_safe = torch.where(finite[:, None], x0, rest.states[:, 0])
-            keep = finite[:, None, None]
-            safe = dataclasses.replace(
-                plan,
-                states=torch.where(keep, plan.states, rest.states),
-                inputs=torch.where(keep, plan.inputs, rest.inputs),
-                z=torch.where(finite[:, None], plan.z, rest.z),
-                w=torch.where(finite[:, None], plan.w, rest.w),
-            )
-            problem = self.build(x_safe, safe)
+        problem, finite = self._build_finite(x0, plan)
         out = self._solve(problem, plan)
         status = torch.where(finite, out.status, int(Status.INVALID_INPUT))
         solved = (status == Status.SOLVED) | (status == Status.CLOSEST_FEASIBLE)
@@ -358,6 +379,11 @@ class MPC(nn.Module):
                 got = tuple(getattr(plan, name).shape)
                 raise ValueError(f"plan.{name} has shape {got}, expected {shape}")
         return x0, plan
+
+
+def _like(mask: Tensor, value: Tensor) -> Tensor:
+    """mask (B,) with as many axes as value."""
+    return mask.view(-1, *[1] * (value.ndim - 1))
 
 
 @dataclass(frozen=True)
