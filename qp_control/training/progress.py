@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 
@@ -17,9 +17,8 @@ class TrainingProgress:
     def __init__(self, console: Console, total: int, done: int) -> None:
         self.bar = Progress(
             TextColumn("{task.fields[stage]:<11}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[numbers]}"),
             console=console,
@@ -39,7 +38,7 @@ class TrainingProgress:
         bad = 100 * row["unsolved_share"]
         shifted = 100 * row["infeasible_share"]
         numbers = (
-            f"loss {row['loss']:.4f}  {self._validated}  unsolved {bad:.1f} %  infeasible {shifted:.1f} %  "
+            f"loss {row['loss']:.3f} {self._validated} unsolved {bad:.0f} % infeasible {shifted:.0f} % "
             f"{row['steps_per_second']:.0f} steps/s"
         )
         stage = str(row["stage"]).replace("_", " ")

@@ -24,6 +24,8 @@ from qp_control.training.rollout import FailedProblem, closed_loop, failed_probl
 from qp_control.training.run_folder import Metrics, RunFolder
 from qp_control.training.tasks import TrainingTask
 
+SETTLING_STEPS = 40  # control periods after which an expert must have arrived
+
 Stage = Literal["imitation", "closed_loop"]
 
 
@@ -229,7 +231,7 @@ class Trainer:
             starts(self.task, c.expert_count, 2**19 + c.seed),
             cost,
             steps=c.expert_steps,
-            total_steps=max(c.expert_steps, c.imitation_steps + self.controller.horizon),
+            total_steps=max(c.expert_steps, c.imitation_steps + self.controller.horizon) + SETTLING_STEPS,
             generator=generator,
         )
         final = (found.states[:, -1] - cost.reference) / self.task.state_scale
