@@ -1,0 +1,113 @@
+"""qp-control train | play | replay | list."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from qp_control.training import TrainingConfig, TrainingError, available, pipeline
+from qp_control.training.run_folder import RunError
+
+
+@dataclass(frozen=True)
+class Train:
+    """Learn a controller; everything goes into the run folder."""
+
+    task: tyro.conf.Positional[str]
+    """Name of the task; `qp-control list` shows them."""
+    run: Path | None = None
+    """Run folder; runs/TASK when not given."""
+    resume: bool = False
+    """Go on with the run that is there; begin it where there is none."""
+    baselines: bool = True
+    """Compare with an evolution strategy too, which takes as long as training."""
+    held_out: int = 50
+    """Start states of the final comparison."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class Play:
+    """Show a trained controller in meshcat on 127.0.0.1."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    episodes: int = 3
+    """Episodes to show, 10 s each."""
+    browser: bool = True
+    """Open the page in the browser."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Rewrite replay.html of a run."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+
+
+@dataclass(frozen=True)
+class List:
+    """Tasks that can be trained."""
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Play, tyro.conf.subcommand("play")]
+    | Annotated[Replay, tyro.conf.subcommand("replay")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+)
+
+
+def run(command: Command) -> None:
+    """Carry out a command."""
+    if isinstance(command, Train):
+        if command.held_out < 1:
+            raise ValueError(f"held_out is {command.held_out}, expected at least 1")
+        folder = command.run or Path("runs") / command.task
+        if command.task not in available():
+            raise ValueError(f"unknown task {command.task!r}; known: {', '.join(available())}")
+        pipeline.train(
+            command.task,
+            folder,
+            command.training,
+            resume=command.resume,
+            baselines=command.baselines,
+            held_out=command.held_out,
+        )
+    elif isinstance(command, Play):
+        if command.episodes < 1:
+            raise ValueError(f"episodes is {command.episodes}, expected at least 1")
+        pipeline.play(command.run, episodes=command.episodes, open_browser=command.browser)
+    elif isinstance(command, Replay):
+        print(pipeline.replay(command.run))
+    else:
+        for name in available():
+            print(name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 2 for what the caller asked for in vain, 1 for training that failed."""
+    errors = Console(stderr=True)
+    try:
+        run(tyro.cli(Command, prog="qp-control", description=__doc__, args=arguments))
+    except (ValueError, RunError) as error:
+        errors.print(f"qp-control: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except TrainingError as error:
+        errors.print(f"qp-control: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        errors.print("qp-control: interrupted; --resume goes on", markup=False)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

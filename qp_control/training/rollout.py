@@ -1,0 +1,108 @@
+"""Closed loops of controller and plant, differentiable from end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qp_control.mpc import MPC, Plan
+from qp_control.settings import Status
+
+
+@dataclass(frozen=True)
+class FailedProblem:
+    """A QP without an answer: its data (arguments of `qc.solve_qp`), and where it came up."""
+
+    data: dict[str, Tensor]
+    step: int
+    element: int
+    status: Status
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T control periods of B closed loops.
+
+    states (B, T + 1, nx), inputs (B, T, nu) [N or N m] as applied (clipped to the plant's limits), rewards (B, T),
+    status (B, T): `qc.Status` of each QP; iterations (B, T). failure: the first QP without an answer, or None.
+    """
+
+    states: Tensor
+    inputs: Tensor
+    rewards: Tensor
+    status: Tensor
+    iterations: Tensor
+    failure: FailedProblem | None
+
+    @property
+    def unsolved_share(self) -> float:
+        """Share of the QPs without an answer."""
+        return float((self.status > Status.CLOSEST_FEASIBLE).double().mean())
+
+    @property
+    def infeasible_share(self) -> float:
+        """Share of the QPs whose state limits were shifted."""
+        return float((self.status == Status.CLOSEST_FEASIBLE).double().mean())
+
+
+def closed_loop(
+    controller: MPC,
+    step: Callable[[Tensor, Tensor], Tensor],
+    x0: Tensor,
+    steps: int,
+    *,
+    reward: Callable[[Tensor, Tensor], Tensor] | None = None,
+    plan: Plan | None = None,
+) -> Rollout:
+    """Let the controller run the plant from x0 (B, nx) for `steps` control periods.
+
+    step: the plant, x_next = step(x, u); u is clipped to the controller's input limit before. reward: of (x_next, u);
+    zero when None. plan: the (shifted) plan to begin with. The gradient passes through the plant, the controller and
+    the plans carried from call to call.
+    """
+    limit = controller.input_limit
+    x = x0
+    states, inputs, rewards, status, iterations = [x0], [], [], [], []
+    failure = None
+    for t in range(steps):
+        given = plan
+        plan = controller(x, given)
+        if failure is None and not bool(plan.solved.all()):
+            failure = failed_problem(controller, x, given, plan, t)
+        u = torch.clamp(plan.input, -limit, limit)
+        x = _step_finite(step, x, u)
+        states.append(x)
+        inputs.append(u)
+        rewards.append(x.new_zeros(len(x)) if reward is None else reward(x, u))
+        status.append(plan.status)
+        iterations.append(plan.iterations)
+        plan = plan.shift()
+    return Rollout(
+        torch.stack(states, 1),
+        torch.stack(inputs, 1),
+        torch.stack(rewards, 1),
+        torch.stack(status, 1),
+        torch.stack(iterations, 1),
+        failure,
+    )
+
+
+def _step_finite(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
+    """The plant for the elements whose state is finite; the others stay what they are."""
+    finite = (x.detach().isfinite().all(1) & u.detach().isfinite().all(1))[:, None]
+    if bool(finite.all()):
+        return step(x, u)
+    return torch.where(finite, step(torch.where(finite, x, 0.0), torch.where(finite, u, 0.0)), float("nan"))
+
+
+def failed_problem(
+    controller: MPC, x: Tensor, given: Plan | None, plan: Plan, step: int, element: int | None = None
+) -> FailedProblem:
+    """The QP of one element: the first one without an answer unless `element` says which."""
+    index = int((~plan.solved).nonzero()[0]) if element is None else element
+    with torch.no_grad():
+        problem = controller.build(x[index : index + 1], None if given is None else given[index : index + 1])
+    return FailedProblem(problem.element(0), step, index, Status(int(plan.status[index])))

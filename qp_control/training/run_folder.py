@@ -1,0 +1,158 @@
+"""The folder of one training run.
+
+config.json               task, options, versions
+checkpoint.safetensors    parameters (now and best), optimiser, random state, progress
+metrics.csv, tensorboard/ one row per iteration
+results.json              success and return beside the baselines
+*.png, replay.html        learning curve, states and inputs before and after, the learned motion
+failures/*.npz            QPs without an answer: `qc.solve_qp(**qc.load_problem(path))`
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from qp_control import __version__
+from qp_control.problem_io import save_problem
+from qp_control.training.checkpoint import RunError, write_file
+from qp_control.training.rollout import FailedProblem
+
+__all__ = ["Metrics", "RunError", "RunFolder"]
+
+MAX_FAILURES = 20  # QPs kept per run: the first ones tell the most
+
+
+class RunFolder:
+    """Paths and files of a run. `create` and `open` are the two ways in."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint.safetensors"
+        self.metrics = path / "metrics.csv"
+        self.results = path / "results.json"
+        self.replay = path / "replay.html"
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether a run was begun there."""
+        return (path / "config.json").is_file()
+
+    @staticmethod
+    def create(path: Path, task: str, options: Mapping[str, Any]) -> RunFolder:
+        """Begin a run. Raises RunError where there is something already, or the folder cannot be written."""
+        if RunFolder.exists(path):
+            raise RunError(f"{str(path)!r} already holds a run: continue it with --resume, or choose another folder")
+        try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise RunError(f"{str(path)!r} exists and is not a run folder; nothing was written")
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {str(path)!r}: {error}") from error
+        run = RunFolder(path)
+        versions = {"qp_control": __version__, "torch": torch.__version__, "numpy": np.__version__}
+        config = {
+            "task": task,
+            "options": dict(options),
+            "versions": {**versions, "python": platform.python_version()},
+        }
+        write_file(path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        return run
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
+        """A run begun before. Raises RunError where there is none."""
+        if not RunFolder.exists(path):
+            raise RunError(f"{str(path)!r} is not a run folder: it has no config.json")
+        return RunFolder(path)
+
+    def config(self) -> dict[str, Any]:
+        """{"task": ..., "options": ..., "versions": ...}. Raises RunError for a damaged file."""
+        file = self.path / "config.json"
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+            if not (isinstance(config["task"], str) and isinstance(config["options"], dict)):
+                raise ValueError("task or options have the wrong type")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{str(file)!r} is damaged: {error}") from error
+        return dict(config)
+
+    def write_results(self, rows: list[dict[str, Any]]) -> None:
+        """Success and return of every controller compared."""
+        write_file(self.results, (json.dumps(rows, indent=2) + "\n").encode())
+
+    def save_failure(self, problem: FailedProblem, iteration: int) -> Path | None:
+        """Write the QP that had no answer; None once enough are kept."""
+        folder = self.path / "failures"
+        if folder.is_dir() and len(list(folder.glob("*.npz"))) >= MAX_FAILURES:
+            return None
+        name = f"iteration_{iteration:04d}_step_{problem.step:03d}_element_{problem.element}_{problem.status.name}.npz"
+        try:
+            return save_problem(folder / name, **problem.data)
+        except OSError as error:
+            raise RunError(f"cannot write {str(folder / name)!r}: {error}") from error
+
+
+class Metrics:
+    """One row per iteration, as CSV and for TensorBoard. Rows from `first` on, left by a run cut off, are dropped."""
+
+    COLUMNS = (
+        "iteration",
+        "stage",
+        "loss",
+        "gradient_norm",
+        "updated",
+        "unsolved_share",
+        "infeasible_share",
+        "steps_per_second",
+        "seconds",
+        "validation_return",
+        "validation_success",
+    )
+
+    def __init__(self, run: RunFolder, first: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        rows = [row for row in read_metrics(run) if int(row["iteration"]) < first] if first else []
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_file(run.metrics, text.getvalue().encode())
+        self._path = run.metrics
+        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=first)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row; what is missing stays empty."""
+        try:
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerow(dict(row))
+        except OSError as error:
+            raise RunError(f"cannot write {str(self._path)!r}: {error}") from error
+        for name, value in row.items():
+            if name not in ("iteration", "stage"):
+                self._board.add_scalar(name, float(value), int(row["iteration"]))
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        self._board.close()
+
+
+def read_metrics(run: RunFolder) -> list[dict[str, str]]:
+    """The rows of metrics.csv, as strings. Raises RunError for a missing or damaged file."""
+    try:
+        with run.metrics.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            int(row["iteration"])
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RunError(f"{str(run.metrics)!r} is missing or damaged: {error}") from error
+    return rows

@@ -1,0 +1,34 @@
+"""Every example runs headless and prints what it is there to show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+EXPECTED = {
+    "01_solve_qp.py": ["SOLVED", "PRIMAL_INFEASIBLE", "CLOSEST_FEASIBLE"],
+    "02_qp_layer.py": ["dx1/dtheta = -1.0000", "CLOSEST_FEASIBLE", "dx1/dtheta = -0.5000"],
+    "03_mpc_cart_pole.py": ["success True"],
+    "train_cart_pole_swing_up.py": ["imitation", "closed_loop", "learned"],
+}
+ARGUMENTS = {"train_cart_pole_swing_up.py": ["1", "1"]}
+
+
+def test_every_example_is_tested() -> None:
+    files = {path.name for path in EXAMPLES.glob("*.py") if not path.name.startswith("meshcat_")}
+    assert files == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example_runs(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *ARGUMENTS.get(name, [])]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for words in EXPECTED[name]:
+        assert words in result.stdout
+    assert not list(tmp_path.iterdir())

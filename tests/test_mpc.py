@@ -1,0 +1,256 @@
+"""The controller: its QP, its limits, and what it does when there is no answer."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
+
+import qp_control as qc
+from qp_control.condensing import condense
+from qp_control.dynamics import RobotDynamics
+from qp_control.mpc import MPC, Plan
+
+HORIZON = 20
+
+
+@pytest.fixture(scope="module")
+def model() -> RobotDynamics:
+    return RobotDynamics(CartPoleSwingUp.urdf, dt=0.05)
+
+
+@pytest.fixture
+def mpc(model: RobotDynamics) -> MPC:
+    controller = MPC(model, HORIZON, state_limit=[2.4, math.inf, math.inf, math.inf])
+    return controller.set_weights([0.1, 1.0, 0.01, 0.01], [0.01], [10.0, 100.0, 10.0, 10.0])
+
+
+def hanging(batch: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x0 = 0.3 * torch.randn(batch, 4, generator=generator, dtype=torch.float64)
+    x0[:, 1] += math.pi
+    return x0
+
+
+def warmed(mpc: MPC, x0: torch.Tensor, calls: int = 3):
+    """A plan along a swing, not at rest, so that every stage has another linearisation."""
+    plan = None
+    with torch.no_grad():
+        for _ in range(calls):
+            plan = mpc(x0, None if plan is None else plan.shift())
+            x0 = mpc.dynamics.step(x0, plan.input)
+    return x0, plan.shift()
+
+
+@pytest.mark.parametrize("nu", [1, 3])
+def test_condensed_states_follow_the_recursion_and_its_gradient(nu: int) -> None:
+    generator = torch.Generator().manual_seed(nu)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    A, B, c, x0, U = random(2, 4, 3, 3), random(2, 4, 3, nu), random(2, 4, 3), random(2, 3), random(2, 4 * nu)
+    G, e = condense(A, B, c, x0)
+    x = x0
+    for k in range(4):
+        u = U[:, k * nu : (k + 1) * nu]
+        x = (A[:, k] @ x[..., None] + B[:, k] @ u[..., None])[..., 0] + c[:, k]
+        assert torch.allclose(x, (G[:, k] @ U[..., None])[..., 0] + e[:, k], rtol=0, atol=1e-12)
+    assert torch.autograd.gradcheck(condense, (A, B, c, x0))
+
+
+def test_condense_refuses_shapes_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"A has shape \(1, 4, 3, 2\), expected \(1, 4, 3, 3\)"):
+        condense(torch.zeros(1, 4, 3, 2), torch.zeros(1, 4, 3, 1), torch.zeros(1, 4, 3), torch.zeros(1, 3))
+
+
+def test_condensed_qp_equals_the_qp_with_states_as_variables(mpc: MPC) -> None:
+    """Oracle: the same problem written down in (x_1..x_N, u_0..u_{N-1}) with the dynamics as equality rows."""
+    x0, plan = warmed(mpc, hanging(1, seed=3))
+    got = mpc(x0, plan)
+    N, nx = HORIZON, 4
+    xbar = torch.cat([x0[:, None], plan.states[:, 1:N]], 1)
+    x_next, A, B = (v.detach().numpy()[0] for v in mpc.dynamics.linearize(xbar, plan.inputs, mpc.dynamics_parameters()))
+    xb, ub = xbar.detach().numpy()[0], plan.inputs.detach().numpy()[0]
+    n = N * nx + N
+    H = np.zeros((n, n))
+    A_eq, b_eq = np.zeros((N * nx, n)), np.zeros(N * nx)
+    for k in range(N):
+        rows, now = slice(k * nx, (k + 1) * nx), slice(k * nx, (k + 1) * nx)  # x_{k+1} is variable block k
+        H[now, now] = np.diag([0.1, 1.0, 0.01, 0.01]) if k < N - 1 else np.diag([10.0, 100.0, 10.0, 10.0])
+        H[N * nx + k, N * nx + k] = 0.01
+        A_eq[rows, now] = np.eye(nx)
+        A_eq[rows, N * nx + k] = -B[k][:, 0]
+        b_eq[rows] = x_next[k] - A[k] @ xb[k] - B[k] @ ub[k]
+        if k == 0:
+            b_eq[rows] += A[0] @ x0.numpy()[0]
+        else:
+            A_eq[rows, (k - 1) * nx : k * nx] = -A[k]
+    bound = np.full(n, np.inf)
+    bound[: N * nx : nx] = 0.98 * 2.4
+    bound[N * nx :] = 0.98 * 10.0
+    reference = qc.solve_qp(H, np.zeros(n), A_eq, b_eq, lb=-bound, ub=bound)
+    assert reference.status == qc.Status.SOLVED
+    assert np.abs(reference.x[N * nx :]).max() > 9.79  # an input limit is active
+    np.testing.assert_allclose(got.inputs[0, :, 0].detach(), reference.x[N * nx :], atol=1e-6)
+    np.testing.assert_allclose(got.states[0, 1:].detach().flatten(), reference.x[: N * nx], atol=1e-6)
+
+
+def test_inputs_and_track_limits_hold_in_the_plan(mpc: MPC) -> None:
+    x0 = torch.tensor([[2.0, math.pi, 1.0, 0.0], [-2.0, math.pi, -1.0, 0.0]], dtype=torch.float64)
+    plan = mpc(x0)
+    assert (plan.status == qc.Status.SOLVED).all()
+    assert float(plan.inputs.detach().abs().max()) <= 9.8 + 1e-7
+    assert float(plan.states.detach()[..., 0].abs().max()) == pytest.approx(0.98 * 2.4, abs=1e-7)
+
+
+def test_track_limit_that_cannot_be_met_is_shifted(mpc: MPC) -> None:
+    outside = torch.tensor([[3.0, math.pi, 0.0, 0.0]], dtype=torch.float64)
+    both = torch.cat([outside, hanging(1)])
+    plan = mpc(both)
+    assert plan.status.tolist() == [qc.Status.CLOSEST_FEASIBLE, qc.Status.SOLVED]
+    assert plan.solved.all()
+    assert float(plan.input.detach()[0]) < -1.0  # back to the track
+    alone = mpc(both[1:])
+    assert torch.allclose(plan.inputs[1], alone.inputs[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e300])
+def test_bad_state_keeps_the_passed_plan_and_changes_no_neighbour(mpc: MPC, bad: float) -> None:
+    x0, plan = warmed(mpc, hanging(3))
+    spoilt = x0.clone()
+    spoilt[1, 2] = bad
+    out = mpc(spoilt, plan)
+    assert out.status[0] == out.status[2] == qc.Status.SOLVED
+    assert out.status[1] == qc.Status.INVALID_INPUT
+    assert not out.solved[1]
+    assert torch.equal(out.inputs[1], plan.inputs[1])
+    assert torch.equal(out.states[1], plan.states[1])
+
+    keep = torch.tensor([0, 2])
+    alone = mpc(x0[keep], plan[keep])
+    assert torch.allclose(out.inputs[keep], alone.inputs, rtol=0, atol=1e-9)
+    gradients = torch.autograd.grad(out.inputs.sum(), list(mpc.parameters()), allow_unused=True)
+    expected = torch.autograd.grad(alone.inputs.sum(), list(mpc.parameters()), allow_unused=True)
+    for got, want in zip(gradients, expected, strict=True):
+        assert got is not None and got.isfinite().all()
+        assert torch.allclose(got, want, rtol=1e-6, atol=1e-8)
+
+
+def test_nan_in_the_passed_plan_spoils_only_its_element(mpc: MPC) -> None:
+    x0, plan = warmed(mpc, hanging(2))
+    plan.inputs[0, 3] = math.nan
+    assert mpc.build(x0, plan).finite().tolist() == [False, True]
+    out = mpc(x0, plan)
+    assert out.status.tolist() == [qc.Status.INVALID_INPUT, qc.Status.SOLVED]
+    assert out.inputs[1].isfinite().all()
+
+
+def test_unconverged_qp_is_flagged_and_gives_no_gradient(model: RobotDynamics) -> None:
+    mpc = MPC(model, HORIZON, settings=qc.Settings(max_iter=1)).set_weights(terminal=[100.0] * 4, r=[1e-3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        plan = mpc(hanging(2))
+    assert (plan.status == qc.Status.MAX_ITER).all() and not plan.solved.any()
+    assert torch.equal(plan.inputs, torch.zeros_like(plan.inputs))  # the plan passed in: at rest
+    plan.inputs.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in mpc.parameters())
+
+
+def test_wrong_shapes_are_refused(mpc: MPC) -> None:
+    with pytest.raises(ValueError, match=r"x0 has shape \(4,\), expected \(B, nx\) = \(B, 4\)"):
+        mpc(torch.zeros(4))
+    with pytest.raises(ValueError, match=r"x0 has shape \(2, 3\)"):
+        mpc.build(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="x0 is a ndarray"):
+        mpc(np.zeros((1, 4)))  # type: ignore[arg-type]
+    plan = mpc(hanging(2))
+    with pytest.raises(ValueError, match=r"plan.states has shape \(2, 21, 4\), expected \(3, 21, 4\)"):
+        mpc(hanging(3), plan)
+
+
+def test_wrong_options_are_refused(model: RobotDynamics) -> None:
+    with pytest.raises(ValueError, match="horizon is 0"):
+        MPC(model, 0)
+    with pytest.raises(ValueError, match=r"state_limit has shape \(2,\), expected \(4,\)"):
+        MPC(model, 5, state_limit=[1.0, 2.0])
+    with pytest.raises(ValueError, match="expected positive numbers"):
+        MPC(model, 5, input_limit=[-1.0])
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        MPC(model, 5, input_limit=[math.inf])
+    with pytest.raises(ValueError, match="NaN"):
+        MPC(model, 5, reference=[math.nan, 0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="not positive definite"):
+        MPC(model, 5).set_weights(terminal=torch.diag(torch.tensor([1.0, 1.0, 1.0, -1.0])))
+
+
+def test_warm_start_changes_the_effort_and_not_the_answer(mpc: MPC) -> None:
+    x0, plan = warmed(mpc, hanging(8))
+    warm = mpc(x0, plan)
+    zero = torch.zeros_like
+    cold_multipliers = Plan(**{**vars(plan), "z": zero(plan.z), "w": zero(plan.w)})
+    cold = mpc(x0, cold_multipliers)
+    assert torch.allclose(warm.inputs, cold.inputs, rtol=0, atol=1e-8)
+    again = mpc(x0, plan)
+    assert torch.equal(again.inputs, warm.inputs)
+
+
+def test_shifted_plan_is_one_period_later(mpc: MPC) -> None:
+    plan = mpc(hanging(2))
+    later = plan.shift()
+    assert torch.equal(later.states[:, :-1], plan.states[:, 1:])
+    assert torch.equal(later.inputs[:, :-1], plan.inputs[:, 1:])
+    assert torch.equal(later.inputs[:, -1], plan.inputs[:, -1])
+    assert torch.equal(later.w[:, :-1], plan.w[:, 1:])
+    assert later.inputs.requires_grad and not plan.detach().inputs.requires_grad
+
+
+def test_built_problem_can_be_saved_and_solved_again(mpc: MPC, tmp_path: Path) -> None:
+    x0, plan = warmed(mpc, hanging(2))
+    problem = mpc.build(x0, plan)
+    file = qc.save_problem(tmp_path / "qp.npz", **problem.element(1))
+    again = qc.solve_qp(**qc.load_problem(file))
+    U = mpc(x0, plan).inputs.detach().flatten(1)
+    np.testing.assert_allclose(again.x, U[1], atol=1e-7)
+    assert torch.allclose(problem.states(U), mpc(x0, plan).states, rtol=0, atol=1e-12)
+
+
+def test_terminal_weight_is_what_was_set(mpc: MPC) -> None:
+    M = torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    P = M @ M.T + torch.eye(4, dtype=torch.float64)
+    assert torch.allclose(mpc.set_weights(terminal=P).terminal_weight(), P, rtol=0, atol=1e-12)
+
+
+def test_model_scales_are_those_of_a_longer_and_heavier_pole(model: RobotDynamics) -> None:
+    mpc = MPC(model, 5)
+    with torch.no_grad():
+        mpc.log_mass[1], mpc.log_length[1], mpc.log_damping[0] = math.log(2.0), math.log(3.0), math.log(5.0)
+    nominal, scaled = model.parameters, mpc.dynamics_parameters()
+    assert torch.equal(scaled[:10], nominal[:10])
+    assert torch.allclose(scaled[10], 2 * nominal[10])
+    assert torch.allclose(scaled[11:14], 2 * 3 * nominal[11:14])
+    assert torch.allclose(scaled[14:20], 2 * 9 * nominal[14:20])
+    assert torch.allclose(scaled[20:], nominal[20:] * torch.tensor([5.0, 1.0], dtype=torch.float64))
+
+
+def test_copies_and_pickles_give_the_same_plan(mpc: MPC) -> None:
+    x0 = hanging(2)
+    expected = mpc(x0).inputs
+    assert torch.equal(copy.deepcopy(mpc)(x0).inputs, expected)
+    assert torch.equal(pickle.loads(pickle.dumps(mpc))(x0).inputs, expected)
+    fresh = MPC(mpc.dynamics, HORIZON, state_limit=[2.4, math.inf, math.inf, math.inf])
+    assert not torch.equal(fresh(x0).inputs, expected)
+    fresh.load_state_dict(mpc.state_dict())
+    assert torch.equal(fresh(x0).inputs, expected)
+
+
+def test_single_precision_state_is_taken(mpc: MPC) -> None:
+    plan = mpc(hanging(2).float())
+    assert plan.inputs.dtype == torch.float64 and plan.solved.all()

@@ -1,0 +1,266 @@
+"""Training: it learns, goes on where it stopped, and keeps the evidence where it fails."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import qp_control.envs
+import torch
+
+import qp_control as qc
+from qp_control.training import (
+    RunError,
+    RunFolder,
+    Trainer,
+    TrainingConfig,
+    TrainingError,
+    TrainingTask,
+    checkpoint,
+    closed_loop,
+    create,
+    evaluate,
+)
+from qp_control.training.baselines import evolution_strategy
+from qp_control.training.evaluation import HELD_OUT_SEED, starts
+from qp_control.training.planner import experts, linear_regulator
+from qp_control.training.run_folder import read_metrics
+from qp_control.training.trainer import load_controller
+
+SMALL = TrainingConfig(
+    imitation_iterations=3,
+    imitation_batch=2,
+    imitation_steps=6,
+    expert_count=4,
+    expert_steps=40,
+    closed_loop_iterations=3,
+    closed_loop_batch=2,
+    closed_loop_steps=8,
+    validate_every=2,
+    validation_count=1,
+    patience=2,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def task() -> TrainingTask:
+    return create("cart_pole_swing_up")
+
+
+def begin(path: Path, config: TrainingConfig = SMALL) -> RunFolder:
+    return RunFolder.create(path, "cart_pole_swing_up", vars(config))
+
+
+def test_short_training_improves_the_return_of_unseen_starts(task: TrainingTask) -> None:
+    config = TrainingConfig(imitation_iterations=15, closed_loop_iterations=2, validation_count=4, expert_count=8)
+    rows: list[dict[str, Any]] = []
+    learned = Trainer(task, config).train(rows.append)
+    assert {row["stage"] for row in rows} == {"imitation", "closed_loop"}
+    assert all(row["updated"] and row["unsolved_share"] == 0.0 for row in rows)
+    x0 = starts(task, 8, HELD_OUT_SEED)
+    before, after = evaluate(task, task.controller(), x0), evaluate(task, learned, x0)
+    assert before.success <= 0.1
+    # Hanging still earns about 60, a swing-up 183.
+    assert after.mean_return > before.mean_return + 50.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_full_training_swings_up_from_at_least_95_percent_of_50_unseen_starts(task: TrainingTask, seed: int) -> None:
+    learned = Trainer(task, TrainingConfig(seed=seed)).train()
+    x0 = starts(task, 50, HELD_OUT_SEED)
+    assert evaluate(task, task.controller(), x0).success <= 0.1
+    assert evaluate(task, learned, x0).success >= 0.95
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_resumed_training_equals_an_uninterrupted_one(task: TrainingTask, tmp_path: Path, stop: int) -> None:
+    """Stops within imitation, between the stages, and within closed loops."""
+    whole = Trainer(task, SMALL, begin(tmp_path / "whole"))
+    expected = whole.train()
+    run = begin(tmp_path / "parts")
+    Trainer(task, SMALL, run).train(until=stop)
+    second = Trainer(task, SMALL, RunFolder.open(run.path))
+    second.resume()
+    assert second.iteration == stop
+    got = second.train()
+    for a, b in zip(got.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(second.controller.parameters(), whole.controller.parameters(), strict=True):
+        assert torch.equal(a, b)
+    timing = {"seconds", "steps_per_second"}
+    rows = [[{k: v for k, v in row.items() if k not in timing} for row in read_metrics(t.run)] for t in (whole, second)]
+    assert rows[0] == rows[1] and len(rows[0]) == SMALL.iterations
+    assert torch.equal(load_controller(run, task).log_q, expected.log_q)
+
+
+def test_seeds_differ_and_repeat(task: TrainingTask) -> None:
+    def loss(seed: int) -> float:
+        rows: list[dict[str, Any]] = []
+        config = TrainingConfig(**{**vars(SMALL), "imitation_iterations": 0, "seed": seed})
+        Trainer(task, config).train(rows.append, until=1)
+        return float(rows[0]["loss"])
+
+    assert loss(0) == loss(0) != loss(1)
+
+
+def test_rows_after_the_checkpoint_are_dropped_on_resume(task: TrainingTask, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run")
+    Trainer(task, SMALL, run).train(until=2)
+    with run.metrics.open("a") as file:
+        file.write("2,imitation,99,1,1,0,0,1,1,,\n")
+    trainer = Trainer(task, SMALL, run)
+    trainer.resume()
+    trainer.train(until=3)
+    assert [row["iteration"] for row in read_metrics(run)] == ["0", "1", "2"]
+    assert float(read_metrics(run)[2]["loss"]) < 99
+
+
+def test_failed_training_writes_the_qp_it_failed_on(task: TrainingTask, tmp_path: Path) -> None:
+    run = begin(tmp_path / "run")
+    trainer = Trainer(task, SMALL, run, settings=qc.Settings(max_iter=1))
+    # With these weights inputs saturate, and one Newton step is not enough for any QP.
+    trainer.controller.set_weights(r=[1e-3], terminal=[1e3] * 4)
+    before = [p.detach().clone() for p in trainer.controller.parameters()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        with pytest.raises(
+            TrainingError, match=r"2 updates in a row failed, .* 100 % .* without an answer.*npz"
+        ) as error:
+            trainer.train()
+    path = error.value.problem_path
+    assert path is not None and path.parent == run.path / "failures" and "MAX_ITER" in path.name
+    problem = qc.load_problem(path)
+    assert qc.solve_qp(**problem).status == qc.Status.SOLVED  # with iterations enough
+    assert qc.solve_qp(**problem, settings=qc.Settings(max_iter=1)).status == qc.Status.MAX_ITER
+    for a, b in zip(trainer.controller.parameters(), before, strict=True):
+        assert torch.equal(a, b)  # nothing was learned from QPs without an answer
+
+
+def test_gradient_that_is_not_finite_is_skipped_and_its_qp_kept(
+    task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(tmp_path / "run")
+    trainer = Trainer(task, TrainingConfig(**{**vars(SMALL), "imitation_iterations": 0}), run)
+    monkeypatch.setattr(task, "barrier", lambda states: states[..., 0] * float("nan"), raising=True)
+    rows: list[dict[str, Any]] = []
+    with pytest.raises(TrainingError, match="loss nan"):
+        trainer.train(rows.append)
+    assert rows[0]["updated"] == 0
+    assert "g" in qc.load_problem(next((run.path / "failures").glob("*.npz")))
+    assert all(p.isfinite().all() for p in trainer.controller.parameters())
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "other parameters", "nan"])
+def test_damaged_checkpoint_is_a_clear_error_and_stays(task: TrainingTask, tmp_path: Path, damage: str) -> None:
+    run = begin(tmp_path / "run")
+    trainer = Trainer(task, SMALL, run)
+    trainer.best = None
+    trainer._validate()
+    trainer.save()
+    whole = run.checkpoint.read_bytes()
+    if damage == "missing":
+        run.checkpoint.unlink()
+    elif damage in ("empty", "truncated", "text"):
+        run.checkpoint.write_bytes({"empty": b"", "truncated": whole[:-9], "text": b"no checkpoint" * 9}[damage])
+    else:
+        saved = checkpoint.read(run.checkpoint)
+        saved.tensors["best.log_q"] = torch.zeros(3) if damage == "other parameters" else torch.full((4,), torch.nan)
+        saved.tensors["best.log_q"] = saved.tensors["best.log_q"].double()
+        checkpoint.write(run.checkpoint, saved)
+    left = run.checkpoint.read_bytes() if run.checkpoint.exists() else None
+    with pytest.raises(RunError, match=r"checkpoint"):
+        Trainer(task, SMALL, run).resume()
+    with pytest.raises(RunError, match=r"checkpoint"):
+        load_controller(run, task)
+    assert (run.checkpoint.read_bytes() if run.checkpoint.exists() else None) == left
+
+
+def test_run_folders_are_not_overwritten(tmp_path: Path) -> None:
+    run = begin(tmp_path / "with space, ü")
+    with pytest.raises(RunError, match="already holds a run"):
+        begin(run.path)
+    assert json.loads((run.path / "config.json").read_text())["task"] == "cart_pole_swing_up"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="is not a run folder; nothing was written"):
+        begin(other)
+    assert [p.name for p in other.iterdir()] == ["thesis.txt"]
+    with pytest.raises(RunError, match="is not a run folder"):
+        RunFolder.open(other)
+    with pytest.raises(RunError, match="cannot write"):
+        begin(other / "thesis.txt" / "run")
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="imitation_batch is 0, expected an integer >= 1"):
+        TrainingConfig(imitation_batch=0)
+    with pytest.raises(ValueError, match="closed_loop_rate is nan, expected a positive number"):
+        TrainingConfig(closed_loop_rate=float("nan"))
+    with pytest.raises(ValueError, match=r"unknown task 'swim'; known: cart_pole_swing_up"):
+        create("swim")
+
+
+def test_planner_swings_up_within_the_limits(task: TrainingTask) -> None:
+    cost = task.planner_cost()
+    x0 = starts(task, 4, 1)
+    found = experts(
+        task.model, x0, cost, steps=50, total_steps=80, generator=torch.Generator().manual_seed(0), restarts=3
+    )
+    assert found.states.shape == (4, 81, 4) and found.inputs.shape == (4, 80, 1)
+    assert torch.equal(found.states[:, 0], x0)
+    stepped = task.model.step(found.states[:, :-1], found.inputs)
+    assert torch.allclose(stepped, found.states[:, 1:], rtol=0, atol=1e-12)
+    assert float(found.inputs.abs().max()) <= 10.0
+    assert float(found.states[:, 50, 1].abs().max()) < 0.3 and float(found.states[:, -1, 1].abs().max()) < 0.1
+    assert float(found.states[..., 0].abs().max()) < 2.4
+
+
+def test_regulator_solves_the_riccati_equation(task: TrainingTask) -> None:
+    cost = task.planner_cost()
+    P, K = linear_regulator(task.model, cost)
+    _, A, B = task.model.linearize(cost.reference, torch.zeros(1, dtype=torch.float64))
+    closed = A + B @ K
+    right = torch.diag(cost.q) + K.T @ torch.diag(cost.r) @ K + closed.T @ P @ closed
+    assert torch.allclose(P, right, rtol=1e-8)
+    assert float(torch.linalg.eigvals(closed).abs().max()) < 1.0
+
+
+def test_closed_loop_equals_the_environment(task: TrainingTask) -> None:
+    with torch.no_grad():
+        controller = task.hand_tuned()
+        x0 = starts(task, 2, 3)
+        rollout = closed_loop(controller, task.plant.step, x0, 30, reward=task.plant.reward)
+    env = gym.make(task.environment, pole_mass_scale=1.2, friction_scale=1.2)
+    for i in range(2):
+        env.reset(options={"state": x0[i].numpy()})
+        for t in range(30):
+            state, reward, *_ = env.step(rollout.inputs[i, t].numpy())
+            np.testing.assert_allclose(state, rollout.states[i, t + 1], atol=1e-12)
+            assert reward == pytest.approx(float(rollout.rewards[i, t]), abs=1e-12)
+
+
+def test_evolution_strategy_never_gets_worse_and_keeps_its_time(task: TrainingTask) -> None:
+    seen: list[float] = []
+    start = evolution_strategy(task, seconds=0.0, episodes=2, steps=10)
+    assert start.evaluations == 1
+    found = evolution_strategy(
+        task, seconds=1.0, episodes=2, steps=10, report=lambda evaluations, seconds, best: seen.append(best)
+    )
+    assert seen == sorted(seen, reverse=True) and found.loss == seen[-1] < start.loss
+    assert 1.0 <= found.seconds < 10.0
