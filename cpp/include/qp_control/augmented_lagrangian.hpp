@@ -125,7 +125,7 @@ bool newton(Kkt& kkt, const Judge& judge, const Penalties& penalties, int max_st
   for (int stalled = 0; it.steps < max_steps && stalled < 20 && !judge.expired();) {
     const double error = norm_inf(it.gradient);
     if (!std::isfinite(error)) return false;
-    if (error <= std::max({judge.tolerance(), 0.1 * it.primal, it.noise})) return true;
+    if (error <= std::max({judge.tolerance(), 0.5 * it.primal, it.noise})) return true;
     if (!kkt.factor(it.weight, penalties.rho)) return false;
     it.dx = -it.gradient;
     kkt.solve(it.dx);
