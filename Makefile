@@ -4,18 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/cart_pole_swing_up
 SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cpp -name '*.cpp' -o -name '*.hpp' -o -name '*.txt' -o -name '*.cmake' 2>/dev/null)
+# The build's own environment is pinned too; recent versions of pip read a variable of its own for that.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt CMAKE_BUILD_PARALLEL_LEVEL=2 $(BIN)/python -m pip
 
-.PHONY: train test install lint clean
+.PHONY: train test install lint bench clean
 
 install: $(VENV)/.installed
-
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
-
-$(VENV)/.installed: $(BIN)/python $(SOURCES)
-	CMAKE_BUILD_PARALLEL_LEVEL=2 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --editable '.[test]'
-	touch $@
 
 train: install
 	$(BIN)/qp-control train cart_pole_swing_up --run $(RUN)
@@ -23,10 +17,30 @@ train: install
 test: install
 	$(BIN)/python -m pytest -m 'not slow'
 
+# A stamp of its own: a virtual environment that broke off half-way leaves its python behind.
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.10 or newer, or call make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$$($(PYTHON) --version) is too old: qp-control needs 3.10 or newer, call make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { echo "$(PYTHON) has no headers: install them (Debian, Ubuntu: apt-get install python3-dev)"; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || { echo "a C++17 compiler is missing (Debian, Ubuntu: apt-get install g++)"; exit 1; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	$(PIP) install --quiet pip
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(SOURCES)
+	$(PIP) install --editable '.[test]'
+	touch $@
+
 lint: install
+	$(PIP) install --quiet --editable '.[lint]'
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
+
+bench: install
+	$(PIP) install --quiet proxsuite
+	$(BIN)/python benchmarks/qp_layers.py
 
 clean:
 	rm -rf $(VENV) build

@@ -75,7 +75,9 @@ def test_wheel_works_in_another_virtual_environment(wheel, tmp_path):
     site = Path(run(python, "-c", ask, cwd=tmp_path).strip())
     # Plain path entries only: the editable finder of this environment must not answer for the package.
     borrowed = Path(sysconfig.get_path("purelib"))
-    (site / "borrowed.pth").write_text(f"{borrowed}\n")
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    pinocchio = borrowed / "cmeel.prefix" / "lib" / version / "site-packages"
+    (site / "borrowed.pth").write_text(f"{borrowed}\n{pinocchio}\n")
     (site / "cmeel.prefix").symlink_to(borrowed / "cmeel.prefix")  # Pinocchio's libraries, as pip would put them
     script = """
 import pathlib, sys

@@ -138,13 +138,12 @@ def test_unknown_argument_is_refused(tmp_path):
         qc.save_problem(tmp_path / "problem.npz", Q=np.eye(2), g=np.ones(2))
 
 
-def test_missing_folder_is_made_and_a_file_in_its_place_is_an_error(tmp_path):
-    """A failing run writes its problem; a folder that is not there yet must not lose it."""
-    path = tmp_path / "new" / "folder" / "problem.npz"
-    qc.save_problem(path, H=np.eye(2), g=np.ones(2))
-    np.testing.assert_array_equal(qc.load_problem(path)["g"], np.ones(2))
-    with pytest.raises(OSError, match=r"problem\.npz"):
-        qc.save_problem(path / "inside.npz", H=np.eye(2), g=np.ones(2))
+def test_saving_where_it_cannot_be_is_an_error_that_names_the_place(tmp_path):
+    with pytest.raises(OSError, match="missing"):
+        qc.save_problem(tmp_path / "missing" / "problem.npz", H=np.eye(2), g=np.ones(2))
+    (tmp_path / "taken").write_text("a file, not a folder")
+    with pytest.raises(OSError, match="taken"):
+        qc.save_problem(tmp_path / "taken" / "problem.npz", H=np.eye(2), g=np.ones(2))
 
 
 def test_failed_save_leaves_the_previous_file_alone(tmp_path):
