@@ -269,9 +269,10 @@ class MPC(nn.Module):
         problem, finite = self._build_finite(x0, plan)
         if bool(finite.all()):
             return problem
-        whole = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
+        whole: dict[str, Any] = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
         nan = torch.tensor(float("nan"), dtype=torch.float64)
-        return MPCProblem(**{k: v if v is None else torch.where(_like(finite, v), v, nan) for k, v in whole.items()})
+        masked = {k: torch.where(_like(finite, v), v, nan) for k, v in whole.items() if v is not None}
+        return dataclasses.replace(problem, **masked)
 
     def _build_finite(self, x0: Tensor, plan: Plan) -> tuple[MPCProblem, Tensor]:
         """The QP, and which elements (B,) are real.

@@ -15,6 +15,7 @@ import qp_control.envs
 import torch
 
 import qp_control as qc
+from qp_control.mpc import MPC
 from qp_control.training import (
     RunError,
     RunFolder,
@@ -87,11 +88,18 @@ def test_full_training_swings_up_from_at_least_95_percent_of_50_unseen_starts(ta
     assert evaluate(task, learned, x0).success >= 0.95
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(task: TrainingTask, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, MPC]:
+    trainer = Trainer(task, SMALL, begin(tmp_path_factory.mktemp("run") / "whole"))
+    return trainer, trainer.train()
+
+
 @pytest.mark.parametrize("stop", [2, 3, 4])
-def test_resumed_training_equals_an_uninterrupted_one(task: TrainingTask, tmp_path: Path, stop: int) -> None:
+def test_resumed_training_equals_an_uninterrupted_one(
+    task: TrainingTask, uninterrupted: tuple[Trainer, MPC], tmp_path: Path, stop: int
+) -> None:
     """Stops within imitation, between the stages, and within closed loops."""
-    whole = Trainer(task, SMALL, begin(tmp_path / "whole"))
-    expected = whole.train()
+    whole, expected = uninterrupted
     run = begin(tmp_path / "parts")
     Trainer(task, SMALL, run).train(until=stop)
     second = Trainer(task, SMALL, RunFolder.open(run.path))

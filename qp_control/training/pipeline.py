@@ -17,7 +17,7 @@ from qp_control.training.baselines import evolution_strategy
 from qp_control.training.evaluation import HELD_OUT_SEED, Evaluation, evaluate, starts
 from qp_control.training.progress import results_table, training_progress
 from qp_control.training.run_folder import RunError, RunFolder, read_metrics
-from qp_control.training.trainer import Trainer, TrainingConfig, load_controller
+from qp_control.training.trainer import Trainer, TrainingConfig, load_controller, many_small_problems
 from qp_control.viewer import LiveViewer, write_replay
 
 
@@ -60,12 +60,14 @@ def train(
 
     x0 = starts(task, held_out, HELD_OUT_SEED)
     before, after = _evaluate(task, task.controller(), x0), _evaluate(task, learned, x0)
+    if after.rollout.failure is not None:
+        run.save_failure(after.rollout.failure, trainer.iteration)
     rows = [
         _row("generic weights (before)", before, None),
         _row("hand-tuned weights", _evaluate(task, task.hand_tuned(), x0), None),
     ]
     if baselines:
-        with console.status(f"(1+1) evolution strategy, {trainer.seconds:.0f} s"):
+        with console.status(f"(1+1) evolution strategy, {trainer.seconds:.0f} s"), many_small_problems():
             search = evolution_strategy(task, seconds=trainer.seconds, seed=config.seed)
         found = _evaluate(task, search.controller, x0)
         rows.append(_row("(1+1) evolution strategy, equal time", found, search.seconds))
@@ -110,12 +112,8 @@ def _open(path: Path) -> tuple[RunFolder, tasks.TrainingTask, MPC]:
 
 
 def _evaluate(task: tasks.TrainingTask, controller: MPC, x0: torch.Tensor) -> Evaluation:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with many_small_problems():
         return evaluate(task, controller, x0)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write_replay(run: RunFolder, task: tasks.TrainingTask, result: Evaluation) -> Path:
