@@ -333,7 +333,7 @@ def many_small_problems() -> Iterator[None]:
     torch.set_num_threads(1)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r".*QPs have no solution", RuntimeWarning)
+            warnings.filterwarnings("ignore", r".*QPs have no solution")
             yield
     finally:
         torch.set_num_threads(before)
