@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +85,18 @@ def train(
 def replay(path: Path) -> Path:
     """Rewrite replay.html of a run; returns its path. Raises RunError for a folder without a trained controller."""
     run, task, controller = _open(path)
-    return _write_replay(run, task, _evaluate(task, controller, starts(task, 1, HELD_OUT_SEED)))
+    return _write_replay(run, task, _shown(run, task, controller, 1))
 
 
 def play(path: Path, *, episodes: int = 3, open_browser: bool = True) -> None:
     """Show episodes of a run's controller in meshcat on 127.0.0.1, in real time."""
-    _, task, controller = _open(path)
+    run, task, controller = _open(path)
     viewer = LiveViewer(
         task.plant.urdf, scenery=task.plant.scenery(), camera=task.plant.camera(), open_browser=open_browser
     )
     try:
         print(viewer.url, flush=True)
-        result = _evaluate(task, controller, starts(task, episodes, HELD_OUT_SEED))
+        result = _shown(run, task, controller, episodes)
         for states in result.rollout.states:
             viewer.play(_times(task, len(states)), states.numpy())
     finally:
@@ -114,6 +115,15 @@ def _open(path: Path) -> tuple[RunFolder, tasks.TrainingTask, MPC]:
 def _evaluate(task: tasks.TrainingTask, controller: MPC, x0: torch.Tensor) -> Evaluation:
     with many_small_problems():
         return evaluate(task, controller, x0)
+
+
+def _shown(run: RunFolder, task: tasks.TrainingTask, controller: MPC, episodes: int) -> Evaluation:
+    """The first held-out episodes; a QP without an answer is kept in the run folder."""
+    result = _evaluate(task, controller, starts(task, episodes, HELD_OUT_SEED))
+    if result.rollout.failure is not None:
+        path = run.save_failure(result.rollout.failure, 0)
+        print(f"a QP had no answer{f'; it is in {str(path)!r}' if path else ''}", file=sys.stderr)
+    return result
 
 
 def _write_replay(run: RunFolder, task: tasks.TrainingTask, result: Evaluation) -> Path:
