@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from qp_control.condensing import condense
 from qp_control.dynamics import RobotDynamics
+from qp_control.exceptions import SolveError
 from qp_control.layers import QPLayer
 from qp_control.settings import Settings, Status
 
@@ -269,9 +270,10 @@ class MPC(nn.Module):
         problem, finite = self._build_finite(x0, plan)
         if bool(finite.all()):
             return problem
-        whole = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
+        whole: dict[str, Any] = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
         nan = torch.tensor(float("nan"), dtype=torch.float64)
-        return MPCProblem(**{k: v if v is None else torch.where(_like(finite, v), v, nan) for k, v in whole.items()})
+        masked = {k: torch.where(_like(finite, v), v, nan) for k, v in whole.items() if v is not None}
+        return dataclasses.replace(problem, **masked)
 
     def _build_finite(self, x0: Tensor, plan: Plan) -> tuple[MPCProblem, Tensor]:
         """The QP, and which elements (B,) are real.
@@ -328,13 +330,18 @@ class MPC(nn.Module):
         x0, the passed plan and all parameters.
 
         An element whose QP has no answer (NaN state, unconverged) keeps the passed plan and has a status that says so;
-        what it contributes to gradients is then that of the passed plan. Raises ValueError for wrong shapes.
+        what it contributes to gradients is then that of the passed plan. Raises ValueError for wrong shapes, and
+        SolveError for such elements where the settings say on_failure="raise".
         """
         x0, plan = self._checked(x0, plan)
         problem, finite = self._build_finite(x0, plan)
         out = self._solve(problem, plan)
         status = torch.where(finite, out.status, int(Status.INVALID_INPUT))
         solved = (status == Status.SOLVED) | (status == Status.CLOSEST_FEASIBLE)
+        if self.layer.settings.on_failure == "raise" and not bool(solved.all()):
+            index = int((~solved).nonzero()[0])
+            message = f"the QP of element {index} has no answer: {Status(int(status[index])).name}"
+            raise SolveError(message, self.build(x0, plan).element(index), out)
         batch, N, nu = len(x0), self.horizon, self.nu
         U = torch.where(solved[:, None], out.x, plan.inputs.detach().reshape(batch, N * nu).nan_to_num())
         choose = solved[:, None, None]

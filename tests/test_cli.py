@@ -157,6 +157,9 @@ def test_damaged_run_ends_with_a_message(trained: Path, tmp_path: Path, capsys: 
     (run / "checkpoint.safetensors").write_bytes((trained / "checkpoint.safetensors").read_bytes()[:100])
     assert cli.main(["replay", str(run)]) == 2
     assert "is not a checkpoint, or damaged" in capsys.readouterr().err
+    assert cli.main(["train", "cart_pole_swing_up", "--run", str(run), "--resume", *QUICK]) == 2
+    assert "is not a checkpoint, or damaged" in capsys.readouterr().err
+    assert {file.name for file in run.iterdir()} == {"config.json", "checkpoint.safetensors"}
     (run / "config.json").write_text("{")
     assert cli.main(["replay", str(run)]) == 2
     assert "config.json' is damaged" in capsys.readouterr().err

@@ -157,7 +157,7 @@ def test_loop_without_converged_qps_has_no_gradient(task: TrainingTask) -> None:
     controller = task.controller(qc.Settings(max_iter=1))
     controller.load_state_dict(task.hand_tuned().state_dict())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore")
         rollout = closed_loop(controller, task.plant.step, starts(), 20, reward=task.plant.reward)
     unsolved = rollout.status == qc.Status.MAX_ITER
     assert unsolved.all(dim=1).any()

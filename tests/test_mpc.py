@@ -153,15 +153,34 @@ def test_nan_in_the_passed_plan_spoils_only_its_element(mpc: MPC) -> None:
     assert out.inputs[1].isfinite().all()
 
 
-def test_unconverged_qp_is_flagged_and_gives_no_gradient(model: RobotDynamics) -> None:
-    mpc = MPC(model, HORIZON, settings=qc.Settings(max_iter=1)).set_weights(terminal=[100.0] * 4, r=[1e-3])
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        (qc.Settings(max_iter=1), qc.Status.MAX_ITER),
+        (qc.Settings(time_limit=1e-9), qc.Status.TIME_LIMIT),
+    ],
+)
+def test_unconverged_qp_is_flagged_and_gives_no_gradient(
+    model: RobotDynamics, settings: qc.Settings, status: qc.Status
+) -> None:
+    mpc = MPC(model, HORIZON, settings=settings).set_weights(terminal=[100.0] * 4, r=[1e-3])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore")
         plan = mpc(hanging(2))
-    assert (plan.status == qc.Status.MAX_ITER).all() and not plan.solved.any()
+    assert (plan.status == status).all() and not plan.solved.any()
     assert torch.equal(plan.inputs, torch.zeros_like(plan.inputs))  # the plan passed in: at rest
     plan.inputs.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in mpc.parameters())
+
+
+def test_failure_raises_where_asked_to(mpc: MPC) -> None:
+    strict = MPC(mpc.dynamics, HORIZON, settings=qc.Settings(on_failure="raise"))
+    x0 = hanging(3)
+    assert strict(x0).solved.all()
+    x0[1, 0] = math.nan
+    with pytest.raises(qc.SolveError, match="element 1 has no answer: INVALID_INPUT") as error:
+        strict(x0)
+    assert error.value.problem["g"].isnan().all()
 
 
 def test_wrong_shapes_are_refused(mpc: MPC) -> None:

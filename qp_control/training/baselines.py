@@ -34,7 +34,7 @@ def evolution_strategy(
     seed: int = 0,
     episodes: int = 8,
     steps: int = 100,
-    step_size: float = 1.0,
+    step_size: float = 0.3,
     report: Callable[[int, float, float], None] | None = None,
 ) -> SearchResult:
     """(1+1) evolution strategy with the one-fifth success rule, from the generic weights, over the same parameters.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from qp_control.training.baselines import evolution_strategy
 from qp_control.training.evaluation import HELD_OUT_SEED, Evaluation, evaluate, starts
 from qp_control.training.progress import results_table, training_progress
 from qp_control.training.run_folder import RunError, RunFolder, read_metrics
-from qp_control.training.trainer import Trainer, TrainingConfig, load_controller
+from qp_control.training.trainer import Trainer, TrainingConfig, load_controller, many_small_problems
 from qp_control.viewer import LiveViewer, write_replay
 
 
@@ -60,12 +61,14 @@ def train(
 
     x0 = starts(task, held_out, HELD_OUT_SEED)
     before, after = _evaluate(task, task.controller(), x0), _evaluate(task, learned, x0)
+    if after.rollout.failure is not None:
+        run.save_failure(after.rollout.failure, trainer.iteration)
     rows = [
         _row("generic weights (before)", before, None),
         _row("hand-tuned weights", _evaluate(task, task.hand_tuned(), x0), None),
     ]
     if baselines:
-        with console.status(f"(1+1) evolution strategy, {trainer.seconds:.0f} s"):
+        with console.status(f"(1+1) evolution strategy, {trainer.seconds:.0f} s"), many_small_problems():
             search = evolution_strategy(task, seconds=trainer.seconds, seed=config.seed)
         found = _evaluate(task, search.controller, x0)
         rows.append(_row("(1+1) evolution strategy, equal time", found, search.seconds))
@@ -82,18 +85,18 @@ def train(
 def replay(path: Path) -> Path:
     """Rewrite replay.html of a run; returns its path. Raises RunError for a folder without a trained controller."""
     run, task, controller = _open(path)
-    return _write_replay(run, task, _evaluate(task, controller, starts(task, 1, HELD_OUT_SEED)))
+    return _write_replay(run, task, _shown(run, task, controller, 1))
 
 
 def play(path: Path, *, episodes: int = 3, open_browser: bool = True) -> None:
     """Show episodes of a run's controller in meshcat on 127.0.0.1, in real time."""
-    _, task, controller = _open(path)
+    run, task, controller = _open(path)
     viewer = LiveViewer(
         task.plant.urdf, scenery=task.plant.scenery(), camera=task.plant.camera(), open_browser=open_browser
     )
     try:
         print(viewer.url, flush=True)
-        result = _evaluate(task, controller, starts(task, episodes, HELD_OUT_SEED))
+        result = _shown(run, task, controller, episodes)
         for states in result.rollout.states:
             viewer.play(_times(task, len(states)), states.numpy())
     finally:
@@ -110,12 +113,17 @@ def _open(path: Path) -> tuple[RunFolder, tasks.TrainingTask, MPC]:
 
 
 def _evaluate(task: tasks.TrainingTask, controller: MPC, x0: torch.Tensor) -> Evaluation:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with many_small_problems():
         return evaluate(task, controller, x0)
-    finally:
-        torch.set_num_threads(before)
+
+
+def _shown(run: RunFolder, task: tasks.TrainingTask, controller: MPC, episodes: int) -> Evaluation:
+    """The first held-out episodes; a QP without an answer is kept in the run folder."""
+    result = _evaluate(task, controller, starts(task, episodes, HELD_OUT_SEED))
+    if result.rollout.failure is not None:
+        path = run.save_failure(result.rollout.failure, 0)
+        print(f"a QP had no answer{f'; it is in {str(path)!r}' if path else ''}", file=sys.stderr)
+    return result
 
 
 def _write_replay(run: RunFolder, task: tasks.TrainingTask, result: Evaluation) -> Path:

@@ -96,6 +96,7 @@ class RunFolder:
             return None
         name = f"iteration_{iteration:04d}_step_{problem.step:03d}_element_{problem.element}_{problem.status.name}.npz"
         try:
+            folder.mkdir(exist_ok=True)
             return save_problem(folder / name, **problem.data)
         except OSError as error:
             raise RunError(f"cannot write {str(folder / name)!r}: {error}") from error

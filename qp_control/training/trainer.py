@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ class Trainer:
         end = self.config.iterations if until is None else min(until, self.config.iterations)
         metrics = None if self.run is None else Metrics(self.run, self.iteration)
         try:
-            with _one_torch_thread():
+            with many_small_problems():
                 while self.iteration < end:
                     row = self._iterate()
                     if metrics is not None:
@@ -244,7 +245,10 @@ class Trainer:
         return found[arrived]
 
     def _validate(self) -> tuple[float, float]:
-        result = evaluate(self.task, self.controller, starts(self.task, self.config.validation_count, VALIDATION_SEED))
+        x0 = starts(self.task, self.config.validation_count, VALIDATION_SEED)
+        result = evaluate(self.task, self.controller, x0)
+        if result.rollout.failure is not None:
+            self._save_failure(result.rollout.failure)
         score = (result.success, result.mean_return)
         if self.best is None or score > (self.best.success, self.best.mean_return):
             self.best = Best(*score, {n: p.detach().clone() for n, p in self.controller.named_parameters()})
@@ -320,11 +324,16 @@ def load_controller(run: RunFolder, task: TrainingTask) -> MPC:
 
 
 @contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """A controller's matrices are small: torch's threads would cost more than they bring and be in the way of ours."""
+def many_small_problems() -> Iterator[None]:
+    """One torch thread, and no warning for every batch with an unsolved QP: rollouts count and keep them.
+
+    A controller's matrices are small: torch's threads would cost more than they bring and be in the solver's way.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*QPs have no solution")
+            yield
     finally:
         torch.set_num_threads(before)
