@@ -17,7 +17,7 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
     """Write a QP to `path`; `solve_qp(**load_problem(path))` solves it again.
 
     Args:
-        path: the file, by convention ending in .npz; its folder is made if needed.
+        path: the file, by convention ending in .npz, in a folder that exists.
         **arrays: arguments of `solve_qp` by name (H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box), as
             arrays or tensors; None is left out. Values may be NaN: a problem that cannot be solved is what one wants to
             keep.
@@ -40,7 +40,6 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
             value = value.detach().cpu().numpy()
         data[name] = as_array(name, value)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     
     # Written beside and moved: a full disk leaves no half file under the final name.
     partial = path.with_name(path.name + ".partial")

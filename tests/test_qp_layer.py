@@ -238,7 +238,7 @@ def poisoned(bad):
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf", "infeasible", "indefinite", "wrong infinity"])
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_bad_neighbour_changes_nothing(bad):
     good, batch = poisoned(bad)
     out = call(batch)
@@ -267,7 +267,7 @@ def test_bad_neighbour_changes_nothing(bad):
 def test_element_without_an_answer_is_nan_and_adds_zero_to_gradients(bad):
     _, batch = poisoned(bad)
     shared = torch.eye(5, dtype=torch.float64, requires_grad=True)
-    with pytest.warns(UserWarning):
+    with pytest.warns(RuntimeWarning):
         out = call(batch | {"A": batch["A"] @ shared})
     assert torch.all(torch.isnan(out.x[3]))
     assert torch.all(torch.isfinite(out.x[[0, 1, 2, 4, 5, 6, 7]]))
@@ -280,7 +280,7 @@ def test_element_without_an_answer_is_nan_and_adds_zero_to_gradients(bad):
     assert torch.all(torch.isfinite(shared.grad))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_nan_gradient_from_a_failed_element_does_not_reach_shared_data():
     """A loss over all elements without a mask sends NaN into the failed element's backward pass."""
     _, batch = poisoned("nan")
@@ -311,7 +311,7 @@ def test_policy_nan_lets_nan_into_the_gradients_of_the_failed_element_only():
 @pytest.mark.parametrize("problem", [unbounded_lp, unbounded_qp])
 def test_unbounded_element_has_no_answer(problem):
     data = tensors(problem())
-    with pytest.warns(UserWarning):
+    with pytest.warns(RuntimeWarning):
         out = call(data)
     assert int(out.status) == qc.Status.DUAL_INFEASIBLE
     assert torch.all(torch.isnan(out.x))
@@ -321,7 +321,7 @@ def test_unbounded_element_has_no_answer(problem):
 
 def test_strict_mode_reports_infeasibility_without_an_answer():
     data = tensors(random_infeasible_full_rank(0))
-    with pytest.warns(UserWarning):
+    with pytest.warns(RuntimeWarning):
         out = call(data, qc.Settings(infeasible="certify"))
     assert int(out.status) == qc.Status.PRIMAL_INFEASIBLE
     torch.nansum(out.x).backward()
@@ -336,7 +336,7 @@ def test_infeasible_element_gives_no_warning_in_closest_mode():
     assert int(out.status) == qc.Status.CLOSEST_FEASIBLE
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_element_stopped_at_max_iter_is_flagged_and_stays_finite():
     data = tensors(random_feasible(0, 30, 5, 30))
     out = call(data, qc.Settings(max_iter=1))

@@ -23,8 +23,8 @@
 
 namespace qp_control {
 
-// Gradients of the loss with respect to the outputs; that of the shift s_eq of an equality is given as shift_upper and, negated, as
-// shift_lower.
+// Gradients of the loss with respect to the outputs; that of the shift s_eq of an equality is given as shift_upper and,
+// negated, as shift_lower.
 struct Cotangents {
   Cotangents(int n, int rows) : x(n), z(rows), shift_lower(rows), shift_upper(rows) {}
   Vector x, z, shift_lower, shift_upper;

@@ -13,6 +13,7 @@
 
 #include <vector>
 
+#include "qp_control/deadline.hpp"
 #include "qp_control/dense_qp.hpp"
 #include "qp_control/solution.hpp"
 
@@ -60,7 +61,7 @@ struct LeastShiftResult {
   Vector x;
   std::vector<ShiftedRow> shifted, hard;
 };
-LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps);
+LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Deadline& deadline);
 
 // The rows of the first level as a solution in closest-feasible mode shows them.
 LeastShift least_shift_of(const StackedQP& qp, const Solution& solution);

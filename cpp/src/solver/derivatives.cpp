@@ -4,8 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "qp_control/active_system.hpp"
-#include "qp_control/dense_solver.hpp"
+#include "qp_control/active_set.hpp"
 #include "qp_control/least_shift.hpp"
 
 namespace qp_control {

@@ -20,7 +20,7 @@ double bound_of(const StackedQP& qp, const ShiftedRow& r) { return r.side < 0 ? 
 
 // Stops at a stationary point of the elastic cost that satisfies the hard rows.
 struct ShiftJudge {
-  bool expired() const { return false; }
+  bool expired() const { return deadline.passed(); }
   double tolerance() const { return 1e-13; }
   Verdict operator()(const Iterate& it) {
     if (it.dual <= 1e-12 && it.primal <= 1e-11) return Verdict::SOLVED;
@@ -28,9 +28,11 @@ struct ShiftJudge {
       best = it.dual + it.primal;
       stalled = 0;
     }
+    if (expired()) return Verdict::TIME_LIMIT;
     if (++stalled >= 25) return best < 1e-8 ? Verdict::SOLVED : Verdict::MAX_ITER;
     return Verdict::GO_ON;
   }
+  const Deadline& deadline;
   double best = 1e300;
   int stalled = 0;
 };
@@ -120,7 +122,7 @@ Vector LeastShift::reduced_multipliers(const Vector& z) const {
   return out;
 }
 
-LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps) {
+LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Deadline& deadline) {
   const int n = qp.n(), m = qp.rows();
   LeastShiftResult out;
   StackedQP rows_only = qp;
@@ -148,7 +150,7 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps) {
   Iterate it(n, m);
   it.x.setZero();
   it.z.setZero();
-  ShiftJudge judge;
+  ShiftJudge judge{deadline};
   const Verdict verdict = augmented_lagrangian(kkt, judge, penalties, max_steps, it);
   out.steps = it.steps;
   out.x = scaling.D.cwiseProduct(it.x);

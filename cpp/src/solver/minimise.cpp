@@ -1,0 +1,132 @@
+#include "qp_control/minimise.hpp"
+
+#include <Eigen/Cholesky>
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "qp_control/active_set.hpp"
+#include "qp_control/certificates.hpp"
+#include "qp_control/dense_kkt.hpp"
+#include "qp_control/equilibration.hpp"
+
+namespace qp_control {
+namespace {
+
+// Judges every outer step on the problem in the caller's units and keeps the best point.
+class Judge {
+ public:
+  Judge(const StackedQP& qp, const Settings& settings, const Equilibration& scaling, const Deadline& deadline,
+        bool look_for_certificates)
+      : qp_(qp), settings_(settings), scaling_(scaling), deadline_(deadline), certify_(look_for_certificates) {}
+
+  bool expired() const { return deadline_.passed(); }
+
+  // Of the inner problems, in the back end's units: well below what the caller asks for.
+  double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
+
+  // A warm start: is it, or does its active set lead to, the solution?
+  bool start(const Vector& x, const Vector& z) {
+    const bool solved = consider(x, z);
+    return polished(x, z) || solved;
+  }
+
+  bool consider_scaled(const Iterate& it) {
+    scaling_.unscale(it.x, it.z, ux_, uz_);
+    return consider(ux_, uz_);
+  }
+
+  bool consider(const Vector& x, const Vector& z) {
+    const Residuals r = residuals(qp_, x, z);
+    const double error = std::max({r.primal, r.dual, r.complementarity});
+    if (error < error_ || this->x.size() == 0) {
+      error_ = error;
+      best = r;
+      this->x = x;
+      this->z = z;
+    }
+    return r.within(settings_);
+  }
+
+  bool polished(const Vector& x, const Vector& z) {
+    const std::vector<int> active = active_rows(qp_, z);
+    // The same active set again only from a much better point: where its rows are dependent the point decides the
+    // signs.
+    if (active == tried_ && error_ > 0.01 * error_when_tried_) return false;
+    tried_ = active;
+    error_when_tried_ = error_;
+    px_ = x;
+    pz_ = z;
+    return polish(qp_, active, px_, pz_) && consider(px_, pz_);
+  }
+
+  Verdict operator()(const Iterate& it) {
+    const bool solved = consider_scaled(it);
+    if (!solved && expired()) return Verdict::TIME_LIMIT;
+    if (!ux_.allFinite() || !uz_.allFinite()) return Verdict::NUMERICAL_ERROR;
+    if (polished(ux_, uz_) || solved) return Verdict::SOLVED;
+    if (++outer_ < 2) return Verdict::GO_ON;
+    ray = scaling_.D.cwiseProduct(it.x - it.x_center);
+    if (clean_ray(qp_, ray)) return Verdict::DUAL_INFEASIBLE;
+    if (certify_) {
+      const Vector dz = scaling_.E.cwiseProduct(it.z - it.z_center);
+      if (resembles_farkas(qp_, dz, 1e-3)) return Verdict::SUSPECT_PRIMAL_INFEASIBLE;
+    }
+    return Verdict::GO_ON;
+  }
+
+  Vector x, z, ray;
+  Residuals best;
+
+ private:
+  const StackedQP& qp_;
+  const Settings& settings_;
+  const Equilibration& scaling_;
+  const Deadline& deadline_;
+  const bool certify_;
+  double error_ = std::numeric_limits<double>::infinity();
+  int outer_ = 0;
+  std::vector<int> tried_;
+  double error_when_tried_ = 0.0;
+  Vector ux_, uz_, px_, pz_;
+};
+
+}  // namespace
+
+Outcome Minimiser::operator()(const StackedQP& qp, const Vector* x, const Vector* z, bool look_for_certificates) const {
+  DenseKkt kkt(qp.n(), qp.stored_rows());
+  Equilibration scaling(qp.n(), qp.rows());
+  if (regularisation > 0.0) {
+    StackedQP regular = qp;
+    regular.H.diagonal().array() += regularisation;
+    scaling.scale(regular, kkt.qp);
+  } else {
+    scaling.scale(qp, kkt.qp);
+  }
+  kkt.reset();
+  Judge judge(qp, settings, scaling, deadline, look_for_certificates);
+  Iterate it(qp.n(), qp.rows());
+  it.x.setZero();
+  it.z.setZero();
+  if (x != nullptr) {
+    if (judge.start(*x, *z)) return {Verdict::SOLVED, 0, judge.x, judge.z, {}, judge.best};
+    scaling.scale(*x, *z, it.x, it.z);
+  }
+  Penalties penalties(qp.rows());
+  penalties.reset(kkt.qp.lower, kkt.qp.upper);
+  const Verdict verdict = augmented_lagrangian(kkt, judge, penalties, settings.max_iter, it);
+  if (judge.x.size() == 0) judge.consider_scaled(it);
+  return {verdict, it.steps, judge.x, judge.z, judge.ray, judge.best};
+}
+
+bool convex(const StackedQP& qp, double& regularisation) {
+  regularisation = 0.0;
+  if (qp.linear_program) return true;
+  if (Eigen::LLT<Matrix>(qp.H).info() == Eigen::Success) return true;
+  regularisation = 1e-12 * norm_inf(qp.H);
+  Matrix shifted = qp.H;
+  shifted.diagonal().array() += regularisation;
+  return Eigen::LLT<Matrix>(shifted).info() == Eigen::Success;
+}
+
+}  // namespace qp_control
