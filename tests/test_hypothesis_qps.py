@@ -3,10 +3,12 @@ honestly."""
 
 import numpy as np
 import pytest
+import torch
+from adjoint_oracle import adjoint
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from kkt_oracle import solve
-from qp_data import QP
+from qp_data import DATA, QP
 from verdicts import assert_honest, farkas_holds, ray_holds
 
 import qp_control as qc
@@ -54,7 +56,7 @@ def tiny_qp(draw, entries, n_max, rows_max):
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=800)
 @given(tiny_qp(PLAIN, n_max=4, rows_max=3))
 def test_plain_problem_gets_the_exact_status_and_solution(qp):
     exact = solve(qp)
@@ -73,7 +75,7 @@ def test_plain_problem_gets_the_exact_status_and_solution(qp):
     assert_honest(qp, sol)
 
 
-@settings(max_examples=150)
+@settings(max_examples=400)
 @given(tiny_qp(PLAIN, n_max=4, rows_max=3))
 def test_plain_problem_gets_the_least_shift(qp):
     exact = solve(qp)
@@ -90,7 +92,7 @@ def test_plain_problem_gets_the_least_shift(qp):
         np.testing.assert_allclose(sol.x, exact.x, atol=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=150)
 @given(tiny_qp(PLAIN, n_max=6, rows_max=2))
 def test_plain_problem_of_six_unknowns_gets_the_exact_objective(qp):
     exact = solve(qp)
@@ -101,7 +103,7 @@ def test_plain_problem_of_six_unknowns_gets_the_exact_objective(qp):
     assert_honest(qp, sol)
 
 
-@settings(max_examples=300)
+@settings(max_examples=800)
 @given(tiny_qp(WILD, n_max=4, rows_max=3))
 def test_wild_problem_gets_an_honest_status(qp):
     """Entries of 1e-12 and 1e12: any status may come back, but what it claims must hold."""
@@ -110,7 +112,33 @@ def test_wild_problem_gets_an_honest_status(qp):
     assert_honest(qp, sol)
 
 
-@settings(max_examples=150)
+@settings(max_examples=500)
+@given(tiny_qp(PLAIN, n_max=4, rows_max=3))
+def test_plain_problem_gets_the_exact_gradient(qp):
+    """Where the solution is unique and its active rows are independent; weakly active rows count as active."""
+    exact = solve(qp)
+    event(f"{exact.status}, {'unique' if exact.unique and exact.multipliers_unique else 'degenerate'}")
+    if exact.status != "solved" or not (exact.unique and exact.multipliers_unique):
+        return
+    tensors = {name: torch.tensor(value, requires_grad=True) for name, value in qp.arguments().items()}
+    out = qc.QPLayer()(*(tensors.get(name) for name in DATA))
+    weight = {"x": np.cos(np.arange(1.0, qp.n + 1)), "z": np.sin(np.arange(1.0, qp.n_in + 1)), "objective": 0.7}
+    loss = sum((getattr(out, name) * torch.tensor(value)).sum() for name, value in weight.items())
+    loss.backward()
+    expected = adjoint(qp, exact, weight)
+    found = {name: tensor.grad.numpy() for name, tensor in tensors.items()}
+    for lower, upper in (("l", "u"), ("lb", "ub")):
+        if lower in found:
+            # Of l = u with a zero multiplier either bound may get the gradient.
+            equal = getattr(qp, lower) == getattr(qp, upper)
+            for gradient in (found, expected):
+                gradient[lower] = np.where(equal, gradient[lower] + gradient[upper], gradient[lower])
+                gradient[upper] = np.where(equal, 0.0, gradient[upper])
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-6 * (1 + np.abs(expected[name]).max()), err_msg=name)
+
+
+@settings(max_examples=400)
 @given(tiny_qp(PLAIN, n_max=3, rows_max=2), st.data())
 def test_poisoned_problem_is_refused(qp, data):
     """NaN anywhere, an infinity outside the bounds, or a bound infinite on the wrong side."""

@@ -1,0 +1,58 @@
+"""The documents keep their promises: the README's example runs, links lead somewhere, versions agree."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import qp_control as qc
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "benchmarks/README.md"]
+
+
+def test_readme_example_runs_and_prints_what_it_is_about(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert printed.startswith("CLOSEST_FEASIBLE")
+    # The row ends midway between 1.60 and 1.55, so that dx_1/dl_1 = -1/2.
+    assert "gradient [-0.5" in printed
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_and_paths_in_documents_exist(document):
+    text = (ROOT / document).read_text()
+    folder = (ROOT / document).parent
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
+    for link in links:
+        assert (folder / link).exists(), link
+    for path in re.findall(r"(?:tests|benchmarks|cpp|docs)/[\w/]+\.(?:py|md|cpp|hpp)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_rooms_named_in_the_architecture_exist():
+    table = (ROOT / "docs/architecture.md").read_text().split("## The rooms")[1].split("## How")[0]
+    named = re.findall(
+        r"`([^`]+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
+    )
+    folder = ROOT
+    for name in named:
+        if name == "qp_control.envs":
+            continue
+        # A bare file name stands in the folder of the name before it.
+        path = ROOT / name if "/" in name else folder / name
+        assert path.exists(), name
+        folder = path.parent
+
+
+def test_make_targets_named_in_the_documents_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for document in DOCUMENTS:
+        for target in re.findall(r"(?:^ {4}|`)make (\w+)", (ROOT / document).read_text(), re.M):
+            assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+def test_versions_agree():
+    assert f'version = "{qc.__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"version: {qc.__version__}" in (ROOT / "CITATION.cff").read_text()
