@@ -17,8 +17,10 @@ VALIDATION_SEED = 10_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """success: share of the episodes; mean_return: mean over episodes of the sum of rewards, up to the failure if there is
-    one; rollout: the episodes, not cut off."""
+    """success: share of the episodes; mean_return: mean over episodes of the sum of rewards up to a failure.
+
+    rollout: the episodes, not cut off.
+    """
 
     success: float
     mean_return: float
