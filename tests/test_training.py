@@ -263,6 +263,21 @@ def test_closed_loop_equals_the_environment(task: TrainingTask) -> None:
             assert reward == pytest.approx(float(rollout.rewards[i, t]), abs=1e-12)
 
 
+def test_return_counts_up_to_the_failure_as_in_the_environment(task: TrainingTask) -> None:
+    x0 = torch.tensor([[2.3, 3.1, 4.0, 0.0]], dtype=torch.float64)  # runs off the track
+    controller = task.controller().set_weights(q=[1e-3] * 4, r=[1e3], terminal=[1e-3] * 4)
+    result = evaluate(task, controller, x0)
+    env = gym.make(task.environment, pole_mass_scale=1.2, friction_scale=1.2)
+    env.reset(options={"state": x0[0].numpy()})
+    total, terminated, t = 0.0, False, 0
+    while not terminated:
+        _, reward, terminated, truncated, _ = env.step(result.rollout.inputs[0, t].numpy())
+        total, t = total + float(reward), t + 1
+        assert not truncated
+    assert t < 10 and result.success == 0.0
+    assert result.mean_return == pytest.approx(total, abs=1e-9)
+
+
 def test_evolution_strategy_never_gets_worse_and_keeps_its_time(task: TrainingTask) -> None:
     # Steps this large reach weights whose QPs have no answer: a worse loss, not an error.
     warnings.simplefilter("ignore")

@@ -33,14 +33,15 @@ def evolution_strategy(
     seconds: float,
     seed: int = 0,
     episodes: int = 8,
-    steps: int = 100,
+    steps: int | None = None,
     step_size: float = 0.3,
     report: Callable[[int, float, float], None] | None = None,
 ) -> SearchResult:
     """(1+1) evolution strategy with the one-fifth success rule, from the generic weights, over the same parameters.
 
-    Minimises the loss of the closed-loop stage on `episodes` fixed start states. seconds: wall time to
-    spend; it always evaluates the start. report: called with (evaluations, seconds, best loss).
+    Minimises the loss of the closed-loop stage on `episodes` fixed start states, over `steps` control periods; None: whole
+    episodes. seconds: wall time to spend; it always evaluates the start. report: called with (evaluations, seconds, best
+    loss).
 
     Source: I. Rechenberg, Evolutionsstrategie, 1973; factors: S. Kern et al., Natural Computing 3 (2004).
     """
@@ -48,10 +49,11 @@ def evolution_strategy(
     generator = torch.Generator().manual_seed(seed)
     controller = task.controller()
     x0 = starts(task, episodes, VALIDATION_SEED)
+    length = task.plant.episode_steps if steps is None else steps
 
     def loss_of(candidate: torch.Tensor) -> float:
         vector_to_parameters(candidate, controller.parameters())
-        rollout = closed_loop(controller, task.plant.step, x0, steps, reward=task.plant.reward)
+        rollout = closed_loop(controller, task.plant.step, x0, length, reward=task.plant.reward)
         loss = float(losses.negative_return(rollout, task.barrier(rollout.states)))
         return loss if loss == loss else float("inf")
 

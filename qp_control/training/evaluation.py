@@ -17,7 +17,10 @@ VALIDATION_SEED = 10_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """success: share of the episodes; mean_return: mean over episodes of the sum of rewards; and the episodes."""
+    """success: share of the episodes; mean_return: mean over episodes of the sum of rewards up to a failure.
+
+    rollout: the episodes, not cut off.
+    """
 
     success: float
     mean_return: float
@@ -35,4 +38,9 @@ def evaluate(task: TrainingTask, controller: MPC, x0: Tensor) -> Evaluation:
     """Run whole episodes from x0 (B, nx)."""
     rollout = closed_loop(controller, task.plant.step, x0, task.plant.episode_steps, reward=task.plant.reward)
     success = task.plant.success(rollout.states).double().mean()
-    return Evaluation(float(success), float(rollout.rewards.sum(1).mean()), rollout)
+    states = rollout.states[:, 1:]
+    failed = task.plant.failed(states.flatten(0, 1)).view(states.shape[:2]) | ~states.isfinite().all(2)
+    # As in the environment: the step that fails is the last one that counts.
+    over = failed.cumsum(1) - failed.long() > 0
+    returns = torch.where(over, 0.0, rollout.rewards.nan_to_num()).sum(1)
+    return Evaluation(float(success), float(returns.mean()), rollout)
