@@ -12,7 +12,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt CMAKE
 install: $(VENV)/.installed
 
 train: install
-	$(BIN)/qp-control train cart_pole_swing_up --run $(RUN)
+	$(BIN)/qp-control train cart_pole_swing_up --run $(RUN) --resume
 
 test: install
 	$(BIN)/python -m pytest -m 'not slow'
@@ -35,7 +35,7 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 lint: install
 	$(PIP) install --quiet --editable '.[lint]'
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy && $(BIN)/mypy envs
 	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
 
 bench: install

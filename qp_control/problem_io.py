@@ -40,7 +40,7 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
             value = value.detach().cpu().numpy()
         data[name] = as_array(name, value)
     path = Path(path)
-    
+
     # Written beside and moved: a full disk leaves no half file under the final name.
     partial = path.with_name(path.name + ".partial")
     try:
