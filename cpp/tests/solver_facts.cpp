@@ -1,6 +1,4 @@
 // Facts about the parts of the solver, each against slow and obvious code.
-#include <Eigen/Cholesky>
-#include <Eigen/LU>
 #include <atomic>
 #include <random>
 #include <stdexcept>

@@ -1,7 +1,5 @@
 #include "qp_control/active_system.hpp"
 
-#include <Eigen/Cholesky>
-#include <Eigen/QR>
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -77,8 +75,7 @@ bool ActiveSystem::factor() {
   M_.diagonal().array() += rho;
   if (r > 0) M_.selfadjointView<Eigen::Lower>().rankUpdate(rows_free_.transpose(), 1.0 / mu);
   if (!M_.allFinite()) return false;
-  const Eigen::LLT<Eigen::Ref<Matrix>> in_place(M_);
-  return in_place.info() == Eigen::Success;
+  return cholesky(M_);
 }
 
 void ActiveSystem::residual(const ActiveVector& rhs, const ActiveVector& s, ActiveVector& r) const {
@@ -127,8 +124,7 @@ double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s) const {
     const Vector row_residual = E_.cwiseProduct(r.rows);
     for (int j = 0; j < nf; ++j) step[j] = c_ * D_[j] * r.x[free_[j]];
     step.noalias() += rows_free_.transpose() * (row_residual / mu);
-    M_.triangularView<Eigen::Lower>().solveInPlace(step);
-    M_.triangularView<Eigen::Lower>().transpose().solveInPlace(step);
+    cholesky_solve(M_, step);
     row_step = -row_residual;
     row_step.noalias() += rows_free_ * step;
     row_step /= mu;
@@ -170,11 +166,9 @@ ActiveVector ActiveSystem::least_squares(const ActiveVector& rhs, int* rank_defi
   for (int k = 0; k < f; ++k) K(n_ + r + k, fixed_[k]) = K(fixed_[k], n_ + r + k) = 1.0;
   Vector stacked(size);
   stacked << rhs.x, rhs.rows, rhs.fixed;
-  Eigen::CompleteOrthogonalDecomposition<Matrix> qr;
-  qr.setThreshold(1e-11);
-  qr.compute(K);
-  if (rank_deficiency != nullptr) *rank_deficiency = size - static_cast<int>(qr.rank());
-  const Vector s = qr.solve(stacked);
+  int rank;
+  const Vector s = qp_control::least_squares(K, stacked, 1e-11, &rank);
+  if (rank_deficiency != nullptr) *rank_deficiency = size - rank;
   return {s.head(n_), s.segment(n_, r), s.tail(f)};
 }
 

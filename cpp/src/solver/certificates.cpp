@@ -1,6 +1,5 @@
 #include "qp_control/certificates.hpp"
 
-#include <Eigen/QR>
 #include <algorithm>
 #include <cmath>
 
@@ -85,8 +84,8 @@ bool clean_ray(const StackedQP& qp, Vector& ray) {
     if (norm > 0.0) zero_rows.row(i) /= norm;
   }
   if (zero_rows.rows() > 0) {
-    Eigen::CompleteOrthogonalDecomposition<Matrix> cod(zero_rows);
-    for (int pass = 0; pass < 2; ++pass) ray -= cod.solve(zero_rows * ray);
+    const Matrix inverse = pseudo_inverse(zero_rows, 1e-13);
+    for (int pass = 0; pass < 2; ++pass) ray -= inverse * (zero_rows * ray);
   }
   const double cleaned = norm_inf(ray);
   if (!(cleaned > 1e-3 * size)) return false;

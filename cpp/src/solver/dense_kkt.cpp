@@ -1,7 +1,5 @@
 #include "qp_control/dense_kkt.hpp"
 
-#include <Eigen/Cholesky>
-
 namespace qp_control {
 
 void DenseKkt::assemble(const Vector& weight, double rho) {
@@ -44,13 +42,9 @@ bool DenseKkt::update(const Vector& weight) {
 bool DenseKkt::factor(const Vector& weight, double rho) {
   if (!assembled_ || rho != rho_ || !update(weight)) assemble(weight, rho);
   L_.triangularView<Eigen::Lower>() = M_;
-  const Eigen::LLT<Eigen::Ref<Matrix>> in_place(L_);
-  return in_place.info() == Eigen::Success;
+  return cholesky(L_);
 }
 
-void DenseKkt::solve(Vector& rhs) const {
-  L_.triangularView<Eigen::Lower>().solveInPlace(rhs);
-  L_.triangularView<Eigen::Lower>().transpose().solveInPlace(rhs);
-}
+void DenseKkt::solve(Vector& rhs) const { cholesky_solve(L_, rhs); }
 
 }  // namespace qp_control

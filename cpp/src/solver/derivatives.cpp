@@ -1,6 +1,5 @@
 #include "qp_control/derivatives.hpp"
 
-#include <Eigen/QR>
 #include <cmath>
 #include <vector>
 
@@ -110,8 +109,8 @@ void adjoint_closest(const StackedQP& qp, const Solution& solution, const Vector
 
   const Vector nu = level.Q * z.head(r), q_theta = level.Q * solved.dz.head(r);
   const Vector dnu = q_theta - r_s, ds = level.E * solved.dx - r_nu;
-  const Eigen::CompleteOrthogonalDecomposition<Matrix> E_null(level.E_null);
-  const Vector eta = E_null.solve(nu), deta = E_null.solve(q_theta);
+  const Matrix E_null_pinv = pseudo_inverse(level.E_null, 1e-10);
+  const Vector eta = E_null_pinv * nu, deta = E_null_pinv * q_theta;
   for (int i = 0; i < m; ++i) {
     const int row = level.shifted[i].row;
     const double w = level.root_weight[i];

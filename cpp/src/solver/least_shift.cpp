@@ -1,6 +1,5 @@
 #include "qp_control/least_shift.hpp"
 
-#include <Eigen/QR>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -59,22 +58,11 @@ LeastShift::LeastShift(const StackedQP& qp, std::vector<ShiftedRow> shifted_rows
   F_pinv = Matrix::Zero(n, k);
   E_null = E;
   if (k > 0) {
-    Eigen::CompleteOrthogonalDecomposition<Matrix> cod;
-    cod.setThreshold(rank_tolerance);
-    cod.compute(F);
-    F_pinv = cod.pseudoInverse();
+    F_pinv = pseudo_inverse(F, rank_tolerance);
     E_null -= (E * F_pinv) * F;
   }
-  Q.resize(m, 0);
-  if (m > 0 && n > 0) {
-    // A projected row of size rounding must not count as a direction, so the threshold is relative to E itself.
-    Eigen::ColPivHouseholderQR<Matrix> qr(E_null);
-    const double largest = E.colwise().norm().maxCoeff();
-    int rank = 0;
-    const int diagonal = std::min(m, n);
-    while (rank < diagonal && std::abs(qr.matrixR()(rank, rank)) > rank_tolerance * largest) ++rank;
-    Q = qr.householderQ() * Matrix::Identity(m, rank);
-  }
+  // A projected row of size rounding must not count as a direction, so the threshold is relative to E itself.
+  Q = range_basis(E_null, m > 0 && n > 0 ? rank_tolerance * E.colwise().norm().maxCoeff() : 0.0);
   Q_E = Q.transpose() * E;
   Q_e = Q.transpose() * e;
   s = -e;
@@ -201,7 +189,7 @@ LeastShift least_shift_of(const StackedQP& qp, const Solution& solution) {
   if (!candidates.empty()) {
     Matrix rows(qp.n(), candidates.size());
     for (std::size_t k = 0; k < candidates.size(); ++k) rows.col(k) = qp.row(candidates[k].row);
-    const Vector pi = rows.completeOrthogonalDecomposition().solve(-force);
+    const Vector pi = least_squares(rows, -force, rank_tolerance);
     for (std::size_t k = 0; k < candidates.size(); ++k)
       if (candidates[k].side == 0 || std::abs(pi[k]) > 1e-9 * (1.0 + norm_inf(pi))) hard.push_back(candidates[k]);
   }

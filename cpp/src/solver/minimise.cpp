@@ -1,6 +1,5 @@
 #include "qp_control/minimise.hpp"
 
-#include <Eigen/Cholesky>
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -122,11 +121,12 @@ Outcome Minimiser::operator()(const StackedQP& qp, const Vector* x, const Vector
 bool convex(const StackedQP& qp, double& regularisation) {
   regularisation = 0.0;
   if (qp.linear_program) return true;
-  if (Eigen::LLT<Matrix>(qp.H).info() == Eigen::Success) return true;
+  Matrix L = qp.H;
+  if (cholesky(L)) return true;
   regularisation = 1e-12 * norm_inf(qp.H);
-  Matrix shifted = qp.H;
-  shifted.diagonal().array() += regularisation;
-  return Eigen::LLT<Matrix>(shifted).info() == Eigen::Success;
+  L = qp.H;
+  L.diagonal().array() += regularisation;
+  return cholesky(L);
 }
 
 }  // namespace qp_control
