@@ -39,9 +39,10 @@ def evolution_strategy(
 ) -> SearchResult:
     """(1+1) evolution strategy with the one-fifth success rule, from the generic weights, over the same parameters.
 
-    Minimises the loss of the closed-loop stage on `episodes` fixed start states, over `steps` control periods; None:
-    whole episodes. seconds: wall time to spend; it always evaluates the start. report: called with (evaluations,
-    seconds, best loss).
+    Minimises the loss of the closed-loop stage on `episodes` fixed start states.
+
+    steps: control periods of a loop; None: whole episodes. seconds: wall time to spend; the start is evaluated in any
+    case. report: called with (evaluations, seconds, best loss).
 
     Source: I. Rechenberg, Evolutionsstrategie, 1973; factors: S. Kern et al., Natural Computing 3 (2004).
     """
