@@ -96,8 +96,10 @@ class _Solve(torch.autograd.Function):
         return tuple(torch.from_numpy(array) for array in (*call.solution, objective))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            # create_graph: what this returns would silently count as a constant.
+            raise NotImplementedError("QPLayer has first derivatives only: create_graph=True is not supported")
         call: _Call = ctx.call
         needed = list(ctx.needs_input_grad[1:])
         loss = [None if grad is None else np.ascontiguousarray(grad.numpy()) for grad in grads]
