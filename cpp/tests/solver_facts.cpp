@@ -14,6 +14,7 @@
 #include "qp_control/derivatives.hpp"
 #include "qp_control/equilibration.hpp"
 #include "qp_control/least_shift.hpp"
+#include "qp_control/residuals.hpp"
 
 using namespace qp_control;
 
