@@ -433,3 +433,22 @@ def test_import_is_quick_and_does_not_load_torch():
     ]
     assert results[0][1:] == ["False", "False"]
     assert min(float(r[0]) for r in results) < 0.3
+
+
+def test_row_that_elimination_leaves_as_rounding_does_not_carry_a_multiplier():
+    """A box fixes x_1 where the shifted rows fix it too: what is left of a row must not be scaled up."""
+    sol = qc.solve_qp(
+        [[0.25, -1.5], [-1.5, 9.0]],
+        [2.0, 0.0],
+        [[-1.0, 2.0], [1.0, 2.0]],
+        [0.5, 2.0],
+        [[1.0, 1.0], [0.0, -1.0]],
+        [-1.0, -np.inf],
+        [0.5, 2.0],
+        lb=[0.5, -2.0],
+        ub=[np.inf, 0.0],
+        settings=qc.Settings(infeasible="closest"),
+    )
+    assert sol.status == qc.Status.CLOSEST_FEASIBLE
+    np.testing.assert_allclose(sol.x, [0.5, 0.5], atol=1e-12)
+    assert np.abs(np.concatenate([sol.y, sol.z, sol.w])).max() < 1e3

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -99,19 +100,25 @@ double line_search(const Kkt& kkt, const Penalties& penalties, Iterate& it) {
     const double t = it.v[i] + mu * it.z_center[i];
     const bool up = t > upper[i], low = t < lower[i];
     curvature += stiffness * (up + low);
-    const double to_upper = (upper[i] - t) / dv, to_lower = (lower[i] - t) / dv;
-    if (to_upper >= 0.0 && std::isfinite(to_upper) && up == (dv < 0.0))
-      it.breakpoints.emplace_back(to_upper, dv > 0.0 ? stiffness : -stiffness);
-    if (to_lower >= 0.0 && std::isfinite(to_lower) && low == (dv > 0.0))
-      it.breakpoints.emplace_back(to_lower, dv < 0.0 ? stiffness : -stiffness);
+    // Going up a row leaves its lower bound and meets its upper one; going down the other way round.
+    const bool rises = dv > 0.0;
+    if (std::isfinite(upper[i]) && up != rises)
+      it.breakpoints.emplace_back((upper[i] - t) / dv, rises ? stiffness : -stiffness);
+    if (std::isfinite(lower[i]) && low == rises)
+      it.breakpoints.emplace_back((lower[i] - t) / dv, rises ? -stiffness : stiffness);
   }
-  std::sort(it.breakpoints.begin(), it.breakpoints.end());
+  // Few of the breakpoints lie before the minimiser: a heap hands them out in order without sorting the rest.
+  const auto later = std::greater<std::pair<double, double>>();
+  std::make_heap(it.breakpoints.begin(), it.breakpoints.end(), later);
   double position = 0.0;
-  for (const auto& [step, change] : it.breakpoints) {
+  while (!it.breakpoints.empty()) {
+    const auto [step, change] = it.breakpoints.front();
     if (curvature > 0.0 && slope + (step - position) * curvature >= 0.0) break;
     slope += (step - position) * curvature;
     position = step;
     curvature += change;
+    std::pop_heap(it.breakpoints.begin(), it.breakpoints.end(), later);
+    it.breakpoints.pop_back();
   }
   return curvature > 0.0 ? std::max(0.0, position - slope / curvature) : 0.0;
 }

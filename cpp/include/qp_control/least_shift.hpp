@@ -11,6 +11,7 @@
 // with an infeasible convex quadratic optimization problem", J. Convex Analysis 2016.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "qp_control/deadline.hpp"
@@ -56,10 +57,9 @@ class LeastShift {
 
 // Finds the least shift; x is a point that attains it. max_steps bounds its Newton steps, which are added to `steps`.
 struct LeastShiftResult {
-  bool converged = false;  // false also where the hard rows contradict each other
   int steps = 0;
   Vector x;
-  std::vector<ShiftedRow> shifted, hard;
+  std::optional<LeastShift> level;  // empty where it did not converge, as when the hard rows contradict each other
 };
 LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Deadline& deadline);
 

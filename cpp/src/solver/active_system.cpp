@@ -49,6 +49,9 @@ bool ActiveSystem::factor() {
     for (int i = 0; i < nf; ++i) H_free_(i, j) = (*H_)(free_[i], free_[j]);
     rows_free_.col(j) = rows_.col(free_[j]);
   }
+  // What elimination leaves of a row may be rounding; scaling must not blow that up into a row of its own.
+  for (int i = 0; i < r && nf > 0; ++i)
+    if (norm_inf(rows_free_.row(i)) <= 1e-13 * norm_inf(rows_.row(i))) rows_free_.row(i).setZero();
   D_.setOnes(nf);
   E_.setOnes(r);
   for (int pass = 0; pass < 3 && nf > 0; ++pass) {

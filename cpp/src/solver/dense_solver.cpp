@@ -140,15 +140,15 @@ bool DenseSolver::certify_hard_rows(const Minimiser& minimiser, Solution& soluti
   hard.weight.setOnes();
   const LeastShiftResult found = find_least_shift(hard, least_shift_steps(minimiser.settings), minimiser.deadline);
   solution.iterations += found.steps;
-  return found.converged && claim_infeasible(hard, LeastShift(hard, found.shifted, found.hard), found.x, solution);
+  return found.level && claim_infeasible(hard, *found.level, found.x, solution);
 }
 
 void DenseSolver::certify(const Minimiser& minimiser, Solution& solution) {
   qp_.weight.setOnes();
   const LeastShiftResult found = find_least_shift(qp_, least_shift_steps(minimiser.settings), minimiser.deadline);
   solution.iterations += found.steps;
-  if (found.converged) {
-    const LeastShift level(qp_, found.shifted, found.hard);
+  if (found.level) {
+    const LeastShift& level = *found.level;
     if (largest_shift(level) <= minimiser.settings.eps_abs) {
       store(minimiser(qp_, nullptr, nullptr, false), solution);  // feasible to tolerance after all
       return;
@@ -171,12 +171,12 @@ void DenseSolver::solve_closest(const Minimiser& minimiser, bool crossed, Soluti
   if (any_hard && certify_hard_rows(minimiser, solution)) return;
   const LeastShiftResult found = find_least_shift(qp_, least_shift_steps(minimiser.settings), minimiser.deadline);
   solution.iterations += found.steps;
-  if (!found.converged) {
+  if (!found.level) {
     if (crossed) store({Verdict::MAX_ITER, 0, found.x, Vector::Zero(qp_.rows()), {}, {}}, qp_, solution);
     solution.status = minimiser.deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
     return;
   }
-  const LeastShift level(qp_, found.shifted, found.hard);
+  const LeastShift& level = *found.level;
   if (!crossed && largest_shift(level) <= minimiser.settings.eps_abs) {
     store(minimiser(qp_, nullptr, nullptr, false), solution);
     return;

@@ -36,6 +36,19 @@ struct ShiftJudge {
   int stalled = 0;
 };
 
+// A row that only meets its bound may look violated at the iterate; the exact shift tells. True: some were dropped.
+bool drop_unshifted(const StackedQP& qp, std::optional<LeastShift>& level) {
+  std::vector<ShiftedRow> kept;
+  for (int i = 0; i < level->count(); ++i) {
+    const ShiftedRow& row = level->shifted[i];
+    const double shift = row.side * level->s[i] / level->root_weight[i];
+    if (row.side == 0 || shift > rounding * (1.0 + std::abs(bound_of(qp, row)))) kept.push_back(row);
+  }
+  if (kept.size() == level->shifted.size()) return false;
+  level.emplace(qp, std::move(kept), std::vector<ShiftedRow>(level->hard));
+  return true;
+}
+
 }  // namespace
 
 LeastShift::LeastShift(const StackedQP& qp, std::vector<ShiftedRow> shifted_rows, std::vector<ShiftedRow> hard_rows)
@@ -143,20 +156,23 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
   out.steps = it.steps;
   out.x = scaling.D.cwiseProduct(it.x);
   if (verdict != Verdict::SOLVED) return out;
-  out.converged = true;
 
+  std::vector<ShiftedRow> shifted, hard;
   Vector v(m);
   qp.apply_rows(out.x, v);
   for (int i = 0; i < m; ++i) {
     const bool is_hard = std::isinf(qp.weight[i]);
     if (qp.is_equality(i)) {
-      (is_hard ? out.hard : out.shifted).push_back({i, 0});
+      (is_hard ? hard : shifted).push_back({i, 0});
     } else if (is_hard) {
-      if (std::abs(it.z[i]) > 1e-9) out.hard.push_back({i, it.z[i] > 0.0 ? 1 : -1});
+      if (std::abs(it.z[i]) > 1e-9) hard.push_back({i, it.z[i] > 0.0 ? 1 : -1});
     } else {
-      if (v[i] - qp.upper[i] > rounding * (1.0 + std::abs(qp.upper[i]))) out.shifted.push_back({i, 1});
-      if (qp.lower[i] - v[i] > rounding * (1.0 + std::abs(qp.lower[i]))) out.shifted.push_back({i, -1});
+      if (v[i] - qp.upper[i] > rounding * (1.0 + std::abs(qp.upper[i]))) shifted.push_back({i, 1});
+      if (qp.lower[i] - v[i] > rounding * (1.0 + std::abs(qp.lower[i]))) shifted.push_back({i, -1});
     }
+  }
+  out.level.emplace(qp, std::move(shifted), std::move(hard));
+  while (drop_unshifted(qp, out.level)) {
   }
   return out;
 }
