@@ -3,11 +3,11 @@
 import math
 
 import gymnasium as gym
-import qp_control.envs  # registers the environments
 import torch
-from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 import qp_control as qc
+import qp_control.envs  # registers the environments
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 model = qc.RobotDynamics(CartPoleSwingUp.urdf, dt=0.05)
 mpc = qc.MPC(model, horizon=25, state_limit=[2.4, math.inf, math.inf, math.inf])

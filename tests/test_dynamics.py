@@ -10,9 +10,9 @@ import numpy as np
 import pinocchio as pin
 import pytest
 import torch
-from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 from qp_control.dynamics import RobotDynamics
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 URDF = CartPoleSwingUp.urdf
 INTEGRATORS = ("euler", "semi_implicit", "rk4")

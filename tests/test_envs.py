@@ -7,10 +7,11 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
-import qp_control.envs  # noqa: F401, registers the environments
 import torch
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+import qp_control.envs  # noqa: F401, registers the environments
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 ID = "QPControl/CartPoleSwingUp-v0"

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 import qp_control as qc
 from qp_control.condensing import condense
 from qp_control.dynamics import RobotDynamics
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 from qp_control.mpc import MPC, Plan
 
 HORIZON = 20

@@ -36,7 +36,8 @@ def gradient_error(qp, exact, outputs=OUTPUTS, seed=0):
         for name in outputs
     }
     loss = sum(
-        (getattr(out, name).reshape(np.shape(weight[name])) * torch.tensor(weight[name])).sum() for name in outputs
+        (getattr(out, name).reshape(np.shape(weight[name])) * torch.tensor(weight[name], dtype=torch.float64)).sum()
+        for name in outputs
     )
     loss.backward()
     expected = adjoint(qp, exact, weight)

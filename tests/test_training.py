@@ -11,10 +11,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import qp_control.envs
 import torch
 
 import qp_control as qc
+import qp_control.envs
 from qp_control.mpc import MPC
 from qp_control.training import (
     RunError,

@@ -13,10 +13,10 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-import qp_control.envs  # noqa: F401, registers the environments
-from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
+import qp_control.envs  # noqa: F401, registers the environments
 from qp_control import viewer
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 TIMES = np.arange(21) * 0.05
 ORANGE, BLUE = (240, 120, 35), (30, 90, 180)

@@ -1,7 +1,7 @@
 #include "qp_control/batch.hpp"
 
+#include <pthread.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,10 +14,10 @@
 namespace qp_control {
 namespace {
 
-// Workers sleep between calls. A pool belongs to the process that made it: threads do not survive fork().
+// Workers sleep between calls.
 class Pool {
  public:
-  explicit Pool(int workers) : owner_(getpid()) {
+  explicit Pool(int workers) {
     for (int k = 0; k < workers; ++k) threads_.emplace_back([this, k] { work(k + 1); });
   }
 
@@ -30,7 +30,6 @@ class Pool {
     for (auto& thread : threads_) thread.join();
   }
 
-  pid_t owner() const { return owner_; }
   int workers() const { return static_cast<int>(threads_.size()); }
 
   // Runs job(worker) on `helpers` workers and on the caller (worker 0).
@@ -67,7 +66,6 @@ class Pool {
     }
   }
 
-  const pid_t owner_;
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable wake_, done_;
@@ -81,7 +79,13 @@ class Pool {
 // One call at a time uses the pool; a second one from another thread of the caller runs alone instead of waiting.
 std::mutex pool_in_use;
 Pool* pool = nullptr;  // never destroyed at exit: joining threads in a static destructor can hang an interpreter
-pid_t pool_lock_owner = 0;
+
+// Threads do not survive fork(), and the lock may be held by one of them: a child starts afresh.
+void forget_parent() {
+  new (&pool_in_use) std::mutex;
+  pool = nullptr;
+}
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, forget_parent);
 
 }  // namespace
 
@@ -108,17 +112,10 @@ void parallel_for(int count, int grain, int threads, const std::function<void(in
   };
 
   std::unique_lock<std::mutex> lock(pool_in_use, std::defer_lock);
-  if (used > 1 && pool_lock_owner != getpid()) {
-    // After fork() the lock may be held by a thread that no longer exists: start afresh.
-    if (pool_lock_owner != 0) new (&pool_in_use) std::mutex;
-    pool_lock_owner = getpid();
-  }
   if (used == 1 || !lock.try_lock()) {
     job(0);
   } else {
-    if (pool == nullptr || pool->owner() != getpid()) {
-      pool = new Pool(used - 1);  // the parent's pool, if any, is left to the parent
-    } else if (pool->workers() < used - 1) {
+    if (pool == nullptr || pool->workers() < used - 1) {
       delete pool;
       pool = new Pool(used - 1);
     }
