@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import qp_control as qc
-from qp_control.mpc import MPC, Plan
+from qp_control.mpc import MPC
+from qp_control.plan import Plan
 from qp_control.training import TrainingTask, closed_loop, create
 from qp_control.training.losses import negative_return
 

@@ -16,7 +16,8 @@ import qp_control as qc
 from qp_control.condensing import condense
 from qp_control.dynamics import RobotDynamics
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
-from qp_control.mpc import MPC, Plan
+from qp_control.mpc import MPC
+from qp_control.plan import Plan
 
 HORIZON = 20
 

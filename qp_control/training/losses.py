@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qp_control.mpc import MPC, Plan
+from qp_control.mpc import MPC
+from qp_control.plan import Plan
 from qp_control.training.planner import Trajectories
 from qp_control.training.rollout import FailedProblem, Rollout, failed_problem
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qp_control.mpc import MPC, Plan
+from qp_control.mpc import MPC
+from qp_control.plan import Plan
 from qp_control.settings import Status
 
 
