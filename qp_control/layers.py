@@ -23,10 +23,6 @@ from qp_control.problem import (
 from qp_control.qp import OUTPUTS, warm_start_arrays
 from qp_control.settings import Settings, Status
 
-_DIFFERENTIABLE = (*OUTPUTS, "objective")
-# How the solver returns its arrays: outputs, certificates, scalars.
-_CERTIFICATES = slice(len(OUTPUTS), len(OUTPUTS) + 4)
-
 
 class LayerSolution(NamedTuple):
     """Solutions of a batch of QPs, in the dtype and on the device of g; without batched data, without the axis B.

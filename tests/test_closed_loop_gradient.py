@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,14 +18,6 @@ from qp_control.training.losses import negative_return
 STEPS = 100
 # Central differences with step 1e-6: truncation 1e-12 times third derivatives of up to 1e6, rounding 1e-16 / 1e-6.
 STEP, TOLERANCE = 1e-6, 1e-4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_torch_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
