@@ -6,6 +6,8 @@ import numpy.typing as npt
 _Array = npt.NDArray[np.float64]
 _IntArray = npt.NDArray[np.int64]
 
+kernels: str
+
 class Settings:
     eps_abs: float
     eps_rel: float

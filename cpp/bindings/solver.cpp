@@ -215,7 +215,7 @@ py::tuple adjoint(std::tuple<int, int, int, int> sizes, std::vector<Optional> da
 
 }  // namespace
 
-PYBIND11_MODULE(_solver, m) {
+PYBIND11_MODULE(QP_CONTROL_MODULE, m) {
   m.doc() = "Batched dense QP solver and its adjoint.";
   m.def("thread_count", &thread_count, py::arg("requested") = 0, "Threads used for `requested` (0: all allowed).");
   py::class_<Settings>(m, "Settings")

@@ -100,9 +100,9 @@ const Register line_search_is_exact("line search finds the least value along the
   for (int trial = 0; trial < 20; ++trial) {
     DenseKkt kkt(4, 6);
     kkt.qp = random_qp(4, 6);
-    Penalties penalties(10);
+    Penalties<double> penalties(10);
     penalties.reset(kkt.lower(), kkt.upper());
-    Iterate it(4, 10);
+    Iterate<double> it(4, 10);
     it.x = it.x_center = random<Vector>(4);
     it.z_center = random<Vector>(10);
     const auto value = [&](double t) {
@@ -115,8 +115,7 @@ const Register line_search_is_exact("line search finds the least value along the
       }
       return out;
     };
-    kkt.apply_rows(it.x, it.v);
-    kkt.apply_hessian(it.x, it.Hx);
+    refresh(kkt, true, it);
     evaluate(kkt, penalties, it);
     it.dx = -it.gradient;
     kkt.apply_rows(it.dx, it.dv);
@@ -137,18 +136,17 @@ const Register scaling_is_undone("scaled and unscaled points describe the same p
     qp.lower[i] *= scale;
     qp.upper[i] *= scale;
   }
-  StackedQP scaled(5, 7);
-  Equilibration scaling(5, 12);
-  scaling.scale(qp, scaled);
+  StackedQP scaled = qp;
+  Equilibration<double> scaling(5, 12);
+  scaling.scale(scaled.scalable());
   const Vector x = random<Vector>(5), z = random<Vector>(12);
-  Vector xs, zs, xb, zb;
-  scaling.scale(x, z, xs, zs);
-  scaling.unscale(xs, zs, xb, zb);
-  check_close((x - xb).norm() + (z - zb).norm(), 0.0, 1e-12, "round trip");
+  const Vector xs = x.cwiseQuotient(scaling.D), zs = scaling.c * z.cwiseQuotient(scaling.E);
   Vector gradient = qp.H * x + qp.g, gradient_scaled = scaled.H * xs + scaled.g;
   qp.add_rows_transposed(z, gradient);
   scaled.add_rows_transposed(zs, gradient_scaled);
   check_close((scaling.c * scaling.D.cwiseProduct(gradient) - gradient_scaled).norm(), 0.0, 1e-10, "gradient");
+  const Vector factors = scaled.lower.cwiseQuotient(qp.lower);
+  for (int i = 0; i < 7; ++i) check(std::ilogb(factors[i]) == std::log2(factors[i]), "a factor is a power of two");
   const double largest = scaled.R.rowwise().norm().maxCoeff(), smallest = scaled.R.rowwise().norm().minCoeff();
   check(largest < 10.0 * smallest, "rows of seven sizes become rows of one size");
 });

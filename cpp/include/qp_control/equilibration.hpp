@@ -1,25 +1,98 @@
-// Ruiz equilibration: x = D x^, rows scaled by E, objective by c, so that [H R'; R 0] has columns of similar size.
+// Ruiz equilibration: x = D x^, rows scaled by E, objective by c, so that [H R'; R 0] has columns of similar size. All
+// factors are powers of two: scaling rounds nothing, and what is judged on the scaled problem holds for the caller's.
 // Source: Ruiz, "A scaling algorithm to equilibrate both rows and columns norms in matrices", RAL 2001.
 #pragma once
 
-#include "qp_control/dense_qp.hpp"
+#include "qp_control/linear_algebra.hpp"
+#include "qp_control/pack.hpp"
 
 namespace qp_control {
 
+// A problem to be scaled in place: row-major H (nullptr: zero) and stored rows R, then the box if `boxed`, whose rows
+// keep coefficient one (E_box = 1 / D).
+template <class Real>
+struct ScalableQP {
+  int n, stored_rows;
+  bool boxed;
+  Real *H, *g, *R, *lower, *upper;
+};
+
+template <class Real>
 struct Equilibration {
-  Equilibration(int n, int rows) : D(Vector::Ones(n)), E(Vector::Ones(rows)), c(1.0), norm(n) {}
+  Equilibration(int n, int rows) : D(n), E(rows), norm(n) {}
 
-  // Chooses D, E and c for qp and writes the scaled problem. Box rows keep coefficient one: E_box = 1 / D.
-  void scale(const StackedQP& qp, StackedQP& scaled);
+  // Chooses D, E and c, and scales.
+  void scale(const ScalableQP<Real>& qp);
 
-  void unscale(const Vector& x_scaled, const Vector& z_scaled, Vector& x, Vector& z) const;
-  void scale(const Vector& x, const Vector& z, Vector& x_scaled, Vector& z_scaled) const;
-
-  Vector D, E;
-  double c;
+  Array<Real> D, E;
+  Real c;
 
  private:
-  Vector norm;  // of the columns, in one pass
+  Array<Real> norm;  // of the columns
 };
+
+namespace equilibration_detail {
+
+constexpr int passes = 8;
+
+inline double row_norm(const double* row, int n) { return norm_inf(ConstVectorMap(row, n)); }
+inline Pack row_norm(const Pack* row, int n) {
+  Pack out = 0.0;
+  for (int j = 0; j < n; ++j) out = max(out, abs(row[j]));
+  return out;
+}
+
+// Empty and extreme rows keep a sane factor.
+template <class Real>
+Real factor(Real norm) {
+  const Real clamped = min(max(norm, Real(1e-8)), Real(1e8));
+  return select(norm > Real(0.0), inverse_root_power_of_two(clamped), 1.0);
+}
+
+}  // namespace equilibration_detail
+
+template <class Real>
+void Equilibration<Real>::scale(const ScalableQP<Real>& qp) {
+  using namespace equilibration_detail;
+  const int n = qp.n, stored = qp.stored_rows, rows = stored + (qp.boxed ? n : 0);
+  for (int j = 0; j < n; ++j) D[j] = 1.0;
+  for (int i = 0; i < rows; ++i) E[i] = 1.0;
+  for (int pass = 0; pass < passes; ++pass) {
+    auto balanced = Real(0.0) == Real(0.0);
+    for (int j = 0; j < n; ++j) norm[j] = 0.0;
+    for (int i = 0; i < n && qp.H != nullptr; ++i)
+      for (int j = 0; j < n; ++j) norm[j] = max(norm[j], abs(qp.H[i * n + j]));
+    for (int i = 0; i < stored; ++i)
+      for (int j = 0; j < n; ++j) norm[j] = max(norm[j], abs(qp.R[i * n + j]));
+    for (int j = 0; j < n; ++j) {
+      norm[j] = factor(norm[j]);
+      balanced = balanced & (norm[j] == Real(1.0));
+      D[j] *= norm[j];
+    }
+    for (int i = 0; i < n && qp.H != nullptr; ++i)
+      for (int j = 0; j < n; ++j) qp.H[i * n + j] *= norm[i] * norm[j];
+    for (int i = 0; i < stored; ++i) {
+      const Real e = factor(row_norm(qp.R + i * n, n));
+      balanced = balanced & (e == Real(1.0));
+      for (int j = 0; j < n; ++j) qp.R[i * n + j] *= e * norm[j];
+      E[i] *= e;
+    }
+    if (all(balanced)) break;
+  }
+  Real largest = 0.0;
+  for (int i = 0; i < n && qp.H != nullptr; ++i) largest = max(largest, row_norm(qp.H + i * n, n));
+  for (int j = 0; j < n; ++j) {
+    qp.g[j] *= D[j];
+    largest = max(largest, abs(qp.g[j]));
+  }
+  c = select(largest > Real(0.0), inverse_power_of_two(min(max(largest, Real(1e-12)), Real(1e12))), 1.0);
+  for (int i = 0; i < n * n && qp.H != nullptr; ++i) qp.H[i] *= c;
+  for (int j = 0; j < n; ++j) qp.g[j] *= c;
+  for (int j = 0; j < n && qp.boxed; ++j) E[stored + j] = Real(1.0) / D[j];
+  for (int i = 0; i < rows; ++i) {
+    qp.lower[i] *= E[i];
+    qp.upper[i] *= E[i];
+  }
+}
 
 }  // namespace qp_control

@@ -8,6 +8,7 @@
 #include "qp_control/batch.hpp"
 #include "qp_control/dense_solver.hpp"
 #include "qp_control/derivatives.hpp"
+#include "qp_control/lane_solver.hpp"
 
 namespace qp_control {
 namespace {
@@ -125,18 +126,29 @@ bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, c
     explicit Worker(DenseDims d) : solver(d), solution(d.n, d.rows()) {}
     DenseSolver solver;
     Solution solution;
+    std::unique_ptr<LaneSolver> lanes;
   };
+  const bool in_lanes = LaneSolver::suits(batch.dims, settings);
+  const int width = in_lanes ? LaneSolver::width() : 1;
+  const int grain = (grain_of(batch.size) + width - 1) / width * width;
   std::vector<std::unique_ptr<Worker>> workers(thread_count(settings.threads));
   std::atomic<bool> stop{false};
-  parallel_for(batch.size, grain_of(batch.size), settings.threads, [&](int first, int last, int id) {
+  parallel_for(batch.size, grain, settings.threads, [&](int first, int last, int id) {
     if (!workers[id]) workers[id] = std::make_unique<Worker>(batch.dims);
-    auto& [solver, solution] = *workers[id];
-    for (int i = first; i < last; ++i) {
-      if (id == 0 && interrupted()) stop = true;
-      if (stop) return;
-      if (warm) read_point(blocks, out, i, solution.x, solution.z);
-      solver.solve(batch.at(i), settings, warm, solution);
-      write_solution(blocks, solution, out, i);
+    auto& [solver, solution, lanes] = *workers[id];
+    if (in_lanes && !lanes) lanes = std::make_unique<LaneSolver>(batch);
+    bool solved[64] = {};
+    for (int group = first; group < last; group += width) {
+      const int end = std::min(group + width, last);
+      if (in_lanes) lanes->solve(batch, group, end, settings, warm, out, solved);
+      for (int i = group; i < end; ++i) {
+        if (id == 0 && interrupted()) stop = true;
+        if (stop) return;
+        if (solved[i - group]) continue;
+        if (warm) read_point(blocks, out, i, solution.x, solution.z);
+        solver.solve(batch.at(i), settings, warm, solution);
+        write_solution(blocks, solution, out, i);
+      }
     }
   });
   return !stop;

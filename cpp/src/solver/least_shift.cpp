@@ -18,19 +18,24 @@ constexpr double rounding = 1e-11;  // shifts below this, relative to their boun
 double bound_of(const StackedQP& qp, const ShiftedRow& r) { return r.side < 0 ? qp.lower[r.row] : qp.upper[r.row]; }
 
 // Stops at a stationary point of the elastic cost that satisfies the hard rows.
-struct ShiftJudge {
-  bool expired() const { return deadline.passed(); }
+class ShiftJudge : public SingleJudge {
+ public:
+  explicit ShiftJudge(const Deadline& limit) : deadline(limit) {}
+  bool expired() const override { return deadline.passed(); }
   double tolerance() const { return 1e-13; }
-  Verdict operator()(const Iterate& it) {
-    if (it.dual <= 1e-12 && it.primal <= 1e-11) return Verdict::SOLVED;
-    if (it.dual + it.primal < 0.5 * best) {
-      best = it.dual + it.primal;
+  Verdict judge(const Iterate<double>& it) override {
+    const double dual = norm_inf(it.Rz);  // there is no H and no g
+    if (dual <= 1e-12 && it.primal <= 1e-11) return Verdict::SOLVED;
+    if (dual + it.primal < 0.5 * best) {
+      best = dual + it.primal;
       stalled = 0;
     }
     if (expired()) return Verdict::TIME_LIMIT;
     if (++stalled >= 25) return best < 1e-8 ? Verdict::SOLVED : Verdict::MAX_ITER;
     return Verdict::GO_ON;
   }
+
+ private:
   const Deadline& deadline;
   double best = 1e300;
   int stalled = 0;
@@ -131,13 +136,15 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
   rows_only.g.setZero();
   rows_only.linear_program = true;
   DenseKkt kkt(n, qp.stored_rows());
-  Equilibration scaling(n, m);
-  scaling.scale(rows_only, kkt.qp);
+  Equilibration<double> scaling(n, m);
+  kkt.qp = rows_only;
+  scaling.scale(kkt.qp.scalable());
   kkt.reset();
 
   // Elastic rows in the caller's units, whatever the scaling of the rows; the cost's own scale is free.
-  Penalties penalties(m);
+  Penalties<double> penalties(m);
   penalties.rho = 1e-9;
+  penalties.settles = false;
   for (int i = 0; i < m; ++i)
     penalties.delta[i] = std::isinf(qp.weight[i]) ? 0.0 : scaling.E[i] * scaling.E[i] / qp.weight[i];
   double smallest = std::numeric_limits<double>::infinity();
@@ -148,14 +155,14 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
   if (std::isfinite(smallest)) penalties.delta /= smallest;
   penalties.reset(kkt.qp.lower, kkt.qp.upper);
 
-  Iterate it(n, m);
+  Iterate<double> it(n, m);
   it.x.setZero();
   it.z.setZero();
-  ShiftJudge judge{deadline};
-  const Verdict verdict = augmented_lagrangian(kkt, judge, penalties, max_steps, it);
+  ShiftJudge judge(deadline);
+  augmented_lagrangian(kkt, judge, penalties, max_steps, it);
   out.steps = it.steps;
   out.x = scaling.D.cwiseProduct(it.x);
-  if (verdict != Verdict::SOLVED) return out;
+  if (judge.verdict != Verdict::SOLVED) return out;
 
   std::vector<ShiftedRow> shifted, hard;
   Vector v(m);

@@ -13,31 +13,33 @@ namespace qp_control {
 namespace {
 
 // Judges every outer step on the problem in the caller's units and keeps the best point.
-class Judge {
+class Judge : public SingleJudge {
  public:
-  Judge(const StackedQP& qp, const Settings& settings, const Equilibration& scaling, const Deadline& deadline,
+  Judge(const StackedQP& qp, const Settings& settings, const Equilibration<double>& scaling, const Deadline& deadline,
         bool look_for_certificates)
       : qp_(qp), settings_(settings), scaling_(scaling), deadline_(deadline), certify_(look_for_certificates) {}
 
-  bool expired() const { return deadline_.passed(); }
+  bool expired() const override { return deadline_.passed(); }
 
   // Of the inner problems, in the back end's units: well below what the caller asks for.
   double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
 
   // A warm start: is it, or does its active set lead to, the solution?
-  bool start(const Vector& x, const Vector& z) {
+  bool starts_solved(const Vector& x, const Vector& z) {
     const bool solved = consider(x, z);
     return polished(x, z) || solved;
   }
 
-  bool consider_scaled(const Iterate& it) {
-    scaling_.unscale(it.x, it.z, ux_, uz_);
+  bool consider_scaled(const Iterate<double>& it) {
+    ux_ = scaling_.D.cwiseProduct(it.x);
+    uz_ = scaling_.E.cwiseProduct(it.z) / scaling_.c;
     return consider(ux_, uz_);
   }
 
   bool consider(const Vector& x, const Vector& z) {
     const Residuals r = residuals(qp_, x, z);
     const double error = std::max({r.primal, r.dual, r.complementarity});
+    latest_ = error;
     if (error < error_ || this->x.size() == 0) {
       error_ = error;
       best = r;
@@ -59,8 +61,10 @@ class Judge {
     return polish(qp_, active, px_, pz_) && consider(px_, pz_);
   }
 
-  Verdict operator()(const Iterate& it) {
+  Verdict judge(const Iterate<double>& it) override {
     const bool solved = consider_scaled(it);
+    stagnated = !(latest_ < 0.25 * last_);
+    last_ = latest_;
     if (!solved && expired()) return Verdict::TIME_LIMIT;
     if (!ux_.allFinite() || !uz_.allFinite()) return Verdict::NUMERICAL_ERROR;
     if (polished(ux_, uz_) || solved) return Verdict::SOLVED;
@@ -80,10 +84,10 @@ class Judge {
  private:
   const StackedQP& qp_;
   const Settings& settings_;
-  const Equilibration& scaling_;
+  const Equilibration<double>& scaling_;
   const Deadline& deadline_;
   const bool certify_;
-  double error_ = std::numeric_limits<double>::infinity();
+  double error_ = std::numeric_limits<double>::infinity(), last_ = error_, latest_ = error_;
   int outer_ = 0;
   std::vector<int> tried_;
   double error_when_tried_ = 0.0;
@@ -94,28 +98,25 @@ class Judge {
 
 Outcome Minimiser::operator()(const StackedQP& qp, const Vector* x, const Vector* z, bool look_for_certificates) const {
   DenseKkt kkt(qp.n(), qp.stored_rows());
-  Equilibration scaling(qp.n(), qp.rows());
-  if (regularisation > 0.0) {
-    StackedQP regular = qp;
-    regular.H.diagonal().array() += regularisation;
-    scaling.scale(regular, kkt.qp);
-  } else {
-    scaling.scale(qp, kkt.qp);
-  }
+  Equilibration<double> scaling(qp.n(), qp.rows());
+  kkt.qp = qp;
+  kkt.qp.H.diagonal().array() += regularisation;
+  scaling.scale(kkt.qp.scalable());
   kkt.reset();
   Judge judge(qp, settings, scaling, deadline, look_for_certificates);
-  Iterate it(qp.n(), qp.rows());
+  Iterate<double> it(qp.n(), qp.rows());
   it.x.setZero();
   it.z.setZero();
   if (x != nullptr) {
-    if (judge.start(*x, *z)) return {Verdict::SOLVED, 0, judge.x, judge.z, {}, judge.best};
-    scaling.scale(*x, *z, it.x, it.z);
+    if (judge.starts_solved(*x, *z)) return {Verdict::SOLVED, 0, judge.x, judge.z, {}, judge.best};
+    it.x = x->cwiseQuotient(scaling.D);
+    it.z = scaling.c * z->cwiseQuotient(scaling.E);
   }
-  Penalties penalties(qp.rows());
+  Penalties<double> penalties(qp.rows());
   penalties.reset(kkt.qp.lower, kkt.qp.upper);
-  const Verdict verdict = augmented_lagrangian(kkt, judge, penalties, settings.max_iter, it);
+  augmented_lagrangian(kkt, judge, penalties, settings.max_iter, it);
   if (judge.x.size() == 0) judge.consider_scaled(it);
-  return {verdict, it.steps, judge.x, judge.z, judge.ray, judge.best};
+  return {judge.verdict, it.steps, judge.x, judge.z, judge.ray, judge.best};
 }
 
 bool convex(const StackedQP& qp, double& regularisation) {

@@ -1,0 +1,128 @@
+// Lanes: a Pack carries the same number of `width` different problems, one per lane of a vector register. What is
+// written once for a Real runs on double and on Pack; a comparison gives a bool or a Mask, and select() replaces the
+// branch. No operation mixes lanes, so what a lane computes does not depend on its neighbours.
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace qp_control {
+
+#if defined(__AVX512F__)
+constexpr int lanes = 8;
+#elif defined(__AVX__)
+constexpr int lanes = 4;
+#else
+constexpr int lanes = 2;
+#endif
+
+typedef double PackData __attribute__((vector_size(8 * lanes)));
+typedef long long MaskData __attribute__((vector_size(8 * lanes)));
+
+// All bits of a lane set, or none.
+struct Mask {
+  MaskData v;
+  static Mask all(bool value) { return {MaskData{} - (value ? 1 : 0)}; }
+  bool operator[](int lane) const { return v[lane] != 0; }
+  void set(int lane, bool value) { v[lane] = value ? -1 : 0; }
+  friend Mask operator&(Mask a, Mask b) { return {a.v & b.v}; }
+  friend Mask operator|(Mask a, Mask b) { return {a.v | b.v}; }
+  friend Mask operator^(Mask a, Mask b) { return {a.v ^ b.v}; }
+  friend Mask operator!(Mask a) { return {~a.v}; }
+};
+
+struct Pack {
+  PackData v;
+  Pack() = default;
+  Pack(PackData data) : v(data) {}
+  Pack(double value) : v(PackData{} + value) {}
+  double operator[](int lane) const { return v[lane]; }
+  void set(int lane, double value) { v[lane] = value; }
+  Pack& operator+=(Pack a) { return v += a.v, *this; }
+  Pack& operator-=(Pack a) { return v -= a.v, *this; }
+  Pack& operator*=(Pack a) { return v *= a.v, *this; }
+  friend Pack operator+(Pack a, Pack b) { return a.v + b.v; }
+  friend Pack operator-(Pack a, Pack b) { return a.v - b.v; }
+  friend Pack operator*(Pack a, Pack b) { return a.v * b.v; }
+  friend Pack operator/(Pack a, Pack b) { return a.v / b.v; }
+  friend Pack operator-(Pack a) { return -a.v; }
+  friend Mask operator<(Pack a, Pack b) { return {a.v < b.v}; }
+  friend Mask operator>(Pack a, Pack b) { return {a.v > b.v}; }
+  friend Mask operator<=(Pack a, Pack b) { return {a.v <= b.v}; }
+  friend Mask operator>=(Pack a, Pack b) { return {a.v >= b.v}; }
+  friend Mask operator==(Pack a, Pack b) { return {a.v == b.v}; }
+  friend Mask operator!=(Pack a, Pack b) { return {a.v != b.v}; }
+};
+
+template <class Real>
+struct MaskOf;
+template <>
+struct MaskOf<double> {
+  using type = bool;
+};
+template <>
+struct MaskOf<Pack> {
+  using type = Mask;
+};
+
+inline Pack select(Mask mask, Pack yes, Pack no) {
+  return (PackData)((mask.v & (MaskData)yes.v) | (~mask.v & (MaskData)no.v));
+}
+inline double select(bool mask, double yes, double no) { return mask ? yes : no; }
+
+inline bool any(Mask mask) {
+  long long out = 0;
+  for (int lane = 0; lane < lanes; ++lane) out |= mask.v[lane];
+  return out != 0;
+}
+inline bool any(bool mask) { return mask; }
+inline bool all(Mask mask) { return !any(!mask); }
+inline bool all(bool mask) { return mask; }
+
+// NaN in the second argument is passed over: fmax, fmin.
+inline Pack max(Pack a, Pack b) { return select(a < b, b, a); }
+inline Pack min(Pack a, Pack b) { return select(b < a, b, a); }
+inline double max(double a, double b) { return a < b ? b : a; }
+inline double min(double a, double b) { return b < a ? b : a; }
+inline Pack abs(Pack a) { return (PackData)((MaskData)a.v & 0x7fffffffffffffffll); }
+inline double abs(double a) { return std::abs(a); }
+inline Mask finite(Pack a) { return a - a == Pack(0.0); }
+inline bool finite(double a) { return std::isfinite(a); }
+inline Pack sqrt(Pack a) {
+  Pack out;
+  for (int lane = 0; lane < lanes; ++lane) out.v[lane] = std::sqrt(a.v[lane]);
+  return out;
+}
+inline double sqrt(double a) { return std::sqrt(a); }
+
+// The power of two next to 1 / sqrt(a), for positive normal numbers: scaling by it is exact.
+inline Pack inverse_root_power_of_two(Pack a) {
+  const MaskData exponent = ((MaskData)a.v >> 52) - 1023;
+  return (PackData)((1023 - (exponent >> 1)) << 52);
+}
+inline double inverse_root_power_of_two(double a) { return std::ldexp(1.0, -(std::ilogb(a) >> 1)); }
+// The power of two that is at most a, inverted.
+inline Pack inverse_power_of_two(Pack a) {
+  const MaskData exponent = ((MaskData)a.v >> 52) - 1023;
+  return (PackData)((1023 - exponent) << 52);
+}
+inline double inverse_power_of_two(double a) { return std::ldexp(1.0, -std::ilogb(a)); }
+
+}  // namespace qp_control
+
+// Arrays of packs are Eigen vectors.
+template <>
+struct Eigen::NumTraits<qp_control::Pack> : Eigen::GenericNumTraits<qp_control::Pack> {
+  enum {
+    IsComplex = 0,
+    IsInteger = 0,
+    IsSigned = 1,
+    RequireInitialization = 0,
+    ReadCost = 1,
+    AddCost = 1,
+    MulCost = 1
+  };
+};
