@@ -21,7 +21,7 @@ namespace qp_control {
 // (settling); if that leads nowhere, the schedule goes on from where it was.
 template <class Real>
 struct Penalties {
-  explicit Penalties(int rows) : mu(rows), base(rows), delta(rows) {
+  explicit Penalties(int rows) : mu(rows), stiffness(rows), base(rows), delta(rows) {
     for (int i = 0; i < rows; ++i) delta[i] = 0.0;
   }
 
@@ -38,13 +38,15 @@ struct Penalties {
     for (int i = 0; i < mu.size(); ++i) {
       const Real scheduled = max(floor, base[i] * level);
       mu[i] = select(base[i] > Real(0.0), select(settling, min(Real(settled), scheduled), scheduled), 0.0);
+      stiffness[i] = Real(1.0) / (mu[i] + delta[i]);
     }
   }
 
   static constexpr double first = 1.0, settled = 1e-6;
   double rho = 1e-6;
   bool settles = true;
-  Array<Real> mu, base, delta;
+  Array<Real> mu, stiffness;  // 1 / (mu + delta)
+  Array<Real> base, delta;
   Real level;
   typename MaskOf<Real>::type settling;
 };
@@ -60,6 +62,8 @@ struct Iterate {
         below(rows),
         Hx(n),
         Rz(n),
+        over(rows),
+        under(rows),
         x_center(n),
         z_center(rows),
         gradient(n),
@@ -73,6 +77,7 @@ struct Iterate {
 
   Array<Real> x, z;
   Array<Real> v, above, below, Hx, Rz;  // R x, R x - upper, R x - lower, H x, R'z
+  Array<Real> over, under;              // t - upper, t - lower
   Array<Real> x_center, z_center;       // of the proximal terms
   Array<Real> gradient;                 // of the augmented Lagrangian
   Array<Real> dx, dv, Hdx, weight;
@@ -125,8 +130,9 @@ void evaluate(const Kkt& kkt, const Penalties<Real>& penalties, Iterate<Real>& i
   it.primal = 0.0;
   Real size = 0.0;
   for (int i = 0; i < kkt.rows(); ++i) {
-    const Real mu = penalties.mu[i], stiffness = Real(1.0) / (mu + penalties.delta[i]), shift = mu * it.z_center[i];
-    const Real up = it.above[i] + shift, low = it.below[i] + shift;
+    const Real mu = penalties.mu[i], stiffness = penalties.stiffness[i], shift = mu * it.z_center[i];
+    const Real up = it.over[i] = it.above[i] + shift;
+    const Real low = it.under[i] = it.below[i] + shift;
     const auto equality = kkt.lower()[i] == kkt.upper()[i], held = penalties.settling;
     const Real bounds = select(equality, one, select(up > zero, one, zero) + select(low < zero, one, zero));
     const Real distance = select(it.active[i] > zero, up, select(it.active[i] < zero, low, zero));
@@ -159,9 +165,7 @@ Real line_search(const Kkt& kkt, const Penalties<Real>& penalties, const Iterate
     Real slope = start + t * quadratic, curvature = quadratic;
     M same = zero == zero;
     for (int i = 0; i < kkt.rows(); ++i) {
-      const Real mu = penalties.mu[i], dv = it.dv[i], stiffness = dv / (mu + penalties.delta[i]);
-      const Real shift = mu * it.z_center[i];
-      const Real above = it.above[i] + shift, below = it.below[i] + shift;
+      const Real dv = it.dv[i], stiffness = dv * penalties.stiffness[i], above = it.over[i], below = it.under[i];
       const Real above_t = above + t * dv, below_t = below + t * dv;
       const M up = above_t > zero, down = below_t < zero;
       slope += stiffness * (max(zero, above_t) - max(zero, above) + min(zero, below_t) - min(zero, below));
