@@ -2,49 +2,55 @@
 // Cholesky factor, and products with the problem's data. Another structure is another class with these members.
 #pragma once
 
+#include <vector>
+
 #include "qp_control/dense_qp.hpp"
+#include "qp_control/equilibration.hpp"
+#include "qp_control/pack.hpp"
 
 namespace qp_control {
 
 class DenseKkt {
  public:
-  DenseKkt(int n, int stored_rows) : qp(n, stored_rows), M_(n, n), L_(n, n), weight_(stored_rows + n), row_(n) {}
+  DenseKkt(int n, int stored_rows);
 
-  int n() const { return qp.n(); }
-  int rows() const { return qp.rows(); }
-  const Vector& g() const { return qp.g; }
-  const Vector& lower() const { return qp.lower; }
-  const Vector& upper() const { return qp.upper; }
+  int n() const { return n_; }
+  int rows() const { return stored_ + n_; }
+  const PackArray& g() const { return g_; }
+  const PackArray& lower() const { return lower_; }
+  const PackArray& upper() const { return upper_; }
+  // All lanes work on the one problem.
+  static Pack sum(Pack partial) { return sum_of_lanes(partial); }
+  static Pack max(Pack partial) { return max_of_lanes(partial); }
+  static Mask all(Mask partial) { return Mask::all(qp_control::all(partial)); }
 
-  // To be called after qp has been written.
-  void reset() { assembled_ = false; }
+  // Takes the problem in, with `regularisation` added to the diagonal of H, and equilibrates it.
+  void load(const StackedQP& qp, double regularisation, Equilibration<double>& scaling);
 
-  void apply_hessian(const Vector& x, Vector& out) const {
-    if (qp.linear_program)
-      out.setZero();
-    else
-      out.noalias() = qp.H * x;
-  }
-  void apply_rows(const Vector& x, Vector& v) const { qp.apply_rows(x, v); }
-  void add_rows_transposed(const Vector& z, Vector& out) const { qp.add_rows_transposed(z, out); }
+  void apply_hessian(const PackArray& x, PackArray& out) const;
+  void apply_rows(const PackArray& x, PackArray& v) const;
+  void add_rows_transposed(const PackArray& z, PackArray& out) const;
 
   // Factors M; rows whose weight has not changed since the last call are not added again. False: not positive definite.
-  bool factor(const Vector& weight, double rho);
+  Mask factor(const PackArray& weight, double rho);
   // rhs <- M^-1 rhs
-  void solve(Vector& rhs) const;
-
-  StackedQP qp;  // equilibrated
+  void solve(PackArray& rhs) const;
 
  private:
-  void assemble(const Vector& weight, double rho);
-  bool update(const Vector& weight);
-
-  Matrix M_, L_;   // lower triangles
-  Vector weight_;  // in M_
-  Vector row_;
-  double rho_ = 0.0;
-  int updates_ = 0;
-  bool assembled_ = false;
+  int n_, stored_, stride_;
+  bool linear_program_ = false, assembled_ = false;
+  PackArray g_, lower_, upper_;
+  PackArray H_, R_;              // equilibrated
+  PackArray M_, L_;              // lower triangles
+  PackArray inverse_diagonal_;   // of L
+  PackArray weight_, weighted_;  // in M_; rows that are about to be added, times their weight
+  std::vector<const double*> changed_, scaled_;
 };
+
+// The numbers of an array of packs.
+inline double* numbers(PackArray& a) { return reinterpret_cast<double*>(a.data()); }
+inline const double* numbers(const PackArray& a) { return reinterpret_cast<const double*>(a.data()); }
+inline Eigen::Map<Vector> numbers(PackArray& a, int size) { return {numbers(a), size}; }
+inline ConstVectorMap numbers(const PackArray& a, int size) { return {numbers(a), size}; }
 
 }  // namespace qp_control

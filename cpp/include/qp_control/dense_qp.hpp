@@ -10,7 +10,6 @@
 // H is symmetric positive semidefinite; H = 0 is a linear program.
 #pragma once
 
-#include "qp_control/equilibration.hpp"
 #include "qp_control/linear_algebra.hpp"
 
 namespace qp_control {
@@ -61,8 +60,6 @@ struct StackedQP {
   void add_rows_transposed(const Vector& z, Vector& out) const;
   // Row i, stored or of the box, as a dense vector.
   Vector row(int i) const;
-  // For scaling in place.
-  ScalableQP<double> scalable();
 
   Matrix H;
   Vector g;

@@ -8,15 +8,16 @@
 
 namespace qp_control {
 
-// A problem to be scaled in place: row-major H (nullptr: zero) and stored rows R, then the box if `boxed`, whose rows
-// keep coefficient one (E_box = 1 / D).
+// A problem to be scaled in place: row-major H (nullptr: zero) and stored rows R, `stride` apart, then the box if
+// `boxed`, whose rows keep coefficient one (E_box = 1 / D).
 template <class Real>
 struct ScalableQP {
-  int n, stored_rows;
+  int n, stored_rows, stride;
   bool boxed;
   Real *H, *g, *R, *lower, *upper;
 };
 
+// Real: double, or a Pack of problems.
 template <class Real>
 struct Equilibration {
   Equilibration(int n, int rows) : D(n), E(rows), norm(n) {}
@@ -54,39 +55,40 @@ Real factor(Real norm) {
 template <class Real>
 void Equilibration<Real>::scale(const ScalableQP<Real>& qp) {
   using namespace equilibration_detail;
-  const int n = qp.n, stored = qp.stored_rows, rows = stored + (qp.boxed ? n : 0);
+  const int n = qp.n, stored = qp.stored_rows, stride = qp.stride, rows = stored + (qp.boxed ? n : 0);
   for (int j = 0; j < n; ++j) D[j] = 1.0;
   for (int i = 0; i < rows; ++i) E[i] = 1.0;
   for (int pass = 0; pass < passes; ++pass) {
     auto balanced = Real(0.0) == Real(0.0);
     for (int j = 0; j < n; ++j) norm[j] = 0.0;
     for (int i = 0; i < n && qp.H != nullptr; ++i)
-      for (int j = 0; j < n; ++j) norm[j] = max(norm[j], abs(qp.H[i * n + j]));
+      for (int j = 0; j < n; ++j) norm[j] = max(norm[j], abs(qp.H[i * stride + j]));
     for (int i = 0; i < stored; ++i)
-      for (int j = 0; j < n; ++j) norm[j] = max(norm[j], abs(qp.R[i * n + j]));
+      for (int j = 0; j < n; ++j) norm[j] = max(norm[j], abs(qp.R[i * stride + j]));
     for (int j = 0; j < n; ++j) {
       norm[j] = factor(norm[j]);
       balanced = balanced & (norm[j] == Real(1.0));
       D[j] *= norm[j];
     }
     for (int i = 0; i < n && qp.H != nullptr; ++i)
-      for (int j = 0; j < n; ++j) qp.H[i * n + j] *= norm[i] * norm[j];
+      for (int j = 0; j < n; ++j) qp.H[i * stride + j] *= norm[i] * norm[j];
     for (int i = 0; i < stored; ++i) {
-      const Real e = factor(row_norm(qp.R + i * n, n));
+      const Real e = factor(row_norm(qp.R + i * stride, n));
       balanced = balanced & (e == Real(1.0));
-      for (int j = 0; j < n; ++j) qp.R[i * n + j] *= e * norm[j];
+      for (int j = 0; j < n; ++j) qp.R[i * stride + j] *= e * norm[j];
       E[i] *= e;
     }
     if (all(balanced)) break;
   }
   Real largest = 0.0;
-  for (int i = 0; i < n && qp.H != nullptr; ++i) largest = max(largest, row_norm(qp.H + i * n, n));
+  for (int i = 0; i < n && qp.H != nullptr; ++i) largest = max(largest, row_norm(qp.H + i * stride, n));
   for (int j = 0; j < n; ++j) {
     qp.g[j] *= D[j];
     largest = max(largest, abs(qp.g[j]));
   }
   c = select(largest > Real(0.0), inverse_power_of_two(min(max(largest, Real(1e-12)), Real(1e12))), 1.0);
-  for (int i = 0; i < n * n && qp.H != nullptr; ++i) qp.H[i] *= c;
+  for (int i = 0; i < n && qp.H != nullptr; ++i)
+    for (int j = 0; j < n; ++j) qp.H[i * stride + j] *= c;
   for (int j = 0; j < n; ++j) qp.g[j] *= c;
   for (int j = 0; j < n && qp.boxed; ++j) E[stored + j] = Real(1.0) / D[j];
   for (int i = 0; i < rows; ++i) {

@@ -1,6 +1,6 @@
-// Lanes: a Pack carries the same number of `width` different problems, one per lane of a vector register. What is
-// written once for a Real runs on double and on Pack; a comparison gives a bool or a Mask, and select() replaces the
-// branch. No operation mixes lanes, so what a lane computes does not depend on its neighbours.
+// A Pack is a vector register of doubles: the same number of as many different problems, one per lane, or consecutive
+// numbers of one problem. A comparison gives a Mask, and select() replaces the branch. No operation but the horizontal
+// ones mixes lanes, so what a lane computes does not depend on its neighbours.
 #pragma once
 
 #include <Eigen/Core>
@@ -19,7 +19,7 @@ constexpr int lanes = 4;
 constexpr int lanes = 2;
 #endif
 
-typedef double PackData __attribute__((vector_size(8 * lanes)));
+typedef double PackData __attribute__((vector_size(8 * lanes), may_alias));
 typedef long long MaskData __attribute__((vector_size(8 * lanes)));
 
 // All bits of a lane set, or none.
@@ -57,17 +57,6 @@ struct Pack {
   friend Mask operator!=(Pack a, Pack b) { return {a.v != b.v}; }
 };
 
-template <class Real>
-struct MaskOf;
-template <>
-struct MaskOf<double> {
-  using type = bool;
-};
-template <>
-struct MaskOf<Pack> {
-  using type = Mask;
-};
-
 inline Pack select(Mask mask, Pack yes, Pack no) {
   return (PackData)((mask.v & (MaskData)yes.v) | (~mask.v & (MaskData)no.v));
 }
@@ -98,6 +87,32 @@ inline Pack sqrt(Pack a) {
 }
 inline double sqrt(double a) { return std::sqrt(a); }
 
+// Lane k of the result is lane k ^ distance of a.
+template <int distance>
+inline PackData exchange(PackData a) {
+  MaskData from;
+  for (int lane = 0; lane < lanes; ++lane) from[lane] = lane ^ distance;
+  return __builtin_shuffle(a, from);
+}
+// Horizontal: over the lanes, the result in every lane.
+inline Pack sum_of_lanes(Pack a) {
+  if constexpr (lanes > 4) a += Pack(exchange<4>(a.v));
+  if constexpr (lanes > 2) a += Pack(exchange<2>(a.v));
+  return a + Pack(exchange<1>(a.v));
+}
+inline Pack max_of_lanes(Pack a) {
+  if constexpr (lanes > 4) a = max(a, Pack(exchange<4>(a.v)));
+  if constexpr (lanes > 2) a = max(a, Pack(exchange<2>(a.v)));
+  return max(a, Pack(exchange<1>(a.v)));
+}
+
+// Consecutive numbers, aligned.
+inline Pack load(const double* from) { return *reinterpret_cast<const PackData*>(from); }
+inline void store(Pack a, double* to) { *reinterpret_cast<PackData*>(to) = a.v; }
+// Size in packs, and in numbers, that holds `size` numbers.
+constexpr int packs(int size) { return (size + lanes - 1) / lanes; }
+constexpr int padded(int size) { return packs(size) * lanes; }
+
 // The power of two next to 1 / sqrt(a), for positive normal numbers: scaling by it is exact.
 inline Pack inverse_root_power_of_two(Pack a) {
   const MaskData exponent = ((MaskData)a.v >> 52) - 1023;
@@ -113,7 +128,6 @@ inline double inverse_power_of_two(double a) { return std::ldexp(1.0, -std::ilog
 
 }  // namespace qp_control
 
-// Arrays of packs are Eigen vectors.
 template <>
 struct Eigen::NumTraits<qp_control::Pack> : Eigen::GenericNumTraits<qp_control::Pack> {
   enum {
@@ -126,3 +140,7 @@ struct Eigen::NumTraits<qp_control::Pack> : Eigen::GenericNumTraits<qp_control::
     MulCost = 1
   };
 };
+
+namespace qp_control {
+using PackArray = Eigen::Matrix<Pack, Eigen::Dynamic, 1>;
+}  // namespace qp_control

@@ -1,50 +1,93 @@
 #include "qp_control/dense_kkt.hpp"
 
+#include <limits>
+
+#include "qp_control/dense_kernels.hpp"
+
 namespace qp_control {
 
-void DenseKkt::assemble(const Vector& weight, double rho) {
-  M_ = qp.H;
-  M_.diagonal().array() += rho;
-  for (int i = 0; i < qp.stored_rows(); ++i) {
-    if (weight[i] == 0.0) continue;
-    row_ = qp.R.row(i);
-    M_.selfadjointView<Eigen::Lower>().rankUpdate(row_, weight[i]);
-  }
-  M_.diagonal() += weight.tail(n());
-  weight_ = weight;
-  rho_ = rho;
-  updates_ = 0;
-  assembled_ = true;
+DenseKkt::DenseKkt(int n, int stored_rows) : n_(n), stored_(stored_rows), stride_(padded(n)) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const int row_packs = packs(rows()), matrix = packs(stride_ * ((n + 3) / 4 * 4));
+  g_.setConstant(packs(n), Pack(0.0));
+  lower_.setConstant(row_packs, Pack(-infinity));
+  upper_.setConstant(row_packs, Pack(infinity));
+  weight_.setConstant(row_packs, Pack(0.0));
+  for (PackArray* a : {&H_, &M_, &L_}) a->setConstant(matrix, Pack(0.0));
+  for (PackArray* a : {&R_, &weighted_}) a->setConstant(packs(stride_ * stored_rows), Pack(0.0));
+  inverse_diagonal_.setConstant(packs(n), Pack(0.0));
+  changed_.resize(stored_rows);
+  scaled_.resize(stored_rows);
 }
 
-bool DenseKkt::update(const Vector& weight) {
-  const int stored = qp.stored_rows();
-  int changed = 0, active = 0;
-  double removed = 0.0;
-  for (int i = 0; i < stored; ++i) {
-    changed += weight[i] != weight_[i];
-    active += weight[i] != 0.0;
-    if (weight[i] < weight_[i]) removed = std::max(removed, weight_[i]);
+void DenseKkt::load(const StackedQP& qp, double regularisation, Equilibration<double>& scaling) {
+  linear_program_ = qp.linear_program && regularisation == 0.0;
+  for (int j = 0; j < n_ && !linear_program_; ++j) {
+    Eigen::Map<Vector> column(numbers(H_) + j * stride_, n_);
+    column = qp.H.col(j);
+    column[j] += regularisation;
   }
-  // Rounding stays behind where a large weight is taken out again, so start afresh now and then.
-  if (changed > active || updates_ + changed > 4 * n() + 20 || removed > 1e5) return false;
-  for (int i = 0; i < stored; ++i) {
-    if (weight[i] == weight_[i]) continue;
-    row_ = qp.R.row(i);
-    M_.selfadjointView<Eigen::Lower>().rankUpdate(row_, weight[i] - weight_[i]);
-  }
-  M_.diagonal() += weight.tail(n()) - weight_.tail(n());
-  weight_ = weight;
-  updates_ += changed;
-  return true;
+  if (linear_program_) H_.setConstant(Pack(0.0));
+  for (int i = 0; i < stored_; ++i) Eigen::Map<Vector>(numbers(R_) + i * stride_, n_) = qp.R.row(i);
+  numbers(g_, n_) = qp.g;
+  numbers(lower_, rows()) = qp.lower;
+  numbers(upper_, rows()) = qp.upper;
+  scaling.scale({n_, stored_, stride_, true, linear_program_ ? nullptr : numbers(H_), numbers(g_), numbers(R_),
+                 numbers(lower_), numbers(upper_)});
+  assembled_ = false;
 }
 
-bool DenseKkt::factor(const Vector& weight, double rho) {
-  if (!assembled_ || rho != rho_ || !update(weight)) assemble(weight, rho);
-  L_.triangularView<Eigen::Lower>() = M_;
-  return cholesky(L_);
+void DenseKkt::apply_hessian(const PackArray& x, PackArray& out) const {
+  out.setConstant(Pack(0.0));
+  if (!linear_program_) add_combination(numbers(H_), n_, n_, stride_, numbers(x), numbers(out));
 }
 
-void DenseKkt::solve(Vector& rhs) const { cholesky_solve(L_, rhs); }
+void DenseKkt::apply_rows(const PackArray& x, PackArray& v) const {
+  multiply(numbers(R_), stored_, n_, stride_, numbers(x), numbers(v));
+  Eigen::Map<Vector>(numbers(v) + stored_, n_) = numbers(x, n_);
+}
+
+void DenseKkt::add_rows_transposed(const PackArray& z, PackArray& out) const {
+  add_combination(numbers(R_), stored_, n_, stride_, numbers(z), numbers(out));
+  numbers(out, n_) += ConstVectorMap(numbers(z) + stored_, n_);
+}
+
+Mask DenseKkt::factor(const PackArray& weight, double rho) {
+  const double* now = numbers(weight);
+  double *M = numbers(M_), *then = numbers(weight_);
+  bool changes = !assembled_;
+  if (!assembled_) {
+    M_ = H_;
+    for (int j = 0; j < n_; ++j) M[j + j * stride_] += rho;
+    weight_.setConstant(Pack(0.0));
+    assembled_ = true;
+  }
+  int count = 0;
+  for (int i = 0; i < stored_; ++i) {
+    if (now[i] == then[i]) continue;
+    double* to = numbers(weighted_) + count * stride_;
+    changed_[count] = numbers(R_) + i * stride_;
+    Eigen::Map<Vector>(to, n_) = (now[i] - then[i]) * ConstVectorMap(changed_[count], n_);
+    scaled_[count++] = to;
+    then[i] = now[i];
+  }
+  if (count > 0) add_outer_products(count, scaled_.data(), changed_.data(), M, n_, stride_);
+  changes |= count > 0;
+  for (int j = 0; j < n_; ++j) {
+    const int i = stored_ + j;
+    if (now[i] == then[i]) continue;
+    M[j + j * stride_] += now[i] - then[i];
+    then[i] = now[i];
+    changes = true;
+  }
+  if (!changes) return Mask::all(true);
+  // A factor that fails must be made again.
+  assembled_ = cholesky(M, numbers(L_), numbers(inverse_diagonal_), n_, stride_);
+  return Mask::all(assembled_);
+}
+
+void DenseKkt::solve(PackArray& rhs) const {
+  cholesky_solve(numbers(L_), numbers(inverse_diagonal_), n_, stride_, numbers(rhs));
+}
 
 }  // namespace qp_control

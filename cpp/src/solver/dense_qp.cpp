@@ -55,11 +55,6 @@ Vector StackedQP::row(int i) const {
   return Vector::Unit(n(), i - stored_rows());
 }
 
-ScalableQP<double> StackedQP::scalable() {
-  return {n(),      stored_rows(), true,         linear_program ? nullptr : H.data(),
-          g.data(), R.data(),      lower.data(), upper.data()};
-}
-
 bool stack(const DenseQP& qp, StackedQP& out) {
   const auto [n, n_eq, n_in] = qp.dims;
   if (!finite(qp.H, long(n) * n) || !finite(qp.g, n) || !finite(qp.A, long(n_eq) * n) || !finite(qp.b, n_eq) ||

@@ -14,8 +14,6 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double infinite_bound = 1e20;
 constexpr int most_steps = 80;
 
-using PackArray = Array<Pack>;
-
 // The KKT back end in lanes: M = H + rho I + rows' diag(weight) rows is kept up to date by the rows whose weight has
 // changed in any lane (the others add zero), and factored afresh.
 class LaneKkt {
@@ -40,10 +38,13 @@ class LaneKkt {
   int n() const { return n_; }
   int rows() const { return stored_ + (boxed_ ? n_ : 0); }
   const PackArray& g() const { return g_; }
+  static Pack sum(Pack partial) { return partial; }
+  static Pack max(Pack partial) { return partial; }
+  static Mask all(Mask partial) { return partial; }
   const PackArray& lower() const { return lower_; }
   const PackArray& upper() const { return upper_; }
   ScalableQP<Pack> data() {
-    return {n_, stored_, boxed_, H.size() > 0 ? H.data() : nullptr, g_.data(), R.data(), lower_.data(), upper_.data()};
+    return {n_, stored_, n_, boxed_, H.size() > 0 ? H.data() : nullptr, g_.data(), R.data(), lower_.data(), upper_.data()};
   }
 
   // To be called after the data have been written.
@@ -53,7 +54,7 @@ class LaneKkt {
   Mask convex() {
     if (H.size() == 0) return Mask::all(true);
     Pack size = 0.0;
-    for (int j = 0; j < n_; ++j) size = max(size, H[j * n_ + j]);
+    for (int j = 0; j < n_; ++j) size = qp_control::max(size, H[j * n_ + j]);
     M_ = H;
     for (int j = 0; j < n_; ++j) M_[j * n_ + j] += Pack(1e-12) * size;
     return cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
@@ -138,10 +139,10 @@ struct LaneJudge {
   Mask stagnates() const { return stagnated; }
   double tolerance() const { return std::min(1e-10, 0.1 * settings.eps_abs); }
   bool expired() const { return false; }
-  void interrupted(const Iterate<Pack>&, Mask) const {}
+  void interrupted(const Iterate&, Mask) const {}
   Mask failed(Mask which, Mask going) const { return going & !which; }
 
-  Mask outer(const Iterate<Pack>& it, Mask arrived, Mask going) {
+  Mask outer(const Iterate& it, Mask arrived, Mask going) {
     const Pack zero = 0.0, c_inverse = Pack(1.0) / scaling.c;
     Pack violation = zero, wrong = zero, stationarity = zero, row_size = zero, dual_size = zero;
     Pack curvature = zero, linear = zero, bounds = zero, poison = zero;
@@ -237,8 +238,8 @@ struct LaneSolver::Workspace {
   bool boxed;
   LaneKkt kkt;
   Equilibration<Pack> scaling;
-  Iterate<Pack> iterate;
-  Penalties<Pack> penalties;
+  Iterate iterate;
+  Penalties penalties;
   PackArray x, z;
 };
 

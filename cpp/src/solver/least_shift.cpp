@@ -23,11 +23,13 @@ class ShiftJudge : public SingleJudge {
   explicit ShiftJudge(const Deadline& limit) : deadline(limit) {}
   bool expired() const override { return deadline.passed(); }
   double tolerance() const { return 1e-13; }
-  Verdict judge(const Iterate<double>& it) override {
-    const double dual = norm_inf(it.Rz);  // there is no H and no g
-    if (dual <= 1e-12 && it.primal <= 1e-11) return Verdict::SOLVED;
-    if (dual + it.primal < 0.5 * best) {
-      best = dual + it.primal;
+  Verdict judge(const Iterate& it) override {
+    const double primal = it.primal[0];
+    double dual = 0.0;  // there is no H and no g
+    for (int j = 0; j < it.Rz.size(); ++j) dual = std::max(dual, max_of_lanes(abs(it.Rz[j]))[0]);
+    if (dual <= 1e-12 && primal <= 1e-11) return Verdict::SOLVED;
+    if (dual + primal < 0.5 * best) {
+      best = dual + primal;
       stalled = 0;
     }
     if (expired()) return Verdict::TIME_LIMIT;
@@ -137,31 +139,28 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
   rows_only.linear_program = true;
   DenseKkt kkt(n, qp.stored_rows());
   Equilibration<double> scaling(n, m);
-  kkt.qp = rows_only;
-  scaling.scale(kkt.qp.scalable());
-  kkt.reset();
+  kkt.load(rows_only, 0.0, scaling);
 
   // Elastic rows in the caller's units, whatever the scaling of the rows; the cost's own scale is free.
-  Penalties<double> penalties(m);
+  Penalties penalties(packs(m));
   penalties.rho = 1e-9;
   penalties.settles = false;
-  for (int i = 0; i < m; ++i)
-    penalties.delta[i] = std::isinf(qp.weight[i]) ? 0.0 : scaling.E[i] * scaling.E[i] / qp.weight[i];
+  auto delta = numbers(penalties.delta, m);
+  for (int i = 0; i < m; ++i) delta[i] = std::isinf(qp.weight[i]) ? 0.0 : scaling.E[i] * scaling.E[i] / qp.weight[i];
   double smallest = std::numeric_limits<double>::infinity();
   for (int i = 0; i < m; ++i) {
     const bool bounded = std::isfinite(qp.lower[i]) || std::isfinite(qp.upper[i]);
-    if (bounded && penalties.delta[i] > 0.0) smallest = std::min(smallest, penalties.delta[i]);
+    if (bounded && delta[i] > 0.0) smallest = std::min(smallest, delta[i]);
   }
-  if (std::isfinite(smallest)) penalties.delta /= smallest;
-  penalties.reset(kkt.qp.lower, kkt.qp.upper);
+  if (std::isfinite(smallest)) delta /= smallest;
+  penalties.reset(kkt.lower(), kkt.upper());
 
-  Iterate<double> it(n, m);
-  it.x.setZero();
-  it.z.setZero();
+  Iterate it(packs(n), packs(m));
   ShiftJudge judge(deadline);
   augmented_lagrangian(kkt, judge, penalties, max_steps, it);
   out.steps = it.steps;
-  out.x = scaling.D.cwiseProduct(it.x);
+  out.x = scaling.D.cwiseProduct(numbers(it.x, n));
+  const auto z = numbers(it.z, m);
   if (judge.verdict != Verdict::SOLVED) return out;
 
   std::vector<ShiftedRow> shifted, hard;
@@ -172,7 +171,7 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
     if (qp.is_equality(i)) {
       (is_hard ? hard : shifted).push_back({i, 0});
     } else if (is_hard) {
-      if (std::abs(it.z[i]) > 1e-9) hard.push_back({i, it.z[i] > 0.0 ? 1 : -1});
+      if (std::abs(z[i]) > 1e-9) hard.push_back({i, z[i] > 0.0 ? 1 : -1});
     } else {
       if (v[i] - qp.upper[i] > rounding * (1.0 + std::abs(qp.upper[i]))) shifted.push_back({i, 1});
       if (qp.lower[i] - v[i] > rounding * (1.0 + std::abs(qp.lower[i]))) shifted.push_back({i, -1});

@@ -30,9 +30,9 @@ class Judge : public SingleJudge {
     return polished(x, z) || solved;
   }
 
-  bool consider_scaled(const Iterate<double>& it) {
-    ux_ = scaling_.D.cwiseProduct(it.x);
-    uz_ = scaling_.E.cwiseProduct(it.z) / scaling_.c;
+  bool consider_scaled(const Iterate& it) {
+    ux_ = scaling_.D.cwiseProduct(numbers(it.x, qp_.n()));
+    uz_ = scaling_.E.cwiseProduct(numbers(it.z, qp_.rows())) / scaling_.c;
     return consider(ux_, uz_);
   }
 
@@ -61,7 +61,7 @@ class Judge : public SingleJudge {
     return polish(qp_, active, px_, pz_) && consider(px_, pz_);
   }
 
-  Verdict judge(const Iterate<double>& it) override {
+  Verdict judge(const Iterate& it) override {
     const bool solved = consider_scaled(it);
     stagnated = !(latest_ < 0.25 * last_);
     last_ = latest_;
@@ -69,10 +69,10 @@ class Judge : public SingleJudge {
     if (!ux_.allFinite() || !uz_.allFinite()) return Verdict::NUMERICAL_ERROR;
     if (polished(ux_, uz_) || solved) return Verdict::SOLVED;
     if (++outer_ < 2) return Verdict::GO_ON;
-    ray = scaling_.D.cwiseProduct(it.x - it.x_center);
+    ray = scaling_.D.cwiseProduct(numbers(it.x, qp_.n()) - numbers(it.x_center, qp_.n()));
     if (clean_ray(qp_, ray)) return Verdict::DUAL_INFEASIBLE;
     if (certify_) {
-      const Vector dz = scaling_.E.cwiseProduct(it.z - it.z_center);
+      const Vector dz = scaling_.E.cwiseProduct(numbers(it.z, qp_.rows()) - numbers(it.z_center, qp_.rows()));
       if (resembles_farkas(qp_, dz, 1e-3)) return Verdict::SUSPECT_PRIMAL_INFEASIBLE;
     }
     return Verdict::GO_ON;
@@ -99,21 +99,16 @@ class Judge : public SingleJudge {
 Outcome Minimiser::operator()(const StackedQP& qp, const Vector* x, const Vector* z, bool look_for_certificates) const {
   DenseKkt kkt(qp.n(), qp.stored_rows());
   Equilibration<double> scaling(qp.n(), qp.rows());
-  kkt.qp = qp;
-  kkt.qp.H.diagonal().array() += regularisation;
-  scaling.scale(kkt.qp.scalable());
-  kkt.reset();
+  kkt.load(qp, regularisation, scaling);
   Judge judge(qp, settings, scaling, deadline, look_for_certificates);
-  Iterate<double> it(qp.n(), qp.rows());
-  it.x.setZero();
-  it.z.setZero();
+  Iterate it(packs(qp.n()), packs(qp.rows()));
+  Penalties penalties(packs(qp.rows()));
+  penalties.reset(kkt.lower(), kkt.upper());
   if (x != nullptr) {
     if (judge.starts_solved(*x, *z)) return {Verdict::SOLVED, 0, judge.x, judge.z, {}, judge.best};
-    it.x = x->cwiseQuotient(scaling.D);
-    it.z = scaling.c * z->cwiseQuotient(scaling.E);
+    numbers(it.x, qp.n()) = x->cwiseQuotient(scaling.D);
+    numbers(it.z, qp.rows()) = scaling.c * z->cwiseQuotient(scaling.E);
   }
-  Penalties<double> penalties(qp.rows());
-  penalties.reset(kkt.qp.lower, kkt.qp.upper);
   augmented_lagrangian(kkt, judge, penalties, settings.max_iter, it);
   if (judge.x.size() == 0) judge.consider_scaled(it);
   return {judge.verdict, it.steps, judge.x, judge.z, judge.ray, judge.best};
