@@ -13,6 +13,7 @@
 #include "qp_control/dense_solver.hpp"
 #include "qp_control/derivatives.hpp"
 #include "qp_control/equilibration.hpp"
+#include "qp_control/lane_solver.hpp"
 #include "qp_control/least_shift.hpp"
 #include "qp_control/residuals.hpp"
 
@@ -73,54 +74,97 @@ Solution solve(const StackedQP& qp, bool closest = false) {
   return solution;
 }
 
-const Register rows_are_updated("updated factor equals the one assembled from scratch", [] {
-  const StackedQP qp = random_qp(6, 5);
-  DenseKkt updated(6, 5), fresh(6, 5);
-  updated.qp = fresh.qp = qp;
-  updated.reset();
-  Vector weight = Vector::Ones(11);
-  check(updated.factor(weight, 1e-6), "positive definite");
-  weight[1] = 0.0;
-  weight[3] = 7.0;
-  weight[8] = 0.0;
-  check(updated.factor(weight, 1e-6), "positive definite after an update");
-  fresh.reset();
-  check(fresh.factor(weight, 1e-6), "positive definite from scratch");
-  Vector a = Vector::Ones(6), b = a;
-  updated.solve(a);
-  fresh.solve(b);
-  check_close((a - b).norm(), 0.0, 1e-12 * b.norm(), "solution");
-  Matrix M = qp.H + 1e-6 * Matrix::Identity(6, 6);
-  M += qp.R.transpose() * weight.head(5).asDiagonal() * qp.R;
-  M.diagonal() += weight.tail(6);
-  check_close((M * b - Vector::Ones(6)).norm(), 0.0, 1e-10, "residual of the plain matrix");
+// The equilibrated problem that the kernels work on, made here by plain matrix products.
+StackedQP equilibrated(const StackedQP& qp, const Equilibration& scaling) {
+  StackedQP out = qp;
+  const Vector D = numbers(scaling.D, qp.n()), E = numbers(scaling.E, qp.rows());
+  out.H = scaling.c[0] * D.asDiagonal() * qp.H * D.asDiagonal();
+  out.g = scaling.c[0] * D.cwiseProduct(qp.g);
+  out.R = E.head(qp.stored_rows()).asDiagonal() * qp.R * D.asDiagonal();
+  out.lower = E.cwiseProduct(qp.lower);
+  out.upper = E.cwiseProduct(qp.upper);
+  return out;
+}
+
+PackArray packed(const Vector& v) {
+  PackArray out = PackArray::Constant(packs(v.size()), Pack(0.0));
+  numbers(out, v.size()) = v;
+  return out;
+}
+
+const Register rows_are_updated("updated factor equals the plain matrix of the new weights", [] {
+  for (const int n : {1, 3, 4, 6, 9, 16, 21}) {
+    const StackedQP qp = random_qp(n, 5);
+    DenseKkt kkt(n, 5);
+    Equilibration scaling(packs(n), packs(n + 5));
+    check(kkt.load(qp, scaling), "convex");
+    Vector weight = Vector::Ones(n + 5);
+    check(all(kkt.factor(packed(weight), 1e-6)), "positive definite");
+    weight[1] = 0.0;
+    weight[3] = 7.0;
+    weight[n + 4] = 0.0;
+    check(all(kkt.factor(packed(weight), 1e-6)), "positive definite after an update");
+    const Vector rhs = random<Vector>(n);
+    PackArray solution = packed(rhs);
+    kkt.solve(solution);
+    const StackedQP scaled = equilibrated(qp, scaling);
+    Matrix M = scaled.H + 1e-6 * Matrix::Identity(n, n);
+    M += scaled.R.transpose() * weight.head(5).asDiagonal() * scaled.R;
+    M.diagonal() += weight.tail(n);
+    check_close((M * numbers(solution, n) - rhs).norm(), 0.0, 1e-11, "residual of the plain matrix");
+  }
+});
+
+const Register products_are_right("packed products equal those of the plain matrices", [] {
+  for (const int n : {1, 5, 8, 13}) {
+    const StackedQP qp = random_qp(n, 7);
+    DenseKkt kkt(n, 7);
+    Equilibration scaling(packs(n), packs(n + 7));
+    kkt.load(qp, scaling);
+    const StackedQP scaled = equilibrated(qp, scaling);
+    const Vector x = random<Vector>(n), z = random<Vector>(n + 7);
+    PackArray v = packed(Vector::Zero(n + 7)), Hx = packed(Vector::Zero(n)), Rz = packed(Vector::Zero(n));
+    kkt.apply_rows(packed(x), v);
+    kkt.apply_hessian(packed(x), Hx);
+    kkt.add_rows_transposed(packed(z), Rz);
+    Vector plain(n + 7), transposed = Vector::Zero(n);
+    scaled.apply_rows(x, plain);
+    scaled.add_rows_transposed(z, transposed);
+    check_close((numbers(v, n + 7) - plain).norm(), 0.0, 1e-13, "R x");
+    check_close((numbers(Hx, n) - scaled.H * x).norm(), 0.0, 1e-13, "H x");
+    check_close((numbers(Rz, n) - transposed).norm(), 0.0, 1e-13, "R'z");
+  }
 });
 
 const Register line_search_is_exact("line search finds the least value along the direction", [] {
   for (int trial = 0; trial < 20; ++trial) {
+    const StackedQP plain = random_qp(4, 6);
     DenseKkt kkt(4, 6);
-    kkt.qp = random_qp(4, 6);
-    Penalties<double> penalties(10);
+    Equilibration scaling(packs(4), packs(10));
+    kkt.load(plain, scaling);
+    const StackedQP qp = equilibrated(plain, scaling);
+    Penalties penalties(packs(10));
     penalties.reset(kkt.lower(), kkt.upper());
-    Iterate<double> it(4, 10);
-    it.x = it.x_center = random<Vector>(4);
-    it.z_center = random<Vector>(10);
+    Iterate it(packs(4), packs(10));
+    it.x = it.x_center = packed(random<Vector>(4));
+    it.z_center = packed(random<Vector>(10));
     const auto value = [&](double t) {
-      const Vector x = it.x + t * it.dx, v = it.v + t * it.dv;
-      double out = 0.5 * x.dot(kkt.qp.H * x) + kkt.g().dot(x) + 0.5 * penalties.rho * (x - it.x_center).squaredNorm();
+      const Vector x = numbers(it.x, 4) + t * numbers(it.dx, 4), v = numbers(it.v, 10) + t * numbers(it.dv, 10);
+      const Vector moved = x - numbers(it.x_center, 4);
+      double out = 0.5 * x.dot(qp.H * x) + qp.g.dot(x) + 0.5 * penalties.rho * moved.squaredNorm();
       for (int i = 0; i < 10; ++i) {
-        const double shifted = v[i] + penalties.mu[i] * it.z_center[i];
-        const double distance = std::max(0.0, shifted - kkt.upper()[i]) + std::max(0.0, kkt.lower()[i] - shifted);
-        out += 0.5 * distance * distance / penalties.mu[i];
+        const double mu = numbers(penalties.mu, 10)[i], shifted = v[i] + mu * numbers(it.z_center, 10)[i];
+        const double distance = std::max(0.0, shifted - qp.upper[i]) + std::max(0.0, qp.lower[i] - shifted);
+        out += 0.5 * distance * distance / mu;
       }
       return out;
     };
-    refresh(kkt, true, it);
+    refresh(kkt, Mask::all(true), it);
     evaluate(kkt, penalties, it);
-    it.dx = -it.gradient;
+    for (int j = 0; j < it.x.size(); ++j) it.dx[j] = -it.gradient[j];
     kkt.apply_rows(it.dx, it.dv);
     kkt.apply_hessian(it.dx, it.Hdx);
-    const double t = line_search(kkt, penalties, it);
+    const double t = line_search(kkt, penalties, it)[0];
     check(t > 0.0, "a descent direction gets a positive step");
     const double h = 1e-4 * t, best = value(t);
     check(best <= value(t - h) && best <= value(t + h), "no neighbour is better");
@@ -128,7 +172,7 @@ const Register line_search_is_exact("line search finds the least value along the
   }
 });
 
-const Register scaling_is_undone("scaled and unscaled points describe the same problem", [] {
+const Register scaling_is_exact("scaling is by powers of two and makes rows of one size", [] {
   StackedQP qp = random_qp(5, 7);
   for (int i = 0; i < 7; ++i) {
     const double scale = std::pow(10.0, i - 3);
@@ -136,19 +180,67 @@ const Register scaling_is_undone("scaled and unscaled points describe the same p
     qp.lower[i] *= scale;
     qp.upper[i] *= scale;
   }
-  StackedQP scaled = qp;
-  Equilibration<double> scaling(5, 12);
-  scaling.scale(scaled.scalable());
-  const Vector x = random<Vector>(5), z = random<Vector>(12);
-  const Vector xs = x.cwiseQuotient(scaling.D), zs = scaling.c * z.cwiseQuotient(scaling.E);
-  Vector gradient = qp.H * x + qp.g, gradient_scaled = scaled.H * xs + scaled.g;
-  qp.add_rows_transposed(z, gradient);
-  scaled.add_rows_transposed(zs, gradient_scaled);
-  check_close((scaling.c * scaling.D.cwiseProduct(gradient) - gradient_scaled).norm(), 0.0, 1e-10, "gradient");
-  const Vector factors = scaled.lower.cwiseQuotient(qp.lower);
-  for (int i = 0; i < 7; ++i) check(std::ilogb(factors[i]) == std::log2(factors[i]), "a factor is a power of two");
+  Equilibration scaling(packs(5), packs(12));
+  DenseKkt kkt(5, 7);
+  kkt.load(qp, scaling);
+  const auto is_power_of_two = [](double a) { return std::ldexp(1.0, std::ilogb(a)) == a; };
+  for (int j = 0; j < 5; ++j) check(is_power_of_two(scaling.D[j / lanes][j % lanes]), "D");
+  for (int i = 0; i < 12; ++i) check(is_power_of_two(scaling.E[i / lanes][i % lanes]), "E");
+  check(is_power_of_two(scaling.c[0]), "c");
+  const StackedQP scaled = equilibrated(qp, scaling);
   const double largest = scaled.R.rowwise().norm().maxCoeff(), smallest = scaled.R.rowwise().norm().minCoeff();
   check(largest < 10.0 * smallest, "rows of seven sizes become rows of one size");
+});
+
+// Two solvers of one problem: in lanes and alone.
+const Register lanes_agree("a problem in lanes has the solution that it has alone, whatever its neighbours", [] {
+  const int n = 6, m = 5, size = 2 * lanes + 1;
+  std::vector<StackedQP> problems;
+  std::vector<double> H, g, C, l, u, lb, ub;
+  for (int k = 0; k < size; ++k) {
+    const StackedQP qp = random_qp(n, m);
+    problems.push_back(qp);
+    const RowMatrix row_major = qp.H;
+    H.insert(H.end(), row_major.data(), row_major.data() + n * n);
+    g.insert(g.end(), qp.g.data(), qp.g.data() + n);
+    C.insert(C.end(), qp.R.data(), qp.R.data() + m * n);
+    l.insert(l.end(), qp.lower.data(), qp.lower.data() + m);
+    u.insert(u.end(), qp.upper.data(), qp.upper.data() + m);
+    lb.insert(lb.end(), qp.lower.data() + m, qp.lower.data() + m + n);
+    ub.insert(ub.end(), qp.upper.data() + m, qp.upper.data() + m + n);
+  }
+  DenseBatch batch;
+  batch.dims = {n, 0, m};
+  batch.size = size;
+  batch.H = {H.data(), n * n};
+  batch.g = {g.data(), n};
+  batch.C = {C.data(), m * n};
+  batch.l = {l.data(), m};
+  batch.u = {u.data(), m};
+  batch.lb = {lb.data(), n};
+  batch.ub = {ub.data(), n};
+  const Settings settings;
+  check(LaneSolver::suits(batch.dims, settings), "small enough for lanes");
+  std::vector<double> x(size * n), alone(size * n);
+  std::vector<long long> status(size), iterations(size);
+  const auto solve_range = [&](int first, int last, std::vector<double>& into, bool* solved) {
+    DenseBatchSolution out;
+    out.x = {into.data(), n};
+    out.status = status.data();
+    out.iterations = iterations.data();
+    LaneSolver(batch).solve(batch, first, last, settings, false, out, solved);
+  };
+  bool solved[lanes];
+  for (int first = 0; first < size; first += lanes) solve_range(first, std::min(first + lanes, size), x, solved);
+  for (int k = 0; k < size; ++k) {
+    solve_range(k, k + 1, alone, solved);
+    check(solved[0], "solved");
+  }
+  check(x == alone, "the same bits");
+  for (int k = 0; k < size; ++k) {
+    const Solution reference = solve(problems[k]);
+    check_close((reference.x - ConstVectorMap(x.data() + k * n, n)).norm(), 0.0, 1e-9, "solution");
+  }
 });
 
 const Register active_system_solves("active system equals a dense solve of its KKT matrix", [] {

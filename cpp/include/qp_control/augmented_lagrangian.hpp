@@ -219,8 +219,9 @@ void augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int max_
   it.best = it.least_error = infinity;
   it.stalled = it.misses = it.repeats = zero;
   for (int i = 0; i < it.z.size(); ++i) {
-    const Mask upper = (it.z[i] > zero) | (kkt.lower()[i] == kkt.upper()[i]);
-    it.active[i] = select(it.z[i] < zero, Pack(-1.0), select(upper, one, zero));
+    const Mask upper = ((it.z[i] > zero) & finite(kkt.upper()[i])) | (kkt.lower()[i] == kkt.upper()[i]);
+    const Mask lower = (it.z[i] < zero) & finite(kkt.lower()[i]);
+    it.active[i] = select(lower, Pack(-1.0), select(upper, one, zero));
   }
   it.x_center = it.x;
   it.z_center = it.z;
@@ -260,6 +261,8 @@ class SingleJudge {
   virtual ~SingleJudge() = default;
   virtual Verdict judge(const Iterate& it) = 0;
   virtual bool expired() const = 0;
+  // Was a point seen that will do?
+  virtual bool satisfied() const { return false; }
 
   Mask start() const { return Mask::all(true); }
   Mask stagnates() const { return Mask::all(stagnated); }
@@ -273,7 +276,8 @@ class SingleJudge {
   }
   void interrupted(const Iterate& it, Mask) {
     verdict = judge(it);
-    if (verdict == Verdict::GO_ON) verdict = expired() ? Verdict::TIME_LIMIT : Verdict::MAX_ITER;
+    if (verdict != Verdict::GO_ON) return;
+    verdict = satisfied() ? Verdict::SOLVED : expired() ? Verdict::TIME_LIMIT : Verdict::MAX_ITER;
   }
 
   Verdict verdict = Verdict::GO_ON;

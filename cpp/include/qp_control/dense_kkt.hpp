@@ -24,8 +24,8 @@ class DenseKkt {
   static Pack max(Pack partial) { return max_of_lanes(partial); }
   static Mask all(Mask partial) { return Mask::all(qp_control::all(partial)); }
 
-  // Takes the problem in, with `regularisation` added to the diagonal of H, and equilibrates it.
-  void load(const StackedQP& qp, double regularisation, Equilibration<double>& scaling);
+  // Takes the problem in and equilibrates it. False: H is not positive semidefinite.
+  bool load(const StackedQP& qp, Equilibration& scaling);
 
   void apply_hessian(const PackArray& x, PackArray& out) const;
   void apply_rows(const PackArray& x, PackArray& v) const;
@@ -37,20 +37,18 @@ class DenseKkt {
   void solve(PackArray& rhs) const;
 
  private:
+  // Is H positive semidefinite, up to rounding? Sets regularisation_.
+  bool convex();
+
   int n_, stored_, stride_;
   bool linear_program_ = false, assembled_ = false;
   PackArray g_, lower_, upper_;
+  PackArray regularisation_;     // of H in M
   PackArray H_, R_;              // equilibrated
   PackArray M_, L_;              // lower triangles
   PackArray inverse_diagonal_;   // of L
   PackArray weight_, weighted_;  // in M_; rows that are about to be added, times their weight
   std::vector<const double*> changed_, scaled_;
 };
-
-// The numbers of an array of packs.
-inline double* numbers(PackArray& a) { return reinterpret_cast<double*>(a.data()); }
-inline const double* numbers(const PackArray& a) { return reinterpret_cast<const double*>(a.data()); }
-inline Eigen::Map<Vector> numbers(PackArray& a, int size) { return {numbers(a), size}; }
-inline ConstVectorMap numbers(const PackArray& a, int size) { return {numbers(a), size}; }
 
 }  // namespace qp_control

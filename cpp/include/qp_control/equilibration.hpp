@@ -17,19 +17,21 @@ struct ScalableQP {
   Real *H, *g, *R, *lower, *upper;
 };
 
-// Real: double, or a Pack of problems.
-template <class Real>
 struct Equilibration {
-  Equilibration(int n, int rows) : D(n), E(rows), norm(n) {}
+  // In packs.
+  Equilibration(int n, int rows) : D(n), E(rows), norm_(n) {
+    for (PackArray* a : {&D, &E, &norm_}) a->setConstant(Pack(1.0));
+  }
 
-  // Chooses D, E and c, and scales.
+  // Chooses D, E and c, and scales. Real: double for one problem, Pack for a pack of them.
+  template <class Real>
   void scale(const ScalableQP<Real>& qp);
 
-  Array<Real> D, E;
-  Real c;
+  PackArray D, E;
+  Pack c;
 
  private:
-  Array<Real> norm;  // of the columns
+  PackArray norm_;  // of the columns
 };
 
 namespace equilibration_detail {
@@ -53,11 +55,13 @@ Real factor(Real norm) {
 }  // namespace equilibration_detail
 
 template <class Real>
-void Equilibration<Real>::scale(const ScalableQP<Real>& qp) {
+void Equilibration::scale(const ScalableQP<Real>& qp) {
   using namespace equilibration_detail;
   const int n = qp.n, stored = qp.stored_rows, stride = qp.stride, rows = stored + (qp.boxed ? n : 0);
-  for (int j = 0; j < n; ++j) D[j] = 1.0;
-  for (int i = 0; i < rows; ++i) E[i] = 1.0;
+  Real *d = reinterpret_cast<Real*>(D.data()), *e = reinterpret_cast<Real*>(E.data());
+  Real* norm = reinterpret_cast<Real*>(norm_.data());
+  for (int j = 0; j < n; ++j) d[j] = 1.0;
+  for (int i = 0; i < rows; ++i) e[i] = 1.0;
   for (int pass = 0; pass < passes; ++pass) {
     auto balanced = Real(0.0) == Real(0.0);
     for (int j = 0; j < n; ++j) norm[j] = 0.0;
@@ -68,33 +72,35 @@ void Equilibration<Real>::scale(const ScalableQP<Real>& qp) {
     for (int j = 0; j < n; ++j) {
       norm[j] = factor(norm[j]);
       balanced = balanced & (norm[j] == Real(1.0));
-      D[j] *= norm[j];
+      d[j] *= norm[j];
     }
     for (int i = 0; i < n && qp.H != nullptr; ++i)
       for (int j = 0; j < n; ++j) qp.H[i * stride + j] *= norm[i] * norm[j];
     for (int i = 0; i < stored; ++i) {
-      const Real e = factor(row_norm(qp.R + i * stride, n));
-      balanced = balanced & (e == Real(1.0));
-      for (int j = 0; j < n; ++j) qp.R[i * stride + j] *= e * norm[j];
-      E[i] *= e;
+      const Real row_factor = factor(row_norm(qp.R + i * stride, n));
+      balanced = balanced & (row_factor == Real(1.0));
+      for (int j = 0; j < n; ++j) qp.R[i * stride + j] *= row_factor * norm[j];
+      e[i] *= row_factor;
     }
     if (all(balanced)) break;
   }
   Real largest = 0.0;
   for (int i = 0; i < n && qp.H != nullptr; ++i) largest = max(largest, row_norm(qp.H + i * stride, n));
   for (int j = 0; j < n; ++j) {
-    qp.g[j] *= D[j];
+    qp.g[j] *= d[j];
     largest = max(largest, abs(qp.g[j]));
   }
-  c = select(largest > Real(0.0), inverse_power_of_two(min(max(largest, Real(1e-12)), Real(1e12))), 1.0);
+  const Real clamped = min(max(largest, Real(1e-12)), Real(1e12));
+  const Real scale = select(largest > Real(0.0), inverse_power_of_two(clamped), 1.0);
   for (int i = 0; i < n && qp.H != nullptr; ++i)
-    for (int j = 0; j < n; ++j) qp.H[i * stride + j] *= c;
-  for (int j = 0; j < n; ++j) qp.g[j] *= c;
-  for (int j = 0; j < n && qp.boxed; ++j) E[stored + j] = Real(1.0) / D[j];
+    for (int j = 0; j < n; ++j) qp.H[i * stride + j] *= scale;
+  for (int j = 0; j < n; ++j) qp.g[j] *= scale;
+  for (int j = 0; j < n && qp.boxed; ++j) e[stored + j] = Real(1.0) / d[j];
   for (int i = 0; i < rows; ++i) {
-    qp.lower[i] *= E[i];
-    qp.upper[i] *= E[i];
+    qp.lower[i] *= e[i];
+    qp.upper[i] *= e[i];
   }
+  c = scale;
 }
 
 }  // namespace qp_control

@@ -1,9 +1,10 @@
-// Minimises one dense QP whose bounds do not cross: equilibration, the augmented-Lagrangian loop, the polish on the
-// active set, and a judge who sees every outer step in the caller's units.
+// Minimises one dense QP whose bounds do not cross: equilibration, the augmented-Lagrangian loop, and a judge who sees
+// every outer step in the caller's units.
 #pragma once
 
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/deadline.hpp"
+#include "qp_control/dense_kkt.hpp"
 #include "qp_control/dense_qp.hpp"
 #include "qp_control/residuals.hpp"
 #include "qp_control/settings.hpp"
@@ -11,23 +12,35 @@
 namespace qp_control {
 
 struct Outcome {
-  Verdict verdict;
-  int steps;
+  Outcome(int n, int rows) : x(n), z(rows), ray(n) {}
+  Verdict verdict = Verdict::GO_ON;
+  int steps = 0;
   Vector x, z, ray;
   Residuals residuals;
 };
 
-struct Minimiser {
-  const Settings& settings;
-  const double regularisation;  // of H, for the factorisations only
-  const Deadline deadline;
+// A workspace for problems of one size.
+class Minimiser {
+ public:
+  Minimiser(int n, int stored_rows);
 
-  // From (x, z), or from zero where they are nullptr.
-  Outcome operator()(const StackedQP& qp, const Vector* x, const Vector* z, bool look_for_certificates) const;
+  // Takes the problem in; qp must outlive what follows. False: H is not semidefinite, up to rounding.
+  bool load(const StackedQP& qp);
+  // From (x, z), or from zero where they are nullptr. The outcome lives until the next call.
+  const Outcome& run(const Settings& settings, const Deadline& deadline, const Vector* x, const Vector* z,
+                     bool look_for_certificates);
+
+ private:
+  class Judge;
+
+  const StackedQP* qp_ = nullptr;
+  DenseKkt kkt_;
+  Equilibration scaling_;
+  Iterate iterate_;
+  Penalties penalties_;
+  Vector x_, z_, step_;  // unscaled
+  ResidualWorkspace residual_workspace_;
+  Outcome outcome_;
 };
-
-// Is H semidefinite up to rounding? `regularisation` is what makes it safely definite for the factorisations, 0 if it
-// is already.
-bool convex(const StackedQP& qp, double& regularisation);
 
 }  // namespace qp_control

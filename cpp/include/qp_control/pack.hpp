@@ -142,5 +142,13 @@ struct Eigen::NumTraits<qp_control::Pack> : Eigen::GenericNumTraits<qp_control::
 };
 
 namespace qp_control {
+
 using PackArray = Eigen::Matrix<Pack, Eigen::Dynamic, 1>;
+
+// The numbers of an array of packs.
+inline double* numbers(PackArray& a) { return reinterpret_cast<double*>(a.data()); }
+inline const double* numbers(const PackArray& a) { return reinterpret_cast<const double*>(a.data()); }
+inline Eigen::Map<Eigen::VectorXd> numbers(PackArray& a, int size) { return {numbers(a), size}; }
+inline Eigen::Map<const Eigen::VectorXd> numbers(const PackArray& a, int size) { return {numbers(a), size}; }
+
 }  // namespace qp_control

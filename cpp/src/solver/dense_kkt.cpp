@@ -9,7 +9,7 @@ namespace qp_control {
 DenseKkt::DenseKkt(int n, int stored_rows) : n_(n), stored_(stored_rows), stride_(padded(n)) {
   const double infinity = std::numeric_limits<double>::infinity();
   const int row_packs = packs(rows()), matrix = packs(stride_ * ((n + 3) / 4 * 4));
-  g_.setConstant(packs(n), Pack(0.0));
+  for (PackArray* a : {&g_, &regularisation_}) a->setConstant(packs(n), Pack(0.0));
   lower_.setConstant(row_packs, Pack(-infinity));
   upper_.setConstant(row_packs, Pack(infinity));
   weight_.setConstant(row_packs, Pack(0.0));
@@ -20,21 +20,31 @@ DenseKkt::DenseKkt(int n, int stored_rows) : n_(n), stored_(stored_rows), stride
   scaled_.resize(stored_rows);
 }
 
-void DenseKkt::load(const StackedQP& qp, double regularisation, Equilibration<double>& scaling) {
-  linear_program_ = qp.linear_program && regularisation == 0.0;
-  for (int j = 0; j < n_ && !linear_program_; ++j) {
-    Eigen::Map<Vector> column(numbers(H_) + j * stride_, n_);
-    column = qp.H.col(j);
-    column[j] += regularisation;
-  }
+bool DenseKkt::load(const StackedQP& qp, Equilibration& scaling) {
+  linear_program_ = qp.linear_program;
+  for (int j = 0; j < n_ && !linear_program_; ++j) Eigen::Map<Vector>(numbers(H_) + j * stride_, n_) = qp.H.col(j);
   if (linear_program_) H_.setConstant(Pack(0.0));
   for (int i = 0; i < stored_; ++i) Eigen::Map<Vector>(numbers(R_) + i * stride_, n_) = qp.R.row(i);
   numbers(g_, n_) = qp.g;
   numbers(lower_, rows()) = qp.lower;
   numbers(upper_, rows()) = qp.upper;
-  scaling.scale({n_, stored_, stride_, true, linear_program_ ? nullptr : numbers(H_), numbers(g_), numbers(R_),
-                 numbers(lower_), numbers(upper_)});
+  const bool is_convex = convex();
+  scaling.scale<double>({n_, stored_, stride_, true, linear_program_ ? nullptr : numbers(H_), numbers(g_), numbers(R_),
+                         numbers(lower_), numbers(upper_)});
+  for (int p = 0; p < g_.size(); ++p) regularisation_[p] *= scaling.c * scaling.D[p] * scaling.D[p];
+  return is_convex;
+}
+
+bool DenseKkt::convex() {
+  regularisation_.setConstant(Pack(0.0));
   assembled_ = false;
+  if (linear_program_) return true;
+  if (cholesky(numbers(H_), numbers(L_), numbers(inverse_diagonal_), n_, stride_)) return true;
+  const double regularisation = convexity_tolerance * norm_inf(ConstVectorMap(numbers(H_), n_ * stride_));
+  regularisation_.setConstant(Pack(regularisation));
+  M_ = H_;
+  for (int j = 0; j < n_; ++j) numbers(M_)[j + j * stride_] += regularisation;
+  return cholesky(numbers(M_), numbers(L_), numbers(inverse_diagonal_), n_, stride_);
 }
 
 void DenseKkt::apply_hessian(const PackArray& x, PackArray& out) const {
@@ -58,7 +68,7 @@ Mask DenseKkt::factor(const PackArray& weight, double rho) {
   bool changes = !assembled_;
   if (!assembled_) {
     M_ = H_;
-    for (int j = 0; j < n_; ++j) M[j + j * stride_] += rho;
+    for (int j = 0; j < n_; ++j) M[j + j * stride_] += rho + numbers(regularisation_)[j];
     weight_.setConstant(Pack(0.0));
     assembled_ = true;
   }

@@ -51,9 +51,13 @@ void store(const Outcome& outcome, Solution& solution) {
   if (solution.status == Status::DUAL_INFEASIBLE) solution.certificate_x = outcome.ray;
 }
 
-// The same with residuals on another problem than the one that was minimised.
-void store(Outcome outcome, const StackedQP& qp, Solution& solution) {
-  outcome.residuals = residuals(qp, outcome.x, outcome.z);
+// A point with nothing but its residuals to say for itself.
+void store_point(const StackedQP& qp, const Vector& x, Solution& solution) {
+  Outcome outcome(qp.n(), qp.rows());
+  outcome.verdict = Verdict::MAX_ITER;
+  outcome.x = x;
+  outcome.z.setZero();
+  outcome.residuals = residuals(qp, x, outcome.z);
   store(outcome, solution);
 }
 
@@ -67,7 +71,7 @@ bool claim_infeasible(const StackedQP& qp, const LeastShift& level, const Vector
   for (int i = 0; i < level.count(); ++i) farkas[level.shifted[i].row] += level.root_weight[i] * level.s[i];
   for (std::size_t k = 0; k < level.hard.size(); ++k) farkas[level.hard[k].row] += level.multiplier[k];
   if (!is_farkas(qp, farkas, x)) return false;
-  if (!solution.x.allFinite()) store({Verdict::MAX_ITER, 0, x, Vector::Zero(qp.rows()), {}, {}}, qp, solution);
+  if (!solution.x.allFinite()) store_point(qp, x, solution);
   solution.status = Status::PRIMAL_INFEASIBLE;
   solution.certificate_z = farkas / norm_inf(farkas);
   return true;
@@ -93,28 +97,32 @@ void apply_shift(const LeastShift& level, StackedQP& shifted, Solution& solution
 
 }  // namespace
 
-DenseSolver::DenseSolver(DenseDims dims) : qp_(dims.n, dims.n_eq + dims.n_in) {}
+DenseSolver::DenseSolver(DenseDims dims)
+    : qp_(dims.n, dims.n_eq + dims.n_in),
+      minimiser_(dims.n, dims.n_eq + dims.n_in),
+      x_start_(dims.n),
+      z_start_(dims.rows()) {}
 
 void DenseSolver::solve(const DenseQP& problem, const Settings& settings, bool warm, Solution& solution) {
-  const Vector x0 = solution.x, z0 = solution.z;
+  x_start_ = solution.x;
+  z_start_ = solution.z;
   solution.clear();
   if (!stack(problem, qp_)) {
     solution.status = Status::INVALID_INPUT;
     return;
   }
-  double regularisation;
-  if (!convex(qp_, regularisation)) {
+  const Deadline deadline(settings.time_limit);
+  if (!minimiser_.load(qp_)) {
     solution.status = Status::NON_CONVEX;
     return;
   }
-  const Minimiser minimiser{settings, regularisation, Deadline(settings.time_limit)};
   solution.shift_lower.setZero();
   solution.shift_upper.setZero();
 
   const bool crossed = (qp_.lower.array() > qp_.upper.array()).any();
   if (!crossed) {
-    const bool from_start = warm && x0.allFinite() && z0.allFinite();
-    const Outcome outcome = minimiser(qp_, from_start ? &x0 : nullptr, &z0, true);
+    const bool from_start = warm && x_start_.allFinite() && z_start_.allFinite();
+    const Outcome& outcome = minimiser_.run(settings, deadline, from_start ? &x_start_ : nullptr, &z_start_, true);
     store(outcome, solution);
     const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= 100 &&
                        outcome.residuals.primal > settings.eps_abs;
@@ -124,13 +132,13 @@ void DenseSolver::solve(const DenseQP& problem, const Settings& settings, bool w
   if (hard_crossed || (crossed && !settings.closest))
     certify_crossed(solution);
   else if (settings.closest)
-    solve_closest(minimiser, crossed, solution);
+    solve_closest(settings, deadline, crossed, solution);
   else
-    certify(minimiser, solution);
+    certify(settings, deadline, solution);
 }
 
 // Hard rows alone: the shift that they would need, weights one.
-bool DenseSolver::certify_hard_rows(const Minimiser& minimiser, Solution& solution) const {
+bool DenseSolver::certify_hard_rows(const Settings& settings, const Deadline& deadline, Solution& solution) const {
   StackedQP hard = qp_;
   for (int i = 0; i < hard.rows(); ++i) {
     if (std::isinf(hard.weight[i])) continue;
@@ -138,59 +146,62 @@ bool DenseSolver::certify_hard_rows(const Minimiser& minimiser, Solution& soluti
     hard.upper[i] = std::numeric_limits<double>::infinity();
   }
   hard.weight.setOnes();
-  const LeastShiftResult found = find_least_shift(hard, least_shift_steps(minimiser.settings), minimiser.deadline);
+  const LeastShiftResult found = find_least_shift(hard, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
   return found.level && claim_infeasible(hard, *found.level, found.x, solution);
 }
 
-void DenseSolver::certify(const Minimiser& minimiser, Solution& solution) {
+void DenseSolver::certify(const Settings& settings, const Deadline& deadline, Solution& solution) {
   qp_.weight.setOnes();
-  const LeastShiftResult found = find_least_shift(qp_, least_shift_steps(minimiser.settings), minimiser.deadline);
+  const LeastShiftResult found = find_least_shift(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
   if (found.level) {
     const LeastShift& level = *found.level;
-    if (largest_shift(level) <= minimiser.settings.eps_abs) {
-      store(minimiser(qp_, nullptr, nullptr, false), solution);  // feasible to tolerance after all
+    if (largest_shift(level) <= settings.eps_abs) {
+      store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);  // feasible to tolerance after all
       return;
     }
     if (claim_infeasible(qp_, level, found.x, solution)) return;
   }
-  solution.status = minimiser.deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
+  solution.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
 }
 
 // A pair of crossed bounds is its own proof.
 void DenseSolver::certify_crossed(Solution& solution) const {
-  const Vector zero = Vector::Zero(qp_.n()), no_multipliers = Vector::Zero(qp_.rows());
-  store({Verdict::MAX_ITER, 0, zero, no_multipliers, {}, {}}, qp_, solution);
+  store_point(qp_, Vector::Zero(qp_.n()), solution);
   solution.status = Status::PRIMAL_INFEASIBLE;
   solution.certificate_z.setZero();
 }
 
-void DenseSolver::solve_closest(const Minimiser& minimiser, bool crossed, Solution& solution) {
+void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadline, bool crossed, Solution& solution) {
   const bool any_hard = qp_.weight.array().isInf().any();
-  if (any_hard && certify_hard_rows(minimiser, solution)) return;
-  const LeastShiftResult found = find_least_shift(qp_, least_shift_steps(minimiser.settings), minimiser.deadline);
+  if (any_hard && certify_hard_rows(settings, deadline, solution)) return;
+  const LeastShiftResult found = find_least_shift(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
   if (!found.level) {
-    if (crossed) store({Verdict::MAX_ITER, 0, found.x, Vector::Zero(qp_.rows()), {}, {}}, qp_, solution);
-    solution.status = minimiser.deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
+    if (crossed) store_point(qp_, found.x, solution);
+    solution.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
     return;
   }
   const LeastShift& level = *found.level;
-  if (!crossed && largest_shift(level) <= minimiser.settings.eps_abs) {
-    store(minimiser(qp_, nullptr, nullptr, false), solution);
+  if (!crossed && largest_shift(level) <= settings.eps_abs) {
+    store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);
     return;
   }
   StackedQP shifted = qp_;
   apply_shift(level, shifted, solution);
-  Outcome outcome = minimiser(level.reduced(qp_), nullptr, nullptr, false);
+  const StackedQP reduced = level.reduced(qp_);
+  Minimiser second_level(reduced.n(), reduced.stored_rows());
+  second_level.load(reduced);
+  Outcome outcome = second_level.run(settings, deadline, nullptr, nullptr, false);
   outcome.z = level.multipliers(qp_, outcome.z);
-  store(outcome, shifted, solution);
+  outcome.residuals = residuals(shifted, outcome.x, outcome.z);
+  store(outcome, solution);
   if (outcome.verdict != Verdict::SOLVED) return;
   // Multipliers of shifted rows are free in sign; the second level has judged the others.
-  Residuals judged = residuals(shifted, outcome.x, outcome.z);
+  Residuals judged = outcome.residuals;
   judged.complementarity = judged.gap = 0.0;
-  solution.status = judged.within(minimiser.settings) ? Status::CLOSEST_FEASIBLE : Status::NUMERICAL_ERROR;
+  solution.status = judged.within(settings) ? Status::CLOSEST_FEASIBLE : Status::NUMERICAL_ERROR;
 }
 
 }  // namespace qp_control

@@ -5,6 +5,7 @@
 
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/equilibration.hpp"
+#include "qp_control/judgement.hpp"
 #include "qp_control/lane_kernels.hpp"
 
 namespace qp_control {
@@ -27,6 +28,7 @@ class LaneKkt {
         n_(n),
         stored_(stored_rows),
         boxed_(boxed),
+        regularisation_(n),
         M_(n * n),
         L_(n * n),
         inverse_diagonal_(n),
@@ -43,21 +45,14 @@ class LaneKkt {
   static Mask all(Mask partial) { return partial; }
   const PackArray& lower() const { return lower_; }
   const PackArray& upper() const { return upper_; }
-  ScalableQP<Pack> data() {
-    return {n_, stored_, n_, boxed_, H.size() > 0 ? H.data() : nullptr, g_.data(), R.data(), lower_.data(), upper_.data()};
-  }
-
-  // To be called after the data have been written.
-  void reset() { assembled_ = false; }
-
-  // Is H, regularised as far as rounding asks for, positive definite?
-  Mask convex() {
-    if (H.size() == 0) return Mask::all(true);
-    Pack size = 0.0;
-    for (int j = 0; j < n_; ++j) size = qp_control::max(size, H[j * n_ + j]);
-    M_ = H;
-    for (int j = 0; j < n_; ++j) M_[j * n_ + j] += Pack(1e-12) * size;
-    return cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
+  // Equilibrates the data. False: H is not positive semidefinite.
+  Mask scale(Equilibration& scaling) {
+    const Mask is_convex = convex();
+    scaling.scale<Pack>({n_, stored_, n_, boxed_, H.size() > 0 ? H.data() : nullptr, g_.data(), R.data(), lower_.data(),
+                         upper_.data()});
+    for (int j = 0; j < n_; ++j) regularisation_[j] *= scaling.c * scaling.D[j] * scaling.D[j];
+    assembled_ = false;
+    return is_convex;
   }
 
   Mask factor(const PackArray& weight, double rho) {
@@ -105,87 +100,83 @@ class LaneKkt {
   PackArray H, g_, R, lower_, upper_;  // equilibrated
 
  private:
+  // Is H positive semidefinite, up to rounding? Sets regularisation_.
+  Mask convex() {
+    regularisation_.setConstant(Pack(0.0));
+    if (H.size() == 0) return Mask::all(true);
+    const Mask definite = cholesky(H.data(), L_.data(), inverse_diagonal_.data(), n_);
+    if (qp_control::all(definite)) return definite;
+    Pack size = 0.0;
+    for (int k = 0; k < H.size(); ++k) size = qp_control::max(size, abs(H[k]));
+    const Pack regularisation = select(definite, 0.0, Pack(convexity_tolerance) * size);
+    M_ = H;
+    for (int j = 0; j < n_; ++j) {
+      regularisation_[j] = regularisation;
+      M_[j * n_ + j] += regularisation;
+    }
+    return cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
+  }
+
   void assemble(double rho) {
     if (H.size() > 0)
       M_ = H;
     else
       M_.setConstant(Pack(0.0));
-    for (int j = 0; j < n_; ++j) M_[j * n_ + j] += Pack(rho);
+    for (int j = 0; j < n_; ++j) M_[j * n_ + j] += Pack(rho) + regularisation_[j];
     weight_.setConstant(Pack(0.0));
     assembled_ = true;
   }
 
   int n_, stored_;
   bool boxed_;
-  PackArray M_, L_, inverse_diagonal_, weight_, weighted_;
+  PackArray regularisation_, M_, L_, inverse_diagonal_, weight_, weighted_;
   std::vector<const Pack*> changed_, scaled_;
   Mask definite_;
   bool assembled_ = false;
 };
 
-// Lets go of the lanes that are solved, once rounding is all that is left of the residual, and of those that fail.
-struct LaneJudge {
-  const LaneKkt& kkt;
-  const Equilibration<Pack>& scaling;
-  const Settings& settings;
-  Mask able;
-  Mask solved = Mask::all(false);
-  PackArray &x, &z;
-  const Mask& settling;
-  Pack objective, primal, dual, gap, steps, last = infinity;
-  Mask stagnated;
+// Lets go of the lanes that are solved and of those that fail.
+class LaneJudge {
+ public:
+  LaneJudge(const LaneKkt& kkt, const Equilibration& scaling, const Penalties& penalties, const Settings& settings,
+            Mask able, PackArray& x, PackArray& z)
+      : x(x), z(z), kkt_(kkt), scaling_(scaling), penalties_(penalties), settings_(settings), able_(able) {
+    now_.restart();
+  }
 
-  Mask start() const { return able; }
-  Mask stagnates() const { return stagnated; }
-  double tolerance() const { return std::min(1e-10, 0.1 * settings.eps_abs); }
+  Mask start() const { return able_; }
+  Mask stagnates() const { return now_.stagnates; }
+  double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
   bool expired() const { return false; }
   void interrupted(const Iterate&, Mask) const {}
   Mask failed(Mask which, Mask going) const { return going & !which; }
 
   Mask outer(const Iterate& it, Mask arrived, Mask going) {
-    const Pack zero = 0.0, c_inverse = Pack(1.0) / scaling.c;
-    Pack violation = zero, wrong = zero, stationarity = zero, row_size = zero, dual_size = zero;
-    Pack curvature = zero, linear = zero, bounds = zero, poison = zero;
-    for (int i = 0; i < kkt.rows(); ++i) {
-      const Pack e = Pack(1.0) / scaling.E[i], z_size = abs(it.z[i]) * scaling.E[i] * c_inverse;
-      violation = max(violation, e * max(it.above[i], -it.below[i]));
-      const Mask upper = it.z[i] > zero, lower = it.z[i] < zero;
-      const Pack distance = e * abs(select(upper, it.above[i], it.below[i]));
-      wrong = max(wrong, select(upper | lower, min(z_size, distance), zero));
-      bounds += select(upper, it.z[i] * kkt.upper()[i], zero) + select(lower, it.z[i] * kkt.lower()[i], zero);
-      row_size = max(row_size, e * abs(it.v[i]));
-    }
-    for (int j = 0; j < kkt.n(); ++j) {
-      const Pack unit = c_inverse / scaling.D[j];
-      const Pack residual = it.Hx[j] + kkt.g()[j] + it.Rz[j];
-      poison += residual * zero;
-      stationarity = max(stationarity, unit * abs(residual));
-      dual_size = max(dual_size, unit * max(abs(it.Hx[j]), max(abs(kkt.g()[j]), abs(it.Rz[j]))));
-      curvature += it.x[j] * it.Hx[j];
-      linear += it.x[j] * kkt.g()[j];
-    }
-    const Pack found_gap = c_inverse * abs(curvature + linear + bounds);
-    const Pack eps_primal = Pack(settings.eps_abs) + Pack(settings.eps_rel) * row_size;
-    const Pack eps_dual = Pack(settings.eps_abs) + Pack(settings.eps_rel) * dual_size;
-    const Pack value = c_inverse * (Pack(0.5) * curvature + linear);
-    Mask within = (violation <= eps_primal) & (stationarity <= eps_dual) & (wrong <= max(eps_primal, eps_dual)) &
-                  finite(value + poison);
-    if (settings.eps_gap > 0.0) within = within & (found_gap <= Pack(settings.eps_gap));
-    const Pack error = max(violation, max(stationarity, wrong));
-    const Mask exact = error <= Pack(1e-14) * (row_size + dual_size);
-    stagnated = !(error < Pack(0.25) * last);
-    const Mask ends = arrived & within & (exact | (stagnated & (settling | (it.misses >= Pack(3.0)))));
-    last = select(arrived, error, last);
+    now_.look(kkt_, scaling_, settings_, it, penalties_, arrived);
+    const Mask ends = arrived & now_.finished;
     solved = solved | ends;
-    for (int j = 0; j < kkt.n(); ++j) x[j] = select(ends, it.x[j] * scaling.D[j], x[j]);
-    for (int i = 0; i < kkt.rows(); ++i) z[i] = select(ends, it.z[i] * scaling.E[i] * c_inverse, z[i]);
-    objective = select(ends, value, objective);
-    primal = select(ends, violation, primal);
-    dual = select(ends, stationarity, dual);
-    gap = select(ends, found_gap, gap);
+    if (!any(ends)) return going;
+    for (int j = 0; j < kkt_.n(); ++j) x[j] = select(ends, it.x[j] * scaling_.D[j], x[j]);
+    for (int i = 0; i < kkt_.rows(); ++i) z[i] = select(ends, it.z[i] * scaling_.E[i] / scaling_.c, z[i]);
+    objective = select(ends, now_.objective, objective);
+    primal = select(ends, now_.primal, primal);
+    dual = select(ends, now_.dual, dual);
+    gap = select(ends, now_.gap, gap);
     steps = select(ends, double(it.steps), steps);
     return going & !ends;
   }
+
+  Mask solved = Mask::all(false);
+  PackArray &x, &z;
+  Pack objective = 0.0, primal = 0.0, dual = 0.0, gap = 0.0, steps = 0.0;
+
+ private:
+  const LaneKkt& kkt_;
+  const Equilibration& scaling_;
+  const Penalties& penalties_;
+  const Settings& settings_;
+  Mask able_;
+  Judgement now_;
 };
 
 // Entry k of every lane's element; shared data is read once.
@@ -237,7 +228,7 @@ struct LaneSolver::Workspace {
   DenseDims dims;
   bool boxed;
   LaneKkt kkt;
-  Equilibration<Pack> scaling;
+  Equilibration scaling;
   Iterate iterate;
   Penalties penalties;
   PackArray x, z;
@@ -346,9 +337,7 @@ void LaneSolver::solve(const DenseBatch& batch, int first, int last, const Setti
   Workspace& work = *work_;
   Mask able = work.load_problem(batch, first, last);
   for (int lane = last - first; lane < lanes; ++lane) able.set(lane, false);
-  work.scaling.scale(work.kkt.data());
-  able = able & work.kkt.convex();
-  work.kkt.reset();
+  able = able & work.kkt.scale(work.scaling);
   work.penalties.reset(work.kkt.lower(), work.kkt.upper());
   if (warm) {
     work.load_start(out, first, last);
@@ -356,8 +345,7 @@ void LaneSolver::solve(const DenseBatch& batch, int first, int last, const Setti
     work.iterate.x.setConstant(Pack(0.0));
     work.iterate.z.setConstant(Pack(0.0));
   }
-  LaneJudge judge{work.kkt, work.scaling, settings, able, Mask::all(false), work.x, work.z, work.penalties.settling, 0.,
-                  0.,       0.,           0.,       0.,   infinity,         able};
+  LaneJudge judge(work.kkt, work.scaling, work.penalties, settings, able, work.x, work.z);
   if (any(able)) augmented_lagrangian(work.kkt, judge, work.penalties, most_steps, work.iterate);
   for (int lane = 0; lane < last - first; ++lane) {
     solved[lane] = judge.solved[lane];

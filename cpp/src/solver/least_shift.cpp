@@ -138,15 +138,16 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
   rows_only.g.setZero();
   rows_only.linear_program = true;
   DenseKkt kkt(n, qp.stored_rows());
-  Equilibration<double> scaling(n, m);
-  kkt.load(rows_only, 0.0, scaling);
+  Equilibration scaling(packs(n), packs(m));
+  kkt.load(rows_only, scaling);
 
   // Elastic rows in the caller's units, whatever the scaling of the rows; the cost's own scale is free.
   Penalties penalties(packs(m));
   penalties.rho = 1e-9;
   penalties.settles = false;
   auto delta = numbers(penalties.delta, m);
-  for (int i = 0; i < m; ++i) delta[i] = std::isinf(qp.weight[i]) ? 0.0 : scaling.E[i] * scaling.E[i] / qp.weight[i];
+  const auto E = numbers(scaling.E, m);
+  for (int i = 0; i < m; ++i) delta[i] = std::isinf(qp.weight[i]) ? 0.0 : E[i] * E[i] / qp.weight[i];
   double smallest = std::numeric_limits<double>::infinity();
   for (int i = 0; i < m; ++i) {
     const bool bounded = std::isfinite(qp.lower[i]) || std::isfinite(qp.upper[i]);
@@ -159,7 +160,7 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
   ShiftJudge judge(deadline);
   augmented_lagrangian(kkt, judge, penalties, max_steps, it);
   out.steps = it.steps;
-  out.x = scaling.D.cwiseProduct(numbers(it.x, n));
+  out.x = numbers(scaling.D, n).cwiseProduct(numbers(it.x, n));
   const auto z = numbers(it.z, m);
   if (judge.verdict != Verdict::SOLVED) return out;
 

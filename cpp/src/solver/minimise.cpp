@@ -1,128 +1,127 @@
 #include "qp_control/minimise.hpp"
 
-#include <algorithm>
 #include <limits>
 #include <vector>
 
 #include "qp_control/active_set.hpp"
 #include "qp_control/certificates.hpp"
-#include "qp_control/dense_kkt.hpp"
-#include "qp_control/equilibration.hpp"
+#include "qp_control/judgement.hpp"
 
 namespace qp_control {
-namespace {
 
 // Judges every outer step on the problem in the caller's units and keeps the best point.
-class Judge : public SingleJudge {
+class Minimiser::Judge : public SingleJudge {
  public:
-  Judge(const StackedQP& qp, const Settings& settings, const Equilibration<double>& scaling, const Deadline& deadline,
-        bool look_for_certificates)
-      : qp_(qp), settings_(settings), scaling_(scaling), deadline_(deadline), certify_(look_for_certificates) {}
+  Judge(Minimiser& work, const Settings& settings, const Deadline& deadline, bool look_for_certificates)
+      : work_(work), qp_(*work.qp_), settings_(settings), deadline_(deadline), certify_(look_for_certificates) {
+    judgement_.restart();
+  }
 
   bool expired() const override { return deadline_.passed(); }
+  bool satisfied() const override { return !first_ && work_.outcome_.residuals.within(settings_); }
 
   // Of the inner problems, in the back end's units: well below what the caller asks for.
   double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
 
-  // A warm start: is it, or does its active set lead to, the solution?
-  bool starts_solved(const Vector& x, const Vector& z) {
+  Verdict judge(const Iterate& it) override {
+    Vector &x = work_.x_, &z = work_.z_;
+    const Equilibration& scaling = work_.scaling_;
+    judgement_.look(work_.kkt_, scaling, settings_, it, work_.penalties_, Mask::all(true));
+    stagnated = any(judgement_.stagnates);
+    x = numbers(scaling.D, qp_.n()).cwiseProduct(numbers(it.x, qp_.n()));
+    z = numbers(scaling.E, qp_.rows()).cwiseProduct(numbers(it.z, qp_.rows())) / scaling.c[0];
     const bool solved = consider(x, z);
-    return polished(x, z) || solved;
+    if (solved && any(judgement_.finished)) return Verdict::SOLVED;
+    if (expired()) return solved ? Verdict::SOLVED : Verdict::TIME_LIMIT;
+    if (!x.allFinite() || !z.allFinite()) return Verdict::NUMERICAL_ERROR;
+    // Where the set cannot be settled (dependent rows, a singular H on it), its system in the caller's units can.
+    if (it.misses[0] >= 2.0 || outer_ > 10) {
+      if (polished(x, z)) return Verdict::SOLVED;
+    }
+    if (++outer_ < 2 || !stagnated) return Verdict::GO_ON;
+    work_.step_ = numbers(scaling.D, qp_.n()).cwiseProduct(numbers(it.x, qp_.n()) - numbers(it.x_center, qp_.n()));
+    if (clean_ray(qp_, work_.step_)) {
+      work_.outcome_.ray = work_.step_;
+      return Verdict::DUAL_INFEASIBLE;
+    }
+    if (certify_) {
+      const auto change = numbers(it.z, qp_.rows()) - numbers(it.z_center, qp_.rows());
+      z = numbers(scaling.E, qp_.rows()).cwiseProduct(change);
+      if (resembles_farkas(qp_, z, 1e-3)) return Verdict::SUSPECT_PRIMAL_INFEASIBLE;
+    }
+    return Verdict::GO_ON;
   }
 
-  bool consider_scaled(const Iterate& it) {
-    ux_ = scaling_.D.cwiseProduct(numbers(it.x, qp_.n()));
-    uz_ = scaling_.E.cwiseProduct(numbers(it.z, qp_.rows())) / scaling_.c;
-    return consider(ux_, uz_);
-  }
-
+ private:
   bool consider(const Vector& x, const Vector& z) {
-    const Residuals r = residuals(qp_, x, z);
+    const Residuals r = residuals(qp_, x, z, work_.residual_workspace_);
     const double error = std::max({r.primal, r.dual, r.complementarity});
-    latest_ = error;
-    if (error < error_ || this->x.size() == 0) {
+    if (error < error_ || first_) {
+      first_ = false;
       error_ = error;
-      best = r;
-      this->x = x;
-      this->z = z;
+      work_.outcome_.residuals = r;
+      work_.outcome_.x = x;
+      work_.outcome_.z = z;
     }
     return r.within(settings_);
   }
 
-  bool polished(const Vector& x, const Vector& z) {
+  bool polished(Vector& x, Vector& z) {
     const std::vector<int> active = active_rows(qp_, z);
     // The same active set again only from a much better point: where its rows are dependent the point decides the
     // signs.
     if (active == tried_ && error_ > 0.01 * error_when_tried_) return false;
     tried_ = active;
     error_when_tried_ = error_;
-    px_ = x;
-    pz_ = z;
-    return polish(qp_, active, px_, pz_) && consider(px_, pz_);
+    return polish(qp_, active, x, z) && consider(x, z);
   }
 
-  Verdict judge(const Iterate& it) override {
-    const bool solved = consider_scaled(it);
-    stagnated = !(latest_ < 0.25 * last_);
-    last_ = latest_;
-    if (!solved && expired()) return Verdict::TIME_LIMIT;
-    if (!ux_.allFinite() || !uz_.allFinite()) return Verdict::NUMERICAL_ERROR;
-    if (polished(ux_, uz_) || solved) return Verdict::SOLVED;
-    if (++outer_ < 2) return Verdict::GO_ON;
-    ray = scaling_.D.cwiseProduct(numbers(it.x, qp_.n()) - numbers(it.x_center, qp_.n()));
-    if (clean_ray(qp_, ray)) return Verdict::DUAL_INFEASIBLE;
-    if (certify_) {
-      const Vector dz = scaling_.E.cwiseProduct(numbers(it.z, qp_.rows()) - numbers(it.z_center, qp_.rows()));
-      if (resembles_farkas(qp_, dz, 1e-3)) return Verdict::SUSPECT_PRIMAL_INFEASIBLE;
-    }
-    return Verdict::GO_ON;
-  }
-
-  Vector x, z, ray;
-  Residuals best;
-
- private:
+  Minimiser& work_;
   const StackedQP& qp_;
   const Settings& settings_;
-  const Equilibration<double>& scaling_;
   const Deadline& deadline_;
   const bool certify_;
-  double error_ = std::numeric_limits<double>::infinity(), last_ = error_, latest_ = error_;
+  Judgement judgement_;
+  bool first_ = true;
+  double error_ = std::numeric_limits<double>::infinity();
   int outer_ = 0;
   std::vector<int> tried_;
   double error_when_tried_ = 0.0;
-  Vector ux_, uz_, px_, pz_;
 };
 
-}  // namespace
+Minimiser::Minimiser(int n, int stored_rows)
+    : kkt_(n, stored_rows),
+      scaling_(packs(n), packs(stored_rows + n)),
+      iterate_(packs(n), packs(stored_rows + n)),
+      penalties_(packs(stored_rows + n)),
+      x_(n),
+      z_(stored_rows + n),
+      step_(n),
+      residual_workspace_(n, stored_rows + n),
+      outcome_(n, stored_rows + n) {}
 
-Outcome Minimiser::operator()(const StackedQP& qp, const Vector* x, const Vector* z, bool look_for_certificates) const {
-  DenseKkt kkt(qp.n(), qp.stored_rows());
-  Equilibration<double> scaling(qp.n(), qp.rows());
-  kkt.load(qp, regularisation, scaling);
-  Judge judge(qp, settings, scaling, deadline, look_for_certificates);
-  Iterate it(packs(qp.n()), packs(qp.rows()));
-  Penalties penalties(packs(qp.rows()));
-  penalties.reset(kkt.lower(), kkt.upper());
-  if (x != nullptr) {
-    if (judge.starts_solved(*x, *z)) return {Verdict::SOLVED, 0, judge.x, judge.z, {}, judge.best};
-    numbers(it.x, qp.n()) = x->cwiseQuotient(scaling.D);
-    numbers(it.z, qp.rows()) = scaling.c * z->cwiseQuotient(scaling.E);
-  }
-  augmented_lagrangian(kkt, judge, penalties, settings.max_iter, it);
-  if (judge.x.size() == 0) judge.consider_scaled(it);
-  return {judge.verdict, it.steps, judge.x, judge.z, judge.ray, judge.best};
+bool Minimiser::load(const StackedQP& qp) {
+  qp_ = &qp;
+  return kkt_.load(qp, scaling_);
 }
 
-bool convex(const StackedQP& qp, double& regularisation) {
-  regularisation = 0.0;
-  if (qp.linear_program) return true;
-  Matrix L = qp.H;
-  if (cholesky(L)) return true;
-  regularisation = 1e-12 * norm_inf(qp.H);
-  L = qp.H;
-  L.diagonal().array() += regularisation;
-  return cholesky(L);
+const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline, const Vector* x, const Vector* z,
+                              bool look_for_certificates) {
+  const StackedQP& qp = *qp_;
+  penalties_.reset(kkt_.lower(), kkt_.upper());
+  iterate_.x.setConstant(Pack(0.0));
+  iterate_.z.setConstant(Pack(0.0));
+  if (x != nullptr) {
+    numbers(iterate_.x, qp.n()) = x->cwiseQuotient(numbers(scaling_.D, qp.n()));
+    numbers(iterate_.z, qp.rows()) = scaling_.c[0] * z->cwiseQuotient(numbers(scaling_.E, qp.rows()));
+    penalties_.settling = Mask::all(true);
+    penalties_.apply();
+  }
+  Judge judge(*this, settings, deadline, look_for_certificates);
+  augmented_lagrangian(kkt_, judge, penalties_, settings.max_iter, iterate_);
+  outcome_.verdict = judge.verdict;
+  outcome_.steps = iterate_.steps;
+  return outcome_;
 }
 
 }  // namespace qp_control

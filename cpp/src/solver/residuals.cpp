@@ -13,8 +13,14 @@ bool Residuals::within(const Settings& settings) const {
 }
 
 Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z) {
+  ResidualWorkspace work(qp.n(), qp.rows());
+  return residuals(qp, x, z, work);
+}
+
+Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z, ResidualWorkspace& work) {
   Residuals out;
-  Vector v(qp.rows()), Hx(qp.n()), Rz = Vector::Zero(qp.n());
+  auto& [v, Hx, Rz] = work;
+  Rz.setZero();
   qp.apply_rows(x, v);
   if (qp.linear_program)
     Hx.setZero();
@@ -26,7 +32,8 @@ Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z) {
   out.gap = curvature + linear;
   out.primal_scale = norm_inf(v);
   out.dual_scale = std::max({norm_inf(Hx), norm_inf(qp.g), norm_inf(Rz)});
-  out.dual = norm_inf(Hx + qp.g + Rz);
+  Hx += qp.g + Rz;
+  out.dual = norm_inf(Hx);
   for (int i = 0; i < qp.rows(); ++i) {
     const double violation = std::max({0.0, v[i] - qp.upper[i], qp.lower[i] - v[i]});
     if (!(violation <= out.primal)) out.primal = violation;
