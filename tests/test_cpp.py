@@ -30,7 +30,8 @@ def build(tmp_path_factory):
     return folder
 
 
-def test_facts_about_the_solver_parts_hold(build):
-    done = subprocess.run([build / "cpp" / "tests" / "solver_facts"], capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize(("program", "facts"), [("solver_facts", 15), ("allocation_facts", 3)])
+def test_facts_about_the_solver_hold(build, program, facts):
+    done = subprocess.run([build / "cpp" / "tests" / program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("ok  ") >= 13, done.stdout
+    assert done.stdout.count("ok  ") >= facts, done.stdout

@@ -9,10 +9,10 @@ namespace qp_control {
 // every point up to a million times as large as `x`, or as one.
 bool is_farkas(const StackedQP& qp, const Vector& z, const Vector& x);
 // The same with a loose relative tolerance: worth a closer look.
-bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance);
+bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance, Products& work);
 
 // Ray: H d = 0, g'd < 0, rows d inside the recession cone of the bounds. Cleans `ray`, a direction that the iterates
 // run away along, and says whether the clean one passes the check.
-bool clean_ray(const StackedQP& qp, Vector& ray);
+bool clean_ray(const StackedQP& qp, Vector& ray, Products& work);
 
 }  // namespace qp_control

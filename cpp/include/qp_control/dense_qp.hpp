@@ -72,6 +72,12 @@ struct StackedQP {
   bool linear_program = false;  // H = 0: products with it are skipped
 };
 
+// Room for the products of a problem with a point.
+struct Products {
+  Products(int n, int rows) : v(rows), Hx(n), Rz(n) {}
+  Vector v, Hx, Rz;  // [R x; x], H x, R'z
+};
+
 // Copies the caller's data (H symmetrised, bounds of 1e20 and more made infinite). False: an entry is NaN, H, g, A, b
 // or C has an infinite entry, a bound is infinite on the wrong side, or a weight is not positive.
 bool stack(const DenseQP& qp, StackedQP& out);

@@ -39,7 +39,7 @@ class Minimiser {
   Iterate iterate_;
   Penalties penalties_;
   Vector x_, z_, step_;  // unscaled
-  ResidualWorkspace residual_workspace_;
+  Products products_;
   Outcome outcome_;
 };
 

@@ -17,13 +17,8 @@ struct Residuals {
   bool within(const Settings& settings) const;
 };
 
-struct ResidualWorkspace {
-  ResidualWorkspace(int n, int rows) : v(rows), Hx(n), Rz(n) {}
-  Vector v, Hx, Rz;
-};
-
 // Rows with a crossed pair of bounds violate at least one of them.
-Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z, ResidualWorkspace& work);
+Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z, Products& work);
 Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z);
 
 }  // namespace qp_control

@@ -16,15 +16,14 @@ double support(const StackedQP& qp, const Vector& z, double negligible) {
   return value;
 }
 
-double transposed_norm(const StackedQP& qp, const Vector& z) {
-  Vector out = Vector::Zero(qp.n());
-  qp.add_rows_transposed(z, out);
-  return norm_inf(out);
+double transposed_norm(const StackedQP& qp, const Vector& z, Vector& Rz) {
+  Rz.setZero(qp.n());
+  qp.add_rows_transposed(z, Rz);
+  return norm_inf(Rz);
 }
 
 // Violation of the recession cone by rows d, relative to each row's size.
-double recession_violation(const StackedQP& qp, const Vector& d) {
-  Vector v(qp.rows());
+double recession_violation(const StackedQP& qp, const Vector& d, Vector& v) {
   qp.apply_rows(d, v);
   double worst = 0.0;
   for (int i = 0; i < qp.rows(); ++i) {
@@ -35,15 +34,15 @@ double recession_violation(const StackedQP& qp, const Vector& d) {
   return worst;
 }
 
-bool is_ray(const StackedQP& qp, const Vector& d, double tolerance) {
+bool is_ray(const StackedQP& qp, const Vector& d, double tolerance, Products& work) {
   const double size = norm_inf(d), slope = qp.g.dot(d);
   if (!(size > 0.0) || !(slope < -1e-9 * size * norm_inf(qp.g))) return false;
-  if (recession_violation(qp, d) > tolerance * size) return false;
+  if (recession_violation(qp, d, work.v) > tolerance * size) return false;
   if (qp.linear_program) return true;
   // Column by column: what is small beside the largest entry of H may still be curvature.
-  const Vector curvature = qp.H * d;
+  work.Hx.noalias() = qp.H * d;
   for (int j = 0; j < qp.n(); ++j)
-    if (std::abs(curvature[j]) > tolerance * size * norm_inf(qp.H.row(j))) return false;
+    if (std::abs(work.Hx[j]) > tolerance * size * norm_inf(qp.H.row(j))) return false;
   return true;
 }
 
@@ -53,20 +52,21 @@ bool is_farkas(const StackedQP& qp, const Vector& z, const Vector& x) {
   const double size = norm_inf(z);
   if (!(size > 0.0) || !std::isfinite(size)) return false;
   const double value = support(qp, z, 0.0);
-  return value < 0.0 && -value > 1e6 * transposed_norm(qp, z) * std::max(1.0, norm_inf(x));
+  Vector Rz;
+  return value < 0.0 && -value > 1e6 * transposed_norm(qp, z, Rz) * std::max(1.0, norm_inf(x));
 }
 
-bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance) {
+bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance, Products& work) {
   const double size = norm_inf(z);
   if (!(size > 0.0)) return false;
   const double value = support(qp, z, tolerance * size);
-  return value < 0.0 && transposed_norm(qp, z) <= -tolerance * value;
+  return value < 0.0 && transposed_norm(qp, z, work.Rz) <= -tolerance * value;
 }
 
-bool clean_ray(const StackedQP& qp, Vector& ray) {
-  if (!is_ray(qp, ray, 1e-3)) return false;
+bool clean_ray(const StackedQP& qp, Vector& ray, Products& work) {
+  if (!is_ray(qp, ray, 1e-3, work)) return false;
   // Project on the null space of H and of the rows that the ray runs along.
-  Vector v(qp.rows());
+  Vector& v = work.v;
   qp.apply_rows(ray, v);
   const double size = norm_inf(ray);
   std::vector<int> along;
@@ -90,7 +90,7 @@ bool clean_ray(const StackedQP& qp, Vector& ray) {
   const double cleaned = norm_inf(ray);
   if (!(cleaned > 1e-3 * size)) return false;
   ray /= cleaned;
-  return is_ray(qp, ray, 1e-11);
+  return is_ray(qp, ray, 1e-11, work);
 }
 
 }  // namespace qp_control

@@ -40,21 +40,21 @@ class Minimiser::Judge : public SingleJudge {
     }
     if (++outer_ < 2 || !stagnated) return Verdict::GO_ON;
     work_.step_ = numbers(scaling.D, qp_.n()).cwiseProduct(numbers(it.x, qp_.n()) - numbers(it.x_center, qp_.n()));
-    if (clean_ray(qp_, work_.step_)) {
+    if (clean_ray(qp_, work_.step_, work_.products_)) {
       work_.outcome_.ray = work_.step_;
       return Verdict::DUAL_INFEASIBLE;
     }
     if (certify_) {
       const auto change = numbers(it.z, qp_.rows()) - numbers(it.z_center, qp_.rows());
       z = numbers(scaling.E, qp_.rows()).cwiseProduct(change);
-      if (resembles_farkas(qp_, z, 1e-3)) return Verdict::SUSPECT_PRIMAL_INFEASIBLE;
+      if (resembles_farkas(qp_, z, 1e-3, work_.products_)) return Verdict::SUSPECT_PRIMAL_INFEASIBLE;
     }
     return Verdict::GO_ON;
   }
 
  private:
   bool consider(const Vector& x, const Vector& z) {
-    const Residuals r = residuals(qp_, x, z, work_.residual_workspace_);
+    const Residuals r = residuals(qp_, x, z, work_.products_);
     const double error = std::max({r.primal, r.dual, r.complementarity});
     if (error < error_ || first_) {
       first_ = false;
@@ -97,7 +97,7 @@ Minimiser::Minimiser(int n, int stored_rows)
       x_(n),
       z_(stored_rows + n),
       step_(n),
-      residual_workspace_(n, stored_rows + n),
+      products_(n, stored_rows + n),
       outcome_(n, stored_rows + n) {}
 
 bool Minimiser::load(const StackedQP& qp) {

@@ -13,11 +13,11 @@ bool Residuals::within(const Settings& settings) const {
 }
 
 Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z) {
-  ResidualWorkspace work(qp.n(), qp.rows());
+  Products work(qp.n(), qp.rows());
   return residuals(qp, x, z, work);
 }
 
-Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z, ResidualWorkspace& work) {
+Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z, Products& work) {
   Residuals out;
   auto& [v, Hx, Rz] = work;
   Rz.setZero();
