@@ -11,6 +11,7 @@ from typing import Any
 from qp_control.exceptions import ProblemFileError, QPControlError, SolveError
 from qp_control.problem_io import load_problem, save_problem
 from qp_control.qp import Solution, solve_qp
+from qp_control.ragged import solve_qps
 from qp_control.settings import Settings, Status
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "load_problem",
     "save_problem",
     "solve_qp",
+    "solve_qps",
 ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qp_control import _solver
-from qp_control.problem import Array, Problem, problem_from_arrays
+from qp_control.problem import Array, Problem, as_array, problem_from_arrays
 from qp_control.settings import Settings, Status
 
 OUTPUTS = ("x", "y", "z", "w", "s_eq", "s_lower", "s_upper", "s_lb", "s_ub")
@@ -118,15 +118,17 @@ def solve_qp(
         "weight_eq": weight_eq, "weight_in": weight_in, "weight_box": weight_box,
     })  # fmt: skip
     start = None if warm_start is None else warm_start_arrays(warm_start, problem)
-    native = (settings or Settings()).native("certify")
-    fields = _solver.solve(problem.sizes.native, problem.arrays, native, start)
-    values: dict[str, Any] = dict(zip(_FIELDS, fields, strict=True))
-    if not problem.sizes.batched:
-        values = {name: value[0] for name, value in values.items()}
-        values["status"] = Status(int(values["status"]))
-        for name in ("objective", "primal_residual", "dual_residual", "duality_gap"):
-            values[name] = float(values[name])
-        values["iterations"] = int(values["iterations"])
+    fields = _solver.solve(problem.sizes.native, problem.arrays, (settings or Settings()).native("certify"), start)
+    return Solution(**dict(zip(_FIELDS, fields, strict=True))) if problem.sizes.batched else element(fields, 0)
+
+
+def element(fields: tuple[Array, ...], k: int) -> Solution:
+    """Solution of one problem of the solver's batch, with scalars for numbers of the problem."""
+    values: dict[str, Any] = {name: value[k] for name, value in zip(_FIELDS, fields, strict=True)}
+    values["status"] = Status(int(values["status"]))
+    for name in ("objective", "primal_residual", "dual_residual", "duality_gap"):
+        values[name] = float(values[name])
+    values["iterations"] = int(values["iterations"])
     return Solution(**values)
 
 
@@ -134,12 +136,14 @@ def warm_start_arrays(warm_start: Any, problem: Problem) -> list[Array]:
     """x, y, z, w of a starting point as contiguous (B, .) arrays.
 
     Raises:
-        ValueError: a field has the wrong size or is NaN.
+        ValueError: a field is missing, has the wrong size or is NaN.
     """
     sizes = problem.sizes
     out = []
     for name, length in zip("xyzw", (sizes.n, sizes.n_eq, sizes.n_in, sizes.n), strict=True):
-        value = np.asarray(getattr(warm_start, name), dtype=np.float64)
+        if not hasattr(warm_start, name):
+            raise ValueError(f"warm_start is a {type(warm_start).__name__}, expected something with x, y, z, w")
+        value = as_array(f"warm_start.{name}", getattr(warm_start, name))
         if value.shape not in ((length,), (sizes.batch, length)):
             expected = f"({sizes.batch}, {length})" if sizes.batched else f"({length},)"
             raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {expected}")

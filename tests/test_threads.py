@@ -182,20 +182,30 @@ def test_process_ends_quietly_after_threads_were_used():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="needs POSIX signals")
-def test_keyboard_interrupt_stops_a_long_batch():
+@pytest.mark.parametrize(
+    "call",
+    [
+        "qc.solve_qp(**(arguments | {'g': g}), settings=qc.Settings(threads=1))",
+        "qc.solve_qps([arguments | {'g': g[k]} for k in range(3000)] + [small], settings=qc.Settings(threads=1))",
+        "qc.solve_qps([arguments | {'g': g[k]} for k in range(3000)] + [small], settings=qc.Settings(threads=2))",
+    ],
+    ids=["batch", "list", "list over threads"],
+)
+def test_keyboard_interrupt_stops_a_long_batch(call):
     """A batch of about ten seconds or more must end within a few seconds of Ctrl-C, as KeyboardInterrupt."""
-    script = """
+    script = f"""
         import sys, time
         import numpy as np
         import qp_control as qc
         from problems import random_feasible
+        small = random_feasible(0, 3).arguments()
         qp = random_feasible(0, 150, 40, 150, active=0.5)
         rng = np.random.default_rng(0)
         g = qp.g + 0.1 * rng.normal(size=(20000, 150))
-        arguments = qp.arguments() | {"g": g}
+        arguments = qp.arguments()
         print("ready", flush=True)
         try:
-            qc.solve_qp(**arguments, settings=qc.Settings(threads=1))
+            {call}
             print("finished", flush=True)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
