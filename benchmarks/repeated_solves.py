@@ -1,8 +1,8 @@
 """What does solving again cost: a warm start after a small change, against a cold start, and a single call from Python.
 
 Warm: g, b and u change by 1 % of the size of their entries; the solver gets its solution before the change. Cold: the
-same changed problems from nothing. moreau takes warm starts and is the peer; proxsuite's layer and qpth take none. Every
-solver runs with the tolerance with which the changed problems, cold, are within an unscaled residual of 1e-6;
+same changed problems from nothing. moreau takes warm starts and is the peer; proxsuite's layer and qpth take none.
+Every solver runs with the tolerance with which the changed problems, cold, are within an unscaled residual of 1e-6;
 "residual" is that of the warm run.
 
 Calls: one strictly convex QP from NumPy arrays, solve_qp against the solvers that have a NumPy front.
@@ -105,14 +105,16 @@ def call_solvers(H: Array, g: Array, A: Array, b: Array, C: Array, u: Array) -> 
     try:
         import piqp
 
+        equalities, rows = np.asfortranarray(A), np.asfortranarray(C)
+
         def piqp_call() -> object:
             solver = piqp.DenseSolver()
             solver.settings.eps_abs, solver.settings.eps_rel = 1e-6, 0.0
             solver.settings.check_duality_gap = False
             if none:
-                solver.setup(H, g, G=C, h_u=u)
+                solver.setup(H, g, G=rows, h_u=u)
             else:
-                solver.setup(H, g, A, b, C, h_u=u)
+                solver.setup(H, g, equalities, b, rows, h_u=u)
             return solver.solve()
 
         solvers["piqp"] = piqp_call
