@@ -35,7 +35,7 @@ $(VENV)/.installed: $(VENV)/.created $(SOURCES)
 lint: install
 	$(PIP) install --quiet --editable '.[lint]'
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy && $(BIN)/mypy envs
+	$(BIN)/mypy && $(BIN)/mypy envs && $(BIN)/mypy benchmarks
 	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
 
 bench: install

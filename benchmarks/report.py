@@ -1,0 +1,190 @@
+"""What the benchmarks share: solvers that take turns, a table printed as it grows, its CSV file, a bar chart."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+BETTER = "x better than best peer"
+RESULTS = Path(__file__).parent / "results"
+T = TypeVar("T")
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """Options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSV file and the plot")
+    return parser
+
+
+def machine(*packages: str, threads: int | None = None) -> str:
+    """One line: what ran where. Packages that are not installed are named as missing."""
+    parts = [f"Python {platform.python_version()}", f"{platform.machine()}, {cores()} cores"]
+    if threads is not None:
+        parts.append(f"{threads} thread{'s' if threads > 1 else ''}")
+    for name in ("qp-control", *packages):
+        try:
+            parts.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            parts.append(f"{name} MISSING (not compared)")
+    return "; ".join(parts)
+
+
+def in_turns(
+    actions: Mapping[str, Callable[[], T]],
+    repeats: int,
+    *,
+    rounds: int = 3,
+    block_seconds: float = 0.05,
+    enter: Callable[[str], None] = lambda name: None,
+) -> dict[str, list[T]]:
+    """What each action returns, at least `repeats` times: the actions take turns in blocks.
+
+    So a drift of the machine meets every action. The first two runs of a block are thrown away: they end the busy
+    waiting that the threads of the action before leave behind. Short actions run more often, for `block_seconds`.
+    `enter` is called before each block.
+    """
+    results: dict[str, list[T]] = {name: [] for name in actions}
+    least = -(-repeats // rounds)
+    for _ in range(rounds):
+        for name, action in actions.items():
+            enter(name)
+            gc.collect()
+            gc.disable()
+            try:
+                action()
+                action()
+                block: list[T] = []
+                start = time.perf_counter()
+                while len(block) < least or (len(block) < 1000 and time.perf_counter() - start < block_seconds):
+                    block.append(action())
+            finally:
+                gc.enable()
+            results[name] += block
+    return results
+
+
+def milliseconds(action: Callable[[], object]) -> Callable[[], float]:
+    """The action as one that returns how long it took."""
+
+    def timed() -> float:
+        start = time.perf_counter()
+        action()
+        return 1e3 * (time.perf_counter() - start)
+
+    return timed
+
+
+def written(value: object) -> str:
+    """A value as the table shows it; what is absent or not a number, as a blank or a dash."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if np.isnan(number):
+            return "-"
+        if number != 0 and not 1e-3 <= abs(number) < 1e6:
+            return f"{number:.1e}"
+        return f"{number:.3g}" if abs(number) < 1e3 else f"{number:.0f}"
+    return str(value)
+
+
+class Report:
+    """A table, printed row by row; `finish` writes it as CSV.
+
+    Args:
+        name: of the files.
+        columns: widths by heading, in order; a column that is not set in a row stays blank.
+        out: folder of the files.
+    """
+
+    def __init__(self, name: str, columns: Mapping[str, int], out: Path) -> None:
+        self.name, self.columns, self.out = name, dict(columns), out
+        self.rows: list[dict[str, object]] = []
+        print(self._line(dict(zip(columns, columns, strict=True))))
+
+    def _line(self, row: Mapping[str, object]) -> str:
+        cells = []
+        for heading, width in self.columns.items():
+            text = written(row.get(heading))
+            cells.append(text.ljust(width) if heading in ("solver", "problem", BETTER) else text.rjust(width))
+        return "  ".join(cells).rstrip()
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Prints the columns of a row; what else it holds goes to the CSV file only."""
+        self.rows.append(dict(row))
+        print(self._line(row), flush=True)
+
+    def finish(self) -> Path:
+        path = self.out / f"{self.name}.csv"
+        write_csv(path, self.rows)
+        print(f"written: {path}")
+        return path
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    headings = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, headings)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def bars(
+    path: Path,
+    groups: Iterable[str],
+    series: Mapping[str, Mapping[str, float]],
+    *,
+    title: str,
+    ylabel: str,
+    xlabel: str = "",
+    inner: Mapping[str, Mapping[str, float]] | None = None,
+    log: bool = True,
+) -> None:
+    """Grouped bars: series[name][group]; `inner` are darker bars in front, a part of each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    labels = list(groups)
+    figure, axes = plt.subplots(figsize=(max(5.0, 1.5 + 0.25 * len(labels) * (len(series) + 1)), 4))
+    width = 0.8 / max(1, len(series))
+    for k, (name, values) in enumerate(series.items()):
+        at = [i + width * k for i, group in enumerate(labels) if group in values]
+        shown = [values[group] for group in labels if group in values]
+        axes.bar(at, shown, 0.9 * width, label=name, color=f"C{k % 10}", alpha=0.45 if inner else 1.0)
+        part = (inner or {}).get(name, {})
+        if part:
+            front = [part[group] for group in labels if group in values]
+            axes.bar(at, front, 0.9 * width, color=f"C{k % 10}")
+    if log:
+        axes.set_yscale("log")
+    axes.set_ylabel(ylabel)
+    axes.set_xlabel(xlabel)
+    axes.set_xticks(np.arange(len(labels)) + 0.4 - 0.5 * width, labels, rotation=30, ha="right", fontsize=8)
+    axes.legend(fontsize=7)
+    axes.set_title(title, fontsize=10)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    print(f"written: {path}")
