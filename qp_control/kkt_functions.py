@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.autograd import forward_ad
 
@@ -87,7 +88,7 @@ class Pattern(NamedTuple):
 
 
 def to_array(tensor: Optional) -> Array | None:
-    return None if tensor is None else tensor.detach().contiguous().numpy()
+    return None if tensor is None else np.ascontiguousarray(tensor.detach().numpy())
 
 
 def weighted_shifts(v: Vectors, pattern: Pattern, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor]:

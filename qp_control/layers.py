@@ -55,11 +55,11 @@ class LayerSolution(NamedTuple):
 @lru_cache(maxsize=256)
 def _setup(
     shapes: tuple[torch.Size | None, ...], settings: Settings, tolerance: float
-) -> tuple[Setup, tuple[bool, ...]]:
+) -> tuple[Setup, tuple[int, ...]]:
     """Sizes and options of a call, and which inputs have a batch axis of one that stands for the whole batch."""
     present = {name: tuple(shape) for name, shape in zip(INPUTS, shapes, strict=True) if shape is not None}
     sizes = sizes_of(present)
-    unit = tuple(name in present and drop_unit_batch(name, present[name], sizes) for name in INPUTS)
+    unit = tuple(k for k, name in enumerate(INPUTS) if name in present and drop_unit_batch(name, present[name], sizes))
     return Setup(sizes, settings, tolerance), unit
 
 
@@ -131,23 +131,24 @@ class QPLayer(torch.nn.Module):
         shapes = tuple(None if value is None else value.shape for value in inputs)
         tolerance = symmetry_tolerance(torch.float64 if H is None else H.dtype)
         setup, unit_batch = _setup(shapes, self.settings, tolerance)
-        for k, drop in enumerate(unit_batch):
-            if drop:
-                inputs[k] = inputs[k][0]  # type: ignore[index]
+        for k in unit_batch:
+            inputs[k] = inputs[k][0]  # type: ignore[index]
         assert g is not None  # sizes_of has refused its absence
         start = [None] * 4 if warm_start is None else [_as_tensor(getattr(warm_start, name)) for name in "xyzw"]
 
         # Casting inside the graph: gradients come back in the dtype and on the device of each input.
-        outputs = list(solve(setup, tuple(_to_native(value) for value in (*inputs, *start))))
-        if g.dtype != torch.float64 or g.device.type != "cpu":
-            for k, output in enumerate(outputs):
-                outputs[k] = output.to(g.device, g.dtype if output.is_floating_point() else None)
-        *outputs, residuals = outputs
-        return LayerSolution(*outputs, *residuals.unbind(-1))
+        outputs = solve(setup, [value if _is_native(value) else _to_native(value) for value in (*inputs, *start)])
+        if not _is_native(g):
+            outputs = tuple(t.to(g.device, g.dtype if t.is_floating_point() else None) for t in outputs)
+        return LayerSolution(*outputs)
+
+
+def _is_native(value: torch.Tensor | None) -> bool:
+    return value is None or (value.dtype is torch.float64 and value.is_cpu)
 
 
 def _to_native(value: torch.Tensor | None) -> torch.Tensor | None:
-    return value if value is None else value.to("cpu", torch.float64)
+    return None if value is None else value.to("cpu", torch.float64)
 
 
 def _describe(value: Any) -> str:

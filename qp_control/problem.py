@@ -130,7 +130,10 @@ def symmetry_tolerance(dtype: Any) -> float:
 
 def check_symmetric(H: Array, tolerance: float) -> None:
     """Raise ValueError where finite H differs from its transpose by more than the tolerance."""
-    difference = np.abs(H - np.swapaxes(H, -1, -2))
+    transposed = H.swapaxes(-1, -2)
+    if (H == transposed).all():
+        return
+    difference = np.abs(H - transposed)
     largest = np.max(np.abs(H), initial=0.0, where=np.isfinite(H))
     if np.any(difference > tolerance * max(largest, 1e-300)):
         where = np.unravel_index(np.nanargmax(difference), difference.shape)

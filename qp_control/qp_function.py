@@ -9,6 +9,7 @@ Tensors are float64 on the CPU; inputs are the data, the shift weights and a sta
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,9 @@ class _Start:
         self.x, self.y, self.z, self.w = (np.nan_to_num(field, nan=0.0) for field in fields)
 
 
-def solve_arrays(setup: Setup, inputs: tuple[Optional, ...]) -> tuple[list[Array | None], list[Array]]:
-    """Solve; the inputs and the outputs as arrays: 9 fields, objective, status, iterations, three residuals.
+def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array | None], list[Array]]:
+    """Solve; the inputs and the outputs as arrays: 9 fields, objective, status, iterations, primal and dual
+    residual, duality gap.
 
     Raises:
         ValueError: H is not symmetric, or the starting point does not fit.
@@ -64,8 +66,9 @@ def solve_arrays(setup: Setup, inputs: tuple[Optional, ...]) -> tuple[list[Array
     fields.append(objective)
     if (status > Status.CLOSEST_FEASIBLE).any():
         _report(setup, problem, fields, status)
-    outputs = [*fields, status, iterations, np.stack([primal, dual, gap], -1)]
-    return data, outputs if setup.sizes.batched else [array[0] for array in outputs]
+    outputs = [*fields, status, iterations, primal, dual, gap]
+    # Without the batch axis; [0] would make a scalar of the objective.
+    return data, outputs if setup.sizes.batched else [array.reshape(array.shape[1:]) for array in outputs]
 
 
 def _report(setup: Setup, problem: Problem, fields: list[Array], status: Any) -> None:
@@ -111,11 +114,11 @@ def _transformed() -> bool:
 
 
 class Solve(torch.autograd.Function):
-    """(setup, *inputs) -> nine fields, objective, status, iterations, residuals (primal, dual, gap)."""
+    """(setup, *inputs) -> nine fields, objective, status, iterations, primal and dual residual, duality gap."""
 
     @staticmethod
     def forward(setup: Setup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.from_numpy(np.asarray(array)) for array in solve_arrays(setup, inputs)[1])
+        return tuple([torch.from_numpy(array) for array in solve_arrays(setup, inputs)[1]])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
@@ -144,7 +147,7 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Optional) -> tuple[Optional, ...]:
         with inside_jvp(ctx) as saved:
-            return (*_tangent(ctx.setup, tuple(saved), tangents[:DATA]), None, None, None)
+            return (*_tangent(ctx.setup, tuple(saved), tangents[:DATA]), *[None] * 5)
 
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], setup: Setup, *inputs: Optional) -> tuple[Any, Any]:
@@ -163,16 +166,16 @@ class PlainSolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, setup: Setup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
         data, arrays = solve_arrays(setup, inputs)
-        output = tuple(torch.from_numpy(np.asarray(array)) for array in arrays)
+        output = tuple([torch.from_numpy(array) for array in arrays])
         Solve.setup_context(ctx, (setup, *inputs), output)
-        ctx.arrays = data, arrays[:FIELDS], np.atleast_1d(arrays[FIELDS + 1])
+        ctx.arrays = data, arrays[:FIELDS], arrays[FIELDS + 1].reshape(-1)
         return output
 
     backward = Solve.backward
 
 
-def solve(setup: Setup, inputs: tuple[Optional, ...]) -> tuple[torch.Tensor, ...]:
-    """Nine fields, objective, status, iterations, residuals (primal, dual, gap)."""
+def solve(setup: Setup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
+    """Nine fields, objective, status, iterations, primal and dual residual, duality gap."""
     level: int = forward_ad._current_level
     function = Solve if level >= 0 or torch._C._are_functorch_transforms_active() else PlainSolve
     return function.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
