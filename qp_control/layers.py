@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qp_control.compiled import solve_compiled
 from qp_control.kkt_functions import INPUTS, Setup
 from qp_control.problem import drop_unit_batch, sizes_of, symmetry_tolerance
-from qp_control.qp_function import solve
+from qp_control.qp_function import solve as solve_eager
 from qp_control.settings import Settings
 
 
@@ -52,8 +53,7 @@ class LayerSolution(NamedTuple):
     """(B,) |x'H x + g'x + b'y + u'z+ + l'z- + ub'w+ + lb'w-|."""
 
 
-@lru_cache(maxsize=256)
-def _setup(
+def _make_setup(
     shapes: tuple[torch.Size | None, ...], settings: Settings, tolerance: float
 ) -> tuple[Setup, tuple[int, ...]]:
     """Sizes and options of a call, and which inputs have a batch axis of one that stands for the whole batch."""
@@ -61,6 +61,9 @@ def _setup(
     sizes = sizes_of(present)
     unit = tuple(k for k, name in enumerate(INPUTS) if name in present and drop_unit_batch(name, present[name], sizes))
     return Setup(sizes, settings, tolerance), unit
+
+
+_cached_setup = lru_cache(maxsize=256)(_make_setup)
 
 
 class QPLayer(torch.nn.Module):
@@ -130,13 +133,15 @@ class QPLayer(torch.nn.Module):
                 raise TypeError(f"{name} is {_describe(value)}, expected a floating-point tensor")
         shapes = tuple(None if value is None else value.shape for value in inputs)
         tolerance = symmetry_tolerance(torch.float64 if H is None else H.dtype)
-        setup, unit_batch = _setup(shapes, self.settings, tolerance)
+        compiling = torch.compiler.is_compiling()
+        setup, unit_batch = (_make_setup if compiling else _cached_setup)(shapes, self.settings, tolerance)
         for k in unit_batch:
             inputs[k] = inputs[k][0]  # type: ignore[index]
         assert g is not None  # sizes_of has refused its absence
         start = [None] * 4 if warm_start is None else [_as_tensor(getattr(warm_start, name)) for name in "xyzw"]
 
         # Casting inside the graph: gradients come back in the dtype and on the device of each input.
+        solve = solve_compiled if compiling else solve_eager
         outputs = solve(setup, [value if _is_native(value) else _to_native(value) for value in (*inputs, *start)])
         if not _is_native(g):
             outputs = tuple(t.to(g.device, g.dtype if t.is_floating_point() else None) for t in outputs)

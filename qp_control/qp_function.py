@@ -210,10 +210,9 @@ def _adjoint(setup: Setup, saved: tuple[Any, ...], grads: tuple[Optional, ...]) 
     v, pattern, status = _point(setup, saved)
     x = Vectors.split(v, sizes).x
     roles = Pattern(*pattern.unbind(-2))
-    widths = (sizes.n, sizes.n_eq, sizes.n_in, sizes.n, sizes.n_eq, sizes.n_in, sizes.n_in, sizes.n, sizes.n, 1)
     blocks = [
         v.new_zeros(sizes.batch, width) if grad is None else grad.reshape(sizes.batch, width)
-        for grad, width in zip(grads, widths, strict=True)
+        for grad, width in zip(grads, (*sizes.widths, 1), strict=True)
     ]
     x_bar, y_bar, z_bar, w_bar, s_eq, s_lower, s_upper, s_lb, s_ub, objective = blocks
     objective = torch.where((status <= Status.CLOSEST_FEASIBLE).unsqueeze(-1), objective, 0.0)
