@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from qp_control.derivatives import Gradients, Tangent, qp_adjoint, qp_tangent
 from qp_control.exceptions import ProblemFileError, QPControlError, SolveError
 from qp_control.problem_io import load_problem, save_problem
 from qp_control.qp import Solution, solve_qp
@@ -25,6 +26,7 @@ _LAZY = {
 
 __all__ = [
     "MPC",
+    "Gradients",
     "LayerSolution",
     "ProblemFileError",
     "QPControlError",
@@ -34,7 +36,10 @@ __all__ = [
     "Solution",
     "SolveError",
     "Status",
+    "Tangent",
     "load_problem",
+    "qp_adjoint",
+    "qp_tangent",
     "save_problem",
     "solve_qp",
     "solve_qps",

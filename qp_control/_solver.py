@@ -22,7 +22,6 @@ def _choose() -> str:
 kernels = _choose()
 _module = importlib.import_module(f"qp_control._solver_{kernels}")
 
-Settings = _module.Settings
-solve = _module.solve
-adjoint = _module.adjoint
-thread_count = _module.thread_count
+
+def __getattr__(name: str) -> object:
+    return getattr(_module, name)

@@ -25,13 +25,50 @@ def solve(
     settings: Settings,
     warm_start: Sequence[_Array] | None = None,
 ) -> tuple[_Array, ...]: ...
+
+class WeaklyActive:
+    least_squares: WeaklyActive
+    one_sided: WeaklyActive
+    smoothed: WeaklyActive
+
+class DerivativeSettings:
+    weakly_active: WeaklyActive
+    smoothing: float
+    nan_without_solution: bool
+    threads: int
+    def __init__(self) -> None: ...
+
+_Derivative = tuple[tuple[_Array | None, ...], _Array, _IntArray, _IntArray]
+
 def adjoint(
     sizes: tuple[int, int, int, int],
     data: Sequence[_Array | None],
     solution: Sequence[_Array],
     status: _IntArray,
     loss: Sequence[_Array | None],
-    loss_objective: _Array | None,
     needed: Sequence[bool],
-    threads: int = 0,
-) -> tuple[tuple[_Array | None, ...], _Array, _IntArray, _IntArray]: ...
+    settings: DerivativeSettings,
+) -> _Derivative: ...
+def tangent(
+    sizes: tuple[int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array],
+    status: _IntArray,
+    change: Sequence[_Array | None],
+    settings: DerivativeSettings,
+) -> _Derivative: ...
+def solution_point(
+    sizes: tuple[int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array],
+    status: _IntArray,
+    settings: DerivativeSettings,
+) -> tuple[_Array, _Array]: ...
+def kkt_solve(
+    sizes: tuple[int, int, int, int],
+    matrices: Sequence[_Array | None],
+    status: _IntArray,
+    pattern: _Array,
+    rhs: _Array,
+    settings: DerivativeSettings,
+) -> _Array: ...

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from qp_control import _solver
-from qp_control.exceptions import SolveError
-from qp_control.problem import (
-    NAMES,
-    WEIGHTS,
-    Array,
-    Problem,
-    check_symmetric,
-    drop_unit_batch,
-    sizes_of,
-    symmetry_tolerance,
-)
-from qp_control.qp import OUTPUTS, warm_start_arrays
-from qp_control.settings import Settings, Status
+from qp_control.compiled import solve_compiled
+from qp_control.kkt_functions import INPUTS, Setup
+from qp_control.problem import drop_unit_batch, sizes_of, symmetry_tolerance
+from qp_control.qp_function import solve as solve_eager
+from qp_control.settings import Settings
 
 
 class LayerSolution(NamedTuple):
@@ -63,101 +53,17 @@ class LayerSolution(NamedTuple):
     """(B,) |x'H x + g'x + b'y + u'z+ + l'z- + ub'w+ + lb'w-|."""
 
 
-class _Call:
-    """What one call of the layer carries to its backward pass, besides tensors."""
-
-    def __init__(self, problem: Problem, settings: Settings, start: list[Array] | None) -> None:
-        self.problem = problem
-        self.settings = settings
-        self.start = start
-        self.solution: list[Array] = []
-        self.status: Any = None
-        self.rest: tuple[Any, ...] = ()
+def _make_setup(
+    shapes: tuple[torch.Size | None, ...], settings: Settings, tolerance: float
+) -> tuple[Setup, tuple[int, ...]]:
+    """Sizes and options of a call, and which inputs have a batch axis of one that stands for the whole batch."""
+    present = {name: tuple(shape) for name, shape in zip(INPUTS, shapes, strict=True) if shape is not None}
+    sizes = sizes_of(present)
+    unit = tuple(k for k, name in enumerate(INPUTS) if name in present and drop_unit_batch(name, present[name], sizes))
+    return Setup(sizes, settings, tolerance), unit
 
 
-class _Solve(torch.autograd.Function):
-    """Float64 arrays on the CPU in, float64 tensors on the CPU out."""
-
-    @staticmethod
-    def forward(ctx: Any, call: _Call, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        native = call.settings.native("closest")
-        fields = _solver.solve(call.problem.sizes.native, call.problem.arrays, native, call.start)
-        *arrays, objective, primal, dual, gap, status, iterations = fields
-        call.solution = arrays[: len(OUTPUTS)]
-        call.status = status
-        call.rest = (status, iterations, primal, dual, gap)
-        _mask_failures(call, objective)
-        ctx.call = call
-        ctx.set_materialize_grads(False)
-        return tuple(torch.from_numpy(array) for array in (*call.solution, objective))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            # create_graph: what this returns would silently count as a constant.
-            raise NotImplementedError("QPLayer has first derivatives only: create_graph=True is not supported")
-        call: _Call = ctx.call
-        needed = list(ctx.needs_input_grad[1:])
-        loss = [None if grad is None else np.ascontiguousarray(grad.numpy()) for grad in grads]
-        gradients, residual, _, _ = _solver.adjoint(
-            call.problem.sizes.native,
-            call.problem.arrays,
-            call.solution,
-            call.status,
-            loss[:-1],
-            loss[-1],
-            needed,
-            call.settings.threads,
-        )
-        if call.settings.on_failure == "nan":
-            _spread_nan(call, gradients)
-        if (residual > 1e-6).any():
-            warnings.warn(
-                f"the adjoint of {int((residual > 1e-6).sum())} QPs has a residual above 1e-6 "
-                f"(largest {residual.max():.1e}); qp_adjoint shows which",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        return (None, *(None if array is None else torch.from_numpy(array) for array in gradients))
-
-
-def _mask_failures(call: _Call, objective: Array) -> None:
-    """Elements without an answer: NaN outputs, so that nobody takes a leftover for a solution."""
-    without = call.status >= Status.DUAL_INFEASIBLE
-    if not without.any():
-        return
-    for array in (*call.solution, objective):
-        array[without] = np.nan
-
-
-def _spread_nan(call: _Call, gradients: tuple[Array | None, ...]) -> None:
-    failed = call.status > Status.CLOSEST_FEASIBLE
-    if not failed.any():
-        return
-    for name, gradient in zip(NAMES, gradients, strict=True):
-        if gradient is not None:
-            per_element = gradient.ndim > len(call.problem.sizes.shape(name))
-            gradient[failed if per_element else ...] = np.nan
-
-
-def _report(call: _Call) -> None:
-    """Warn or raise about elements that were not solved, as the settings ask for."""
-    failed = np.flatnonzero(call.status > Status.CLOSEST_FEASIBLE)
-    if failed.size == 0:
-        return
-    counts = {Status(int(s)).name: int((call.status == s).sum()) for s in np.unique(call.status[failed])}
-    what = ", ".join(f"{count} {name}" for name, count in counts.items())
-    message = f"{failed.size} of {len(call.status)} QPs have no solution ({what}; first: element {failed[0]})"
-    if call.settings.on_failure == "raise":
-        raise SolveError(message, call.problem.as_dict(), tuple(call.solution))
-    warnings.warn(message + "; they contribute nothing to gradients", RuntimeWarning, stacklevel=5)
-
-
-def _to_arrays(arguments: dict[str, torch.Tensor]) -> dict[str, Array]:
-    arrays = {}
-    for name, tensor in arguments.items():
-        arrays[name] = np.ascontiguousarray(tensor.detach().to("cpu", torch.float64).numpy())
-    return arrays
+_cached_setup = lru_cache(maxsize=256)(_make_setup)
 
 
 class QPLayer(torch.nn.Module):
@@ -221,53 +127,38 @@ class QPLayer(torch.nn.Module):
             TypeError: an argument is not a floating-point tensor.
             SolveError: an element has no answer and `on_failure` is "raise".
         """
-        given = dict(zip(NAMES, (H, g, A, b, C, l, u, lb, ub), strict=True))
-        given |= dict(zip(WEIGHTS, (weight_eq, weight_in, weight_box), strict=True))
-        tensors = {name: value for name, value in given.items() if value is not None}
-        for name, value in tensors.items():
-            if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        inputs = [H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box]
+        for name, value in zip(INPUTS, inputs, strict=True):
+            if value is not None and not (isinstance(value, torch.Tensor) and value.is_floating_point()):
                 raise TypeError(f"{name} is {_describe(value)}, expected a floating-point tensor")
-        sizes = sizes_of({name: tuple(value.shape) for name, value in tensors.items()})
-        for name, value in tensors.items():
-            if drop_unit_batch(name, tuple(value.shape), sizes):
-                tensors[name] = value[0]
-        arrays = _to_arrays(tensors)
-        if "H" in tensors:
-            check_symmetric(arrays["H"], symmetry_tolerance(tensors["H"].dtype))
-        problem = Problem(sizes, tuple(arrays.get(name) for name in NAMES + WEIGHTS))
-        call = _Call(problem, self.settings, _start(warm_start, problem))
+        shapes = tuple(None if value is None else value.shape for value in inputs)
+        tolerance = symmetry_tolerance(torch.float64 if H is None else H.dtype)
+        compiling = torch.compiler.is_compiling()
+        setup, unit_batch = (_make_setup if compiling else _cached_setup)(shapes, self.settings, tolerance)
+        for k in unit_batch:
+            inputs[k] = inputs[k][0]  # type: ignore[index]
+        assert g is not None  # sizes_of has refused its absence
+        start = [None] * 4 if warm_start is None else [_as_tensor(getattr(warm_start, name)) for name in "xyzw"]
 
         # Casting inside the graph: gradients come back in the dtype and on the device of each input.
-        inputs = [None if name not in tensors else tensors[name].to("cpu", torch.float64) for name in NAMES]
-        outputs = _Solve.apply(call, *inputs)  # type: ignore[no-untyped-call]
-        _report(call)
-        like = tensors["g"]
-        fields = [output.to(like.device, like.dtype) for output in outputs]
-        status, iterations, *residuals = (torch.from_numpy(array).to(like.device) for array in call.rest)
-        fields += [status, iterations, *(value.to(like.dtype) for value in residuals)]
-        return LayerSolution(*(fields if sizes.batched else [field[0] for field in fields]))
+        solve = solve_compiled if compiling else solve_eager
+        outputs = solve(setup, [value if _is_native(value) else _to_native(value) for value in (*inputs, *start)])
+        if not _is_native(g):
+            outputs = tuple(t.to(g.device, g.dtype if t.is_floating_point() else None) for t in outputs)
+        return LayerSolution(*outputs)
+
+
+def _is_native(value: torch.Tensor | None) -> bool:
+    return value is None or (value.dtype is torch.float64 and value.is_cpu)
+
+
+def _to_native(value: torch.Tensor | None) -> torch.Tensor | None:
+    return None if value is None else value.to("cpu", torch.float64)
 
 
 def _describe(value: Any) -> str:
     return f"a tensor of dtype {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-class _Point(NamedTuple):
-    x: Array
-    y: Array
-    z: Array
-    w: Array
-
-
-def _start(warm_start: Any, problem: Problem) -> list[Array] | None:
-    if warm_start is None:
-        return None
-    fields = []
-    for name in "xyzw":
-        value = getattr(warm_start, name)
-        if isinstance(value, torch.Tensor):
-            value = value.detach().to("cpu", torch.float64).numpy()
-        fields.append(np.asarray(value, dtype=np.float64))
-    point = _Point(*fields)
-    # An element that failed last time starts cold.
-    return warm_start_arrays(_Point(*(np.nan_to_num(f, nan=0.0) for f in point)), problem)
+def _as_tensor(value: Any) -> torch.Tensor:
+    return value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)

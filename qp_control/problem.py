@@ -42,6 +42,12 @@ class Sizes(NamedTuple):
     def native(self) -> tuple[int, int, int, int]:
         return (self.batch, self.n, self.n_eq, self.n_in)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Lengths of one element's solution fields: x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub."""
+        n, n_eq, n_in = self.n, self.n_eq, self.n_in
+        return (n, n_eq, n_in, n, n_eq, n_in, n_in, n, n)
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of one element's argument `name`."""
         rows = int(getattr(self, _ROWS[name]))
@@ -70,7 +76,7 @@ def sizes_of(shapes: dict[str, tuple[int, ...]]) -> Sizes:
 
     # Where they disagree, the argument that stands alone is the wrong one.
     widths = [shapes[name][-1] for name in ("g", "H", "A", "C", "lb", "ub") if name in shapes]
-    n = max(widths, key=widths.count)
+    n = next((width for width in widths if 2 * widths.count(width) > len(widths)), widths[0])
     n_eq = shapes["A"][-2] if "A" in shapes else 0
     n_in = shapes["C"][-2] if "C" in shapes else 0
     batches = {name: shape[0] for name, shape in shapes.items() if len(shape) > (2 if name in MATRICES else 1)}
@@ -130,7 +136,10 @@ def symmetry_tolerance(dtype: Any) -> float:
 
 def check_symmetric(H: Array, tolerance: float) -> None:
     """Raise ValueError where finite H differs from its transpose by more than the tolerance."""
-    difference = np.abs(H - np.swapaxes(H, -1, -2))
+    transposed = H.swapaxes(-1, -2)
+    if (transposed == H).all():
+        return
+    difference = np.abs(H - transposed)
     largest = np.max(np.abs(H), initial=0.0, where=np.isfinite(H))
     if np.any(difference > tolerance * max(largest, 1e-300)):
         where = np.unravel_index(np.nanargmax(difference), difference.shape)

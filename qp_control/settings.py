@@ -62,6 +62,14 @@ class Settings:
     on_failure: Literal["zero", "raise", "nan"] = "zero"
     """Elements without an answer, in the layers: "zero" gives NaN outputs, no contribution to gradients and one
     warning; "raise" raises `SolveError`; "nan" gives NaN gradients too."""
+    weakly_active: Literal["least_squares", "one_sided", "smoothed"] = "least_squares"
+    """Derivatives where a row is on its bound with a multiplier of zero, so that the solution has a kink:
+    "least_squares" keeps the row in the KKT system (where that makes it singular, the minimum-norm least-squares
+    solution counts); "one_sided" leaves it out: the derivative as the row leaves its bound; "smoothed" replaces
+    complementarity of slack t >= 0 and multiplier z >= 0 by the smoothed Fischer-Burmeister equation
+    t + z = sqrt(t^2 + z^2 + 2 smoothing), that is t z = smoothing, linearised at the exact solution."""
+    smoothing: float = 1e-6
+    """Parameter of "smoothed", in units of t z: rows with t^2 or z^2 far above it are hardly affected."""
     threads: int = 0
     """Threads over a batch; 0: as many as the process may run on."""
 
@@ -80,6 +88,12 @@ class Settings:
             raise ValueError(f'infeasible is {self.infeasible!r}, expected None, "certify" or "closest"')
         if self.on_failure not in ("zero", "raise", "nan"):
             raise ValueError(f'on_failure is {self.on_failure!r}, expected "zero", "raise" or "nan"')
+        if self.weakly_active not in ("least_squares", "one_sided", "smoothed"):
+            raise ValueError(
+                f'weakly_active is {self.weakly_active!r}, expected "least_squares", "one_sided" or "smoothed"'
+            )
+        if not (math.isfinite(self.smoothing) and self.smoothing > 0):
+            raise ValueError(f"smoothing is {self.smoothing}, expected a positive number")
         if int(self.threads) != self.threads or not 0 <= self.threads <= 4096:
             raise ValueError(f"threads is {self.threads}, expected an integer >= 0")
 
@@ -92,5 +106,14 @@ class Settings:
         out.max_iter = int(self.max_iter)
         out.time_limit = self.time_limit or 0.0
         out.closest = (self.infeasible or default_infeasible) == "closest"
+        out.threads = int(self.threads)
+        return out
+
+    def native_derivative(self) -> _solver.DerivativeSettings:
+        """The derivatives' own struct."""
+        out = _solver.DerivativeSettings()
+        out.weakly_active = getattr(_solver.WeaklyActive, self.weakly_active)
+        out.smoothing = self.smoothing
+        out.nan_without_solution = self.on_failure == "nan"
         out.threads = int(self.threads)
         return out

@@ -295,15 +295,14 @@ const Register indefinite_is_refused("an indefinite H is called so, rounding is 
 const Register adjoint_is_the_derivative("adjoint equals central differences of the solution", [] {
   const StackedQP qp = random_qp(5, 4);
   const Solution s = solve(qp);
-  Cotangents loss(5, 9);
+  OutputDerivative loss(5, 9);
   loss.x = random<Vector>(5);
   loss.z = random<Vector>(9);
   loss.shift_lower.setZero();
   loss.shift_upper.setZero();
   loss.objective = 0.7;
-  Gradients grad(5, 4);
-  adjoint(qp, s, loss, grad);
-  check(grad.residual < 1e-11, "certificate");
+  DataDerivative grad(5, 4);
+  check(adjoint(qp, s, loss, {}, grad).residual < 1e-11, "certificate");
   const auto value = [&](const StackedQP& moved) {
     const Solution m = solve(moved);
     return loss.x.dot(m.x) + loss.z.dot(m.z) + loss.objective * m.objective;

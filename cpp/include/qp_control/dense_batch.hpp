@@ -43,15 +43,4 @@ struct DenseBatchSolution {
 bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
                  const std::function<bool()>& interrupted);
 
-// Gradients with respect to the loss's gradients on the outputs (absent: zero). Only the arrays of `out` that are
-// present are computed; those of stride 0 receive the sum over the batch, in an order that does not depend on the
-// threads.
-struct DenseBatchGradients {
-  MutableBatchArray H, g, A, b, C, l, u, lb, ub, residual;
-  long long* weakly_active = nullptr;
-  long long* rank_deficiency = nullptr;
-};
-void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, const DenseBatchSolution& loss,
-                   int threads, const DenseBatchGradients& out);
-
 }  // namespace qp_control

@@ -1,55 +1,81 @@
-// Adjoint of the solution map: gradients of a loss with respect to the data, from its gradients with respect to the
-// outputs.
+// Derivatives of the solution map: gradients of a loss with respect to the data from its gradients with respect to the
+// outputs (adjoint), and changes of the outputs from changes of the data (tangent).
 //
-// With the active rows at the solution (weakly active ones included) and K = [H G'; G 0], solve K (dx, dz) = -(L_x,
-// L_z):
+// With K and v = (x, eta, z, s) of kkt_system.hpp, the conditions at the solution are F(v, data) = 0 and dF/dv = K. So
 //
-//     L_g = dx,  L_H = (dx x' + x dx')/2,  L_G = z dx' + dz x',  L_bound = -dz.
+//     tangent:  K dv = -(dK v + (dg, 0, -a dbound, 0)),
+//     adjoint:  K q = L_v,  L_g = -q_x,  L_H = -(q_x x' + x q_x')/2,  L_bound = q_z,
+//               L_R = -(z q_x' + q_z x' + omega (s q_eta' + q_s eta')).
 //
-// Closest feasible: the shifted rows E x - s = e are differentiated through the optimality E's + F'pi = 0 of the first
-// level (least_shift.hpp), whose multiplier is eta, nu = E eta. The system in (x, s, pi, nu, lambda, eta, z) is
-// symmetric, so the adjoint solves the same one; eliminating with Q leaves the K of the second level:
-//
-//     K (dx, theta, dz) = (r_x + E'r_s, Q'r_nu, r_z),   dnu = Q theta - r_s,   ds = E dx - r_nu,
-//     L_E = nu dx' + dnu x' + s deta' + ds eta',  L_e = -dnu,  E P_F deta = Q theta,
-//     L_F = lambda dx' + dlambda x' + pi deta' + dpi eta',  F'dpi = -E'ds.
-//
-// The idea of differentiating there: Bambade et al., "Leveraging augmented-Lagrangian techniques for differentiating
-// over infeasible quadratic programs in machine learning", ICLR 2024.
+// Rows on their bound with a multiplier of zero (weakly active) leave a choice:
+//   least squares  they are rows of K; where that makes K singular, the minimum-norm least-squares solution
+//   one-sided      they are left out: the derivative as they leave their bound
+//   smoothed       complementarity is relaxed. With the slack t >= 0 and the multiplier z >= 0 of any inequality, the
+//                  smoothed Fischer-Burmeister equation t + z = sqrt(t^2 + z^2 + 2 eps), which says t z = eps, is
+//                  linearised at the exact solution: the row enters with the compliance
+//                      delta = (t^2 + 2 eps)(r + t) / ((z^2 + 2 eps)(r + z)),   r = sqrt(t^2 + z^2 + 2 eps),
+//                  1 on a weakly active row, about eps/z^2 on an active one, t^2/eps on an inactive one.
 #pragma once
 
+#include <optional>
+
 #include "qp_control/dense_qp.hpp"
+#include "qp_control/kkt_system.hpp"
 #include "qp_control/solution.hpp"
 
 namespace qp_control {
 
-// Gradients of the loss with respect to the outputs; that of the shift s_eq of an equality is given as shift_upper and,
-// negated, as shift_lower.
-struct Cotangents {
-  Cotangents(int n, int rows) : x(n), z(rows), shift_lower(rows), shift_upper(rows) {}
+enum class WeaklyActive : int { LEAST_SQUARES = 0, ONE_SIDED = 1, SMOOTHED = 2 };
+
+struct DerivativeSettings {
+  WeaklyActive weakly_active = WeaklyActive::LEAST_SQUARES;
+  double smoothing = 1e-6;            // eps
+  bool nan_without_solution = false;  // derivatives of elements without a solution: NaN, otherwise zero
+  int threads = 0;
+};
+
+inline bool has_solution(Status status) { return status == Status::SOLVED || status == Status::CLOSEST_FEASIBLE; }
+
+// v and the roles of the rows at a solution.
+struct SolutionPoint {
+  SolutionPoint(int n, int rows) : pattern(rows), v(n, rows) {}
+  RowPattern pattern;
+  KktVector v;
+  std::optional<LeastShift> level;  // of a shifted solution
+  int weakly_active = 0;            // rows on their bound with a multiplier of zero
+};
+void solution_point(const StackedQP& qp, const Solution& solution, const DerivativeSettings& settings,
+                    SolutionPoint& out);
+
+// Of a solution: a change, or the gradient of a loss. The shift s_eq of an equality is shift_upper - shift_lower.
+struct OutputDerivative {
+  OutputDerivative(int n, int rows) : x(n), z(rows), shift_lower(rows), shift_upper(rows) {}
+  void fill(double value);
   Vector x, z, shift_lower, shift_upper;
   double objective = 0.0;
 };
 
-// Gradients with respect to the data; that of an equality's right-hand side is lower plus upper.
-struct Gradients {
-  Gradients(int n, int stored_rows)
+// Of the data. The right-hand side of an equality counts as its upper bound.
+struct DataDerivative {
+  DataDerivative(int n, int stored_rows)
       : H(n, n), g(n), R(stored_rows, n), lower(stored_rows + n), upper(stored_rows + n) {}
-  void set_zero();
-
+  void fill(double value);
   RowMatrix H;
   Vector g;
   RowMatrix R;
   Vector lower, upper;
+};
 
-  // Certificate.
-  double residual =
-      0.0;  // of the adjoint system, relative to the size of its terms (least squares: of its normal equations)
+struct DerivativeCertificate {
+  double residual = 0.0;    // of the linear system, see KktSystem
   int weakly_active = 0;    // rows on their bound with a multiplier of zero
   int rank_deficiency = 0;  // of the system; above zero the derivative is the minimum-norm least-squares one
 };
 
-// Zero gradients where the solution is neither SOLVED nor CLOSEST_FEASIBLE.
-void adjoint(const StackedQP& qp, const Solution& solution, const Cotangents& loss, Gradients& out);
+// Both give zero, or NaN if the settings say so, where the solution is neither SOLVED nor CLOSEST_FEASIBLE.
+DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, const OutputDerivative& loss,
+                              const DerivativeSettings& settings, DataDerivative& out);
+DerivativeCertificate tangent(const StackedQP& qp, const Solution& solution, const DataDerivative& change,
+                              const DerivativeSettings& settings, OutputDerivative& out);
 
 }  // namespace qp_control

@@ -1,159 +1,216 @@
 #include "qp_control/derivatives.hpp"
 
 #include <cmath>
+#include <limits>
+#include <utility>
 #include <vector>
 
 #include "qp_control/active_set.hpp"
-#include "qp_control/least_shift.hpp"
 
 namespace qp_control {
 namespace {
 
-constexpr double accepted_residual = 1e-11;
+constexpr double weak_multiplier = 1e-9;     // force of a weakly active row, relative to the terms it balances
+constexpr double largest_compliance = 1e12;  // rows beyond have no influence
 
-// Solves K s = rhs for the active set of qp; rhs and s are given on all rows, in the order of the stacked list.
-struct ActiveSolve {
-  ActiveSolve(const StackedQP& qp, const Vector& x, const Vector& z)
-      : qp(qp), active(active_rows(qp, x, z)), system(qp.n()), dz(Vector::Zero(qp.rows())) {
-    set_active_system(qp, active, system, order);
-    for (int i = 0; i < qp.rows(); ++i) weakly_active += active[i] != 0 && z[i] == 0.0 && !qp.is_equality(i);
+bool crossed(const Solution& solution, int i) { return solution.shift_lower[i] > 0.0 && solution.shift_upper[i] > 0.0; }
+
+// A row that is shifted on both sides, as one: at the middle of its bounds and with twice the weight.
+void merge_crossed(StackedQP& qp, Solution& solution) {
+  for (int i = 0; i < qp.rows(); ++i) {
+    if (!crossed(solution, i)) continue;
+    const double s = 0.5 * (solution.shift_upper[i] - solution.shift_lower[i]);
+    qp.lower[i] = qp.upper[i] = 0.5 * (qp.lower[i] + qp.upper[i]);
+    qp.weight[i] *= 2.0;
+    solution.shift_upper[i] = std::max(s, 0.0);
+    solution.shift_lower[i] = std::max(-s, 0.0);
   }
-
-  void solve(const Vector& rhs_x, const Vector& rhs_rows) {
-    const int stored = qp.stored_rows();
-    ActiveVector rhs = system.zero(), s = system.zero();
-    rhs.x = rhs_x;
-    for (std::size_t k = 0; k < order.size(); ++k) rhs.rows[k] = rhs_rows[order[k]];
-    for (std::size_t k = 0; k < system.fixed().size(); ++k) rhs.fixed[k] = rhs_rows[stored + system.fixed()[k]];
-
-    residual = std::numeric_limits<double>::infinity();
-    if (system.factor() && !system.singular()) residual = system.refine(rhs, s);
-    if (!(residual <= accepted_residual)) {
-      const ActiveVector ls = system.least_squares(rhs, &rank_deficiency);
-      ActiveVector r = system.zero(), normal = system.zero(), none = system.zero();
-      system.residual(rhs, ls, r);
-      system.residual(none, r, normal);  // K is symmetric: -K'(rhs - K s)
-      const double normal_residual = normal.norm() / std::max(1e-300, rhs.norm());
-      if (rank_deficiency > 0 || !(residual <= normal_residual)) {
-        s = ls;
-        residual = normal_residual;
-      }
-    }
-    dx = s.x;
-    for (std::size_t k = 0; k < order.size(); ++k) dz[order[k]] = s.rows[k];
-    for (std::size_t k = 0; k < system.fixed().size(); ++k) dz[stored + system.fixed()[k]] = s.fixed[k];
-  }
-
-  const StackedQP& qp;
-  std::vector<int> active;
-  ActiveSystem system;
-  std::vector<int> order;
-  Vector dx, dz;
-  double residual = 0.0;
-  int weakly_active = 0, rank_deficiency = 0;
-};
-
-void add_bound(Gradients& out, int row, int side, double value) { (side < 0 ? out.lower : out.upper)[row] += value; }
-
-// H += (a b' + b a')/2, symmetric to the last bit.
-void add_symmetric(const Vector& a, const Vector& b, RowMatrix& H) {
-  const Matrix outer = 0.5 * a * b.transpose();
-  H += outer + outer.transpose();
 }
 
-// The part that both modes share: objective, H, g and the rows of the active set. `offset` rows precede those of the
-// caller's problem in qp.
-void add_active_part(const StackedQP& qp, const Vector& x, const Vector& z, const ActiveSolve& solved, int offset,
-                     Gradients& out) {
-  const int stored = qp.stored_rows();
-  out.g += solved.dx;
-  add_symmetric(solved.dx, x, out.H);
-  for (int i = offset; i < qp.rows(); ++i) {
-    if (solved.active[i] == 0) continue;
-    if (i < stored) out.R.row(i - offset) += (z[i] * solved.dx + solved.dz[i] * x).transpose();
-    add_bound(out, i - offset, solved.active[i], -solved.dz[i]);
+// Completes v on the rows of the first level.
+void add_level(const StackedQP& qp, const Solution& solution, SolutionPoint& out) {
+  StackedQP merged = qp;
+  Solution one_sided = solution;
+  merge_crossed(merged, one_sided);
+  out.level.emplace(least_shift_of(merged, one_sided));
+  const LeastShift& level = *out.level;
+  Vector nu(level.count());
+  for (int j = 0; j < level.count(); ++j) {
+    const int i = level.shifted[j].row;
+    out.pattern.active[i] = out.pattern.shifted[i] = 1.0;
+    out.pattern.weight[i] = merged.weight[i];
+    // Of an equality the shift's sign tells which of its two equal bounds is violated.
+    const int side = level.shifted[j].side != 0 ? level.shifted[j].side : (level.s[j] < 0.0 ? -1 : 1);
+    out.pattern.lower_share[i] = crossed(solution, i) ? 0.5 : (side < 0 ? 1.0 : 0.0);
+    out.v.s[i] = level.s[j] / level.root_weight[j];
+    out.v.z[i] = solution.z[i];
+    nu[j] = solution.z[i] / level.root_weight[j];
   }
-  out.residual = solved.residual;
-  out.weakly_active = solved.weakly_active;
-  out.rank_deficiency = solved.rank_deficiency;
-}
-
-// Of an equality the shift's sign tells which of its two equal bounds is violated.
-int violated_side(const LeastShift& level, int i) {
-  const int side = level.shifted[i].side;
-  return side != 0 ? side : (level.s[i] < 0.0 ? -1 : 1);
-}
-
-void adjoint_closest(const StackedQP& qp, const Solution& solution, const Vector& loss_x, const Cotangents& loss,
-                     Gradients& out) {
-  const Vector& x = solution.x;
-  const LeastShift level = least_shift_of(qp, solution);
-  const StackedQP reduced = level.reduced(qp);
-  const Vector z = level.reduced_multipliers(solution.z);
-  const int m = level.count(), r = level.rank();
-
-  // Right-hand sides of the rows s and nu, in weighted units.
-  Vector r_s(m), r_nu(m);
-  for (int i = 0; i < m; ++i) {
-    const int row = level.shifted[i].row;
-    r_s[i] = (violated_side(level, i) < 0 ? loss.shift_lower[row] : -loss.shift_upper[row]) / level.root_weight[i];
-    r_nu[i] = -loss.z[row] * level.root_weight[i];
-  }
-  Vector rhs_rows(reduced.rows());
-  rhs_rows << level.Q.transpose() * r_nu, -loss.z;
-  ActiveSolve solved(reduced, x, z);
-  for (const auto& [row, side] : level.hard)
-    if (side != 0) solved.active[r + row] = side;  // the second level leaves the sign of its multiplier free
-  solved.solve(-loss_x + level.E.transpose() * r_s, rhs_rows);
-  add_active_part(reduced, x, z, solved, r, out);
-
-  const Vector nu = level.Q * z.head(r), q_theta = level.Q * solved.dz.head(r);
-  const Vector dnu = q_theta - r_s, ds = level.E * solved.dx - r_nu;
-  const Matrix E_null_pinv = pseudo_inverse(level.E_null, 1e-10);
-  const Vector eta = E_null_pinv * nu, deta = E_null_pinv * q_theta;
-  for (int i = 0; i < m; ++i) {
-    const int row = level.shifted[i].row;
-    const double w = level.root_weight[i];
-    if (row < qp.stored_rows())
-      out.R.row(row) += w * (nu[i] * solved.dx + dnu[i] * x + level.s[i] * deta + ds[i] * eta).transpose();
-    add_bound(out, row, violated_side(level, i), -w * dnu[i]);
-  }
-  const Vector dpi = -level.F_pinv.transpose() * (level.E.transpose() * ds);
   for (std::size_t k = 0; k < level.hard.size(); ++k) {
-    const int row = level.hard[k].row;
-    if (row < qp.stored_rows()) out.R.row(row) += (level.multiplier[k] * deta + dpi[k] * eta).transpose();
+    const auto [i, side] = level.hard[k];
+    out.pattern.active[i] = out.pattern.weight[i] = 1.0;
+    if (side != 0) out.pattern.lower_share[i] = side < 0 ? 1.0 : 0.0;
+    out.v.s[i] = level.multiplier[k];
+    out.v.z[i] = solution.z[i];
   }
+  out.v.eta = pseudo_inverse(level.E_null, 1e-10) * nu;
+}
+
+double fischer_burmeister_compliance(double t, double z, double eps) {
+  const double r = std::sqrt(t * t + z * z + 2.0 * eps);
+  return (t * t + 2.0 * eps) * (r + t) / ((z * z + 2.0 * eps) * (r + z));
+}
+
+// K v = dK v of the data's change, without the part of g and of the bounds.
+KktVector products(const DataDerivative& data, const SolutionPoint& at) {
+  const int n = static_cast<int>(data.g.size()), stored = static_cast<int>(data.R.rows());
+  const KktVector& v = at.v;
+  KktVector out(n, static_cast<int>(v.z.size()));
+  const auto weight = at.pattern.weight.head(stored);
+  out.x.noalias() = 0.5 * (data.H * v.x + data.H.transpose() * v.x);
+  out.x.noalias() += data.R.transpose() * v.z.head(stored);
+  out.eta.noalias() = data.R.transpose() * weight.cwiseProduct(v.s.head(stored));
+  out.z.head(stored) = at.pattern.active.head(stored).cwiseProduct(data.R * v.x);
+  out.s.head(stored) = weight.cwiseProduct(data.R * v.eta);
+  return out;
 }
 
 }  // namespace
 
-void Gradients::set_zero() {
-  H.setZero();
-  g.setZero();
-  R.setZero();
-  lower.setZero();
-  upper.setZero();
-  residual = 0.0;
-  weakly_active = rank_deficiency = 0;
+void OutputDerivative::fill(double value) {
+  for (Vector* field : {&x, &z, &shift_lower, &shift_upper}) field->setConstant(value);
+  objective = value;
 }
 
-void adjoint(const StackedQP& qp, const Solution& solution, const Cotangents& loss, Gradients& out) {
-  out.set_zero();
-  if (solution.status != Status::SOLVED && solution.status != Status::CLOSEST_FEASIBLE) return;
+void DataDerivative::fill(double value) {
+  H.setConstant(value);
+  R.setConstant(value);
+  for (Vector* field : {&g, &lower, &upper}) field->setConstant(value);
+}
+
+void solution_point(const StackedQP& qp, const Solution& solution, const DerivativeSettings& settings,
+                    SolutionPoint& out) {
   const Vector& x = solution.x;
-  Vector loss_x = loss.x;
-  if (loss.objective != 0.0) {
-    loss_x += loss.objective * (qp.H * x + qp.g);
-    out.g += loss.objective * x;
-    add_symmetric(0.5 * loss.objective * x, x, out.H);
+  out.pattern.clear();
+  out.v.x = x;
+  for (Vector* field : {&out.v.eta, &out.v.z, &out.v.s}) field->setZero();
+  out.level.reset();
+  out.weakly_active = 0;
+  if (solution.status == Status::CLOSEST_FEASIBLE) add_level(qp, solution, out);
+
+  const std::vector<int> sides = active_rows(qp, x, solution.z);
+  Vector value(qp.rows());
+  qp.apply_rows(x, value);
+  const double balance = std::max(norm_inf(qp.g), qp.linear_program ? 0.0 : norm_inf(qp.H * x));
+  for (int i = 0; i < qp.rows(); ++i) {
+    if (out.pattern.active[i] != 0.0) {
+      // A hard row without a side of its own is on the one that its multiplier names.
+      if (out.pattern.shifted[i] == 0.0 && qp.is_equality(i)) out.pattern.lower_share[i] = sides[i] < 0 ? 1.0 : 0.0;
+      continue;
+    }
+    int side = sides[i];
+    const bool equality = qp.is_equality(i);
+    const double row_size = i < qp.stored_rows() ? norm_inf(qp.R.row(i)) : 1.0;
+    const bool weak = side != 0 && !equality && std::abs(solution.z[i]) * row_size <= weak_multiplier * balance;
+    out.weakly_active += weak;
+    if (!equality && settings.weakly_active == WeaklyActive::SMOOTHED) {
+      const double below = value[i] - qp.lower[i], above = qp.upper[i] - value[i];
+      if (side == 0) side = below < above ? -1 : 1;
+      const double slack = std::max(0.0, side < 0 ? below : above);
+      const double delta = fischer_burmeister_compliance(slack, std::abs(solution.z[i]), settings.smoothing);
+      if (!(delta < largest_compliance)) continue;
+      out.pattern.compliance[i] = delta;
+    } else if (side == 0 || (weak && settings.weakly_active == WeaklyActive::ONE_SIDED)) {
+      continue;
+    }
+    out.pattern.active[i] = 1.0;
+    out.pattern.lower_share[i] = side < 0 ? 1.0 : 0.0;
+    out.v.z[i] = solution.z[i];
   }
-  if (solution.status == Status::CLOSEST_FEASIBLE) {
-    adjoint_closest(qp, solution, loss_x, loss, out);
-    return;
+}
+
+DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, const OutputDerivative& loss,
+                              const DerivativeSettings& settings, DataDerivative& out) {
+  if (!has_solution(solution.status)) {
+    out.fill(settings.nan_without_solution ? std::numeric_limits<double>::quiet_NaN() : 0.0);
+    return {};
   }
-  ActiveSolve solved(qp, x, solution.z);
-  solved.solve(-loss_x, -loss.z);
-  add_active_part(qp, x, solution.z, solved, 0, out);
+  const int n = qp.n(), stored = qp.stored_rows();
+  SolutionPoint at(n, qp.rows());
+  solution_point(qp, solution, settings, at);
+  const RowPattern& pattern = at.pattern;
+  const KktVector& v = at.v;
+  KktSystem system(qp, pattern, std::move(at.level));
+
+  KktVector rhs(n, qp.rows()), q(n, qp.rows());
+  rhs.x = loss.x;
+  if (loss.objective != 0.0) rhs.x += loss.objective * (qp.H * v.x + qp.g);
+  rhs.z = loss.z;
+  for (int i = 0; i < qp.rows(); ++i) {
+    if (pattern.shifted[i] == 0.0) continue;
+    const double share = pattern.lower_share[i];
+    rhs.s[i] = (share < 1.0 ? loss.shift_upper[i] : 0.0) - (share > 0.0 ? loss.shift_lower[i] : 0.0);
+  }
+  system.solve(rhs, q);
+
+  const Vector half = 0.5 * (0.5 * loss.objective * v.x - q.x);
+  out.H.noalias() = half * v.x.transpose() + v.x * half.transpose();
+  out.g = loss.objective * v.x - q.x;
+  out.lower.setZero();
+  out.upper.setZero();
+  for (int i = 0; i < qp.rows(); ++i) {
+    if (i < stored) out.R.row(i).setZero();
+    if (pattern.active[i] == 0.0) continue;
+    if (i < stored) {
+      out.R.row(i) -= (v.z[i] * q.x + q.z[i] * v.x).transpose();
+      if (pattern.weight[i] != 0.0) out.R.row(i) -= pattern.weight[i] * (v.s[i] * q.eta + q.s[i] * v.eta).transpose();
+    }
+    const double share = pattern.lower_share[i];
+    out.lower[i] = share * q.z[i];
+    out.upper[i] = (1.0 - share) * q.z[i];
+    if (share == 0.5) {  // shift_upper = s + (lower - upper)/2, shift_lower = -s + (lower - upper)/2
+      out.lower[i] += 0.5 * (loss.shift_upper[i] + loss.shift_lower[i]);
+      out.upper[i] -= 0.5 * (loss.shift_upper[i] + loss.shift_lower[i]);
+    }
+  }
+  return {system.residual(), at.weakly_active, system.rank_deficiency()};
+}
+
+DerivativeCertificate tangent(const StackedQP& qp, const Solution& solution, const DataDerivative& change,
+                              const DerivativeSettings& settings, OutputDerivative& out) {
+  if (!has_solution(solution.status)) {
+    out.fill(settings.nan_without_solution ? std::numeric_limits<double>::quiet_NaN() : 0.0);
+    return {};
+  }
+  const int n = qp.n();
+  SolutionPoint at(n, qp.rows());
+  solution_point(qp, solution, settings, at);
+  const RowPattern& pattern = at.pattern;
+  const KktVector& v = at.v;
+  KktSystem system(qp, pattern, std::move(at.level));
+
+  KktVector rhs = products(change, at), dv(n, qp.rows());
+  rhs.x = -rhs.x - change.g;
+  rhs.eta = -rhs.eta;
+  rhs.s = -rhs.s;
+  for (int i = 0; i < qp.rows(); ++i) {
+    const double share = pattern.lower_share[i];
+    rhs.z[i] = pattern.active[i] * (share * change.lower[i] + (1.0 - share) * change.upper[i]) - rhs.z[i];
+  }
+  system.solve(rhs, dv);
+
+  out.x = dv.x;
+  out.z = dv.z;
+  out.shift_lower.setZero();
+  out.shift_upper.setZero();
+  for (int i = 0; i < qp.rows(); ++i) {
+    if (pattern.shifted[i] == 0.0) continue;
+    const double share = pattern.lower_share[i], gap = change.lower[i] - change.upper[i];
+    if (share < 1.0) out.shift_upper[i] = dv.s[i] + share * gap;
+    if (share > 0.0) out.shift_lower[i] = (1.0 - share) * gap - dv.s[i];
+  }
+  out.objective = v.x.dot(0.5 * (change.H * v.x) + change.g) + dv.x.dot(qp.H * v.x + qp.g);
+  return {system.residual(), at.weakly_active, system.rank_deficiency()};
 }
 
 }  // namespace qp_control

@@ -1,0 +1,162 @@
+#include "qp_control/kkt_system.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "qp_control/active_set.hpp"
+
+namespace qp_control {
+namespace {
+
+constexpr double accepted_residual = 1e-11;
+
+// The first level of a pattern; where its rows stand matters to no derivative.
+LeastShift level_of(const StackedQP& qp, const RowPattern& pattern) {
+  StackedQP rows = qp;
+  rows.lower.setZero();
+  rows.upper.setZero();
+  rows.weight = pattern.weight;
+  std::vector<ShiftedRow> shifted, hard;
+  for (int i = 0; i < qp.rows(); ++i) {
+    if (pattern.shifted[i] != 0.0)
+      shifted.push_back({i, 0});
+    else if (pattern.weight[i] != 0.0)
+      hard.push_back({i, 0});
+  }
+  return LeastShift(rows, std::move(shifted), std::move(hard));
+}
+
+}  // namespace
+
+void RowPattern::clear() {
+  for (Vector* field : {&active, &shifted, &weight, &lower_share, &compliance}) field->setZero();
+}
+
+KktSystem::KktSystem(const StackedQP& qp, const RowPattern& pattern, std::optional<LeastShift> level)
+    : pattern_(pattern), level_(std::move(level)), slot_(qp.rows()), system_(0) {
+  if (!level_ && (pattern.shifted.array() != 0.0).any()) level_.emplace(level_of(qp, pattern));
+  if (level_) E_null_pinv_ = pseudo_inverse(level_->E_null, 1e-10);
+  std::iota(slot_.begin(), slot_.end(), 0);
+  if (level_ || (pattern.compliance.array() != 0.0).any()) extend(qp);
+  const StackedQP& solved = extended_ ? *extended_ : qp;
+
+  std::vector<int> in_system(solved.rows(), 0);
+  if (level_) std::fill_n(in_system.begin(), level_->rank(), 1);
+  for (int i = 0; i < qp.rows(); ++i)
+    if (pattern.active[i] != 0.0 && pattern.shifted[i] == 0.0) in_system[slot_[i]] = 1;
+  system_ = ActiveSystem(solved.n());
+  set_active_system(solved, in_system, system_, order_);
+  regular_ = system_.factor() && !system_.singular();
+}
+
+// A compliant row R_i x - delta z_i = r becomes, with a variable p of unit cost, the ordinary row
+//     (R_i x - sqrt(delta) p) / sqrt(1 + delta) = r / sqrt(1 + delta),   p = sqrt(delta) z_i,
+// whose multiplier is sqrt(1 + delta) z_i. A compliant box row becomes a stored one.
+void KktSystem::extend(const StackedQP& qp) {
+  const int n = qp.n(), stored = qp.stored_rows(), rank = level_ ? level_->rank() : 0;
+  const int compliant = static_cast<int>((pattern_.compliance.array() != 0.0).count());
+  const int compliant_box = static_cast<int>((pattern_.compliance.tail(n).array() != 0.0).count());
+  extended_.emplace(n + compliant, rank + stored + compliant_box);
+  StackedQP& out = *extended_;
+  out.H.topLeftCorner(n, n) = qp.H;
+  out.H.diagonal().tail(compliant).setOnes();
+  if (level_) out.R.topLeftCorner(rank, n) = level_->Q_E;
+  out.R.block(rank, 0, stored, n) = qp.R;
+  int next_variable = n, next_row = rank + stored;
+  for (int i = 0; i < qp.rows(); ++i) {
+    const double delta = pattern_.compliance[i];
+    slot_[i] = i < stored ? rank + i : rank + compliant_box + i;
+    if (delta == 0.0) continue;
+    if (i >= stored) {
+      slot_[i] = next_row++;
+      out.R(slot_[i], i - stored) = 1.0;
+    }
+    out.R.row(slot_[i]) /= std::sqrt(1.0 + delta);
+    out.R(slot_[i], next_variable++) = -std::sqrt(delta / (1.0 + delta));
+  }
+  // The box of the new variables stands behind that of the old ones, so no slot moves.
+}
+
+ActiveVector KktSystem::solve_active(const ActiveVector& rhs) {
+  ActiveVector s = system_.zero();
+  double residual = std::numeric_limits<double>::infinity();
+  if (regular_) residual = system_.refine(rhs, s);
+  if (!(residual <= accepted_residual)) {
+    int deficiency = 0;
+    const ActiveVector ls = system_.least_squares(rhs, &deficiency);
+    ActiveVector r = system_.zero(), normal = system_.zero(), none = system_.zero();
+    system_.residual(rhs, ls, r);
+    system_.residual(none, r, normal);  // K is symmetric: -K'(rhs - K s)
+    const double size = rhs.norm(), normal_residual = size > 0.0 ? normal.norm() / size : 0.0;
+    rank_deficiency_ = std::max(rank_deficiency_, deficiency);
+    if (deficiency > 0 || !(residual <= normal_residual)) {
+      s = ls;
+      residual = normal_residual;
+    }
+  }
+  residual_ = std::max(residual_, residual);
+  return s;
+}
+
+// With Q, E_null = E P_F, F and the weighted units of least_shift.hpp, (s), (eta) and (pi) are eliminated:
+//
+//     nu = Q theta + c,  c = E F^+ r_pi - r_s,   eta = E_null^+ Q theta + F^+ r_pi,
+//     s = E x - r_nu,    pi = F^+'(r_eta - E's),
+//
+// and what is left is the K of the second level, with the rows Q'E and the multipliers theta,
+//
+//     H x + E'Q theta + G'z = r_x - E'c,   Q'E x = Q'(r_nu + E_null^+' r_eta),   G x = r_z.
+void KktSystem::solve(const KktVector& rhs, KktVector& out) {
+  const int n = static_cast<int>(rhs.x.size()), rows = static_cast<int>(rhs.z.size());
+  const int rank = level_ ? level_->rank() : 0, m = level_ ? level_->count() : 0;
+  const int k = level_ ? static_cast<int>(level_->hard.size()) : 0;
+  Vector c(m), r_nu(m), r_pi(k), eta = Vector::Zero(n), x = rhs.x, theta(rank);
+  if (level_) {
+    for (int j = 0; j < k; ++j) r_pi[j] = rhs.s[level_->hard[j].row];
+    eta = level_->F_pinv * r_pi;
+    c = level_->E * eta;
+    for (int j = 0; j < m; ++j) {
+      const int row = level_->shifted[j].row;
+      c[j] -= rhs.s[row] / level_->root_weight[j];
+      r_nu[j] = rhs.z[row] * level_->root_weight[j];
+    }
+    x -= level_->E.transpose() * c;
+    theta = level_->Q.transpose() * (r_nu + E_null_pinv_.transpose() * rhs.eta);
+  }
+
+  const auto scale = [&](int i) { return 1.0 / std::sqrt(1.0 + pattern_.compliance[i]); };
+  Vector stacked = Vector::Zero(extended_ ? extended_->rows() : rows);
+  stacked.head(rank) = theta;
+  for (int i = 0; i < rows; ++i)
+    if (pattern_.shifted[i] == 0.0) stacked[slot_[i]] = scale(i) * rhs.z[i];
+  ActiveVector r = system_.zero();
+  r.x.head(n) = x;
+  const int stored = static_cast<int>(stacked.size() - r.x.size());
+  for (std::size_t j = 0; j < order_.size(); ++j) r.rows[j] = stacked[order_[j]];
+  const std::vector<int>& fixed = system_.fixed();
+  for (std::size_t j = 0; j < fixed.size(); ++j) r.fixed[j] = stacked[stored + fixed[j]];
+  const ActiveVector solved = solve_active(r);
+  stacked.setZero();
+  for (std::size_t j = 0; j < order_.size(); ++j) stacked[order_[j]] = solved.rows[j];
+  for (std::size_t j = 0; j < fixed.size(); ++j) stacked[stored + fixed[j]] = solved.fixed[j];
+
+  out.x = solved.x.head(n);
+  for (int i = 0; i < rows; ++i) out.z[i] = pattern_.shifted[i] == 0.0 ? scale(i) * stacked[slot_[i]] : 0.0;
+  out.s.setZero();
+  out.eta = eta;
+  if (!level_) return;
+  const Vector q_theta = level_->Q * stacked.head(rank), s = level_->E * out.x - r_nu;
+  out.eta += E_null_pinv_ * q_theta;
+  const Vector pi = level_->F_pinv.transpose() * (rhs.eta - level_->E.transpose() * s);
+  for (int j = 0; j < m; ++j) {
+    const int row = level_->shifted[j].row;
+    out.z[row] = (q_theta[j] + c[j]) * level_->root_weight[j];
+    out.s[row] = s[j] / level_->root_weight[j];
+  }
+  for (int j = 0; j < k; ++j) out.s[level_->hard[j].row] = pi[j];
+}
+
+}  // namespace qp_control

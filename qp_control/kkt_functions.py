@@ -1,0 +1,359 @@
+"""Derivatives of a QP's solution to any order, in torch operations.
+
+With v = (x, eta, z, s) the conditions at a solution are F(v, data) = 0, and K = dF/dv is symmetric (both are written
+out in kkt_system.hpp). Everything follows from two operations that are each other's derivatives:
+
+    v(data)            dv = -K^-1 dF           gradient of data: -(dF/d data)' K^-1 v_bar
+    K(data)^-1 rhs     ds = K^-1 (drhs - dK s)   K_bar = -q s', rhs_bar = q = K^-1 s_bar
+
+`SolutionPoint` is the first as an implicit function (its value is read off a solution), `KktSolve` the second. Both
+differentiate by calling `KktSolve`, so they can be nested as often as torch likes.
+
+Tensors are float64 on the CPU. A vector has (B, count, 2 n + 2 rows) entries, rows = n_eq + n_in + n. Which rows take
+part, `pattern` (B, 5, rows), is constant between two kinks of the solution and has no derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+
+from qp_control import _solver
+from qp_control.problem import MATRICES, NAMES, WEIGHTS, Array, Sizes
+from qp_control.settings import Settings
+
+Optional = torch.Tensor | None
+DATA = len(NAMES)
+INPUTS = NAMES + WEIGHTS
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a call needs besides tensors."""
+
+    sizes: Sizes
+    settings: Settings
+    symmetry_tolerance: float = 1e-10
+
+    def with_batch(self, batch: int) -> Setup:
+        return Setup(self.sizes._replace(batch=batch, batched=True), self.settings, self.symmetry_tolerance)
+
+    @cached_property
+    def native(self) -> _solver.Settings:
+        return self.settings.native("closest")
+
+    @cached_property
+    def derivative(self) -> _solver.DerivativeSettings:
+        return self.settings.native_derivative()
+
+
+class Vectors(NamedTuple):
+    """The parts of (B, count, 2 n + 2 rows); z and s split into equalities, inequalities and box."""
+
+    x: torch.Tensor
+    eta: torch.Tensor
+    z_eq: torch.Tensor
+    z_in: torch.Tensor
+    z_box: torch.Tensor
+    s_eq: torch.Tensor
+    s_in: torch.Tensor
+    s_box: torch.Tensor
+
+    @classmethod
+    def split(cls, packed: torch.Tensor, sizes: Sizes) -> Vectors:
+        rows = [sizes.n_eq, sizes.n_in, sizes.n]
+        return cls(*torch.split(packed, [sizes.n, sizes.n, *rows, *rows], dim=-1))
+
+
+class Pattern(NamedTuple):
+    """What the rows do; see RowPattern in kkt_system.hpp. Each (B, rows)."""
+
+    active: torch.Tensor
+    shifted: torch.Tensor
+    weight: torch.Tensor
+    lower_share: torch.Tensor
+    compliance: torch.Tensor
+
+    def rows(self, name: str, sizes: Sizes) -> tuple[torch.Tensor, ...]:
+        """One field as (B, 1, .) of the equalities, the inequalities and the box."""
+        field: torch.Tensor = getattr(self, name)
+        return torch.split(field.unsqueeze(-2), [sizes.n_eq, sizes.n_in, sizes.n], dim=-1)
+
+
+def to_array(tensor: Optional) -> Array | None:
+    return None if tensor is None else np.ascontiguousarray(tensor.detach().numpy())
+
+
+def weighted_shifts(v: Vectors, pattern: Pattern, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor]:
+    w_eq, w_in, _ = pattern.rows("weight", sizes)
+    return w_eq * v.s_eq, w_in * v.s_in
+
+
+def change_of_products(
+    H: Optional, A: Optional, C: Optional, packed: torch.Tensor, pattern: Pattern, sizes: Sizes
+) -> torch.Tensor:
+    """dK v for changes H, A, C of the matrices (None: no change)."""
+    v = Vectors.split(packed, sizes)
+    active, weight = pattern.rows("active", sizes), pattern.rows("weight", sizes)
+    weighted = weighted_shifts(v, pattern, sizes)
+    x, eta = torch.zeros_like(v.x), torch.zeros_like(v.eta)
+    z = [torch.zeros_like(part) for part in (v.z_eq, v.z_in, v.z_box)]
+    s = [torch.zeros_like(part) for part in (v.s_eq, v.s_in, v.s_box)]
+    if H is not None:
+        x = x + 0.5 * (v.x @ H + v.x @ H.mT)
+    for k, (R, z_R) in enumerate(((A, v.z_eq), (C, v.z_in))):
+        if R is None:
+            continue
+        x = x + z_R @ R
+        eta = eta + weighted[k] @ R
+        z[k] = active[k] * (v.x @ R.mT)
+        s[k] = weight[k] * (v.eta @ R.mT)
+    return torch.cat([x, eta, *z, *s], dim=-1)
+
+
+def matrix_gradients(
+    p: torch.Tensor, q: torch.Tensor, pattern: Pattern, setup: Setup, matrices: tuple[Optional, ...]
+) -> tuple[Optional, ...]:
+    """Gradients of q'K p by H, A, C, in the shape of each: summed over the batch where it is shared."""
+    sizes = setup.sizes
+    a, b = Vectors.split(p, sizes), Vectors.split(q, sizes)
+    a_weighted, b_weighted = weighted_shifts(a, pattern, sizes), weighted_shifts(b, pattern, sizes)
+
+    def outer(left: torch.Tensor, right: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        if like.dim() == 2:
+            left, right = left.flatten(0, 1), right.flatten(0, 1)
+        return left.mT @ right
+
+    H, *rows = matrices
+    out: list[Optional] = [None] * 3
+    if H is not None:
+        half = 0.5 * outer(a.x, b.x, H)
+        out[0] = half + half.mT
+    for k, (R, a_z, b_z) in enumerate(zip(rows, (a.z_eq, a.z_in), (b.z_eq, b.z_in), strict=True)):
+        if R is not None:
+            out[k + 1] = (
+                outer(a_z, b.x, R)
+                + outer(b_z, a.x, R)
+                + outer(a_weighted[k], b.eta, R)
+                + outer(b_weighted[k], a.eta, R)
+            )
+    return tuple(out)
+
+
+def fold(tensor: Optional, dim: int | None, rank: int, axis: int, batch: int) -> Optional:
+    """Join a vmapped axis with the batch axis; `rank` is that of the tensor without both."""
+    if tensor is None:
+        return None
+    batched = tensor.dim() - (dim is not None) > rank
+    if dim is None:
+        if not batched:
+            return tensor  # stays shared
+        tensor = tensor.unsqueeze(0)
+    else:
+        tensor = tensor.movedim(dim, 0)
+        if not batched:
+            tensor = tensor.unsqueeze(1)
+    one = tensor.shape[2:]
+    return tensor.expand(axis, batch, *one).reshape(axis * batch, *one)
+
+
+def rank_of(name: str) -> int:
+    return 2 if name in MATRICES else 1
+
+
+def fold_inputs(inputs: tuple[Optional, ...], dims: tuple[int | None, ...], axis: int, batch: int) -> list[Optional]:
+    """`fold` for data, weights and whatever follows them (one axis per element)."""
+    ranks = [rank_of(name) for name in INPUTS] + [1] * (len(inputs) - len(INPUTS))
+    return [fold(t, d, r, axis, batch) for t, d, r in zip(inputs, dims, ranks, strict=True)]
+
+
+@contextmanager
+def inside_jvp(ctx: Any) -> Iterator[list[Any]]:
+    """The saved tensors as a jvp may use them.
+
+    torch switches forward mode off inside a jvp, since what was saved carries the tangents of its own level. Without
+    them it can be on again, and derivatives at outer levels are not lost.
+    """
+    with forward_ad._set_fwd_grad_enabled(True):
+        unpack: Any = forward_ad.unpack_dual
+        yield [t if t is None else unpack(t, level=0).primal for t in ctx.saved_tensors]
+
+
+def refuse_second_derivative(setup: Setup) -> None:
+    if setup.settings.weakly_active == "smoothed":
+        raise NotImplementedError('weakly_active="smoothed" has first derivatives only')
+
+
+class KktSolve(torch.autograd.Function):
+    """K^-1 rhs; rhs is (B, count, .), with one factorisation per element whatever the count."""
+
+    @staticmethod
+    def forward(
+        setup: Setup, H: Optional, A: Optional, C: Optional, status: torch.Tensor, pattern: torch.Tensor, rhs: Any
+    ) -> torch.Tensor:
+        solved = _solver.kkt_solve(
+            setup.sizes.native,
+            [to_array(matrix) for matrix in (H, A, C)],
+            status.numpy(),
+            pattern.detach().contiguous().numpy(),
+            rhs.detach().contiguous().numpy(),
+            setup.derivative,
+        )
+        return torch.from_numpy(solved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.setup, *tensors = inputs
+        ctx.save_for_backward(*tensors[:-1], output)
+        ctx.save_for_forward(*tensors[:-1], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Optional, ...]:
+        refuse_second_derivative(ctx.setup)
+        H, A, C, status, pattern, solved = ctx.saved_tensors
+        q = KktSolve.apply(ctx.setup, H, A, C, status, pattern, grad)  # type: ignore[no-untyped-call]
+        matrices = matrix_gradients(solved, q, Pattern(*pattern.unbind(-2)), ctx.setup, (H, A, C))
+        return (None, *(None if m is None else -m for m in matrices), None, None, q)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, dH: Optional, dA: Optional, dC: Optional, _s: Any, _p: Any, drhs: Any) -> torch.Tensor:
+        refuse_second_derivative(ctx.setup)
+        with inside_jvp(ctx) as (H, A, C, status, pattern, solved):
+            rhs = -change_of_products(dH, dA, dC, solved, Pattern(*pattern.unbind(-2)), ctx.setup.sizes)
+            if drhs is not None:
+                rhs = rhs + drhs
+            return KktSolve.apply(ctx.setup, H, A, C, status, pattern, rhs)  # type: ignore[no-untyped-call,no-any-return]
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[Any, ...], setup: Setup, *tensors: Any) -> tuple[torch.Tensor, int]:
+        *system, rhs = tensors
+        axis, batch = info.batch_size, setup.sizes.batch
+        if all(dim is None for dim in dims[1:-1]):
+            # Only right-hand sides: more of them for the same factorisation.
+            moved = rhs.movedim(dims[-1], 1)
+            out = KktSolve.apply(setup, *system, moved.flatten(1, 2))  # type: ignore[no-untyped-call]
+            return out.unflatten(1, moved.shape[1:3]), 1
+        folded = [fold(t, d, r, axis, batch) for t, d, r in zip(tensors, dims[1:], (2, 2, 2, 0, 2, 2), strict=True)]
+        out = KktSolve.apply(setup.with_batch(axis * batch), *folded)  # type: ignore[no-untyped-call]
+        return out.unflatten(0, (axis, batch)), 0
+
+
+class SolutionPoint(torch.autograd.Function):
+    """v and the pattern at a solution (9 fields and the status); v is an implicit function of the data."""
+
+    @staticmethod
+    def forward(setup: Setup, *tensors: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        data, fields, status = tensors[: len(INPUTS)], tensors[len(INPUTS) : -1], tensors[-1]
+        v, pattern = _solver.solution_point(
+            setup.sizes.native,
+            [to_array(t) for t in data],
+            [t.detach().contiguous().numpy() for t in fields],
+            status.numpy(),
+            setup.derivative,
+        )
+        return torch.from_numpy(v), torch.from_numpy(pattern)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        ctx.setup = inputs[0]
+        ctx.mark_non_differentiable(output[1])
+        saved = (*inputs[1 : DATA + 1], inputs[-1], *output)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        ctx.inputs = len(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[Optional, ...]:
+        refuse_second_derivative(ctx.setup)
+        *data, status, v, pattern = ctx.saved_tensors
+        gradients = point_adjoint(ctx.setup, data, status, v, pattern, grad)
+        return (None, *gradients, *[None] * (ctx.inputs - 1 - DATA))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Any) -> tuple[torch.Tensor, None]:
+        refuse_second_derivative(ctx.setup)
+        with inside_jvp(ctx) as (*data, status, v, pattern):
+            return point_tangent(ctx.setup, data, status, v, pattern, tangents[:DATA]), None
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[Any, ...], setup: Setup, *tensors: Any) -> tuple[Any, tuple[int, int]]:
+        axis, batch = info.batch_size, setup.sizes.batch
+        *inputs, status = tensors
+        folded = fold_inputs(tuple(inputs), dims[1:-1], axis, batch)
+        out = SolutionPoint.apply(  # type: ignore[no-untyped-call]
+            setup.with_batch(axis * batch), *folded, fold(status, dims[-1], 0, axis, batch)
+        )
+        return tuple(t.unflatten(0, (axis, batch)) for t in out), (0, 0)
+
+
+def solve_system(
+    setup: Setup, data: Any, status: torch.Tensor, pattern: torch.Tensor, rhs: torch.Tensor
+) -> torch.Tensor:
+    """`KktSolve` of one (B, .) right-hand side."""
+    H, A, C = (data[NAMES.index(name)] for name in ("H", "A", "C"))
+    solved = KktSolve.apply(setup, H, A, C, status, pattern, rhs.unsqueeze(-2))  # type: ignore[no-untyped-call]
+    return solved.squeeze(-2)  # type: ignore[no-any-return]
+
+
+def point_adjoint(
+    setup: Setup, data: Any, status: torch.Tensor, v: torch.Tensor, pattern: torch.Tensor, grad: torch.Tensor
+) -> list[Optional]:
+    """Gradients of the data from that of v, each in the shape of its input."""
+    sizes, named = setup.sizes, dict(zip(NAMES, data, strict=True))
+    roles = Pattern(*pattern.unbind(-2))
+    q = solve_system(setup, data, status, pattern, grad)
+    matrices = matrix_gradients(
+        v.unsqueeze(-2), q.unsqueeze(-2), roles, setup, tuple(named[name] for name in ("H", "A", "C"))
+    )
+    parts = Vectors.split(q, sizes)
+    _, share_in, share_box = (part.squeeze(-2) for part in roles.rows("lower_share", sizes))
+    gradients = dict(zip(("H", "A", "C"), (None if m is None else -m for m in matrices), strict=True))
+    gradients |= {
+        "g": -parts.x,
+        "b": parts.z_eq,
+        "l": share_in * parts.z_in,
+        "u": (1.0 - share_in) * parts.z_in,
+        "lb": share_box * parts.z_box,
+        "ub": (1.0 - share_box) * parts.z_box,
+    }
+    return [in_shape_of(named[name], gradients[name]) for name in NAMES]
+
+
+def in_shape_of(given: Optional, gradient: Optional) -> Optional:
+    """Nothing for an absent input; the sum over the batch for shared data (matrices have it already)."""
+    if given is None or gradient is None:
+        return None
+    return gradient.sum(0) if gradient.dim() > given.dim() else gradient
+
+
+def point_tangent(
+    setup: Setup, data: Any, status: torch.Tensor, v: torch.Tensor, pattern: torch.Tensor, tangents: Any
+) -> torch.Tensor:
+    """Change of v from those of the data (None: no change)."""
+    sizes, change = setup.sizes, dict(zip(NAMES, tangents, strict=True))
+    roles = Pattern(*pattern.unbind(-2))
+    moved = change_of_products(change["H"], change["A"], change["C"], v.unsqueeze(-2), roles, sizes).squeeze(-2)
+    share = roles.lower_share[..., sizes.n_eq :]
+    lower, upper = (bound_change(change[a], change[b], sizes, v) for a, b in (("l", "lb"), ("u", "ub")))
+    b = v.new_zeros(sizes.batch, sizes.n_eq) if change["b"] is None else change["b"].expand(sizes.batch, -1)
+    bounds = roles.active * torch.cat([b, share * lower + (1.0 - share) * upper], dim=-1)
+    n, rows = sizes.n, roles.active.shape[-1]
+    x, eta, z, s = torch.split(moved, [n, n, rows, rows], dim=-1)
+    if change["g"] is not None:
+        x = x + change["g"]
+    return solve_system(setup, data, status, pattern, -torch.cat([x, eta, z - bounds, s], dim=-1))
+
+
+def bound_change(inequalities: Optional, box: Optional, sizes: Sizes, like: torch.Tensor) -> torch.Tensor:
+    """Changes of l and lb, or of u and ub, side by side (B, n_in + n)."""
+    parts = zip((inequalities, box), (sizes.n_in, sizes.n), strict=True)
+    return torch.cat(
+        [like.new_zeros(sizes.batch, size) if t is None else t.expand(sizes.batch, size) for t, size in parts], dim=-1
+    )

@@ -1,0 +1,284 @@
+"""The solution of a QP as a differentiable function of its data.
+
+`Solve` runs under autograd and every torch.func transform. Its first derivative backward is one C++ call that sums over
+the batch where data is shared; with create_graph, forward mode or vmap it is composed of `kkt_functions`.
+
+Tensors are float64 on the CPU; inputs are the data, the shift weights and a starting point (x, y, z, w).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import forward_ad
+
+from qp_control import _solver
+from qp_control.exceptions import SolveError
+from qp_control.kkt_functions import (
+    DATA,
+    INPUTS,
+    Optional,
+    Pattern,
+    Setup,
+    SolutionPoint,
+    Vectors,
+    bound_change,
+    fold_inputs,
+    in_shape_of,
+    inside_jvp,
+    point_adjoint,
+    point_tangent,
+    to_array,
+)
+from qp_control.problem import MATRICES, NAMES, Array, Problem, check_symmetric
+from qp_control.qp import OUTPUTS, warm_start_arrays
+from qp_control.settings import Status
+
+FIELDS = len(OUTPUTS)
+
+
+class _Start:
+    def __init__(self, fields: list[Array]) -> None:
+        # An element that failed last time starts cold.
+        self.x, self.y, self.z, self.w = (np.nan_to_num(field, nan=0.0) for field in fields)
+
+
+def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array | None], list[Array]]:
+    """Solve; the inputs and the outputs as arrays: 9 fields, objective, status, iterations, primal and dual
+    residual, duality gap.
+
+    Raises:
+        ValueError: H is not symmetric, or the starting point does not fit.
+        SolveError: an element has no answer and `on_failure` is "raise".
+    """
+    arrays = [to_array(tensor) for tensor in inputs]
+    data, start = arrays[: len(INPUTS)], arrays[len(INPUTS) :]
+    if data[0] is not None:
+        check_symmetric(data[0], setup.symmetry_tolerance)
+    problem = Problem(setup.sizes, tuple(data))
+    warm = None if start[0] is None else warm_start_arrays(_Start([s for s in start if s is not None]), problem)
+    result = _solver.solve(setup.sizes.native, data, setup.native, warm)
+    fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[-6:]
+    fields.append(objective)
+    if (status > Status.CLOSEST_FEASIBLE).any():
+        _report(setup, problem, fields, status)
+    outputs = [*fields, status, iterations, primal, dual, gap]
+    # Without the batch axis; [0] would make a scalar of the objective.
+    return data, outputs if setup.sizes.batched else [array.reshape(array.shape[1:]) for array in outputs]
+
+
+def _report(setup: Setup, problem: Problem, fields: list[Array], status: Any) -> None:
+    """Elements without an answer: NaN outputs, so that nobody takes a leftover for a solution; warn or raise."""
+    for field in fields:
+        field[status >= Status.DUAL_INFEASIBLE] = np.nan
+    failed = np.flatnonzero(status > Status.CLOSEST_FEASIBLE)
+    counts = {Status(int(s)).name: int((status == s).sum()) for s in np.unique(status[failed])}
+    what = ", ".join(f"{count} {name}" for name, count in counts.items())
+    message = f"{failed.size} of {len(status)} QPs have no solution ({what}; first: element {failed[0]})"
+    if setup.settings.on_failure == "raise":
+        raise SolveError(message, problem.as_dict(), tuple(fields))
+    warnings.warn(message + "; they contribute nothing to gradients", RuntimeWarning, stacklevel=2)
+
+
+def adjoint_arrays(
+    setup: Setup,
+    data: list[Array | None],
+    fields: list[Array],
+    status: Any,
+    loss: list[Array | None],
+    needed: list[bool],
+) -> list[Array | None]:
+    """Gradients of the data, the sum over the batch where it is shared; None where not needed."""
+    gradients, residual, _, _ = _solver.adjoint(
+        setup.sizes.native, data, fields, status, loss, needed, setup.derivative
+    )
+    inaccurate = residual > 1e-6
+    if inaccurate.any():
+        warnings.warn(
+            f"the adjoint of {int(inaccurate.sum())} QPs has a residual above 1e-6 (largest {residual.max():.1e}); "
+            "qp_adjoint shows which",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return list(gradients)
+
+
+def _transformed() -> bool:
+    """Whether derivatives must be made of torch operations: they are differentiated further, or batched."""
+    level: int = forward_ad._current_level
+    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or level >= 0
+
+
+class Solve(torch.autograd.Function):
+    """(setup, *inputs) -> nine fields, objective, status, iterations, primal and dual residual, duality gap."""
+
+    @staticmethod
+    def forward(setup: Setup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
+        return tuple([torch.from_numpy(array) for array in solve_arrays(setup, inputs)[1]])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        ctx.setup = inputs[0]
+        ctx.arrays = None
+        ctx.count = len(inputs)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*output[FIELDS + 1 :])
+        saved = (*inputs[1 : len(INPUTS) + 1], *output[:FIELDS], output[FIELDS + 1])
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
+        saved = ctx.saved_tensors  # raises where one of them was changed in place
+        if _transformed():
+            gradients = _adjoint(ctx.setup, saved, grads[: FIELDS + 1])
+        else:
+            data, fields, status = ctx.arrays or _as_arrays(saved)
+            loss = [None if g is None else np.ascontiguousarray(g.numpy()) for g in grads[: FIELDS + 1]]
+            needed = list(ctx.needs_input_grad[1 : DATA + 1])
+            found = adjoint_arrays(ctx.setup, data, fields, status, loss, needed)
+            gradients = [None if array is None else torch.from_numpy(array) for array in found]
+        return (None, *gradients, *[None] * (ctx.count - 1 - DATA))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Optional) -> tuple[Optional, ...]:
+        with inside_jvp(ctx) as saved:
+            return (*_tangent(ctx.setup, tuple(saved), tangents[:DATA]), *[None] * 5)
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[Any, ...], setup: Setup, *inputs: Optional) -> tuple[Any, Any]:
+        axis, batch = info.batch_size, setup.sizes.batch
+        outputs = Solve.apply(  # type: ignore[no-untyped-call]
+            setup.with_batch(axis * batch), *fold_inputs(inputs, dims[1:], axis, batch)
+        )
+        if setup.sizes.batched:
+            outputs = tuple(output.unflatten(0, (axis, batch)) for output in outputs)
+        return outputs, (0,) * len(outputs)
+
+
+class PlainSolve(torch.autograd.Function):
+    """`Solve` outside transforms: less overhead, and its arrays are kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, setup: Setup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
+        data, arrays = solve_arrays(setup, inputs)
+        output = tuple([torch.from_numpy(array) for array in arrays])
+        Solve.setup_context(ctx, (setup, *inputs), output)
+        ctx.arrays = data, arrays[:FIELDS], arrays[FIELDS + 1].reshape(-1)
+        return output
+
+    backward = Solve.backward
+
+
+def solve(setup: Setup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
+    """Nine fields, objective, status, iterations, primal and dual residual, duality gap."""
+    level: int = forward_ad._current_level
+    function = Solve if level >= 0 or torch._C._are_functorch_transforms_active() else PlainSolve
+    return function.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _as_arrays(saved: tuple[Any, ...]) -> tuple[list[Array | None], list[Array], Any]:
+    *tensors, status = saved
+    arrays = [to_array(tensor) for tensor in tensors]
+    return arrays[: len(INPUTS)], [a for a in arrays[len(INPUTS) :] if a is not None], status.reshape(-1).numpy()
+
+
+def _point(setup: Setup, saved: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """v and the pattern as functions of the data, and the status, all with the batch axis."""
+    batch = setup.sizes.batch
+    inputs, fields, status = saved[: len(INPUTS)], saved[len(INPUTS) : -1], saved[-1].reshape(batch)
+    v, pattern = SolutionPoint.apply(  # type: ignore[no-untyped-call]
+        setup, *inputs, *[field.detach().reshape(batch, -1) for field in fields], status
+    )
+    return v, pattern, status
+
+
+def _objective_gradient(named: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
+    g: torch.Tensor = named["g"]
+    H = named["H"]
+    return g if H is None else g + (x.unsqueeze(-2) @ (0.5 * (H + H.mT))).squeeze(-2)
+
+
+def _adjoint(setup: Setup, saved: tuple[Any, ...], grads: tuple[Optional, ...]) -> list[Optional]:
+    """Gradients of the data from those of nine fields and the objective (None: zero), by torch operations."""
+    sizes, data = setup.sizes, saved[:DATA]
+    named = dict(zip(NAMES, data, strict=True))
+    v, pattern, status = _point(setup, saved)
+    x = Vectors.split(v, sizes).x
+    roles = Pattern(*pattern.unbind(-2))
+    blocks = [
+        v.new_zeros(sizes.batch, width) if grad is None else grad.reshape(sizes.batch, width)
+        for grad, width in zip(grads, (*sizes.widths, 1), strict=True)
+    ]
+    x_bar, y_bar, z_bar, w_bar, s_eq, s_lower, s_upper, s_lb, s_ub, objective = blocks
+    objective = torch.where((status <= Status.CLOSEST_FEASIBLE).unsqueeze(-1), objective, 0.0)
+
+    share = roles.lower_share[..., sizes.n_eq :]
+    lower, upper = torch.cat([s_lower, s_lb], -1), torch.cat([s_upper, s_ub], -1)
+    shift = torch.where(share < 1, upper, 0.0) - torch.where(share > 0, lower, 0.0)
+    v_bar = torch.cat(
+        [
+            x_bar + objective * _objective_gradient(named, x),
+            torch.zeros_like(x),
+            y_bar,
+            z_bar,
+            w_bar,
+            roles.shifted * torch.cat([s_eq, shift], -1),
+        ],
+        dim=-1,
+    )
+    gradients = dict(zip(NAMES, point_adjoint(setup, data, status, v, pattern, v_bar), strict=True))
+
+    # What the outputs owe to the data directly: the objective, and the shifts of rows that are shifted on both sides.
+    direct: dict[str, torch.Tensor] = {"g": objective * x}
+    H = named["H"]
+    if H is not None:
+        left, right = 0.5 * objective * x, x
+        outer = left.mT @ right if H.dim() == 2 else left.unsqueeze(-1) * right.unsqueeze(-2)
+        direct["H"] = outer
+    both = (share == 0.5) & (roles.shifted[..., sizes.n_eq :] == 1)
+    half = torch.where(both, 0.5 * (lower + upper), 0.0)
+    direct["l"], direct["lb"] = torch.split(half, [sizes.n_in, sizes.n], dim=-1)
+    direct["u"], direct["ub"] = -direct["l"], -direct["lb"]
+    for name, term in direct.items():
+        gradient = gradients[name]
+        direct_gradient = term if name in MATRICES else in_shape_of(named[name], term)
+        if gradient is not None and direct_gradient is not None:
+            gradients[name] = gradient + direct_gradient
+    return [gradients[name] for name in NAMES]
+
+
+def _tangent(setup: Setup, saved: tuple[Any, ...], tangents: tuple[Optional, ...]) -> list[torch.Tensor]:
+    """Changes of nine fields and the objective from those of the data (None: no change)."""
+    sizes, data = setup.sizes, saved[:DATA]
+    named, change = dict(zip(NAMES, data, strict=True)), dict(zip(NAMES, tangents, strict=True))
+    v, pattern, status = _point(setup, saved)
+    x = Vectors.split(v, sizes).x
+    roles = Pattern(*pattern.unbind(-2))
+    moved = Vectors.split(point_tangent(setup, data, status, v, pattern, tangents), sizes)
+
+    share = roles.lower_share[..., sizes.n_eq :]
+    shifted = roles.shifted[..., sizes.n_eq :] == 1
+    lower, upper = (bound_change(change[a], change[b], sizes, v) for a, b in (("l", "lb"), ("u", "ub")))
+    s_eq = roles.shifted[..., : sizes.n_eq] * moved.s_eq
+    s = torch.cat([moved.s_in, moved.s_box], -1)
+    s_upper = torch.where(shifted & (share < 1), s + share * (lower - upper), 0.0)
+    s_lower = torch.where(shifted & (share > 0), (1.0 - share) * (lower - upper) - s, 0.0)
+
+    objective = (_objective_gradient(named, x) * moved.x).sum(-1)
+    if change["g"] is not None:
+        objective = objective + (change["g"] * x).sum(-1)
+    if change["H"] is not None:
+        objective = objective + 0.5 * ((x.unsqueeze(-2) @ change["H"]).squeeze(-2) * x).sum(-1)
+    without = float("nan") if setup.settings.on_failure == "nan" else 0.0
+    objective = torch.where(status <= Status.CLOSEST_FEASIBLE, objective, without)
+
+    (in_lower, lb), (in_upper, ub) = (torch.split(t, [sizes.n_in, sizes.n], dim=-1) for t in (s_lower, s_upper))
+    fields = [
+        moved.x, moved.z_eq, moved.z_in, moved.z_box, s_eq, in_lower, in_upper, lb, ub, objective
+    ]  # fmt: skip
+    return fields if sizes.batched else [field.squeeze(0) for field in fields]
