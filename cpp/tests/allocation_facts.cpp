@@ -47,9 +47,9 @@ const Register solver_allocates_nothing("a solve allocates nothing, cold and war
       const StackedQP qp = random_qp(n, n);
       const RowMatrix H = qp.H;
       const DenseQP problem = view(qp, H);
-      check(allocations_of([&] { solver.solve(problem, settings, false, solution); }) == 0, "cold");
+      check(allocations_of([&] { solver.solve(problem, settings, Deadline(0.0), false, solution); }) == 0, "cold");
       check(solution.status == Status::SOLVED, "solved");
-      check(allocations_of([&] { solver.solve(problem, settings, true, solution); }) == 0, "warm");
+      check(allocations_of([&] { solver.solve(problem, settings, Deadline(0.0), true, solution); }) == 0, "warm");
       check(solution.status == Status::SOLVED && solution.iterations < 5, "solved again at once");
     }
   }
@@ -75,7 +75,8 @@ const Register lanes_allocate_nothing("a solve in lanes allocates nothing", [] {
   out.iterations = iterations.data();
   LaneSolver solver(batch);
   bool solved[lanes];
-  check(allocations_of([&] { solver.solve(batch, 0, lanes, Settings(), false, out, solved); }) == 0, "cold");
+  check(allocations_of([&] { solver.solve(batch, 0, lanes, Settings(), Deadline(0.0), false, out, solved); }) == 0,
+        "cold");
   for (const bool one : solved) check(one, "solved");
 });
 

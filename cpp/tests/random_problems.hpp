@@ -57,7 +57,7 @@ inline Solution solve(const StackedQP& qp, bool closest = false) {
   const RowMatrix H = qp.H;
   Solution solution(qp.n(), qp.rows());
   DenseSolver solver({qp.n(), 0, qp.stored_rows()});
-  solver.solve(view(qp, H), settings, false, solution);
+  solver.solve(view(qp, H), settings, Deadline(0.0), false, solution);
   return solution;
 }
 

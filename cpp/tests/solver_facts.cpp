@@ -175,7 +175,7 @@ const Register lanes_agree("a problem in lanes has the solution that it has alon
     out.x = {into.data(), n};
     out.status = status.data();
     out.iterations = iterations.data();
-    LaneSolver(batch).solve(batch, first, last, settings, false, out, solved);
+    LaneSolver(batch).solve(batch, first, last, settings, Deadline(0.0), false, out, solved);
   };
   bool solved[lanes];
   for (int first = 0; first < size; first += lanes) solve_range(first, std::min(first + lanes, size), x, solved);

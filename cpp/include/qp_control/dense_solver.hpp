@@ -15,7 +15,7 @@ class DenseSolver {
   explicit DenseSolver(DenseDims dims);
 
   // solution.x and .z hold the starting point when warm is true.
-  void solve(const DenseQP& problem, const Settings& settings, bool warm, Solution& solution);
+  void solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
 
  private:
   void certify(const Settings& settings, const Deadline& deadline, Solution& solution);

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "qp_control/deadline.hpp"
 #include "qp_control/dense_batch.hpp"
 
 namespace qp_control {
@@ -15,8 +16,8 @@ class LaneSolver {
 
   // Elements first..last-1 of the batch, last - first <= lanes; each of them is solved and written to `out`, or its
   // entry of `solved` is false and nothing is written. As a starting point out.x, .y, .z, .w are read when warm.
-  void solve(const DenseBatch& batch, int first, int last, const Settings& settings, bool warm,
-             const DenseBatchSolution& out, bool* solved);
+  void solve(const DenseBatch& batch, int first, int last, const Settings& settings, const Deadline& deadline,
+             bool warm, const DenseBatchSolution& out, bool* solved);
 
   // Whether problems of this size are worth it. The choice must not depend on anything but the size and the settings:
   // an element's result is the same in every batch.

@@ -8,8 +8,6 @@ namespace qp_control {
 using Vector = Eigen::VectorXd;
 using Matrix = Eigen::MatrixXd;
 using RowMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-template <class Real>
-using Array = Eigen::Matrix<Real, Eigen::Dynamic, 1>;
 using ConstVectorMap = Eigen::Map<const Vector>;
 using ConstRowMatrixMap = Eigen::Map<const RowMatrix>;
 

@@ -63,13 +63,15 @@ bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, c
     bool solved[64] = {};
     for (int group = first; group < last; group += width) {
       const int end = std::min(group + width, last);
-      if (in_lanes) lanes->solve(batch, group, end, settings, warm, out, solved);
+      Deadline deadline(settings.time_limit);
+      if (in_lanes) lanes->solve(batch, group, end, settings, deadline, warm, out, solved);
       for (int i = group; i < end; ++i) {
         if (id == 0 && interrupted()) stop = true;
         if (stop) return;
         if (solved[i - group]) continue;
         if (warm) read_point(blocks, out, i, solution.x, solution.z);
-        solver.solve(batch.at(i), settings, warm, solution);
+        solver.solve(batch.at(i), settings, deadline, warm, solution);
+        deadline = Deadline(settings.time_limit);
         write_solution(blocks, solution, out, i);
       }
     }

@@ -103,7 +103,8 @@ DenseSolver::DenseSolver(DenseDims dims)
       x_start_(dims.n),
       z_start_(dims.rows()) {}
 
-void DenseSolver::solve(const DenseQP& problem, const Settings& settings, bool warm, Solution& solution) {
+void DenseSolver::solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm,
+                        Solution& solution) {
   x_start_ = solution.x;
   z_start_ = solution.z;
   solution.clear();
@@ -111,7 +112,6 @@ void DenseSolver::solve(const DenseQP& problem, const Settings& settings, bool w
     solution.status = Status::INVALID_INPUT;
     return;
   }
-  const Deadline deadline(settings.time_limit);
   if (!minimiser_.load(qp_)) {
     solution.status = Status::NON_CONVEX;
     return;

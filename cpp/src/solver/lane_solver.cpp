@@ -139,15 +139,22 @@ class LaneKkt {
 class LaneJudge {
  public:
   LaneJudge(const LaneKkt& kkt, const Equilibration& scaling, const Penalties& penalties, const Settings& settings,
-            Mask able, PackArray& x, PackArray& z)
-      : x(x), z(z), kkt_(kkt), scaling_(scaling), penalties_(penalties), settings_(settings), able_(able) {
+            const Deadline& deadline, Mask able, PackArray& x, PackArray& z)
+      : x(x),
+        z(z),
+        kkt_(kkt),
+        scaling_(scaling),
+        penalties_(penalties),
+        settings_(settings),
+        deadline_(deadline),
+        able_(able) {
     now_.restart();
   }
 
   Mask start() const { return able_; }
   Mask stagnates() const { return now_.stagnates; }
   double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
-  bool expired() const { return false; }
+  bool expired() const { return deadline_.passed(); }
   void interrupted(const Iterate&, Mask) const {}
   Mask failed(Mask which, Mask going) const { return going & !which; }
 
@@ -175,6 +182,7 @@ class LaneJudge {
   const Equilibration& scaling_;
   const Penalties& penalties_;
   const Settings& settings_;
+  const Deadline& deadline_;
   Mask able_;
   Judgement now_;
 };
@@ -332,8 +340,8 @@ bool LaneSolver::suits(const DenseDims& dims, const Settings& settings) {
   return dims.n > 0 && dims.n <= 48 && dims.n_eq + dims.n_in <= 128 && settings.max_iter > most_steps;
 }
 
-void LaneSolver::solve(const DenseBatch& batch, int first, int last, const Settings& settings, bool warm,
-                       const DenseBatchSolution& out, bool* solved) {
+void LaneSolver::solve(const DenseBatch& batch, int first, int last, const Settings& settings, const Deadline& deadline,
+                       bool warm, const DenseBatchSolution& out, bool* solved) {
   Workspace& work = *work_;
   Mask able = work.load_problem(batch, first, last);
   for (int lane = last - first; lane < lanes; ++lane) able.set(lane, false);
@@ -345,7 +353,7 @@ void LaneSolver::solve(const DenseBatch& batch, int first, int last, const Setti
     work.iterate.x.setConstant(Pack(0.0));
     work.iterate.z.setConstant(Pack(0.0));
   }
-  LaneJudge judge(work.kkt, work.scaling, work.penalties, settings, able, work.x, work.z);
+  LaneJudge judge(work.kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z);
   if (any(able)) augmented_lagrangian(work.kkt, judge, work.penalties, most_steps, work.iterate);
   for (int lane = 0; lane < last - first; ++lane) {
     solved[lane] = judge.solved[lane];
