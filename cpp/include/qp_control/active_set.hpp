@@ -8,6 +8,9 @@
 
 namespace qp_control {
 
+// At a solution a row meets a bound that is no further away than this, relative to 1 + |bound|.
+constexpr double meets_bound = 1e-9;
+
 // Rows that the multipliers call active: +1 at the upper bound, -1 at the lower bound, 0 inactive; equalities by sign.
 std::vector<int> active_rows(const StackedQP& qp, const Vector& z);
 // The same at a solution, where every row that meets a bound is active, whatever its multiplier (weakly active rows).

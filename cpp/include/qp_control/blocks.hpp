@@ -37,7 +37,7 @@ inline void read_point(const Blocks& k, const DenseBatchSolution& from, int i, V
   read(from.w.at(i), z.data() + k.box, k.n);
 }
 
-// Elements that a thread takes at a time; the same for any number of threads.
-inline int grain_of(int size) { return std::max(1, (size + 63) / 64); }
+// Elements that a thread takes at a time: a multiple of `width`, the same for any number of threads.
+inline int grain_of(int size, int width = 1) { return std::max(1, ((size + 63) / 64 + width - 1) / width) * width; }
 
 }  // namespace qp_control

@@ -17,6 +17,9 @@ namespace qp_control {
 // H may have eigenvalues down to minus this, relative to its largest entry: rounding.
 constexpr double convexity_tolerance = 1e-12;
 
+// Bounds of this size and more are infinite.
+constexpr double infinite_bound = 1e20;
+
 struct DenseDims {
   int n = 0;     // variables
   int n_eq = 0;  // rows of A

@@ -25,6 +25,9 @@
 
 namespace qp_control {
 
+// Force of a weakly active row, relative to the terms it balances.
+constexpr double weak_multiplier = 1e-9;
+
 enum class WeaklyActive : int { LEAST_SQUARES = 0, ONE_SIDED = 1, SMOOTHED = 2 };
 
 struct DerivativeSettings {

@@ -18,6 +18,12 @@ struct CertificateBatch {
   long long* rank_deficiency = nullptr;
 };
 
+inline void write_certificate(const DerivativeCertificate& from, const CertificateBatch& to, int i) {
+  if (to.residual != nullptr) to.residual[i] = from.residual;
+  if (to.weakly_active != nullptr) to.weakly_active[i] = from.weakly_active;
+  if (to.rank_deficiency != nullptr) to.rank_deficiency[i] = from.rank_deficiency;
+}
+
 // Adds the gradients of a loss to `out`, from those on the outputs (absent: zero). Arrays of stride 0 receive the sum
 // over the batch, in an order that does not depend on the threads.
 void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, const DenseBatchSolution& loss,

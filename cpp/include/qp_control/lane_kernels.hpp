@@ -2,6 +2,8 @@
 // registers while a product runs.
 #pragma once
 
+#include <cstring>
+
 #include "qp_control/pack.hpp"
 
 namespace qp_control {
@@ -77,6 +79,28 @@ Mask factor_diagonal(const Pack* M, Pack* L, Pack* inverse_diagonal, int n, int 
       }
     }
   return definite;
+}
+
+// Swaps the off-diagonal halves of pairs of blocks of size `distance`.
+template <int distance>
+inline void transpose_blocks(PackData (&rows)[lanes]) {
+  MaskData low, high;
+  for (int lane = 0; lane < lanes; ++lane) {
+    low[lane] = (lane & distance) != 0 ? lane - distance + lanes : lane;
+    high[lane] = (lane & distance) != 0 ? lane + lanes : lane + distance;
+  }
+  for (int i = 0; i < lanes; ++i) {
+    if ((i & distance) != 0) continue;
+    const PackData a = rows[i], b = rows[i + distance];
+    rows[i] = shuffle(a, b, low);
+    rows[i + distance] = shuffle(a, b, high);
+  }
+}
+
+inline void transpose(PackData (&rows)[lanes]) {
+  transpose_blocks<1>(rows);
+  if constexpr (lanes > 2) transpose_blocks<2>(rows);
+  if constexpr (lanes > 4) transpose_blocks<4>(rows);
 }
 
 // Calls body with the size of a tile as a compile-time constant.
@@ -172,14 +196,37 @@ inline void cholesky_solve(const Pack* L, const Pack* inverse_diagonal, int n, P
   }
 }
 
-// Element k of out = entry k of every lane's array.
-inline void load_lanes(const double* const (&from)[lanes], long size, Pack* out) {
-  for (long k = 0; k < size; ++k)
+// Numbers of an array per lane, and back: blocks of lanes x lanes numbers are transposed in registers.
+inline void gather_lanes(const double* const (&from)[lanes], long size, Pack* out) {
+  long k = 0;
+  for (; k + lanes <= size; k += lanes) {
+    PackData block[lanes];
+    for (int lane = 0; lane < lanes; ++lane) std::memcpy(&block[lane], from[lane] + k, sizeof(PackData));
+    lane_detail::transpose(block);
+    for (int i = 0; i < lanes; ++i) out[k + i] = block[i];
+  }
+  for (; k < size; ++k)
     for (int lane = 0; lane < lanes; ++lane) out[k].v[lane] = from[lane][k];
 }
 
-inline void load_shared(const double* from, long size, Pack* out) {
-  for (long k = 0; k < size; ++k) out[k] = from[k];
+// Adds to the arrays that are not nullptr.
+inline void add_to_lanes(const Pack* from, long size, double* const (&to)[lanes]) {
+  long k = 0;
+  for (; k + lanes <= size; k += lanes) {
+    PackData block[lanes];
+    for (int i = 0; i < lanes; ++i) block[i] = from[k + i].v;
+    lane_detail::transpose(block);
+    for (int lane = 0; lane < lanes; ++lane) {
+      if (to[lane] == nullptr) continue;
+      PackData sum;
+      std::memcpy(&sum, to[lane] + k, sizeof(PackData));
+      sum += block[lane];
+      std::memcpy(to[lane] + k, &sum, sizeof(PackData));
+    }
+  }
+  for (; k < size; ++k)
+    for (int lane = 0; lane < lanes; ++lane)
+      if (to[lane] != nullptr) to[lane][k] += from[k].v[lane];
 }
 
 inline void store_lane(const Pack* from, long size, int lane, double* to) {

@@ -23,6 +23,7 @@ class LaneSolver {
   // an element's result is the same in every batch.
   static bool suits(const DenseDims& dims, const Settings& settings);
   static int width();
+  static bool small(const DenseDims& dims);
 
  private:
   struct Workspace;

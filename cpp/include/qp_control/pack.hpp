@@ -87,12 +87,22 @@ inline Pack sqrt(Pack a) {
 }
 inline double sqrt(double a) { return std::sqrt(a); }
 
+// Lane k of the result is lane from[k] of (a, b).
+inline PackData shuffle(PackData a, PackData b, MaskData from) {
+#if defined(__clang__)
+  PackData out;
+  for (int lane = 0; lane < lanes; ++lane) out[lane] = from[lane] < lanes ? a[from[lane]] : b[from[lane] - lanes];
+  return out;
+#else
+  return __builtin_shuffle(a, b, from);
+#endif
+}
 // Lane k of the result is lane k ^ distance of a.
 template <int distance>
 inline PackData exchange(PackData a) {
   MaskData from;
   for (int lane = 0; lane < lanes; ++lane) from[lane] = lane ^ distance;
-  return __builtin_shuffle(a, from);
+  return shuffle(a, a, from);
 }
 // Horizontal: over the lanes, the result in every lane.
 inline Pack sum_of_lanes(Pack a) {

@@ -23,7 +23,7 @@ std::vector<int> active_rows(const StackedQP& qp, const Vector& x, const Vector&
   Vector v(qp.rows());
   qp.apply_rows(x, v);
   const auto meets = [&](int i, double bound) {
-    return std::isfinite(bound) && std::abs(v[i] - bound) <= 1e-9 * (1.0 + std::abs(bound));
+    return std::isfinite(bound) && std::abs(v[i] - bound) <= meets_bound * (1.0 + std::abs(bound));
   };
   for (int i = 0; i < qp.rows(); ++i) {
     const bool upper = meets(i, qp.upper[i]), lower = meets(i, qp.lower[i]);

@@ -53,7 +53,7 @@ bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, c
   };
   const bool in_lanes = LaneSolver::suits(batch.dims, settings);
   const int width = in_lanes ? LaneSolver::width() : 1;
-  const int grain = (grain_of(batch.size) + width - 1) / width * width;
+  const int grain = grain_of(batch.size, width);
   std::vector<std::unique_ptr<Worker>> workers(thread_count(settings.threads));
   std::atomic<bool> stop{false};
   parallel_for(batch.size, grain, settings.threads, [&](int first, int last, int id) {

@@ -7,7 +7,6 @@ namespace qp_control {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double infinite_bound = 1e20;
 
 bool finite(const double* data, long size) { return data == nullptr || ConstVectorMap(data, size).allFinite(); }
 

@@ -10,7 +10,6 @@
 namespace qp_control {
 namespace {
 
-constexpr double weak_multiplier = 1e-9;     // force of a weakly active row, relative to the terms it balances
 constexpr double largest_compliance = 1e12;  // rows beyond have no influence
 
 bool crossed(const Solution& solution, int i) { return solution.shift_lower[i] > 0.0 && solution.shift_upper[i] > 0.0; }

@@ -6,6 +6,8 @@
 
 #include "qp_control/batch.hpp"
 #include "qp_control/blocks.hpp"
+#include "qp_control/lane_adjoint.hpp"
+#include "qp_control/lane_solver.hpp"
 
 namespace qp_control {
 namespace {
@@ -56,12 +58,6 @@ void read_element(const DenseBatch& batch, const DenseBatchSolution& solution, i
   if (!stack(batch.at(i), w.qp) && has_solution(w.solution.status)) w.solution.status = Status::INVALID_INPUT;
   read_point(blocks, solution, i, w.solution.x, w.solution.z);
   read_shifts(blocks, solution, i, w.solution.shift_lower, w.solution.shift_upper);
-}
-
-void write_certificate(const DerivativeCertificate& from, const CertificateBatch& to, int i) {
-  if (to.residual != nullptr) to.residual[i] = from.residual;
-  if (to.weakly_active != nullptr) to.weakly_active[i] = from.weakly_active;
-  if (to.rank_deficiency != nullptr) to.rank_deficiency[i] = from.rank_deficiency;
 }
 
 void add_gradients(const Blocks& k, const DataDerivative& grad, const DataBatch& out, int i) {
@@ -149,7 +145,9 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
                    const DerivativeSettings& settings, const DataBatch& out, const CertificateBatch& certificate) {
   const DenseDims d = batch.dims;
   const Blocks blocks(d);
-  const int grain = grain_of(batch.size), ranges = (batch.size + grain - 1) / grain;
+  const bool in_lanes = LaneAdjoint::suits(d, settings);
+  const int width = in_lanes ? LaneSolver::width() : 1;
+  const int grain = grain_of(batch.size, width), ranges = (batch.size + grain - 1) / grain;
   const long n = d.n;
   struct Field {
     MutableBatchArray DataBatch::* array;
@@ -161,16 +159,31 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
   std::vector<SharedSum> sums;
   for (const Field& field : fields) sums.emplace_back(out.*field.array, field.size, ranges);
 
-  for_each_element(batch, settings.threads, [&](Worker& w, int i, int range) {
-    read_element(batch, solution, i, w);
-    read_point(blocks, loss, i, w.outputs.x, w.outputs.z);
-    read_shifts(blocks, loss, i, w.outputs.shift_lower, w.outputs.shift_upper);
-    w.outputs.shift_lower.head(d.n_eq) = -w.outputs.shift_upper.head(d.n_eq);
-    read(loss.objective.at(i), &w.outputs.objective, 1);
-    write_certificate(adjoint(w.qp, w.solution, w.outputs, settings, w.data), certificate, i);
+  struct AdjointWorker : Worker {
+    using Worker::Worker;
+    std::unique_ptr<LaneAdjoint> lanes;
+  };
+  std::vector<std::unique_ptr<AdjointWorker>> workers(thread_count(settings.threads));
+  parallel_for(batch.size, grain, settings.threads, [&](int first, int last, int id) {
+    if (!workers[id]) workers[id] = std::make_unique<AdjointWorker>(d);
+    AdjointWorker& w = *workers[id];
+    if (in_lanes && !w.lanes) w.lanes = std::make_unique<LaneAdjoint>(batch);
     DataBatch target;
-    for (std::size_t f = 0; f < sums.size(); ++f) target.*fields[f].array = sums[f].of_range(range);
-    add_gradients(blocks, w.data, target, i);
+    for (std::size_t f = 0; f < sums.size(); ++f) target.*fields[f].array = sums[f].of_range(first / grain);
+    bool done[64] = {};
+    for (int i = first; i < last; ++i) {
+      const int lane = (i - first) % width;
+      if (in_lanes && lane == 0)
+        w.lanes->add(batch, i, std::min(i + width, last), solution, loss, target, certificate, done);
+      if (done[lane]) continue;
+      read_element(batch, solution, i, w);
+      read_point(blocks, loss, i, w.outputs.x, w.outputs.z);
+      read_shifts(blocks, loss, i, w.outputs.shift_lower, w.outputs.shift_upper);
+      w.outputs.shift_lower.head(d.n_eq) = -w.outputs.shift_upper.head(d.n_eq);
+      read(loss.objective.at(i), &w.outputs.objective, 1);
+      write_certificate(adjoint(w.qp, w.solution, w.outputs, settings, w.data), certificate, i);
+      add_gradients(blocks, w.data, target, i);
+    }
   });
   for (SharedSum& sum : sums) sum.finish(ranges);
 }

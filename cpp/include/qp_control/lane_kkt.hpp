@@ -1,0 +1,61 @@
+// The KKT back end in lanes: each lane of every number works on a problem of its own. M = H + rho I + rows'
+// diag(weight) rows is kept up to date by the rows whose weight has changed in any lane (the others add zero), and
+// factored afresh.
+#pragma once
+
+#include <vector>
+
+#include "qp_control/dense_batch.hpp"
+#include "qp_control/equilibration.hpp"
+#include "qp_control/pack.hpp"
+
+namespace qp_control {
+
+class LaneKkt {
+ public:
+  // Room for problems like those of the batch; what the whole batch lacks (H, the box) is left out.
+  explicit LaneKkt(const DenseBatch& batch);
+
+  int n() const { return n_; }
+  int stored_rows() const { return stored_; }
+  bool boxed() const { return boxed_; }
+  int rows() const { return stored_ + (boxed_ ? n_ : 0); }
+  const PackArray& g() const { return g_; }
+  const Pack* row(int i) const { return R_.data() + i * n_; }
+  const PackArray& lower() const { return lower_; }
+  const PackArray& upper() const { return upper_; }
+  // Every lane has a problem of its own.
+  static Pack sum(Pack partial) { return partial; }
+  static Pack max(Pack partial) { return partial; }
+  static Mask all(Mask partial) { return partial; }
+
+  // Reads elements first..last-1; false: the data make no problem, or one whose bounds cross.
+  Mask load(const DenseBatch& batch, int first, int last);
+  // Equilibrates what was read. False: H is not positive semidefinite.
+  Mask scale(Equilibration& scaling);
+
+  void apply_hessian(const PackArray& x, PackArray& out) const;
+  void apply_rows(const PackArray& x, PackArray& v) const;
+  void add_rows_transposed(const PackArray& z, PackArray& out) const;
+
+  Mask factor(const PackArray& weight, double rho);
+  void solve(PackArray& rhs) const;
+
+ private:
+  Mask convex();
+  void assemble(double rho);
+
+  int n_, n_eq_, n_in_, stored_;
+  bool has_hessian_, boxed_, assembled_ = false;
+  PackArray H_, g_, R_, lower_, upper_;
+  PackArray regularisation_, M_, L_, inverse_diagonal_, weight_, weighted_;
+  std::vector<const Pack*> changed_, scaled_;
+  Mask definite_;
+};
+
+// Entry k of elements first..last-1, one per lane; lanes beyond repeat the last element. Shared data is read once.
+void load_elements(const BatchArray& array, int first, int last, long size, double missing, Pack* out);
+// True in the lanes whose numbers are all finite.
+Mask all_finite(const Pack* values, long size);
+
+}  // namespace qp_control

@@ -1,0 +1,176 @@
+#include "qp_control/lane_kkt.hpp"
+
+#include <limits>
+
+#include "qp_control/lane_kernels.hpp"
+
+namespace qp_control {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+// Weights mean nothing to a feasible problem, but must be valid.
+Mask positive(const BatchArray& weight, int first, int last, int size) {
+  Mask out = Mask::all(true);
+  for (int i = 0; i < size && weight.data != nullptr; ++i) {
+    Pack w;
+    load_elements({weight.data + i, weight.stride}, first, last, 1, 1.0, &w);
+    out = out & (w > Pack(0.0));
+  }
+  return out;
+}
+
+}  // namespace
+
+void load_elements(const BatchArray& array, int first, int last, long size, double missing, Pack* out) {
+  if (array.data == nullptr) {
+    std::fill_n(out, size, Pack(missing));
+  } else if (array.stride == 0) {
+    for (long k = 0; k < size; ++k) out[k] = array.data[k];
+  } else {
+    const double* from[lanes];
+    for (int lane = 0; lane < lanes; ++lane) from[lane] = array.at(std::min(first + lane, last - 1));
+    gather_lanes(from, size, out);
+  }
+}
+
+Mask all_finite(const Pack* values, long size) {
+  Pack poison = 0.0;
+  for (long k = 0; k < size; ++k) poison += values[k] * Pack(0.0);
+  return finite(poison);
+}
+
+LaneKkt::LaneKkt(const DenseBatch& batch)
+    : n_(batch.dims.n),
+      n_eq_(batch.dims.n_eq),
+      n_in_(batch.dims.n_in),
+      stored_(n_eq_ + n_in_),
+      has_hessian_(batch.H.data != nullptr),
+      boxed_(batch.lb.data != nullptr || batch.ub.data != nullptr),
+      H_(has_hessian_ ? n_ * n_ : 0),
+      g_(n_),
+      R_(stored_ * n_),
+      lower_(rows()),
+      upper_(rows()),
+      regularisation_(n_),
+      M_(n_ * n_),
+      L_(n_ * n_),
+      inverse_diagonal_(n_),
+      weight_(rows()),
+      weighted_(stored_ * n_),
+      changed_(stored_),
+      scaled_(stored_) {}
+
+Mask LaneKkt::load(const DenseBatch& batch, int first, int last) {
+  const auto read = [&](const BatchArray& array, long size, double missing, Pack* out) {
+    load_elements(array, first, last, size, missing, out);
+  };
+  read(batch.H, H_.size(), 0.0, H_.data());
+  for (int i = 0; i < n_ && has_hessian_; ++i)
+    for (int j = 0; j < i; ++j) H_[i * n_ + j] = H_[j * n_ + i] = Pack(0.5) * (H_[i * n_ + j] + H_[j * n_ + i]);
+  read(batch.g, n_, 0.0, g_.data());
+  read(batch.A, long(n_eq_) * n_, 0.0, R_.data());
+  read(batch.C, long(n_in_) * n_, 0.0, R_.data() + n_eq_ * n_);
+  Pack *lower = lower_.data(), *upper = upper_.data();
+  read(batch.b, n_eq_, 0.0, lower);
+  read(batch.b, n_eq_, 0.0, upper);
+  read(batch.l, n_in_, -infinity, lower + n_eq_);
+  read(batch.u, n_in_, infinity, upper + n_eq_);
+  if (boxed_) {
+    read(batch.lb, n_, -infinity, lower + stored_);
+    read(batch.ub, n_, infinity, upper + stored_);
+  }
+  Mask able = all_finite(H_.data(), H_.size()) & all_finite(g_.data(), n_) & all_finite(R_.data(), R_.size()) &
+              all_finite(lower, n_eq_);
+  const Pack large = infinite_bound;
+  for (int i = n_eq_; i < rows(); ++i) {
+    able = able & (lower[i] < large) & (upper[i] > -large) & (lower[i] <= upper[i]);
+    lower[i] = select(lower[i] <= -large, -infinity, lower[i]);
+    upper[i] = select(upper[i] >= large, infinity, upper[i]);
+  }
+  return able & positive(batch.weight_eq, first, last, n_eq_) & positive(batch.weight_in, first, last, n_in_) &
+         positive(batch.weight_box, first, last, n_);
+}
+
+Mask LaneKkt::scale(Equilibration& scaling) {
+  const Mask is_convex = convex();
+  scaling.scale<Pack>({n_, stored_, n_, boxed_, has_hessian_ ? H_.data() : nullptr, g_.data(), R_.data(), lower_.data(),
+                       upper_.data()});
+  for (int j = 0; j < n_; ++j) regularisation_[j] *= scaling.c * scaling.D[j] * scaling.D[j];
+  assembled_ = false;
+  return is_convex;
+}
+
+// Up to rounding. Sets regularisation_.
+Mask LaneKkt::convex() {
+  regularisation_.setConstant(Pack(0.0));
+  if (!has_hessian_) return Mask::all(true);
+  const Mask definite = cholesky(H_.data(), L_.data(), inverse_diagonal_.data(), n_);
+  if (qp_control::all(definite)) return definite;
+  Pack size = 0.0;
+  for (int k = 0; k < H_.size(); ++k) size = qp_control::max(size, abs(H_[k]));
+  const Pack regularisation = select(definite, 0.0, Pack(convexity_tolerance) * size);
+  M_ = H_;
+  for (int j = 0; j < n_; ++j) {
+    regularisation_[j] = regularisation;
+    M_[j * n_ + j] += regularisation;
+  }
+  return cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
+}
+
+void LaneKkt::assemble(double rho) {
+  if (has_hessian_)
+    M_ = H_;
+  else
+    M_.setConstant(Pack(0.0));
+  for (int j = 0; j < n_; ++j) M_[j * n_ + j] += Pack(rho) + regularisation_[j];
+  weight_.setConstant(Pack(0.0));
+  assembled_ = true;
+}
+
+Mask LaneKkt::factor(const PackArray& weight, double rho) {
+  bool changes = !assembled_;
+  if (!assembled_) assemble(rho);
+  int count = 0;
+  for (int i = 0; i < stored_; ++i) {
+    if (!any(weight[i] != weight_[i])) continue;
+    const Pack change = weight[i] - weight_[i];
+    Pack* to = weighted_.data() + count * n_;
+    for (int j = 0; j < n_; ++j) to[j] = change * row(i)[j];
+    changed_[count] = row(i);
+    scaled_[count++] = to;
+    weight_[i] = weight[i];
+  }
+  if (count > 0) add_outer_products(count, scaled_.data(), changed_.data(), M_.data(), n_);
+  changes |= count > 0;
+  for (int j = 0; j < n_ && boxed_; ++j) {
+    const int i = stored_ + j;
+    if (!any(weight[i] != weight_[i])) continue;
+    M_[j * n_ + j] += weight[i] - weight_[i];
+    weight_[i] = weight[i];
+    changes = true;
+  }
+  if (changes) definite_ = cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
+  return definite_;
+}
+
+void LaneKkt::solve(PackArray& rhs) const { cholesky_solve(L_.data(), inverse_diagonal_.data(), n_, rhs.data()); }
+
+void LaneKkt::apply_hessian(const PackArray& x, PackArray& out) const {
+  if (has_hessian_)
+    multiply(H_.data(), n_, n_, x.data(), out.data());
+  else
+    out.setConstant(Pack(0.0));
+}
+
+void LaneKkt::apply_rows(const PackArray& x, PackArray& v) const {
+  multiply(R_.data(), stored_, n_, x.data(), v.data());
+  for (int j = 0; j < n_ && boxed_; ++j) v[stored_ + j] = x[j];
+}
+
+void LaneKkt::add_rows_transposed(const PackArray& z, PackArray& out) const {
+  add_transposed(R_.data(), stored_, n_, n_, z.data(), out.data());
+  for (int j = 0; j < n_ && boxed_; ++j) out[j] += z[stored_ + j];
+}
+
+}  // namespace qp_control
