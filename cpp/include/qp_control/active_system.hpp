@@ -10,6 +10,7 @@
 
 #include <vector>
 
+#include "qp_control/equilibration.hpp"
 #include "qp_control/linear_algebra.hpp"
 
 namespace qp_control {
@@ -49,9 +50,11 @@ class ActiveSystem {
   const Matrix* H_;
   RowMatrix rows_;
   std::vector<int> fixed_, free_;
-  Matrix H_free_, rows_free_, M_;  // equilibrated
-  Vector D_, E_;                   // scaling of the free variables and of the rows
-  double c_ = 1.0, row_norm_ = 0.0;
+  Equilibration scaling_{0, 0};  // of the free variables and of the rows
+  int stride_ = 0;
+  PackArray H_free_, rows_free_, weighted_, M_, L_, inverse_diagonal_;  // equilibrated
+  PackArray unused_;  // there are no bounds to be scaled
+  double row_norm_ = 0.0;
 };
 
 }  // namespace qp_control

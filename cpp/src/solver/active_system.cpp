@@ -5,14 +5,14 @@
 #include <cstdint>
 #include <utility>
 
+#include "qp_control/dense_kernels.hpp"
+
 namespace qp_control {
 namespace {
 
 constexpr double rho = 1e-7, mu = 1e-7;  // of the regularised system, on equilibrated data
 constexpr int refinement_steps = 30;
 constexpr double exact = 1e-15;
-
-double factor_of(double norm) { return norm > 0.0 ? 1.0 / std::sqrt(std::clamp(norm, 1e-10, 1e10)) : 1.0; }
 
 // Deterministic numbers in (-1, 1) (splitmix64).
 void fill_random(Vector& v, std::uint64_t& state) {
@@ -42,43 +42,38 @@ ActiveVector ActiveSystem::zero() const {
 }
 
 bool ActiveSystem::factor() {
-  const int nf = static_cast<int>(free_.size()), r = row_count();
-  H_free_.resize(nf, nf);
-  rows_free_.resize(r, nf);
-  for (int j = 0; j < nf; ++j) {
-    for (int i = 0; i < nf; ++i) H_free_(i, j) = (*H_)(free_[i], free_[j]);
-    rows_free_.col(j) = rows_.col(free_[j]);
-  }
-  // What elimination leaves of a row may be rounding; scaling must not blow that up into a row of its own.
-  for (int i = 0; i < r && nf > 0; ++i)
-    if (norm_inf(rows_free_.row(i)) <= 1e-13 * norm_inf(rows_.row(i))) rows_free_.row(i).setZero();
-  D_.setOnes(nf);
-  E_.setOnes(r);
-  for (int pass = 0; pass < 3 && nf > 0; ++pass) {
-    const Vector row_norms = rows_free_.cwiseAbs().rowwise().maxCoeff();
+  const int nf = static_cast<int>(free_.size()), r = row_count(), stride = stride_ = padded(nf);
+  const int matrix = packs(stride * ((nf + 3) / 4 * 4));
+  for (PackArray* a : {&H_free_, &M_, &L_}) a->setConstant(matrix, Pack(0.0));
+  for (PackArray* a : {&rows_free_, &weighted_}) a->setConstant(packs(stride * r), Pack(0.0));
+  for (PackArray* a : {&inverse_diagonal_, &unused_}) a->setConstant(packs(std::max(nf, r)), Pack(0.0));
+  for (int j = 0; j < nf; ++j)
+    for (int i = 0; i < nf; ++i) numbers(H_free_)[i + j * stride] = (*H_)(free_[i], free_[j]);
+  for (int i = 0; i < r; ++i) {
+    double* row = numbers(rows_free_) + i * stride;
+    double left = 0.0;
     for (int j = 0; j < nf; ++j) {
-      const double d = factor_of(std::max(norm_inf(H_free_.col(j)), norm_inf(rows_free_.col(j))));
-      H_free_.col(j) *= d;
-      H_free_.row(j) *= d;
-      rows_free_.col(j) *= d;
-      D_[j] *= d;
+      row[j] = rows_(i, free_[j]);
+      left = std::max(left, std::abs(row[j]));
     }
-    for (int i = 0; i < r; ++i) {
-      const double e = factor_of(row_norms[i]);
-      rows_free_.row(i) *= e;
-      E_[i] *= e;
-    }
+    // What elimination leaves of a row may be rounding; scaling must not blow that up into a row of its own.
+    if (left <= 1e-13 * norm_inf(rows_.row(i))) std::fill_n(row, nf, 0.0);
   }
-  const double largest = norm_inf(H_free_);
-  c_ = largest > 0.0 ? 1.0 / largest : 1.0;
-  H_free_ *= c_;
+  scaling_ = Equilibration(packs(nf), packs(r));
+  scaling_.scale<double>({nf, r, stride, false, numbers(H_free_), numbers(unused_), numbers(rows_free_),
+                          numbers(unused_), numbers(unused_)});
   row_norm_ = norm_inf(rows_);
 
   M_ = H_free_;
-  M_.diagonal().array() += rho;
-  if (r > 0) M_.selfadjointView<Eigen::Lower>().rankUpdate(rows_free_.transpose(), 1.0 / mu);
-  if (!M_.allFinite()) return false;
-  return cholesky(M_);
+  for (int j = 0; j < nf; ++j) numbers(M_)[j + j * stride] += rho;
+  for (int p = 0; p < weighted_.size(); ++p) weighted_[p] = rows_free_[p] * Pack(1.0 / mu);
+  std::vector<const double*> rows(r), weighted(r);
+  for (int i = 0; i < r; ++i) {
+    rows[i] = numbers(rows_free_) + i * stride;
+    weighted[i] = numbers(weighted_) + i * stride;
+  }
+  add_outer_products(r, weighted.data(), rows.data(), numbers(M_), nf, stride);
+  return cholesky(numbers(M_), numbers(L_), numbers(inverse_diagonal_), nf, stride);
 }
 
 void ActiveSystem::residual(const ActiveVector& rhs, const ActiveVector& s, ActiveVector& r) const {
@@ -102,10 +97,12 @@ double ActiveSystem::scale_of(const ActiveVector& rhs, const ActiveVector& s) co
 
 double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s) const {
   // The fixed variables and their multipliers are exact after every step, so the refinement is about the rest.
-  const int nf = static_cast<int>(free_.size());
+  const int nf = static_cast<int>(free_.size()), count = row_count();
+  const auto D = numbers(scaling_.D, nf), E = numbers(scaling_.E, count);
   ActiveVector r = zero(), best = s;
   double best_error = std::numeric_limits<double>::infinity(), last = best_error;
-  Vector step(nf), row_step(row_count());
+  PackArray step = PackArray::Constant(packs(nf), Pack(0.0));
+  PackArray row_residual(packs(count)), row_step(packs(count));
   for (int k = 0, stalled = 0; k <= refinement_steps && stalled < 2; ++k) {
     for (std::size_t i = 0; i < fixed_.size(); ++i) s.x[fixed_[i]] = rhs.fixed[i];
     residual(rhs, s, r);
@@ -124,15 +121,14 @@ double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s) const {
     stalled = error > 0.5 * last ? stalled + 1 : 0;
     last = error;
     // [H + rho I, G'; G, -mu I] (step, row_step) = (r.x, r.rows), in the equilibrated unknowns.
-    const Vector row_residual = E_.cwiseProduct(r.rows);
-    for (int j = 0; j < nf; ++j) step[j] = c_ * D_[j] * r.x[free_[j]];
-    step.noalias() += rows_free_.transpose() * (row_residual / mu);
-    cholesky_solve(M_, step);
-    row_step = -row_residual;
-    row_step.noalias() += rows_free_ * step;
-    row_step /= mu;
-    for (int j = 0; j < nf; ++j) s.x[free_[j]] += D_[j] * step[j];
-    s.rows += E_.cwiseProduct(row_step) / c_;
+    for (int j = 0; j < nf; ++j) numbers(step)[j] = scaling_.c[0] * D[j] * r.x[free_[j]];
+    numbers(row_residual, count) = E.cwiseProduct(r.rows);
+    numbers(row_step, count) = numbers(row_residual, count) / mu;
+    add_combination(numbers(rows_free_), count, nf, stride_, numbers(row_step), numbers(step));
+    cholesky_solve(numbers(L_), numbers(inverse_diagonal_), nf, stride_, numbers(step));
+    multiply(numbers(rows_free_), count, nf, stride_, numbers(step), numbers(row_step));
+    for (int j = 0; j < nf; ++j) s.x[free_[j]] += D[j] * numbers(step)[j];
+    s.rows += E.cwiseProduct(numbers(row_step, count) - numbers(row_residual, count)) / (mu * scaling_.c[0]);
   }
   s = best;
   return best_error;
@@ -145,8 +141,10 @@ bool ActiveSystem::singular() const {
   fill_random(probe.x, state);
   fill_random(probe.rows, state);
   // In the equilibrated units a null space shows at its own size whatever the units of the data.
-  for (std::size_t j = 0; j < free_.size(); ++j) probe.x[free_[j]] *= D_[j];
-  probe.rows = probe.rows.cwiseProduct(E_) / c_;
+  const auto D = numbers(scaling_.D, static_cast<int>(free_.size())), E = numbers(scaling_.E, row_count());
+  const double c = scaling_.c[0];
+  for (std::size_t j = 0; j < free_.size(); ++j) probe.x[free_[j]] *= D[j];
+  probe.rows = probe.rows.cwiseProduct(E) / c;
   residual(minus, probe, rhs);
   rhs.x = -rhs.x;
   rhs.rows = -rhs.rows;
@@ -155,8 +153,8 @@ bool ActiveSystem::singular() const {
   refine(rhs, back);
   double error = 0.0;
   for (std::size_t j = 0; j < free_.size(); ++j)
-    error = std::max(error, std::abs(back.x[free_[j]] - probe.x[free_[j]]) / D_[j]);
-  for (int i = 0; i < row_count(); ++i) error = std::max(error, std::abs(back.rows[i] - probe.rows[i]) * c_ / E_[i]);
+    error = std::max(error, std::abs(back.x[free_[j]] - probe.x[free_[j]]) / D[j]);
+  for (int i = 0; i < row_count(); ++i) error = std::max(error, std::abs(back.rows[i] - probe.rows[i]) * c / E[i]);
   return !(error < 1e-5);
 }
 
