@@ -53,8 +53,8 @@ class ActiveSystem {
   Equilibration scaling_{0, 0};  // of the free variables and of the rows
   int stride_ = 0;
   PackArray H_free_, rows_free_, weighted_, M_, L_, inverse_diagonal_;  // equilibrated
-  PackArray unused_;  // there are no bounds to be scaled
-  double row_norm_ = 0.0;
+  PackArray unused_;                                                    // there are no bounds to be scaled
+  double H_norm_ = 0.0, row_norm_ = 0.0;
 };
 
 }  // namespace qp_control

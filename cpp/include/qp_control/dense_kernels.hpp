@@ -95,19 +95,45 @@ inline bool cholesky(const double* M, double* L, double* inverse_diagonal, int n
   return true;
 }
 
-// b <- (L L')^-1 b
+// b <- (L L')^-1 b, four columns at a time: a small triangle, then the rest of the columns in one pass.
 inline void cholesky_solve(const double* L, const double* inverse_diagonal, int n, int stride, double* b) {
+  using dense_detail::columns;
   const int count = packs(n);
-  for (int j = 0; j < n; ++j) {
-    const Pack x = b[j] *= inverse_diagonal[j];
-    const double* column = L + j * stride;
-    for (int p = j / lanes; p < count; ++p) store(load(b + p * lanes) - load(column + p * lanes) * x, b + p * lanes);
+  const auto entry = [&](int i, int j) { return L[i + j * stride]; };
+  double x[columns];
+  for (int j0 = 0; j0 < n; j0 += columns) {
+    const int width = std::min(columns, n - j0);
+    for (int a = 0; a < columns; ++a) {
+      if (a >= width) {
+        x[a] = 0.0;
+        continue;
+      }
+      x[a] = b[j0 + a];
+      for (int c = 0; c < a; ++c) x[a] -= entry(j0 + a, j0 + c) * x[c];
+      x[a] *= inverse_diagonal[j0 + a];
+    }
+    const double* column = L + j0 * stride;
+    for (int p = j0 / lanes; p < count; ++p) {
+      Pack s = load(b + p * lanes);
+      for (int a = 0; a < columns; ++a) s -= load(column + a * stride + p * lanes) * Pack(x[a]);
+      store(s, b + p * lanes);
+    }
+    for (int a = 0; a < width; ++a) b[j0 + a] = x[a];  // the pass went over the triangle too
   }
-  for (int j = n - 1; j >= 0; --j) {
-    const double* column = L + j * stride;
-    Pack s = 0.0;
-    for (int p = j / lanes; p < count; ++p) s += load(column + p * lanes) * load(b + p * lanes);
-    b[j] = (b[j] - sum_of_lanes(s)[0]) * inverse_diagonal[j];
+  for (int j0 = (n - 1) / columns * columns; j0 >= 0; j0 -= columns) {
+    const int width = std::min(columns, n - j0);
+    const double* column = L + j0 * stride;
+    Pack s[columns] = {0.0, 0.0, 0.0, 0.0};
+    for (int p = j0 / lanes; p < count; ++p)
+      for (int a = 0; a < columns; ++a) s[a] += load(column + a * stride + p * lanes) * load(b + p * lanes);
+    for (int a = columns - 1; a >= 0; --a) {
+      if (a >= width) continue;
+      double rest = b[j0 + a] - sum_of_lanes(s[a])[0];
+      // The sums hold the triangle's terms with the old values.
+      for (int c = a + 1; c < width; ++c) rest -= entry(j0 + c, j0 + a) * (x[c] - b[j0 + c]);
+      x[a] = rest * inverse_diagonal[j0 + a];
+    }
+    for (int a = 0; a < width; ++a) b[j0 + a] = x[a];
   }
 }
 

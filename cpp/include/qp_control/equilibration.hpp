@@ -8,7 +8,8 @@
 
 namespace qp_control {
 
-// A problem to be scaled in place: row-major H (nullptr: zero) and stored rows R, `stride` apart, then the box if
+// A problem to be scaled in place: row-major H (nullptr: zero) and stored rows R, `stride` apart (of one
+// problem: padded(n)), then the box if
 // `boxed`, whose rows keep coefficient one (E_box = 1 / D).
 template <class Real>
 struct ScalableQP {
@@ -38,7 +39,12 @@ namespace equilibration_detail {
 
 constexpr int passes = 8;
 
-inline double row_norm(const double* row, int n) { return norm_inf(ConstVectorMap(row, n)); }
+// Rows of one problem are aligned and filled up with zeros.
+inline double row_norm(const double* row, int n) {
+  Pack out = 0.0;
+  for (int p = 0; p < packs(n); ++p) out = max(out, abs(load(row + p * lanes)));
+  return max_of_lanes(out)[0];
+}
 inline Pack row_norm(const Pack* row, int n) {
   Pack out = 0.0;
   for (int j = 0; j < n; ++j) out = max(out, abs(row[j]));

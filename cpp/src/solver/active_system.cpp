@@ -62,6 +62,7 @@ bool ActiveSystem::factor() {
   scaling_ = Equilibration(packs(nf), packs(r));
   scaling_.scale<double>({nf, r, stride, false, numbers(H_free_), numbers(unused_), numbers(rows_free_),
                           numbers(unused_), numbers(unused_)});
+  H_norm_ = norm_inf(*H_);
   row_norm_ = norm_inf(rows_);
 
   M_ = H_free_;
@@ -92,7 +93,7 @@ void ActiveSystem::residual(const ActiveVector& rhs, const ActiveVector& s, Acti
 // Size of the terms that a residual is the small difference of.
 double ActiveSystem::scale_of(const ActiveVector& rhs, const ActiveVector& s) const {
   const double x = norm_inf(s.x);
-  return rhs.norm() + norm_inf(*H_) * x + row_norm_ * (x + norm_inf(s.rows)) + norm_inf(s.fixed);
+  return rhs.norm() + H_norm_ * x + row_norm_ * (x + norm_inf(s.rows)) + norm_inf(s.fixed);
 }
 
 double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s) const {

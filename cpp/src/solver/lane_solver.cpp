@@ -149,7 +149,7 @@ bool LaneSolver::suits(const DenseDims& dims, const Settings& settings) {
   return small(dims) && settings.max_iter > most_steps;
 }
 
-bool LaneSolver::small(const DenseDims& dims) { return dims.n > 0 && dims.n <= 48 && dims.n_eq + dims.n_in <= 128; }
+bool LaneSolver::small(const DenseDims& dims) { return dims.n > 0 && dims.n <= 24 && dims.n_eq + dims.n_in <= 128; }
 
 void LaneSolver::solve(const DenseBatch& batch, int first, int last, const Settings& settings, const Deadline& deadline,
                        bool warm, const DenseBatchSolution& out, bool* solved) {
