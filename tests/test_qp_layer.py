@@ -470,18 +470,3 @@ def test_layer_learns_a_constraint():
 
     optimizer.step(closure)
     torch.testing.assert_close(b.detach(), target, rtol=0, atol=1e-6)
-
-
-def test_what_is_not_supported_raises_instead_of_returning_zeros():
-    """Second derivatives, forward mode and function transforms: an error, never a silent zero."""
-    H = torch.eye(2, dtype=torch.float64)
-    g = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    layer = qc.QPLayer()
-    with pytest.raises(RuntimeError):
-        # autograd.grad skips nodes that lead nowhere, so the first derivative itself must be refused here.
-        (first,) = torch.autograd.grad(layer(H, g * g).x.pow(2).sum(), g, create_graph=True)
-        torch.autograd.grad(first.sum(), g)
-    with pytest.raises(RuntimeError):
-        torch.func.jvp(lambda g: layer(H, g).x, (g.detach(),), (torch.ones(2, dtype=torch.float64),))
-    with pytest.raises(RuntimeError):
-        torch.func.vmap(lambda g: layer(H, g).x)(torch.ones(3, 2, dtype=torch.float64))
