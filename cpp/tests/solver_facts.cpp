@@ -98,7 +98,7 @@ const Register line_search_is_exact("line search finds the least value along the
     const auto value = [&](double t) {
       const Vector x = numbers(it.x, 4) + t * numbers(it.dx, 4), v = numbers(it.v, 10) + t * numbers(it.dv, 10);
       const Vector moved = x - numbers(it.x_center, 4);
-      double out = 0.5 * x.dot(qp.H * x) + qp.g.dot(x) + 0.5 * penalties.rho * moved.squaredNorm();
+      double out = 0.5 * x.dot(qp.H * x) + qp.g.dot(x) + 0.5 * penalties.rho[0] * moved.squaredNorm();
       for (int i = 0; i < 10; ++i) {
         const double mu = numbers(penalties.mu, 10)[i], shifted = v[i] + mu * numbers(it.z_center, 10)[i];
         const double distance = std::max(0.0, shifted - qp.upper[i]) + std::max(0.0, qp.lower[i] - shifted);

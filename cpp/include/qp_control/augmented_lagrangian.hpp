@@ -31,8 +31,9 @@ struct Penalties {
   void reset(const PackArray& lower, const PackArray& upper);
   void apply();
 
-  double rho = 1e-6;
+  double least_rho = 1e-6;
   bool settles = true;
+  Pack rho;
   PackArray mu, stiffness;  // 1 / (mu + delta)
   PackArray base, delta;
   Pack level;
@@ -97,7 +98,7 @@ void evaluate(const Kkt& kkt, const Penalties& penalties, Iterate& it) {
   Pack error = 0.0, poison = 0.0;
   for (int j = 0; j < it.x.size(); ++j) {
     size = max(size, abs(it.Hx[j]));
-    it.gradient[j] = it.Hx[j] + kkt.g()[j] + it.Rz[j] + Pack(penalties.rho) * (it.x[j] - it.x_center[j]);
+    it.gradient[j] = it.Hx[j] + kkt.g()[j] + it.Rz[j] + penalties.rho * (it.x[j] - it.x_center[j]);
     error = max(error, abs(it.gradient[j]));
     poison += it.gradient[j] * zero;
   }
@@ -112,7 +113,7 @@ Pack line_search(const Kkt& kkt, const Penalties& penalties, const Iterate& it) 
   const Pack zero = 0.0, one = 1.0;
   Pack quadratic = 0.0, start = 0.0;
   for (int j = 0; j < it.x.size(); ++j) {
-    quadratic += it.dx[j] * (it.Hdx[j] + Pack(penalties.rho) * it.dx[j]);
+    quadratic += it.dx[j] * (it.Hdx[j] + penalties.rho * it.dx[j]);
     start += it.gradient[j] * it.dx[j];
   }
   quadratic = kkt.sum(quadratic);
@@ -245,7 +246,12 @@ void augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int max_
     if (it.steps >= max_steps || judge.expired()) return judge.interrupted(it, going);
     going = judge.failed(going & !finite(it.error), going);
     if (!any(going)) return;
-    going = judge.failed(newton_step(kkt, penalties, going, it), going);
+    const Mask indefinite = newton_step(kkt, penalties, going, it);
+    if (any(indefinite)) {
+      // Rounding, which grows with 1/mu, has eaten up a singular H + rho I: any rho will do, only more slowly.
+      penalties.rho = select(indefinite, Pack(100.0) * penalties.rho, penalties.rho);
+      going = judge.failed(indefinite & (penalties.rho > one), going);
+    }
     evaluate(kkt, penalties, it);
     // The function falls monotonically, its gradient need not.
     it.stalled = select(it.error < Pack(0.9) * it.least_error, zero, it.stalled + one);

@@ -32,7 +32,7 @@ class DenseKkt {
   void add_rows_transposed(const PackArray& z, PackArray& out) const;
 
   // Factors M; rows whose weight has not changed since the last call are not added again. False: not positive definite.
-  Mask factor(const PackArray& weight, double rho);
+  Mask factor(const PackArray& weight, Pack rho);
   // rhs <- M^-1 rhs
   void solve(PackArray& rhs) const;
 
@@ -46,6 +46,7 @@ class DenseKkt {
   PackArray regularisation_;     // of H in M
   PackArray H_, R_;              // equilibrated
   PackArray M_, L_;              // lower triangles
+  PackArray diagonal_;           // of M, without the box
   PackArray inverse_diagonal_;   // of L
   PackArray weight_, weighted_;  // in M_; rows that are about to be added, times their weight
   std::vector<const double*> changed_, scaled_;

@@ -38,19 +38,20 @@ class LaneKkt {
   void apply_rows(const PackArray& x, PackArray& v) const;
   void add_rows_transposed(const PackArray& z, PackArray& out) const;
 
-  Mask factor(const PackArray& weight, double rho);
+  Mask factor(const PackArray& weight, Pack rho);
   void solve(PackArray& rhs) const;
 
  private:
   Mask convex();
-  void assemble(double rho);
+  void assemble();
 
   int n_, n_eq_, n_in_, stored_;
   bool has_hessian_, boxed_, assembled_ = false;
   PackArray H_, g_, R_, lower_, upper_;
-  PackArray regularisation_, M_, L_, inverse_diagonal_, weight_, weighted_;
+  PackArray regularisation_, M_, L_, inverse_diagonal_, diagonal_, weight_, weighted_;
   std::vector<const Pack*> changed_, scaled_;
   Mask definite_;
+  Pack rho_;  // in M_
 };
 
 // Entry k of elements first..last-1, one per lane; lanes beyond repeat the last element. Shared data is read once.

@@ -12,6 +12,7 @@ void Penalties::reset(const PackArray& lower, const PackArray& upper) {
     const Pack hard = select(lower[i] == upper[i], Pack(first_mu_of_equalities), Pack(first_mu));
     base[i] = select(delta[i] > Pack(0.0), 0.0, hard);
   }
+  rho = least_rho;
   level = 1.0;
   settling = Mask::all(false);
   apply();

@@ -9,7 +9,7 @@ namespace qp_control {
 DenseKkt::DenseKkt(int n, int stored_rows) : n_(n), stored_(stored_rows), stride_(padded(n)) {
   const double infinity = std::numeric_limits<double>::infinity();
   const int row_packs = packs(rows()), matrix = packs(stride_ * ((n + 3) / 4 * 4));
-  for (PackArray* a : {&g_, &regularisation_}) a->setConstant(packs(n), Pack(0.0));
+  for (PackArray* a : {&g_, &regularisation_, &diagonal_}) a->setConstant(packs(n), Pack(0.0));
   lower_.setConstant(row_packs, Pack(-infinity));
   upper_.setConstant(row_packs, Pack(infinity));
   weight_.setConstant(row_packs, Pack(0.0));
@@ -62,14 +62,20 @@ void DenseKkt::add_rows_transposed(const PackArray& z, PackArray& out) const {
   numbers(out, n_) += ConstVectorMap(numbers(z) + stored_, n_);
 }
 
-Mask DenseKkt::factor(const PackArray& weight, double rho) {
+Mask DenseKkt::factor(const PackArray& weight, Pack rho) {
   const double* now = numbers(weight);
-  double *M = numbers(M_), *then = numbers(weight_);
-  bool changes = !assembled_;
-  if (!assembled_) {
+  double *M = numbers(M_), *then = numbers(weight_), *diagonal = numbers(diagonal_);
+  int changed = 0, used = 0;
+  for (int i = 0; i < stored_; ++i) {
+    changed += now[i] != then[i];
+    used += now[i] != 0.0;
+  }
+  bool changes = !assembled_ || changed > 0;
+  // Rows that are taken out leave rounding behind: from scratch where that is not more work.
+  if (!assembled_ || (changed > 0 && changed >= used)) {
     M_ = H_;
-    for (int j = 0; j < n_; ++j) M[j + j * stride_] += rho + numbers(regularisation_)[j];
-    weight_.setConstant(Pack(0.0));
+    for (int j = 0; j < n_; ++j) diagonal[j] = M[j + j * stride_] + (rho[0] + numbers(regularisation_)[j]);
+    std::fill_n(then, stored_, 0.0);
     assembled_ = true;
   }
   int count = 0;
@@ -81,14 +87,16 @@ Mask DenseKkt::factor(const PackArray& weight, double rho) {
     scaled_[count++] = to;
     then[i] = now[i];
   }
-  if (count > 0) add_outer_products(count, scaled_.data(), changed_.data(), M, n_, stride_);
-  changes |= count > 0;
+  if (count > 0) {
+    for (int j = 0; j < n_; ++j) M[j + j * stride_] = diagonal[j];
+    add_outer_products(count, scaled_.data(), changed_.data(), M, n_, stride_);
+    for (int j = 0; j < n_; ++j) diagonal[j] = M[j + j * stride_];
+  }
   for (int j = 0; j < n_; ++j) {
     const int i = stored_ + j;
-    if (now[i] == then[i]) continue;
-    M[j + j * stride_] += now[i] - then[i];
+    changes |= now[i] != then[i];
     then[i] = now[i];
-    changes = true;
+    M[j + j * stride_] = diagonal[j] + now[i];
   }
   if (!changes) return Mask::all(true);
   // A factor that fails must be made again.

@@ -56,6 +56,7 @@ LaneKkt::LaneKkt(const DenseBatch& batch)
       M_(n_ * n_),
       L_(n_ * n_),
       inverse_diagonal_(n_),
+      diagonal_(n_),
       weight_(rows()),
       weighted_(stored_ * n_),
       changed_(stored_),
@@ -118,19 +119,20 @@ Mask LaneKkt::convex() {
   return cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
 }
 
-void LaneKkt::assemble(double rho) {
+void LaneKkt::assemble() {
   if (has_hessian_)
     M_ = H_;
   else
     M_.setConstant(Pack(0.0));
-  for (int j = 0; j < n_; ++j) M_[j * n_ + j] += Pack(rho) + regularisation_[j];
+  for (int j = 0; j < n_; ++j) diagonal_[j] = M_[j * n_ + j] + regularisation_[j];
   weight_.setConstant(Pack(0.0));
+  rho_ = 0.0;
   assembled_ = true;
 }
 
-Mask LaneKkt::factor(const PackArray& weight, double rho) {
-  bool changes = !assembled_;
-  if (!assembled_) assemble(rho);
+Mask LaneKkt::factor(const PackArray& weight, Pack rho) {
+  if (!assembled_) assemble();
+  bool changes = any(rho != rho_);
   int count = 0;
   for (int i = 0; i < stored_; ++i) {
     if (!any(weight[i] != weight_[i])) continue;
@@ -141,15 +143,22 @@ Mask LaneKkt::factor(const PackArray& weight, double rho) {
     scaled_[count++] = to;
     weight_[i] = weight[i];
   }
-  if (count > 0) add_outer_products(count, scaled_.data(), changed_.data(), M_.data(), n_);
-  changes |= count > 0;
-  for (int j = 0; j < n_ && boxed_; ++j) {
-    const int i = stored_ + j;
-    if (!any(weight[i] != weight_[i])) continue;
-    M_[j * n_ + j] += weight[i] - weight_[i];
-    weight_[i] = weight[i];
+  if (count > 0) {
+    for (int j = 0; j < n_; ++j) M_[j * n_ + j] = diagonal_[j];
+    add_outer_products(count, scaled_.data(), changed_.data(), M_.data(), n_);
+    for (int j = 0; j < n_; ++j) diagonal_[j] = M_[j * n_ + j];
     changes = true;
   }
+  for (int j = 0; j < n_; ++j) {
+    Pack box = 0.0;
+    if (boxed_) {
+      const int i = stored_ + j;
+      changes |= any(weight[i] != weight_[i]);
+      box = weight_[i] = weight[i];
+    }
+    M_[j * n_ + j] = diagonal_[j] + (rho + box);
+  }
+  rho_ = rho;
   if (changes) definite_ = cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
   return definite_;
 }

@@ -143,7 +143,7 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
 
   // Elastic rows in the caller's units, whatever the scaling of the rows; the cost's own scale is free.
   Penalties penalties(packs(m));
-  penalties.rho = 1e-9;
+  penalties.least_rho = 1e-9;
   penalties.settles = false;
   auto delta = numbers(penalties.delta, m);
   const auto E = numbers(scaling.E, m);
