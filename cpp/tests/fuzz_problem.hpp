@@ -135,10 +135,16 @@ inline void FuzzBatch::make_rows(Choices& choose, Array& rows, int count) {
 // Around the values of the rows at one point, or anywhere; equal, one-sided, crossing, infinite. For equalities low
 // and high are the same array.
 inline void FuzzBatch::make_bounds(Choices& choose, Array& low, Array& high, const Array* rows, int count) {
-  const bool equalities = &low == &high;
+  const bool equalities = &low == &high, around = !choose.one_in(4);
   make(choose, low, count, equalities ? 0 : 6);
   if (!equalities) make(choose, high, count, 6);
-  const bool around = !choose.one_in(4);
+  if (around) {
+    // What is put around the rows of one element is shared only if the rows are.
+    for (Array* bounds : {&low, &high}) {
+      bounds->shared = rows != nullptr && rows->shared;
+      if (!bounds->absent) bounds->values.resize(long(count) * (bounds->shared ? 1 : size), 0.5);
+    }
+  }
   if (low.absent || high.absent || low.shared != high.shared || flavour_ > REAL) return;
   for (int k = 0; k < (low.shared ? 1 : size); ++k)
     for (int i = 0; i < count; ++i) {
@@ -162,7 +168,7 @@ inline void FuzzBatch::make_bounds(Choices& choose, Array& low, Array& high, con
       const int kind = choose.below(10);
       if (kind < 2) l = kind == 0 ? -1e30 : -std::numeric_limits<double>::infinity();
       if (kind == 2 || kind == 3) u = kind == 2 ? 1e20 : std::numeric_limits<double>::infinity();
-      if (kind == 4) u = l;
+      if (kind == 4) l = u = around ? value : l;
     }
 }
 
@@ -211,8 +217,8 @@ inline FuzzBatch::FuzzBatch(Choices& choose) {
 }
 
 inline DenseBatch FuzzBatch::view() const {
-  return {dims,     size,     H.view(),  g.view(),         A.view(),         b.view(),         C.view(), l.view(),
-          u.view(), lb.view(), ub.view(), weight_eq.view(), weight_in.view(), weight_box.view()};
+  return {dims,     size,     H.view(),  g.view(),  A.view(),         b.view(),         C.view(),
+          l.view(), u.view(), lb.view(), ub.view(), weight_eq.view(), weight_in.view(), weight_box.view()};
 }
 
 inline DenseBatch FuzzBatch::element(int i) const {

@@ -117,6 +117,12 @@ const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline
     penalties_.settling = Mask::all(true);
     penalties_.apply();
   }
+  // What fails before its first outer step must not answer with the problem before it.
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  outcome_.x.setConstant(nan);
+  outcome_.z.setConstant(nan);
+  outcome_.residuals.primal = outcome_.residuals.dual = outcome_.residuals.complementarity = nan;
+  outcome_.residuals.gap = outcome_.residuals.objective = nan;
   Judge judge(*this, settings, deadline, look_for_certificates);
   augmented_lagrangian(kkt_, judge, penalties_, settings.max_iter, iterate_);
   outcome_.verdict = judge.verdict;
