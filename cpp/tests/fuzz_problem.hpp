@@ -46,7 +46,8 @@ struct FuzzBatch {
 
   DenseDims dims;
   int size = 1;
-  bool ordinary = true;  // entries between 1e-3 and 1e4, of which a definite answer can be asked
+  bool ordinary = true;  // no entries beyond 1e4
+  bool even = true;      // nor rows of very different sizes
   Array H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box;
 
  private:
@@ -117,6 +118,7 @@ inline void FuzzBatch::make_rows(Choices& choose, Array& rows, int count) {
   const int n = dims.n;
   make(choose, rows, long(count) * n, 0);
   const bool other_sizes = flavour_ == REAL && choose.one_in(4);
+  even = even && !other_sizes;
   for (int k = 0; k < (rows.shared ? 1 : size); ++k)
     for (int i = 0; i < count; ++i) {
       double* row = rows.at(k) + i * n;
@@ -195,7 +197,7 @@ inline void FuzzBatch::poison(Choices& choose) {
 inline FuzzBatch::FuzzBatch(Choices& choose) {
   constexpr Flavour flavours[] = {INTEGER, INTEGER, INTEGER, REAL, REAL, REAL, REAL, WILD, WILD, ENORMOUS};
   flavour_ = flavours[choose.below(10)];
-  ordinary = flavour_ <= REAL;
+  ordinary = even = flavour_ <= REAL;
   const bool large = choose.one_in(12);
   dims.n = choose.below(large ? 31 : 9);
   dims.n_eq = choose.one_in(2) ? choose.below(std::max(2, dims.n)) : 0;

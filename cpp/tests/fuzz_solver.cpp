@@ -151,7 +151,7 @@ struct Case {
     if (choose.one_in(10)) settings.eps_gap = 1e-6;
     if (choose.one_in(10)) settings.max_iter = 1 + choose.below(100);
     if (choose.one_in(50)) settings.time_limit = 1e-9;
-    for (int i = 0; i < batch.size; ++i) claims.emplace_back(batch.at(i), settings, problem.ordinary);
+    for (int i = 0; i < batch.size; ++i) claims.emplace_back(batch.at(i), settings, problem.ordinary, problem.even);
   }
 
   std::string broken();
@@ -198,7 +198,7 @@ std::string Case::broken_starts(const Outputs& out) {
     const std::string one_by_one = claims[i].broken(alone);
     if (!one_by_one.empty()) return "not in lanes, " + at(i, one_by_one);
     const Solution reference = out.solution(i);
-    if (!problem.ordinary || settings.max_iter < 1000 || settings.time_limit > 0.0) continue;
+    if (!problem.even || settings.max_iter < 1000 || settings.time_limit > 0.0) continue;
     for (const Solution& other : {alone, warm.solution(i)}) {
       if (!has_solution(reference.status) || !has_solution(other.status)) continue;
       if (reference.status != other.status) return at(i, "every start leads to the same status");
@@ -273,8 +273,8 @@ void print(const char* name, const double* values, long count) {
 void print(const Case& failed) {
   const Outputs out = solve(failed.batch, failed.settings);
   const Settings& s = failed.settings;
-  std::printf("closest %d eps_abs %g eps_gap %g max_iter %d time_limit %g ordinary %d\n", s.closest, s.eps_abs,
-              s.eps_gap, s.max_iter, s.time_limit, failed.problem.ordinary);
+  std::printf("closest %d eps_abs %g eps_gap %g max_iter %d time_limit %g ordinary %d even %d\n", s.closest, s.eps_abs,
+              s.eps_gap, s.max_iter, s.time_limit, failed.problem.ordinary, failed.problem.even);
   for (int i = 0; i < failed.batch.size; ++i) {
     const DenseQP qp = failed.batch.at(i);
     const auto [n, n_eq, n_in] = qp.dims;
