@@ -13,6 +13,7 @@ bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance, Pr
 
 // Ray: H d = 0, g'd < 0, rows d inside the recession cone of the bounds. Cleans `ray`, a direction that the iterates
 // run away along, and says whether the clean one passes the check.
+bool is_ray(const StackedQP& qp, const Vector& ray);
 bool clean_ray(const StackedQP& qp, Vector& ray, Products& work);
 
 }  // namespace qp_control

@@ -36,6 +36,10 @@ inline void for_packs(int first, int count, const Body& body) {
 
 }  // namespace dense_detail
 
+// Packs that must follow the last of the weighted rows below: tiles are four columns wide, and the last one reads
+// beyond its row where a register holds fewer numbers.
+constexpr int tile_overhang = packs(dense_detail::columns);
+
 // M += sum_k weighted_k rows_k', lower triangle; columns are padded to a multiple of four.
 inline void add_outer_products(int count, const double* const* weighted, const double* const* rows, double* M, int n,
                                int stride) {

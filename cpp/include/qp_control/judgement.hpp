@@ -39,7 +39,9 @@ void Judgement::look(const Kkt& kkt, const Equilibration& scaling, const Setting
     const Pack distance = e * abs(select(upper, it.above[i], it.below[i]));
     const Pack multiplier = abs(it.z[i]) * scaling.E[i] * c_inverse;
     wrong = max(wrong, select(upper | lower, min(multiplier, distance), zero));
-    bounds += select(upper, it.z[i] * kkt.upper()[i], zero) + select(lower, it.z[i] * kkt.lower()[i], zero);
+    // A multiplier within the tolerance may lean on a bound that is not there.
+    const Pack bound = select(upper, kkt.upper()[i], kkt.lower()[i]);
+    bounds += select((upper | lower) & finite(bound), it.z[i] * bound, zero);
   }
   Pack stationarity = zero, dual_size = zero, curvature = zero, linear = zero, poison = zero;
   for (int j = 0; j < it.x.size(); ++j) {

@@ -29,6 +29,7 @@ class Minimiser {
   // From (x, z), or from zero where they are nullptr. The outcome lives until the next call.
   const Outcome& run(const Settings& settings, const Deadline& deadline, const Vector* x, const Vector* z,
                      bool look_for_certificates);
+  const Outcome& outcome() const { return outcome_; }
 
  private:
   class Judge;

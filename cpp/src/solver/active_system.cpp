@@ -45,7 +45,8 @@ bool ActiveSystem::factor() {
   const int nf = static_cast<int>(free_.size()), r = row_count(), stride = stride_ = padded(nf);
   const int matrix = packs(stride * ((nf + 3) / 4 * 4));
   for (PackArray* a : {&H_free_, &M_, &L_}) a->setConstant(matrix, Pack(0.0));
-  for (PackArray* a : {&rows_free_, &weighted_}) a->setConstant(packs(stride * r), Pack(0.0));
+  rows_free_.setConstant(packs(stride * r), Pack(0.0));
+  weighted_.setConstant(packs(stride * r) + tile_overhang, Pack(0.0));
   for (PackArray* a : {&inverse_diagonal_, &unused_}) a->setConstant(packs(std::max(nf, r)), Pack(0.0));
   for (int j = 0; j < nf; ++j)
     for (int i = 0; i < nf; ++i) numbers(H_free_)[i + j * stride] = (*H_)(free_[i], free_[j]);
@@ -67,7 +68,7 @@ bool ActiveSystem::factor() {
 
   M_ = H_free_;
   for (int j = 0; j < nf; ++j) numbers(M_)[j + j * stride] += rho;
-  for (int p = 0; p < weighted_.size(); ++p) weighted_[p] = rows_free_[p] * Pack(1.0 / mu);
+  for (int p = 0; p < rows_free_.size(); ++p) weighted_[p] = rows_free_[p] * Pack(1.0 / mu);
   std::vector<const double*> rows(r), weighted(r);
   for (int i = 0; i < r; ++i) {
     rows[i] = numbers(rows_free_) + i * stride;

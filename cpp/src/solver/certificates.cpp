@@ -6,6 +6,8 @@
 namespace qp_control {
 namespace {
 
+constexpr double exact_ray = 1e-11;  // violation of H d = 0 and of the rows, relative to their entries
+
 // Support function of the bounds; +infinity where a multiplier leans on a bound that is not there.
 double support(const StackedQP& qp, const Vector& z, double negligible) {
   double value = 0.0;
@@ -34,7 +36,7 @@ double recession_violation(const StackedQP& qp, const Vector& d, Vector& v) {
   return worst;
 }
 
-bool is_ray(const StackedQP& qp, const Vector& d, double tolerance, Products& work) {
+bool is_ray_within(const StackedQP& qp, const Vector& d, double tolerance, Products& work) {
   const double size = norm_inf(d), slope = qp.g.dot(d);
   if (!(size > 0.0) || !(slope < -1e-9 * size * norm_inf(qp.g))) return false;
   if (recession_violation(qp, d, work.v) > tolerance * size) return false;
@@ -63,8 +65,13 @@ bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance, Pr
   return value < 0.0 && transposed_norm(qp, z, work.Rz) <= -tolerance * value;
 }
 
+bool is_ray(const StackedQP& qp, const Vector& ray) {
+  Products work(qp.n(), qp.rows());
+  return is_ray_within(qp, ray, exact_ray, work);
+}
+
 bool clean_ray(const StackedQP& qp, Vector& ray, Products& work) {
-  if (!is_ray(qp, ray, 1e-3, work)) return false;
+  if (!is_ray_within(qp, ray, 1e-3, work)) return false;
   // Project on the null space of H and of the rows that the ray runs along.
   Vector& v = work.v;
   qp.apply_rows(ray, v);
@@ -90,7 +97,7 @@ bool clean_ray(const StackedQP& qp, Vector& ray, Products& work) {
   const double cleaned = norm_inf(ray);
   if (!(cleaned > 1e-3 * size)) return false;
   ray /= cleaned;
-  return is_ray(qp, ray, 1e-11, work);
+  return is_ray_within(qp, ray, exact_ray, work);
 }
 
 }  // namespace qp_control

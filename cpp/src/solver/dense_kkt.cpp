@@ -14,7 +14,8 @@ DenseKkt::DenseKkt(int n, int stored_rows) : n_(n), stored_(stored_rows), stride
   upper_.setConstant(row_packs, Pack(infinity));
   weight_.setConstant(row_packs, Pack(0.0));
   for (PackArray* a : {&H_, &M_, &L_}) a->setConstant(matrix, Pack(0.0));
-  for (PackArray* a : {&R_, &weighted_}) a->setConstant(packs(stride_ * stored_rows), Pack(0.0));
+  R_.setConstant(packs(stride_ * stored_rows), Pack(0.0));
+  weighted_.setConstant(packs(stride_ * stored_rows) + tile_overhang, Pack(0.0));
   inverse_diagonal_.setConstant(packs(n), Pack(0.0));
   changed_.resize(stored_rows);
   scaled_.resize(stored_rows);

@@ -61,6 +61,9 @@ void store_point(const StackedQP& qp, const Vector& x, Solution& solution) {
   store(outcome, solution);
 }
 
+// A warm start that has not led to the solution by then is given up.
+constexpr int most_warm_steps = 200;
+
 int least_shift_steps(const Settings& settings) { return std::max(200, settings.max_iter); }
 
 double largest_shift(const LeastShift& level) { return norm_inf(level.s.cwiseQuotient(level.root_weight)); }
@@ -122,8 +125,17 @@ void DenseSolver::solve(const DenseQP& problem, const Settings& settings, const 
   const bool crossed = (qp_.lower.array() > qp_.upper.array()).any();
   if (!crossed) {
     const bool from_start = warm && x_start_.allFinite() && z_start_.allFinite();
-    const Outcome& outcome = minimiser_.run(settings, deadline, from_start ? &x_start_ : nullptr, &z_start_, true);
+    Settings first = settings;
+    if (from_start) first.max_iter = std::min(most_warm_steps, (settings.max_iter + 1) / 2);
+    minimiser_.run(first, deadline, from_start ? &x_start_ : nullptr, &z_start_, true);
+    const Outcome& outcome = minimiser_.outcome();
     store(outcome, solution);
+    // A start that is far off can cost more than none.
+    const bool misled = outcome.verdict == Verdict::MAX_ITER || outcome.verdict == Verdict::NUMERICAL_ERROR;
+    if (from_start && misled && settings.max_iter > outcome.steps) {
+      first.max_iter = settings.max_iter - outcome.steps;
+      store(minimiser_.run(first, deadline, nullptr, nullptr, true), solution);
+    }
     const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= 100 &&
                        outcome.residuals.primal > settings.eps_abs;
     if (outcome.verdict != Verdict::SUSPECT_PRIMAL_INFEASIBLE && !stuck) return;
@@ -197,6 +209,11 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   outcome.z = level.multipliers(qp_, outcome.z);
   outcome.residuals = residuals(shifted, outcome.x, outcome.z);
   store(outcome, solution);
+  // The level holds the rows as its factorisation knows them; the claim is about the caller's.
+  if (outcome.verdict == Verdict::DUAL_INFEASIBLE && !is_ray(qp_, outcome.ray)) {
+    solution.status = Status::NUMERICAL_ERROR;
+    solution.certificate_x.setConstant(std::numeric_limits<double>::quiet_NaN());
+  }
   if (outcome.verdict != Verdict::SOLVED) return;
   // Multipliers of shifted rows are free in sign; the second level has judged the others.
   Residuals judged = outcome.residuals;

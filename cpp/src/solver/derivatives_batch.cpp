@@ -60,6 +60,11 @@ void read_element(const DenseBatch& batch, const DenseBatchSolution& solution, i
   read_shifts(blocks, solution, i, w.solution.shift_lower, w.solution.shift_upper);
 }
 
+bool finite(const DataDerivative& grad) {
+  return grad.H.allFinite() && grad.g.allFinite() && grad.R.allFinite() && grad.lower.allFinite() &&
+         grad.upper.allFinite();
+}
+
 void add_gradients(const Blocks& k, const DataDerivative& grad, const DataBatch& out, int i) {
   add(grad.H.data(), out.H.at(i), long(k.n) * k.n);
   add(grad.g.data(), out.g.at(i), k.n);
@@ -181,7 +186,10 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
       read_shifts(blocks, loss, i, w.outputs.shift_lower, w.outputs.shift_upper);
       w.outputs.shift_lower.head(d.n_eq) = -w.outputs.shift_upper.head(d.n_eq);
       read(loss.objective.at(i), &w.outputs.objective, 1);
-      write_certificate(adjoint(w.qp, w.solution, w.outputs, settings, w.data), certificate, i);
+      DerivativeCertificate proof = adjoint(w.qp, w.solution, w.outputs, settings, w.data);
+      // What overflows on the way from a good solution of the system to the gradients is flagged too.
+      if (has_solution(w.solution.status) && !finite(w.data)) proof.residual = std::numeric_limits<double>::infinity();
+      write_certificate(proof, certificate, i);
       add_gradients(blocks, w.data, target, i);
     }
   });

@@ -27,12 +27,17 @@ void cholesky_solve(const Matrix& L, Vector& b) {
 }
 
 Vector least_squares(const Matrix& A, const Vector& b, double threshold, int* rank) {
+  if (rank != nullptr) *rank = 0;
+  if (A.size() == 0) return Vector::Zero(A.cols());  // Eigen's factorisation of nothing is undefined
   const auto factor = decompose(A, threshold);
   if (rank != nullptr) *rank = static_cast<int>(factor.rank());
   return factor.solve(b);
 }
 
-Matrix pseudo_inverse(const Matrix& A, double threshold) { return decompose(A, threshold).pseudoInverse(); }
+Matrix pseudo_inverse(const Matrix& A, double threshold) {
+  if (A.size() == 0) return Matrix::Zero(A.cols(), A.rows());
+  return decompose(A, threshold).pseudoInverse();
+}
 
 Matrix range_basis(const Matrix& A, double smallest) {
   if (A.size() == 0) return Matrix(A.rows(), 0);

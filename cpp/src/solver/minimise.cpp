@@ -18,7 +18,7 @@ class Minimiser::Judge : public SingleJudge {
   }
 
   bool expired() const override { return deadline_.passed(); }
-  bool satisfied() const override { return !first_ && work_.outcome_.residuals.within(settings_); }
+  bool satisfied() const override { return within_; }
 
   // Of the inner problems, in the back end's units: well below what the caller asks for.
   double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
@@ -56,14 +56,17 @@ class Minimiser::Judge : public SingleJudge {
   bool consider(const Vector& x, const Vector& z) {
     const Residuals r = residuals(qp_, x, z, work_.products_);
     const double error = std::max({r.primal, r.dual, r.complementarity});
-    if (error < error_ || first_) {
+    // The largest residual alone does not decide: the gap and the relative tolerances count too.
+    const bool within = r.within(settings_);
+    if (first_ || (within == within_ ? error < error_ : within)) {
       first_ = false;
+      within_ = within;
       error_ = error;
       work_.outcome_.residuals = r;
       work_.outcome_.x = x;
       work_.outcome_.z = z;
     }
-    return r.within(settings_);
+    return within;
   }
 
   bool polished(Vector& x, Vector& z) {
@@ -82,7 +85,7 @@ class Minimiser::Judge : public SingleJudge {
   const Deadline& deadline_;
   const bool certify_;
   Judgement judgement_;
-  bool first_ = true;
+  bool first_ = true, within_ = false;
   double error_ = std::numeric_limits<double>::infinity();
   int outer_ = 0;
   std::vector<int> tried_;
@@ -117,6 +120,12 @@ const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline
     penalties_.settling = Mask::all(true);
     penalties_.apply();
   }
+  // What fails before its first outer step must not answer with the problem before it.
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  outcome_.x.setConstant(nan);
+  outcome_.z.setConstant(nan);
+  outcome_.residuals.primal = outcome_.residuals.dual = outcome_.residuals.complementarity = nan;
+  outcome_.residuals.gap = outcome_.residuals.objective = nan;
   Judge judge(*this, settings, deadline, look_for_certificates);
   augmented_lagrangian(kkt_, judge, penalties_, settings.max_iter, iterate_);
   outcome_.verdict = judge.verdict;
