@@ -32,6 +32,7 @@ from qp_control.kkt_functions import (
     inside_jvp,
     point_adjoint,
     point_tangent,
+    refuse_old_vmap,
     to_array,
 )
 from qp_control.problem import MATRICES, NAMES, Array, Problem, check_symmetric
@@ -81,7 +82,9 @@ def _report(setup: Setup, problem: Problem, fields: list[Array], status: Any) ->
     message = f"{failed.size} of {len(status)} QPs have no solution ({what}; first: element {failed[0]})"
     if setup.settings.on_failure == "raise":
         raise SolveError(message, problem.as_dict(), tuple(fields))
-    warnings.warn(message + "; they contribute nothing to gradients", RuntimeWarning, stacklevel=2)
+    nan = setup.settings.on_failure == "nan"
+    consequence = "their gradients are NaN" if nan else "they contribute nothing to gradients"
+    warnings.warn(f"{message}; {consequence}", RuntimeWarning, stacklevel=2)
 
 
 def adjoint_arrays(
@@ -138,7 +141,7 @@ class Solve(torch.autograd.Function):
             gradients = _adjoint(ctx.setup, saved, grads[: FIELDS + 1])
         else:
             data, fields, status = ctx.arrays or _as_arrays(saved)
-            loss = [None if g is None else np.ascontiguousarray(g.numpy()) for g in grads[: FIELDS + 1]]
+            loss = [None if g is None else _loss_array(g) for g in grads[: FIELDS + 1]]
             needed = list(ctx.needs_input_grad[1 : DATA + 1])
             found = adjoint_arrays(ctx.setup, data, fields, status, loss, needed)
             gradients = [None if array is None else torch.from_numpy(array) for array in found]
@@ -179,6 +182,11 @@ def solve(setup: Setup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
     level: int = forward_ad._current_level
     function = Solve if level >= 0 or torch._C._are_functorch_transforms_active() else PlainSolve
     return function.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _loss_array(grad: torch.Tensor) -> Array:
+    refuse_old_vmap(grad)
+    return np.ascontiguousarray(grad.numpy())
 
 
 def _as_arrays(saved: tuple[Any, ...]) -> tuple[list[Array | None], list[Array], Any]:

@@ -42,12 +42,12 @@ def check_gradients(qp, outputs=OUTPUTS, batch=None, skip=(), check=torch.autogr
         # Two elements that differ a little, so that no gradient can be credited to the wrong one.
         given[name] = torch.stack([given[name], given[name] + 1e-3 * (name == "g")])
     names = [name for name in given if name not in skip]
-    finite = {name: torch.isfinite(given[name]) for name in names}
+    finite = {name: torch.isfinite(given[name]).nonzero(as_tuple=True) for name in names}
 
     def run(*flat):
         data = dict(given)
         for name, values in zip(names, flat, strict=True):
-            data[name] = given[name].masked_scatter(finite[name], values)
+            data[name] = given[name].index_put(finite[name], values)
         if "H" in data:
             data["H"] = 0.5 * (data["H"] + data["H"].mT)
         out = call(data)

@@ -89,6 +89,7 @@ def test_copies_and_pickles_behave_like_the_original():
     assert "1e-09" in repr(layer)  # the options are visible
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_two_layers_keep_their_own_options():
     infeasible = tensors(random_infeasible_full_rank(0), grad=False)
     arguments = [infeasible.get(name) for name in DATA]
