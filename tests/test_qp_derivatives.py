@@ -207,10 +207,22 @@ def test_certificate_is_per_element():
     found = qc.qp_adjoint(**arguments, solution=solution, x=np.ones((4, 2)))
     assert found.weakly_active.tolist() == [0, 1, 0, 0]
     assert found.rank_deficiency.tolist() == [0, 0, 0, 1]
-    assert np.all(found.residual < 1e-12)
+    assert np.all(found.residual[[0, 1, 3]] < 1e-12) and np.isnan(found.residual[2])
     assert not found.g[2].any() and np.all(np.isfinite(found.H))
     nan = qc.qp_adjoint(**arguments, solution=solution, x=np.ones((4, 2)), settings=qc.Settings(on_failure="nan"))
     assert np.all(np.isnan(nan.g[2])) and np.array_equal(nan.g[[0, 1, 3]], found.g[[0, 1, 3]])
+
+
+def test_certificate_says_that_a_problem_stopped_at_its_limit_has_no_derivative():
+    arguments = random_feasible(0, 30, 5, 30).keywords()
+    stopped = qc.solve_qp(**arguments, settings=qc.Settings(max_iter=1))
+    assert stopped.status == qc.Status.MAX_ITER
+    adjoint_of, tangent_of = (
+        qc.qp_adjoint(**arguments, solution=stopped, x=np.ones(30)),
+        qc.qp_tangent(**arguments, solution=stopped, dg=np.ones(30)),
+    )
+    assert np.isnan(adjoint_of.residual) and np.isnan(tangent_of.residual)
+    assert not adjoint_of.g.any() and not tangent_of.x.any()
 
 
 # --- weakly active rows ---
