@@ -102,8 +102,8 @@ def adjoint_arrays(
     inaccurate = residual > 1e-6  # not where it is NaN: elements without a solution have been reported
     if inaccurate.any():
         warnings.warn(
-            f"the adjoint of {int(inaccurate.sum())} QPs has a residual above 1e-6 (largest {np.nanmax(residual):.1e}); "
-            "qp_adjoint shows which",
+            f"the adjoint of {int(inaccurate.sum())} QPs has a residual above 1e-6 "
+            f"(largest {np.nanmax(residual):.1e}); qp_adjoint shows which",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -149,6 +149,8 @@ class Solve(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Optional) -> tuple[Optional, ...]:
+        if any(tangent is not None for tangent in tangents[DATA : len(INPUTS)]):
+            raise NotImplementedError("shift weights are not differentiated: give them without tangents")
         with inside_jvp(ctx) as saved:
             return (*_tangent(ctx.setup, tuple(saved), tangents[:DATA]), *[None] * 5)
 
@@ -200,7 +202,10 @@ def _point(setup: Setup, saved: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Te
     batch = setup.sizes.batch
     inputs, fields, status = saved[: len(INPUTS)], saved[len(INPUTS) : -1], saved[-1].reshape(batch)
     v, pattern = SolutionPoint.apply(  # type: ignore[no-untyped-call]
-        setup, *inputs, *[field.detach().reshape(batch, -1) for field in fields], status
+        setup,
+        *inputs,
+        *[field.detach().reshape(batch, width) for field, width in zip(fields, setup.sizes.widths, strict=True)],
+        status,
     )
     return v, pattern, status
 

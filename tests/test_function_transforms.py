@@ -278,6 +278,31 @@ def test_jvp_of_jvp_and_jvp_of_grad_are_second_derivatives():
     np.testing.assert_allclose(jvp(thrice, (h,), (one,))[1].item(), 6 * 0.6 / 1.7**4, rtol=1e-11)
 
 
+def test_tangents_of_shift_weights_are_refused_instead_of_being_zero():
+    H, g = torch.eye(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    A, b = torch.ones(2, 1, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    weight = torch.ones(2, dtype=torch.float64)
+    with pytest.raises(NotImplementedError, match="shift weights are not differentiated"):
+        jvp(lambda weight: qc.QPLayer()(H, g, A, b, weight_eq=weight).x, (weight,), (weight,))
+    moved = jvp(lambda b: qc.QPLayer()(H, g, A, b, weight_eq=3.0 * weight).x, (b,), (weight,))[1]
+    assert moved.item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_empty_batches_and_problems_have_empty_derivatives():
+    H, g = torch.eye(3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.float64)
+
+    def run(H, g):
+        return qc.QPLayer()(H, g, lb=torch.zeros(g.shape[-1], dtype=torch.float64)).x
+
+    assert jvp(run, (H, g), (H, g))[1].shape == (0, 3)
+    slope = lambda H, g: grad(lambda H: run(H, g).square().sum())(H)  # noqa: E731
+    assert torch.equal(slope(H, g), torch.zeros(3, 3, dtype=torch.float64))
+    assert not jacrev(slope)(H, g).any() and not jacfwd(slope)(H, g).any()
+    assert vmap(run, in_dims=(None, 0))(H, g[None].expand(2, 0, 3)).shape == (2, 0, 3)
+    none = torch.zeros(4, 0, dtype=torch.float64)
+    assert jvp(run, (H[:0, :0], none), (H[:0, :0], none))[1].shape == (4, 0)
+
+
 def test_old_batched_gradients_are_refused_with_the_way_out():
     """is_grads_batched and vectorize=True batch the tensors in a way that no autograd.Function can see."""
     g = torch.tensor([1.0, -1.0], dtype=torch.float64, requires_grad=True)

@@ -5,6 +5,8 @@ import pytest
 import torch
 from layer_calls import OUTPUTS, call, check_gradients, loss_of, outputs_of, tensors
 from problems import (
+    FEASIBLE,
+    INFEASIBLE,
     crossed_bounds,
     crossed_box,
     lp_vertex,
@@ -137,16 +139,46 @@ def test_hessian_of_the_optimal_value_is_that_of_its_closed_form():
             torch.testing.assert_close(block, expected_block, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("problem", [random_feasible(2, 5, 2, 4, box=True), random_infeasible_full_rank(1)])
-def test_gradient_with_create_graph_equals_the_gradient_without(problem):
-    """One is composed of torch operations, the other a single C++ call."""
-    data = tensors(problem)
-    loss = loss_of(call(data))
+EVERY_KIND = {
+    **FEASIBLE,
+    **INFEASIBLE,
+    "random": lambda: random_feasible(2, 5, 2, 4, box=True),
+    "full rank": lambda: random_infeasible_full_rank(1),
+    "rank deficient": lambda: random_infeasible_rank_deficient(2, 5, box=True),
+}
+
+
+@pytest.mark.parametrize("weakly_active", ["least_squares", "one_sided", "smoothed"])
+@pytest.mark.parametrize("problem", EVERY_KIND)
+def test_derivatives_made_of_torch_operations_equal_those_of_one_call(problem, weakly_active):
+    """Gradients with create_graph and without, jvp and qp_tangent; also at kinks and dependent rows."""
+    qp = EVERY_KIND[problem]()
+    settings = qc.Settings(infeasible="closest", weakly_active=weakly_active, smoothing=1e-2)
+    data = tensors(qp)
+    loss = loss_of(call(data, settings))
     plain = torch.autograd.grad(loss, list(data.values()), retain_graph=True)
     recorded = torch.autograd.grad(loss, list(data.values()), create_graph=True)
     for name, a, b in zip(data, plain, recorded, strict=True):
         assert b.requires_grad
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11, msg=name)
+        size = max(1.0, float(a.abs().max()))
+        torch.testing.assert_close(a, b.detach(), rtol=1e-9, atol=1e-9 * size, msg=name)
+
+    rng = np.random.default_rng(0)
+    change = {name: np.where(np.isfinite(v), rng.normal(size=v.shape), 0.0) for name, v in qp.arguments().items()}
+    change["g"] = rng.normal(size=qp.n)
+    values = tuple(value.detach() for value in data.values())
+    run = lambda *values: tuple(call(dict(zip(data, values, strict=True)), settings)[:10])  # noqa: E731
+    found = torch.func.jvp(run, values, tuple(torch.tensor(change[name]) for name in data))[1]
+    arguments = qp.keywords()
+    tangent = qc.qp_tangent(
+        **arguments,
+        solution=qc.solve_qp(**arguments, settings=settings),
+        settings=settings,
+        **{f"d{name}": value for name, value in change.items()},
+    )
+    for name, a in zip(OUTPUTS, found, strict=True):
+        b = np.asarray(getattr(tangent, name))
+        np.testing.assert_allclose(a.numpy(), b, rtol=1e-9, atol=1e-9 * np.abs(b).max(initial=1.0), err_msg=name)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
