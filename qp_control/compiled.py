@@ -37,12 +37,21 @@ def _setup(inputs: Sequence[Tensor | None], options: Sequence[Any]) -> Setup:
     return Setup(sizes_of(shapes), Settings(**dict(zip(_OPTIONS, options[:-1], strict=True))), options[-1])
 
 
+def _refuse_forward_mode() -> None:
+    # While tracing, and while running: a function compiled earlier may be called with dual numbers.
+    if forward_ad._current_level >= 0:
+        raise NotImplementedError(
+            "QPLayer has no forward mode under torch.compile: take torch.func.jvp of the eager layer"
+        )
+
+
 @torch.library.custom_op(
     "qp_control::solve",
     mutates_args=(),
     schema=f"({_INPUTS}, {_START}, {_SETTINGS}) -> ({', '.join(['Tensor'] * _SOLVE_OUTPUTS)})",
 )
 def _solve(*arguments: Any) -> tuple[Tensor, ...]:
+    _refuse_forward_mode()
     inputs, options = arguments[: _COUNT + 4], arguments[_COUNT + 4 :]
     arrays = solve_arrays(_setup(inputs[:_COUNT], options), inputs)[1]
     return tuple(torch.from_numpy(array) for array in arrays)
@@ -50,10 +59,7 @@ def _solve(*arguments: Any) -> tuple[Tensor, ...]:
 
 @_solve.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    if forward_ad._current_level >= 0:
-        raise NotImplementedError(
-            "QPLayer has no forward mode under torch.compile: take torch.func.jvp of the eager layer"
-        )
+    _refuse_forward_mode()
     sizes = _setup(arguments[:_COUNT], arguments[_COUNT + 4 :]).sizes
     g = arguments[NAMES.index("g")]
     lead = (sizes.batch,) if sizes.batched else ()

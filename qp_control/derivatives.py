@@ -25,7 +25,7 @@ class Certificate:
 
     residual: Any
     """Residual of the linear system of the derivative, relative to the size of its terms; where that system is
-    singular, of its normal equations. Zero for elements without a solution, whose derivatives are zero."""
+    singular, of its normal equations. NaN for elements without a solution: their zeros are no derivative."""
     weakly_active: Any
     """Rows on their bound with a multiplier of zero: above zero the solution has a kink, and
     `Settings.weakly_active` says which of its derivatives this is."""

@@ -91,6 +91,15 @@ def to_array(tensor: Optional) -> Array | None:
     return None if tensor is None else np.ascontiguousarray(tensor.detach().numpy())
 
 
+def refuse_old_vmap(tensor: torch.Tensor) -> None:
+    """Of torch.autograd.grad(is_grads_batched=True) and of torch.autograd.functional: it passes by the vmap rules."""
+    if torch._C._functorch.is_legacy_batchedtensor(tensor):
+        raise NotImplementedError(
+            "is_grads_batched and vectorize=True of torch.autograd do not reach into the layer: "
+            "take vmap, jacrev or jacfwd of torch.func"
+        )
+
+
 def weighted_shifts(v: Vectors, pattern: Pattern, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor]:
     w_eq, w_in, _ = pattern.rows("weight", sizes)
     return w_eq * v.s_eq, w_in * v.s_in
@@ -198,6 +207,7 @@ class KktSolve(torch.autograd.Function):
     def forward(
         setup: Setup, H: Optional, A: Optional, C: Optional, status: torch.Tensor, pattern: torch.Tensor, rhs: Any
     ) -> torch.Tensor:
+        refuse_old_vmap(rhs)
         solved = _solver.kkt_solve(
             setup.sizes.native,
             [to_array(matrix) for matrix in (H, A, C)],

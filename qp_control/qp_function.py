@@ -32,6 +32,7 @@ from qp_control.kkt_functions import (
     inside_jvp,
     point_adjoint,
     point_tangent,
+    refuse_old_vmap,
     to_array,
 )
 from qp_control.problem import MATRICES, NAMES, Array, Problem, check_symmetric
@@ -81,7 +82,9 @@ def _report(setup: Setup, problem: Problem, fields: list[Array], status: Any) ->
     message = f"{failed.size} of {len(status)} QPs have no solution ({what}; first: element {failed[0]})"
     if setup.settings.on_failure == "raise":
         raise SolveError(message, problem.as_dict(), tuple(fields))
-    warnings.warn(message + "; they contribute nothing to gradients", RuntimeWarning, stacklevel=2)
+    nan = setup.settings.on_failure == "nan"
+    consequence = "their gradients are NaN" if nan else "they contribute nothing to gradients"
+    warnings.warn(f"{message}; {consequence}", RuntimeWarning, stacklevel=2)
 
 
 def adjoint_arrays(
@@ -96,11 +99,11 @@ def adjoint_arrays(
     gradients, residual, _, _ = _solver.adjoint(
         setup.sizes.native, data, fields, status, loss, needed, setup.derivative
     )
-    inaccurate = residual > 1e-6
+    inaccurate = residual > 1e-6  # not where it is NaN: elements without a solution have been reported
     if inaccurate.any():
         warnings.warn(
-            f"the adjoint of {int(inaccurate.sum())} QPs has a residual above 1e-6 (largest {residual.max():.1e}); "
-            "qp_adjoint shows which",
+            f"the adjoint of {int(inaccurate.sum())} QPs has a residual above 1e-6 "
+            f"(largest {np.nanmax(residual):.1e}); qp_adjoint shows which",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -138,7 +141,7 @@ class Solve(torch.autograd.Function):
             gradients = _adjoint(ctx.setup, saved, grads[: FIELDS + 1])
         else:
             data, fields, status = ctx.arrays or _as_arrays(saved)
-            loss = [None if g is None else np.ascontiguousarray(g.numpy()) for g in grads[: FIELDS + 1]]
+            loss = [None if g is None else _loss_array(g) for g in grads[: FIELDS + 1]]
             needed = list(ctx.needs_input_grad[1 : DATA + 1])
             found = adjoint_arrays(ctx.setup, data, fields, status, loss, needed)
             gradients = [None if array is None else torch.from_numpy(array) for array in found]
@@ -146,6 +149,8 @@ class Solve(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Optional) -> tuple[Optional, ...]:
+        if any(tangent is not None for tangent in tangents[DATA : len(INPUTS)]):
+            raise NotImplementedError("shift weights are not differentiated: give them without tangents")
         with inside_jvp(ctx) as saved:
             return (*_tangent(ctx.setup, tuple(saved), tangents[:DATA]), *[None] * 5)
 
@@ -181,6 +186,11 @@ def solve(setup: Setup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
     return function.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
+def _loss_array(grad: torch.Tensor) -> Array:
+    refuse_old_vmap(grad)
+    return np.ascontiguousarray(grad.numpy())
+
+
 def _as_arrays(saved: tuple[Any, ...]) -> tuple[list[Array | None], list[Array], Any]:
     *tensors, status = saved
     arrays = [to_array(tensor) for tensor in tensors]
@@ -192,7 +202,10 @@ def _point(setup: Setup, saved: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Te
     batch = setup.sizes.batch
     inputs, fields, status = saved[: len(INPUTS)], saved[len(INPUTS) : -1], saved[-1].reshape(batch)
     v, pattern = SolutionPoint.apply(  # type: ignore[no-untyped-call]
-        setup, *inputs, *[field.detach().reshape(batch, -1) for field in fields], status
+        setup,
+        *inputs,
+        *[field.detach().reshape(batch, width) for field, width in zip(fields, setup.sizes.widths, strict=True)],
+        status,
     )
     return v, pattern, status
 

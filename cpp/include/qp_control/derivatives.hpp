@@ -70,7 +70,7 @@ struct DataDerivative {
 };
 
 struct DerivativeCertificate {
-  double residual = 0.0;    // of the linear system, see KktSystem
+  double residual = 0.0;    // of the linear system, see KktSystem; NaN without a solution
   int weakly_active = 0;    // rows on their bound with a multiplier of zero
   int rank_deficiency = 0;  // of the system; above zero the derivative is the minimum-norm least-squares one
 };

@@ -10,6 +10,7 @@
 namespace qp_control {
 namespace {
 
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double largest_compliance = 1e12;  // rows beyond have no influence
 
 bool crossed(const Solution& solution, int i) { return solution.shift_lower[i] > 0.0 && solution.shift_upper[i] > 0.0; }
@@ -131,8 +132,8 @@ void solution_point(const StackedQP& qp, const Solution& solution, const Derivat
 DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, const OutputDerivative& loss,
                               const DerivativeSettings& settings, DataDerivative& out) {
   if (!has_solution(solution.status)) {
-    out.fill(settings.nan_without_solution ? std::numeric_limits<double>::quiet_NaN() : 0.0);
-    return {};
+    out.fill(settings.nan_without_solution ? not_a_number : 0.0);
+    return {not_a_number, 0, 0};
   }
   const int n = qp.n(), stored = qp.stored_rows();
   SolutionPoint at(n, qp.rows());
@@ -178,8 +179,8 @@ DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, con
 DerivativeCertificate tangent(const StackedQP& qp, const Solution& solution, const DataDerivative& change,
                               const DerivativeSettings& settings, OutputDerivative& out) {
   if (!has_solution(solution.status)) {
-    out.fill(settings.nan_without_solution ? std::numeric_limits<double>::quiet_NaN() : 0.0);
-    return {};
+    out.fill(settings.nan_without_solution ? not_a_number : 0.0);
+    return {not_a_number, 0, 0};
   }
   const int n = qp.n();
   SolutionPoint at(n, qp.rows());
