@@ -29,6 +29,7 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     """Options that every benchmark has."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSV file and the plot")
+    parser.add_argument("--quick", action="store_true", help="a small part, within seconds: does it still run?")
     return parser
 
 
