@@ -1,29 +1,35 @@
-"""Largest errors of solutions and gradients: random QPs against the tests' independent oracle, toy problems against
-their closed forms.
+"""How far are solutions and gradients from exact ones, and are the others'?
 
-python benchmarks/accuracy.py [--seeds 5]
+Random QPs, feasible (with and without a box) and contradicting, against the tests' independent oracle, which shares no
+code with the solver; toy problems of the ICLR 2024 paper against their closed forms. "solution": largest difference of
+any entry of x, y, z, w. Gradients: of a random loss on all outputs, on x and on the inequalities' multipliers z alone;
+the largest difference to exact active-set differentiation, relative to the largest entry of each gradient (at least
+one). proxsuite's QPLayer, tolerance 1e-9, gets the feasible QPs without a box, as it has none. The last column: its
+largest gradient error over ours.
 
-Solutions: largest difference of any entry of x, y, z, w. Gradients: of a random loss on all outputs, largest difference
-to the exact adjoint relative to the largest entry of each gradient (at least one).
+    python benchmarks/accuracy.py [--seeds 5]
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import report
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import qp_control as qc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from adjoint_oracle import adjoint
 from kkt_oracle import solve
-from problems import random_feasible
+from problems import random_feasible, random_infeasible_full_rank, random_infeasible_rank_deficient
+from qp_data import QP, Answer
 from test_random_qps import SIZES, gradient_error
+
+LOSSES: dict[str, dict[str, Any]] = {"all": {}, "x": {"outputs": ("x",)}, "z": {"outputs": ("z",)}}
 
 
 def toy_error() -> float:
@@ -52,29 +58,99 @@ def toy_error() -> float:
     return error
 
 
+def errors(qps: list[QP]) -> dict[str, float]:
+    """Largest errors of qp-control over the problems."""
+    worst = {"solution": 0.0, "not_solved": 0.0} | {f"gradient_{name}": 0.0 for name in LOSSES}
+    for seed, qp in enumerate(qps):
+        exact = solve(qp, "interior point")
+        sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible="closest"))
+        wanted = qc.Status.SOLVED if exact.status == "solved" else qc.Status.CLOSEST_FEASIBLE
+        worst["not_solved"] += sol.status != wanted
+        for name in "xyzw":
+            difference = np.abs(getattr(sol, name) - getattr(exact, name))
+            worst["solution"] = max(worst["solution"], float(difference.max(initial=0.0)))
+        for name, loss in LOSSES.items():
+            if name != "z" or qp.n_in:
+                found = gradient_error(qp, exact, seed=seed, **loss)
+                worst[f"gradient_{name}"] = max(worst[f"gradient_{name}"], float(found))
+    return worst
+
+
+def qplayer_errors(qps: list[QP]) -> dict[str, float]:
+    """Of proxsuite's layer; nothing where it is not installed."""
+    try:
+        from proxsuite.torch.qplayer import QPFunction
+    except ImportError:
+        return {}
+    worst = {"solution": 0.0, "gradient_x": 0.0, "gradient_z": 0.0}
+    for seed, qp in enumerate(qps):
+        exact = solve(qp, "interior point")
+        for name in ("x", "z"):
+            error, solution = qplayer_gradient_error(QPFunction, qp, exact, name, seed)
+            worst["solution"] = max(worst["solution"], solution)
+            worst[f"gradient_{name}"] = max(worst[f"gradient_{name}"], error)
+    return worst
+
+
+def qplayer_gradient_error(function: Any, qp: QP, exact: Answer, output: str, seed: int) -> tuple[float, float]:
+    data: dict[str, Any] = {"A": np.zeros((0, qp.n)), "b": np.zeros(0)} | qp.arguments()
+    data |= {name: np.clip(data[name], -1e20, 1e20) for name in "lu"}
+    given = [torch.tensor(data[name], requires_grad=True) for name in "HgAbClu"]
+    out = dict(zip("xyz", function(eps=1e-9, omp_parallel=False)(*(t[None] for t in given)), strict=True))
+    weight = np.random.default_rng(seed).normal(size=getattr(exact, output).shape)
+    found = torch.autograd.grad((out[output][0].double() * torch.tensor(weight)).sum(), given, allow_unused=True)
+    expected = adjoint(qp, exact, {output: weight})
+    error = 0.0
+    for name, gradient in zip("HgAbClu", found, strict=True):
+        if name in qp.arguments() and gradient is not None:
+            size = max(1.0, float(np.abs(expected[name]).max(initial=0.0)))
+            error = max(error, float(np.abs(gradient.double().numpy() - expected[name]).max(initial=0.0)) / size)
+    solution = float(np.abs(out["x"][0].detach().double().numpy() - exact.x).max())
+    return error, solution
+
+
+def cases(seeds: int, sizes: list[tuple[int, int, int]]) -> dict[str, list[QP]]:
+    found: dict[str, list[QP]] = {}
+    for n, n_eq, n_in in sizes:
+        for box in (False, True):
+            qps = [random_feasible(seed, n, n_eq, n_in, active=0.4, box=box) for seed in range(seeds)]
+            found[f"feasible {n},{n_eq},{n_in}{' box' if box else ''}"] = qps
+    for n in (3, 6, 12, 24):
+        found[f"infeasible n={n}"] = [random_infeasible_full_rank(seed, n) for seed in range(seeds)]
+    for n in (6, 12):
+        qps = [random_infeasible_rank_deficient(seed, n, box=seed % 2 == 0) for seed in range(seeds)]
+        found[f"infeasible, dependent rows n={n}"] = qps
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = report.arguments(__doc__)
+    parser.add_argument("--seeds", type=int, default=5, help="problems per case")
     arguments = parser.parse_args()
-    table = Table(title=f"largest errors over {2 * arguments.seeds} QPs per size, with and without box")
-    for column in ("n", "n_eq", "n_in", "solution", "gradient", "not solved"):
-        table.add_column(column, justify="right")
-    for size in SIZES:
-        solution = gradient = 0.0
-        unsolved = 0
-        for seed in range(arguments.seeds):
-            for box in (False, True):
-                qp = random_feasible(seed, *size, active=0.4, box=box)
-                exact, sol = solve(qp, "interior point"), qc.solve_qp(**qp.keywords())
-                unsolved += sol.status != qc.Status.SOLVED
-                for name in "xyzw":
-                    difference = np.abs(getattr(sol, name) - getattr(exact, name))
-                    solution = max(solution, float(difference.max(initial=0.0)))
-                gradient = max(gradient, gradient_error(qp, exact, seed=seed))
-        table.add_row(*map(str, size), f"{solution:.1e}", f"{gradient:.1e}", str(unsolved))
-    console = Console()
-    console.print(table)
-    console.print(f"toy problems: largest gradient error {toy_error():.1e}", highlight=False)
+    if arguments.quick:
+        arguments.seeds = 1
+    print(report.machine("proxsuite", "torch"))
+    widths = {"problem": 32, "solver": 12, "solution": 9, "gradient_all": 12, "gradient_x": 10, "gradient_z": 10}
+    table = report.Report("accuracy", widths | {"not_solved": 10, report.BETTER: 24}, arguments.out)
+    for case, qps in cases(arguments.seeds, SIZES[:2] if arguments.quick else SIZES).items():
+        row: dict[str, Any] = {"problem": case, "solver": "qp-control", **errors(qps)}
+        peer = qplayer_errors(qps) if case.startswith("feasible") and "box" not in case else {}
+        if peer:
+            ours = max(row["gradient_x"], row["gradient_z"], 1e-16)
+            row[report.BETTER] = f"{max(peer['gradient_x'], peer['gradient_z']) / ours:.1e}"
+        table.add(row)
+        if peer:
+            table.add({"problem": case, "solver": "QPLayer", **peer})
+    table.add({"problem": "toy problems of ICLR 2024", "solver": "qp-control", "gradient_x": toy_error()})
+    path = table.finish()
+    series: dict[str, dict[str, float]] = {}
+    for shown in table.rows:
+        for name in ("gradient_x", "gradient_z"):
+            if name in shown:
+                value = max(1e-17, float(str(shown[name])))
+                series.setdefault(f"{shown['solver']}, {name[-1]}", {})[str(shown["problem"])] = value
+    groups = dict.fromkeys(str(row["problem"]) for row in table.rows)
+    report.bars(path.with_suffix(".png"), groups, series, title="Largest error of a gradient", ylabel="relative error")
 
 
 if __name__ == "__main__":

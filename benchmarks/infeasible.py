@@ -12,7 +12,8 @@ and 1e-6 (slow), serially and with --threads. The last column is against its set
 in brackets against its fastest, whatever that returns. The Sudoku layer is a linear program; A is random as at the
 start of training, and partly trained (by qp-control).
 
-    python benchmarks/infeasible.py
+    python benchmarks/infeasible.py                                  # minutes: QPLayer is slow here
+    python benchmarks/infeasible.py --no-peers --sizes --stages 0    # ours on one Sudoku batch
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,37 +185,40 @@ def forward_backward(candidate: Candidate, eps: float, directions: Tensors) -> C
     return run
 
 
-def all_problems(batch: int, sudoku_batch: int, sizes: list[int], steps: int) -> list[Callable[[], Problems]]:
-    kinds = ("equalities", "inequalities", "parallel", "mixed")
+KINDS = ["parallel", "equalities", "inequalities", "mixed"]
 
-    def one(kind: str, n: int) -> Callable[[], Problems]:
-        return lambda: infeasible_problems.random_problems(kind, batch, n)
 
-    def board(count: int) -> Callable[[], Problems]:
-        return lambda: infeasible_problems.sudoku(sudoku_batch, count)
-
-    return [one(kind, n) for n in sizes for kind in kinds] + [board(0), board(steps)]
+def all_problems(batch: int, sizes: list[int], sudoku_batch: int, stages: list[int]) -> Iterator[Problems]:
+    for n in sizes:
+        for kind in KINDS:
+            yield infeasible_problems.random_problems(kind, batch, n)
+    if stages:
+        yield from infeasible_problems.sudoku(sudoku_batch, stages)
 
 
 def main() -> None:
     parser = report.arguments(__doc__)
     parser.add_argument("--batch", type=int, default=32, help="of the random problems")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[10, 30])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10, 30], help="of the random problems")
     parser.add_argument("--sudoku-batch", type=int, default=150)
-    parser.add_argument("--steps", type=int, default=30, help="training steps of the partly trained A")
+    parser.add_argument("--stages", type=int, nargs="*", default=[0, 5, 30], help="training steps before A is taken")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=report.cores())
+    parser.add_argument("--no-peers", action="store_true")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.batch, arguments.sizes, arguments.sudoku_batch, arguments.stages = 2, [5], 2, [0]
+        arguments.repeats, KINDS[1:] = 1, []
     print(report.machine("proxsuite", "scipy", "torch", threads=arguments.threads))
     torch.set_num_threads(arguments.threads)
     widths = {"problems": 28, "batch": 5, "solver": 22, "eps": 7, "least_norm": 10, "norm_above_least": 16}
     widths |= {"residual": 8, "failures": 8, "forward_ms": 10, "backward_ms": 11, "total_ms": 8, report.BETTER: 24}
     table = report.Report("infeasible", widths, arguments.out)
-    for make in all_problems(arguments.batch, arguments.sudoku_batch, arguments.sizes, arguments.steps):
-        problems = make()
+    for problems in all_problems(arguments.batch, arguments.sizes, arguments.sudoku_batch, arguments.stages):
         candidates = [ours(problems, threads) for threads in sorted({arguments.threads, 1}, reverse=True)]
         try:
-            candidates += [qplayer(problems, threads) for threads in sorted({1, arguments.threads})]
+            if not arguments.no_peers and not (arguments.quick and problems.box):
+                candidates += [qplayer(problems, threads) for threads in sorted({1, arguments.threads})]
         except ImportError:
             print("not compared: proxsuite")
         for row in measure(problems, candidates, arguments.repeats):

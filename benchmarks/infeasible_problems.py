@@ -103,14 +103,17 @@ def random_problems(kind: str, batch: int, n: int, seed: int = 0) -> Problems:
 
 def boards() -> Array:
     """The 288 solved 4x4 Sudokus as (288, 64) one-hot vectors."""
-    rows = list(itertools.permutations(range(4)))
-    found = []
-    for board in itertools.product(rows, repeat=4):
-        grid = np.array(board)
-        columns = all(len(set(grid[:, j])) == 4 for j in range(4))
-        if columns and all(len(set(grid[i : i + 2, j : j + 2].ravel())) == 4 for i in (0, 2) for j in (0, 2)):
-            found.append(np.eye(4)[grid].ravel())
-    return np.array(found)
+    partial: list[tuple[tuple[int, ...], ...]] = [()]
+    for i in range(4):
+        partial = [
+            (*board, row)
+            for board in partial
+            for row in itertools.permutations(range(4))
+            if all(len({*column}) == i + 1 for column in zip(*board, row, strict=True))
+            and (i % 2 == 0 or not {*board[-1][:2]} & {*row[:2]})
+        ]
+    one_hot: Array = np.eye(4)[np.array(partial)].reshape(-1, 64)
+    return one_hot
 
 
 def puzzles(count: int, seed: int) -> tuple[Array, Array]:
@@ -124,25 +127,30 @@ def puzzles(count: int, seed: int) -> tuple[Array, Array]:
     return (solutions.reshape(count, 16, 4) * given).reshape(count, 64), solutions
 
 
-def sudoku(batch: int, steps: int, seed: int = 0) -> Problems:
-    """A x = 1, x >= 0, H = 0, cost -puzzle'x, with A random non-negative (40, 64) after `steps` of training (E4b).
+def sudoku(batch: int, stages: list[int], seed: int = 0) -> list[Problems]:
+    """A x = 1, x >= 0, H = 0, cost -puzzle'x, with A random non-negative (40, 64) after each number of training steps.
 
-    Training: Adam, rate 5e-2, mean squared error to the solution plus 1e-3 times the norm of the shift.
+    Training (E4b of the ICLR 2024 paper): Adam, rate 5e-2, mean squared error to the solution plus 1e-3 times the norm
+    of the shift.
     """
     torch.manual_seed(seed)
     A = torch.rand(40, 64, dtype=torch.float64).requires_grad_()
     b, lb = torch.ones(40, dtype=torch.float64), torch.zeros(64, dtype=torch.float64)
     layer, optimiser = qc.QPLayer(qc.Settings(eps_abs=1e-6)), torch.optim.Adam([A], lr=5e-2)
-    for step in range(steps):
+    puzzle, _ = puzzles(batch, seed)
+    infinite = np.full(64, np.inf)
+    found: list[Problems] = []
+    for step in range(max(stages) + 1):
+        if step in stages:
+            name, rows = f"Sudoku, A after {step} steps" if step else "Sudoku, A random", A.detach().numpy().copy()
+            none = np.zeros((64, 64))
+            found.append(Problems(name, none, -puzzle, rows, np.ones(40), np.eye(64), np.zeros(64), infinite, box=True))
         given, solution = (torch.tensor(v) for v in puzzles(batch, seed + step + 1))
         out = layer(None, -given, A=A, b=b, lb=lb)
-        shift = torch.cat([out.s_eq, out.s_lb], dim=1).norm(dim=1).mean()
+        # An element without an answer has NaN outputs; training goes on with the others.
+        fine = torch.isfinite(out.x).all(dim=1)
+        shift = torch.cat([out.s_eq, out.s_lb], dim=1)[fine].norm(dim=1).mean()
         optimiser.zero_grad()
-        (((out.x - solution) ** 2).mean() + 1e-3 * shift).backward()
+        (((out.x - solution)[fine] ** 2).mean() + 1e-3 * shift).backward()
         optimiser.step()
-    puzzle, _ = puzzles(batch, seed)
-    name = f"Sudoku, A after {steps} steps" if steps else "Sudoku, A random"
-    infinite = np.full(64, np.inf)
-    return Problems(
-        name, np.zeros((64, 64)), -puzzle, A.detach().numpy(), np.ones(40), np.eye(64), np.zeros(64), infinite, box=True
-    )
+    return found

@@ -29,6 +29,7 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     """Options that every benchmark has."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSV file and the plot")
+    parser.add_argument("--quick", action="store_true", help="a small part, within seconds: does it still run?")
     return parser
 
 
@@ -55,9 +56,9 @@ def in_turns(
 ) -> dict[str, list[T]]:
     """What each action returns, at least `repeats` times: the actions take turns in blocks.
 
-    So a drift of the machine meets every action. The first two runs of a block are thrown away: they end the busy
-    waiting that the threads of the action before leave behind. Short actions run more often, for `block_seconds`.
-    `enter` is called before each block.
+    So a drift of the machine meets every action. The first two runs of a block are thrown away, unless they take longer
+    than a second: they end the busy waiting that the threads of the action before leave behind. Short actions run more
+    often, for `block_seconds`. `enter` is called before each block.
     """
     results: dict[str, list[T]] = {name: [] for name in actions}
     least = -(-repeats // rounds)
@@ -67,9 +68,13 @@ def in_turns(
             gc.collect()
             gc.disable()
             try:
-                action()
-                action()
                 block: list[T] = []
+                start = time.perf_counter()
+                first = action()
+                if time.perf_counter() - start > 1.0:
+                    block.append(first)
+                else:
+                    action()
                 start = time.perf_counter()
                 while len(block) < least or (len(block) < 1000 and time.perf_counter() - start < block_seconds):
                     block.append(action())

@@ -6,6 +6,7 @@ takes the problem and gives a function that sets up and solves it once.
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from strict import INFINITE, Array, Point, SparseQP
 
+OURS = "qp-control"
 SOLVED, PRIMAL_INFEASIBLE, DUAL_INFEASIBLE, UNSOLVED = "solved", "primal infeasible", "dual infeasible", "unsolved"
 
 
@@ -190,7 +192,7 @@ def daqp_solver(qp: SparseQP, tolerance: float, seconds: float) -> Call:
 
 
 SOLVERS: dict[str, Callable[[SparseQP, float, float], Call]] = {
-    "qp-control": ours,
+    OURS: ours,
     "piqp dense": piqp_solver(dense=True),
     "piqp sparse": piqp_solver(dense=False),
     "proxqp": proxqp_solver,
@@ -200,7 +202,13 @@ SOLVERS: dict[str, Callable[[SparseQP, float, float], Call]] = {
 PACKAGES = {"piqp dense": "piqp", "piqp sparse": "piqp", "proxqp": "proxsuite"}
 
 
-def installed(name: str) -> bool:
-    from importlib.util import find_spec
+def version(name: str) -> str | None:
+    """None: not installed."""
+    try:
+        return importlib.metadata.version(PACKAGES.get(name, name))
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
-    return name == "qp-control" or find_spec(PACKAGES.get(name, name)) is not None
+
+def installed(name: str) -> bool:
+    return version(name) is not None
