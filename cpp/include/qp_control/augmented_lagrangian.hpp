@@ -267,6 +267,8 @@ class SingleJudge {
   virtual ~SingleJudge() = default;
   virtual Verdict judge(const Iterate& it) = 0;
   virtual bool expired() const = 0;
+  // Of the inner problems, in the back end's units.
+  virtual double tolerance() const = 0;
   // Was a point seen that will do?
   virtual bool satisfied() const { return false; }
 

@@ -8,6 +8,7 @@
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/dense_kkt.hpp"
 #include "qp_control/equilibration.hpp"
+#include "qp_control/interior_point.hpp"
 
 namespace qp_control {
 namespace {
@@ -22,7 +23,7 @@ class ShiftJudge : public SingleJudge {
  public:
   explicit ShiftJudge(const Deadline& limit) : deadline(limit) {}
   bool expired() const override { return deadline.passed(); }
-  double tolerance() const { return 1e-13; }
+  double tolerance() const override { return 1e-13; }
   Verdict judge(const Iterate& it) override {
     const double primal = it.primal[0];
     double dual = 0.0;  // there is no H and no g
@@ -158,7 +159,7 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
 
   Iterate it(packs(n), packs(m));
   ShiftJudge judge(deadline);
-  augmented_lagrangian(kkt, judge, penalties, max_steps, it);
+  minimise_with_rescue(kkt, judge, penalties, max_steps, deadline, it);
   out.steps = it.steps;
   out.x = numbers(scaling.D, n).cwiseProduct(numbers(it.x, n));
   const auto z = numbers(it.z, m);

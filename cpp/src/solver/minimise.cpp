@@ -5,6 +5,7 @@
 
 #include "qp_control/active_set.hpp"
 #include "qp_control/certificates.hpp"
+#include "qp_control/interior_point.hpp"
 #include "qp_control/judgement.hpp"
 
 namespace qp_control {
@@ -20,8 +21,8 @@ class Minimiser::Judge : public SingleJudge {
   bool expired() const override { return deadline_.passed(); }
   bool satisfied() const override { return within_; }
 
-  // Of the inner problems, in the back end's units: well below what the caller asks for.
-  double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
+  // Well below what the caller asks for.
+  double tolerance() const override { return std::min(1e-10, 0.1 * settings_.eps_abs); }
 
   Verdict judge(const Iterate& it) override {
     Vector &x = work_.x_, &z = work_.z_;
@@ -127,7 +128,7 @@ const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline
   outcome_.residuals.primal = outcome_.residuals.dual = outcome_.residuals.complementarity = nan;
   outcome_.residuals.gap = outcome_.residuals.objective = nan;
   Judge judge(*this, settings, deadline, look_for_certificates);
-  augmented_lagrangian(kkt_, judge, penalties_, settings.max_iter, iterate_);
+  minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_);
   outcome_.verdict = judge.verdict;
   outcome_.steps = iterate_.steps;
   return outcome_;

@@ -1,0 +1,63 @@
+// Rescue of the augmented-Lagrangian loop on problems whose active set is hard to find: a primal-dual interior point
+// method on the same matrices M = H + rho I + R' diag(weight) R. With a slack s and a multiplier z >= 0 for every
+// finite bound of rows v = R x (sign 1: upper, -1: lower),
+//
+//     sign v + s - (mu + delta) z = sign bound,    s_i z_i = target,
+//
+// where delta is the row's elasticity and mu regularises the step only (a proximal term around the current
+// multipliers). Predictor and corrector: Mehrotra, "On the implementation of a primal-dual interior point method",
+// SIAM J. Optim. 1992; the proximal terms: Schwan et al., "PIQP: a proximal interior-point quadratic programming
+// solver", CDC 2023. The loop takes over at the point that it finds.
+#pragma once
+
+#include <vector>
+
+#include "qp_control/augmented_lagrangian.hpp"
+#include "qp_control/deadline.hpp"
+#include "qp_control/dense_kkt.hpp"
+
+namespace qp_control {
+
+class InteriorPoint {
+ public:
+  // The problem that kkt holds; elasticity as in Penalties.
+  InteriorPoint(DenseKkt& kkt, const PackArray& elasticity);
+
+  // At most max_steps factorisations. Writes the best point that it has seen to (it.x, it.z), where multipliers are
+  // zero on the rows that look inactive, and adds to it.steps.
+  void run(int max_steps, const Deadline& deadline, Iterate& it);
+
+ private:
+  struct Side {
+    int row;
+    double sign, bound;
+  };
+
+  void start();
+  // Residuals of the current point; returns their size, in which the mean s z counts too.
+  double evaluate();
+  bool factor();
+  // Step towards s z = target (per side).
+  void solve(const Vector& target);
+  double step_length(const Vector& value, const Vector& change) const;
+  double mean_product() const { return sides_.empty() ? 0.0 : s_.dot(z_) / double(sides_.size()); }
+  void keep();
+
+  DenseKkt& kkt_;
+  const int n_, rows_;
+  const ConstVectorMap elasticity_;
+  std::vector<Side> sides_;
+  std::vector<int> equalities_;
+  double rho_ = 1e-8, mu_ = 1e-8, mean_ = 0.0;
+  PackArray x_, v_, Hx_, Rz_, dx_, dv_, Hdx_, row_, weight_;
+  Vector s_, z_, ds_, dz_, side_weight_, side_residual_, side_rhs_, target_;
+  Vector y_, dy_, equality_residual_;  // of the equalities
+  Vector best_x_, best_z_;
+  Vector dual_residual_, rhs_;
+};
+
+// The loop; where it has not ended after a while, an interior point first and the loop again from there.
+void minimise_with_rescue(DenseKkt& kkt, SingleJudge& judge, Penalties& penalties, int max_steps,
+                          const Deadline& deadline, Iterate& it);
+
+}  // namespace qp_control

@@ -1,0 +1,215 @@
+#include "qp_control/interior_point.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qp_control {
+namespace {
+
+constexpr int patience = 60;        // Newton steps of the loop before the rescue; ordinary problems take 5 to 20
+constexpr int most_steps = 150;     // of the rescue
+constexpr int most_stalled = 12;    // its steps without progress
+constexpr double to_boundary = 0.995;
+constexpr double least_regularisation = 1e-10;
+
+}  // namespace
+
+InteriorPoint::InteriorPoint(DenseKkt& kkt, const PackArray& elasticity)
+    : kkt_(kkt), n_(kkt.n()), rows_(kkt.rows()), elasticity_(numbers(elasticity), kkt.rows()) {
+  const auto lower = numbers(kkt.lower(), rows_), upper = numbers(kkt.upper(), rows_);
+  for (int i = 0; i < rows_; ++i) {
+    if (lower[i] == upper[i]) {
+      equalities_.push_back(i);
+      continue;
+    }
+    if (std::isfinite(upper[i])) sides_.push_back({i, 1.0, upper[i]});
+    if (std::isfinite(lower[i])) sides_.push_back({i, -1.0, lower[i]});
+  }
+  const auto size = static_cast<Eigen::Index>(sides_.size()), equalities = static_cast<Eigen::Index>(equalities_.size());
+  for (PackArray* a : {&x_, &Hx_, &Rz_, &dx_, &Hdx_}) a->setConstant(packs(n_), Pack(0.0));
+  for (PackArray* a : {&v_, &dv_, &row_, &weight_}) a->setConstant(packs(rows_), Pack(0.0));
+  for (Vector* a : {&s_, &z_, &ds_, &dz_, &side_weight_, &side_residual_, &side_rhs_, &target_}) a->setZero(size);
+  for (Vector* a : {&y_, &dy_, &equality_residual_}) a->setZero(equalities);
+  for (Vector* a : {&best_x_, &dual_residual_, &rhs_}) a->setZero(n_);
+  best_z_.setZero(rows_);
+}
+
+// From the least-squares point of all bounds, moved into the interior.
+void InteriorPoint::start() {
+  s_.setOnes();
+  z_.setOnes();
+  y_.setZero();
+  side_residual_.setZero();
+  numbers(x_, n_).setZero();
+  mean_ = 1.0;
+  if (!factor()) return;
+  for (std::size_t k = 0; k < sides_.size(); ++k) side_residual_[k] = sides_[k].sign * sides_[k].bound;
+  for (std::size_t k = 0; k < equalities_.size(); ++k)
+    equality_residual_[k] = numbers(kkt_.lower())[equalities_[k]];
+  dual_residual_ = numbers(kkt_.g(), n_);
+  solve(Vector::Zero(s_.size()));
+  numbers(x_, n_) = numbers(dx_, n_);
+  y_ = dy_;
+  kkt_.apply_rows(x_, v_);
+  if (sides_.empty()) return;
+  for (std::size_t k = 0; k < sides_.size(); ++k)
+    s_[k] = sides_[k].sign * (sides_[k].bound - numbers(v_)[sides_[k].row]);
+  z_ = -s_;
+  const double least_s = s_.minCoeff(), least_z = z_.minCoeff();
+  if (least_s <= 0.0) s_.array() += 1.0 - least_s;
+  if (least_z <= 0.0) z_.array() += 1.0 - least_z;
+}
+
+double InteriorPoint::evaluate() {
+  kkt_.apply_rows(x_, v_);
+  kkt_.apply_hessian(x_, Hx_);
+  auto row = numbers(row_, rows_);
+  row.setZero();
+  const auto v = numbers(v_, rows_);
+  double primal = 0.0, size = 0.0;
+  for (std::size_t k = 0; k < sides_.size(); ++k) {
+    const auto [i, sign, bound] = sides_[k];
+    row[i] += sign * z_[k];
+    side_residual_[k] = sign * (bound - v[i]) - s_[k] + elasticity_[i] * z_[k];
+    primal = std::max(primal, std::abs(side_residual_[k]));
+    size = std::max(size, std::abs(bound));
+  }
+  for (std::size_t k = 0; k < equalities_.size(); ++k) {
+    const int i = equalities_[k];
+    row[i] += y_[k];
+    equality_residual_[k] = numbers(kkt_.lower())[i] - v[i] + elasticity_[i] * y_[k];
+    primal = std::max(primal, std::abs(equality_residual_[k]));
+    size = std::max(size, std::abs(numbers(kkt_.lower())[i]));
+  }
+  Rz_.setConstant(Pack(0.0));
+  kkt_.add_rows_transposed(row_, Rz_);
+  dual_residual_ = numbers(Hx_, n_) + numbers(kkt_.g(), n_) + numbers(Rz_, n_);
+  mean_ = mean_product();
+  const double dual_size = 1.0 + norm_inf(numbers(kkt_.g(), n_));
+  return std::max({primal / (1.0 + size), norm_inf(dual_residual_) / dual_size, mean_});
+}
+
+bool InteriorPoint::factor() {
+  auto weight = numbers(weight_, rows_);
+  while (true) {
+    weight.setZero();
+    for (std::size_t k = 0; k < sides_.size(); ++k) {
+      const int i = sides_[k].row;
+      side_weight_[k] = 1.0 / (s_[k] / z_[k] + mu_ + elasticity_[i]);
+      weight[i] += side_weight_[k];
+    }
+    for (const int i : equalities_) weight[i] = 1.0 / (mu_ + elasticity_[i]);
+    if (all(kkt_.factor(weight_, rho_))) return true;
+    rho_ *= 100.0;
+    mu_ *= 10.0;
+    if (!(rho_ < 1.0)) return false;
+  }
+}
+
+void InteriorPoint::solve(const Vector& target) {
+  // sign R dx + ds - (mu + delta) dz = residual and z ds + s dz = target - s z
+  auto row = numbers(row_, rows_);
+  for (std::size_t k = 0; k < sides_.size(); ++k) side_rhs_[k] = side_residual_[k] - target[k] / z_[k];
+  const auto multipliers = [&] {
+    kkt_.apply_rows(dx_, dv_);
+    row.setZero();
+    for (std::size_t k = 0; k < sides_.size(); ++k) {
+      const auto [i, sign, bound] = sides_[k];
+      dz_[k] = side_weight_[k] * (sign * numbers(dv_)[i] - side_rhs_[k]);
+      row[i] += sign * dz_[k];
+    }
+    for (std::size_t k = 0; k < equalities_.size(); ++k) {
+      const int i = equalities_[k];
+      dy_[k] = numbers(weight_)[i] * (numbers(dv_)[i] - equality_residual_[k]);
+      row[i] += dy_[k];
+    }
+  };
+  dx_.setConstant(Pack(0.0));
+  Hdx_.setConstant(Pack(0.0));
+  Vector step = Vector::Zero(n_);
+  // The multipliers follow from dx exactly, so the refinement is about the first equation alone.
+  for (int pass = 0; pass < 3; ++pass) {
+    multipliers();
+    kkt_.apply_hessian(dx_, Hdx_);
+    Rz_.setConstant(Pack(0.0));
+    kkt_.add_rows_transposed(row_, Rz_);
+    rhs_ = -dual_residual_ - numbers(Hdx_, n_) - rho_ * numbers(dx_, n_) - numbers(Rz_, n_);
+    step = numbers(dx_, n_);
+    numbers(dx_, n_) = rhs_;
+    kkt_.solve(dx_);
+    numbers(dx_, n_) += step;
+  }
+  multipliers();
+  for (std::size_t k = 0; k < sides_.size(); ++k) ds_[k] = (target[k] - s_[k] * dz_[k]) / z_[k];
+}
+
+double InteriorPoint::step_length(const Vector& value, const Vector& change) const {
+  double length = 1.0;
+  for (Eigen::Index k = 0; k < value.size(); ++k)
+    if (change[k] < 0.0) length = std::min(length, -to_boundary * value[k] / change[k]);
+  return length;
+}
+
+void InteriorPoint::keep() {
+  best_x_ = numbers(x_, n_);
+  best_z_.setZero();
+  for (std::size_t k = 0; k < sides_.size(); ++k)
+    if (z_[k] > s_[k]) best_z_[sides_[k].row] += sides_[k].sign * z_[k];
+  for (std::size_t k = 0; k < equalities_.size(); ++k) best_z_[equalities_[k]] = y_[k];
+}
+
+void InteriorPoint::run(int max_steps, const Deadline& deadline, Iterate& it) {
+  start();
+  double best = std::numeric_limits<double>::infinity();
+  for (int step = 0, stalled = 0; step < std::min(max_steps, most_steps); ++step) {
+    const double error = evaluate();
+    if (!std::isfinite(error)) break;
+    if (error < best) {
+      stalled = error < 0.9 * best ? 0 : stalled + 1;
+      best = error;
+      keep();
+    } else {
+      ++stalled;
+    }
+    if (best < 1e-13 || stalled > most_stalled || deadline.passed()) break;
+    mu_ = std::clamp(1e-2 * mean_, least_regularisation, 1e-6);
+    rho_ = std::clamp(1e-2 * mean_, least_regularisation, 1e-6);
+    ++it.steps;
+    if (!factor()) break;
+    target_ = -s_.cwiseProduct(z_);
+    solve(target_);
+    const double primal = step_length(s_, ds_), dual = step_length(z_, dz_);
+    if (!sides_.empty()) {
+      const double after = (s_ + primal * ds_).dot(z_ + dual * dz_) / double(sides_.size());
+      const double centring = std::pow(after / mean_, 3.0);
+      target_ -= ds_.cwiseProduct(dz_);
+      target_.array() += std::min(1.0, centring) * mean_;
+      solve(target_);
+    }
+    const double along_x = step_length(s_, ds_), along_z = step_length(z_, dz_);
+    numbers(x_, n_) += along_x * numbers(dx_, n_);
+    s_ += along_x * ds_;
+    z_ += along_z * dz_;
+    y_ += along_z * dy_;
+  }
+  numbers(it.x, n_) = best_x_;
+  numbers(it.z, rows_) = best_z_;
+}
+
+void minimise_with_rescue(DenseKkt& kkt, SingleJudge& judge, Penalties& penalties, int max_steps,
+                          const Deadline& deadline, Iterate& it) {
+  augmented_lagrangian(kkt, judge, penalties, std::min(max_steps, patience), it);
+  const int first = it.steps;
+  if (judge.verdict != Verdict::MAX_ITER || first >= max_steps) return;
+  InteriorPoint rescue(kkt, penalties.delta);
+  rescue.run(max_steps - first, deadline, it);
+  const int before = it.steps;
+  penalties.reset(kkt.lower(), kkt.upper());
+  if (penalties.settles) penalties.settling = Mask::all(true);
+  penalties.apply();
+  judge.verdict = Verdict::GO_ON;
+  augmented_lagrangian(kkt, judge, penalties, max_steps - before, it);
+  it.steps += before;
+}
+
+}  // namespace qp_control
