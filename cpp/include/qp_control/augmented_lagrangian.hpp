@@ -266,6 +266,8 @@ class SingleJudge {
  public:
   virtual ~SingleJudge() = default;
   virtual Verdict judge(const Iterate& it) = 0;
+  // The same of a point that another method has found, whatever its penalties.
+  virtual Verdict rescued(const Iterate&) { return Verdict::GO_ON; }
   virtual bool expired() const = 0;
   // Of the inner problems, in the back end's units.
   virtual double tolerance() const = 0;

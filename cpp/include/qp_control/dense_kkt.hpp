@@ -16,9 +16,13 @@ class DenseKkt {
 
   int n() const { return n_; }
   int rows() const { return stored_ + n_; }
+  int stored_rows() const { return stored_; }
   const PackArray& g() const { return g_; }
   const PackArray& lower() const { return lower_; }
   const PackArray& upper() const { return upper_; }
+  // Equilibrated.
+  Eigen::Map<const Matrix, 0, Eigen::OuterStride<>> hessian() const { return {numbers(H_), n_, n_, stride_}; }
+  Eigen::Map<const RowMatrix, 0, Eigen::OuterStride<>> stored() const { return {numbers(R_), stored_, n_, stride_}; }
   // All lanes work on the one problem.
   static Pack sum(Pack partial) { return sum_of_lanes(partial); }
   static Pack max(Pack partial) { return max_of_lanes(partial); }

@@ -1,6 +1,6 @@
 // Rescue of the augmented-Lagrangian loop on problems whose active set is hard to find: a primal-dual interior point
-// method on the same matrices M = H + rho I + R' diag(weight) R. With a slack s and a multiplier z >= 0 for every
-// finite bound of rows v = R x (sign 1: upper, -1: lower),
+// method on the same equilibrated problem. With a slack s and a multiplier z >= 0 for every finite bound of rows
+// v = R x (sign 1: upper, -1: lower),
 //
 //     sign v + s - (mu + delta) z = sign bound,    s_i z_i = target,
 //
@@ -15,13 +15,14 @@
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/deadline.hpp"
 #include "qp_control/dense_kkt.hpp"
+#include "qp_control/quasi_definite.hpp"
 
 namespace qp_control {
 
 class InteriorPoint {
  public:
   // The problem that kkt holds; elasticity as in Penalties.
-  InteriorPoint(DenseKkt& kkt, const PackArray& elasticity);
+  InteriorPoint(const DenseKkt& kkt, const PackArray& elasticity);
 
   // At most max_steps factorisations. Writes the best point that it has seen to (it.x, it.z), where multipliers are
   // zero on the rows that look inactive, and adds to it.steps.
@@ -37,23 +38,29 @@ class InteriorPoint {
   // Residuals of the current point; returns their size, in which the mean s z counts too.
   double evaluate();
   bool factor();
-  // Step towards s z = target (per side).
+  // Step (dx_, ds_, dz_, dy_) towards s z = target (per side).
   void solve(const Vector& target);
   double step_length(const Vector& value, const Vector& change) const;
   double mean_product() const { return sides_.empty() ? 0.0 : s_.dot(z_) / double(sides_.size()); }
   void keep();
 
-  DenseKkt& kkt_;
-  const int n_, rows_;
+  const DenseKkt& kkt_;
+  const int n_, rows_, stored_;
   const ConstVectorMap elasticity_;
+  const bool coupled_;  // primal and dual residuals share unknowns: one step length for both
   std::vector<Side> sides_;
   std::vector<int> equalities_;
+  std::vector<int> bounded_;  // stored rows with a finite bound: those of system_
+  std::vector<int> slot_;     // of a stored row among them
+  QuasiDefinite system_;
   double rho_ = 1e-8, mu_ = 1e-8, mean_ = 0.0;
-  PackArray x_, v_, Hx_, Rz_, dx_, dv_, Hdx_, row_, weight_;
+  PackArray x_, v_, Hx_, Rz_, row_;
   Vector s_, z_, ds_, dz_, side_weight_, side_residual_, side_rhs_, target_;
   Vector y_, dy_, equality_residual_;  // of the equalities
+  Vector weight_, weighted_rhs_;       // of the rows
+  Vector dx_, d_, e_, a_, b_, row_step_;
   Vector best_x_, best_z_;
-  Vector dual_residual_, rhs_;
+  Vector dual_residual_;
 };
 
 // The loop; where it has not ended after a while, an interior point first and the loop again from there.

@@ -6,18 +6,29 @@
 namespace qp_control {
 namespace {
 
-constexpr int patience = 60;        // Newton steps of the loop before the rescue; ordinary problems take 5 to 20
-constexpr int most_steps = 150;     // of the rescue
-constexpr int most_stalled = 12;    // its steps without progress
+constexpr int patience = 60;      // Newton steps of the loop before the rescue; ordinary problems take 5 to 20
+constexpr int most_steps = 150;   // of the rescue
+constexpr int most_stalled = 12;  // its steps without progress
 constexpr double to_boundary = 0.995;
-constexpr double least_regularisation = 1e-10;
+constexpr double least_regularisation = 1e-13, most_regularisation = 1e-11;
 
 }  // namespace
 
-InteriorPoint::InteriorPoint(DenseKkt& kkt, const PackArray& elasticity)
-    : kkt_(kkt), n_(kkt.n()), rows_(kkt.rows()), elasticity_(numbers(elasticity), kkt.rows()) {
+InteriorPoint::InteriorPoint(const DenseKkt& kkt, const PackArray& elasticity)
+    : kkt_(kkt),
+      n_(kkt.n()),
+      rows_(kkt.rows()),
+      stored_(kkt.stored_rows()),
+      elasticity_(numbers(elasticity), kkt.rows()),
+      coupled_((elasticity_.array() > 0.0).any()),
+      slot_(kkt.stored_rows(), -1),
+      system_(Matrix(0, 0), RowMatrix(0, 0)) {
   const auto lower = numbers(kkt.lower(), rows_), upper = numbers(kkt.upper(), rows_);
   for (int i = 0; i < rows_; ++i) {
+    if (i < stored_ && (std::isfinite(lower[i]) || std::isfinite(upper[i]))) {
+      slot_[i] = static_cast<int>(bounded_.size());
+      bounded_.push_back(i);
+    }
     if (lower[i] == upper[i]) {
       equalities_.push_back(i);
       continue;
@@ -25,13 +36,18 @@ InteriorPoint::InteriorPoint(DenseKkt& kkt, const PackArray& elasticity)
     if (std::isfinite(upper[i])) sides_.push_back({i, 1.0, upper[i]});
     if (std::isfinite(lower[i])) sides_.push_back({i, -1.0, lower[i]});
   }
-  const auto size = static_cast<Eigen::Index>(sides_.size()), equalities = static_cast<Eigen::Index>(equalities_.size());
-  for (PackArray* a : {&x_, &Hx_, &Rz_, &dx_, &Hdx_}) a->setConstant(packs(n_), Pack(0.0));
-  for (PackArray* a : {&v_, &dv_, &row_, &weight_}) a->setConstant(packs(rows_), Pack(0.0));
+  RowMatrix R(bounded_.size(), n_);
+  for (std::size_t k = 0; k < bounded_.size(); ++k) R.row(k) = kkt.stored().row(bounded_[k]);
+  system_ = QuasiDefinite(kkt.hessian(), std::move(R));
+  const auto size = static_cast<Eigen::Index>(sides_.size()),
+             equalities = static_cast<Eigen::Index>(equalities_.size());
+  for (PackArray* a : {&x_, &Hx_, &Rz_}) a->setConstant(packs(n_), Pack(0.0));
+  for (PackArray* a : {&v_, &row_}) a->setConstant(packs(rows_), Pack(0.0));
   for (Vector* a : {&s_, &z_, &ds_, &dz_, &side_weight_, &side_residual_, &side_rhs_, &target_}) a->setZero(size);
   for (Vector* a : {&y_, &dy_, &equality_residual_}) a->setZero(equalities);
-  for (Vector* a : {&best_x_, &dual_residual_, &rhs_}) a->setZero(n_);
-  best_z_.setZero(rows_);
+  for (Vector* a : {&best_x_, &dual_residual_, &dx_, &d_, &a_}) a->setZero(n_);
+  for (Vector* a : {&weight_, &weighted_rhs_, &best_z_}) a->setZero(rows_);
+  for (Vector* a : {&e_, &b_, &row_step_}) a->setZero(bounded_.size());
 }
 
 // From the least-squares point of all bounds, moved into the interior.
@@ -44,11 +60,10 @@ void InteriorPoint::start() {
   mean_ = 1.0;
   if (!factor()) return;
   for (std::size_t k = 0; k < sides_.size(); ++k) side_residual_[k] = sides_[k].sign * sides_[k].bound;
-  for (std::size_t k = 0; k < equalities_.size(); ++k)
-    equality_residual_[k] = numbers(kkt_.lower())[equalities_[k]];
+  for (std::size_t k = 0; k < equalities_.size(); ++k) equality_residual_[k] = numbers(kkt_.lower())[equalities_[k]];
   dual_residual_ = numbers(kkt_.g(), n_);
   solve(Vector::Zero(s_.size()));
-  numbers(x_, n_) = numbers(dx_, n_);
+  numbers(x_, n_) = dx_;
   y_ = dy_;
   kkt_.apply_rows(x_, v_);
   if (sides_.empty()) return;
@@ -90,56 +105,47 @@ double InteriorPoint::evaluate() {
 }
 
 bool InteriorPoint::factor() {
-  auto weight = numbers(weight_, rows_);
-  while (true) {
-    weight.setZero();
-    for (std::size_t k = 0; k < sides_.size(); ++k) {
-      const int i = sides_[k].row;
-      side_weight_[k] = 1.0 / (s_[k] / z_[k] + mu_ + elasticity_[i]);
-      weight[i] += side_weight_[k];
-    }
-    for (const int i : equalities_) weight[i] = 1.0 / (mu_ + elasticity_[i]);
-    if (all(kkt_.factor(weight_, rho_))) return true;
-    rho_ *= 100.0;
-    mu_ *= 10.0;
-    if (!(rho_ < 1.0)) return false;
+  weight_.setZero();
+  for (std::size_t k = 0; k < sides_.size(); ++k) {
+    const int i = sides_[k].row;
+    side_weight_[k] = 1.0 / (s_[k] / z_[k] + mu_ + elasticity_[i]);
+    weight_[i] += side_weight_[k];
   }
+  for (const int i : equalities_) weight_[i] = 1.0 / (mu_ + elasticity_[i]);
+  d_ = weight_.tail(n_).array() + rho_;
+  for (std::size_t k = 0; k < bounded_.size(); ++k) e_[k] = 1.0 / weight_[bounded_[k]];
+  return system_.factor(d_, e_);
 }
 
 void InteriorPoint::solve(const Vector& target) {
-  // sign R dx + ds - (mu + delta) dz = residual and z ds + s dz = target - s z
-  auto row = numbers(row_, rows_);
-  for (std::size_t k = 0; k < sides_.size(); ++k) side_rhs_[k] = side_residual_[k] - target[k] / z_[k];
-  const auto multipliers = [&] {
-    kkt_.apply_rows(dx_, dv_);
-    row.setZero();
-    for (std::size_t k = 0; k < sides_.size(); ++k) {
-      const auto [i, sign, bound] = sides_[k];
-      dz_[k] = side_weight_[k] * (sign * numbers(dv_)[i] - side_rhs_[k]);
-      row[i] += sign * dz_[k];
-    }
-    for (std::size_t k = 0; k < equalities_.size(); ++k) {
-      const int i = equalities_[k];
-      dy_[k] = numbers(weight_)[i] * (numbers(dv_)[i] - equality_residual_[k]);
-      row[i] += dy_[k];
-    }
-  };
-  dx_.setConstant(Pack(0.0));
-  Hdx_.setConstant(Pack(0.0));
-  Vector step = Vector::Zero(n_);
-  // The multipliers follow from dx exactly, so the refinement is about the first equation alone.
-  for (int pass = 0; pass < 3; ++pass) {
-    multipliers();
-    kkt_.apply_hessian(dx_, Hdx_);
-    Rz_.setConstant(Pack(0.0));
-    kkt_.add_rows_transposed(row_, Rz_);
-    rhs_ = -dual_residual_ - numbers(Hdx_, n_) - rho_ * numbers(dx_, n_) - numbers(Rz_, n_);
-    step = numbers(dx_, n_);
-    numbers(dx_, n_) = rhs_;
-    kkt_.solve(dx_);
-    numbers(dx_, n_) += step;
+  // sign R dx + ds - (mu + delta) dz = residual and z ds + s dz = target - s z, so with the weights of the sides
+  // dz = weight (sign R dx - rhs); of a row all sides together: R dx - e dy = its weighted mean of the rhs.
+  weighted_rhs_.setZero();
+  for (std::size_t k = 0; k < sides_.size(); ++k) {
+    side_rhs_[k] = side_residual_[k] - target[k] / z_[k];
+    weighted_rhs_[sides_[k].row] += sides_[k].sign * side_weight_[k] * side_rhs_[k];
   }
-  multipliers();
+  for (std::size_t k = 0; k < equalities_.size(); ++k)
+    weighted_rhs_[equalities_[k]] = weight_[equalities_[k]] * equality_residual_[k];
+  a_ = weighted_rhs_.tail(n_) - dual_residual_;
+  for (std::size_t k = 0; k < bounded_.size(); ++k) b_[k] = e_[k] * weighted_rhs_[bounded_[k]];
+  system_.solve(a_, b_, dx_, row_step_);
+
+  const auto row_change = [&](int i) {
+    return i < stored_ ? row_step_[slot_[i]] : weight_[i] * dx_[i - stored_] - weighted_rhs_[i];
+  };
+  for (std::size_t k = 0; k < equalities_.size(); ++k) dy_[k] = row_change(equalities_[k]);
+  for (std::size_t k = 0; k < sides_.size(); ++k) {
+    const auto [i, sign, bound] = sides_[k];
+    dz_[k] = sign * row_change(i);
+    // Of two sides the lighter one has no cancellation in its formula, and the other gets the rest.
+    const bool two_sided = k > 0 && sides_[k - 1].row == i;
+    if (!two_sided) continue;
+    const std::size_t light = side_weight_[k] < side_weight_[k - 1] ? k : k - 1, heavy = 2 * k - 1 - light;
+    const double v = i < stored_ ? system_.row(slot_[i]).dot(dx_) : dx_[i - stored_];
+    dz_[light] = side_weight_[light] * (sides_[light].sign * v - side_rhs_[light]);
+    dz_[heavy] = sides_[heavy].sign * row_change(i) + dz_[light];
+  }
   for (std::size_t k = 0; k < sides_.size(); ++k) ds_[k] = (target[k] - s_[k] * dz_[k]) / z_[k];
 }
 
@@ -171,9 +177,10 @@ void InteriorPoint::run(int max_steps, const Deadline& deadline, Iterate& it) {
     } else {
       ++stalled;
     }
-    if (best < 1e-13 || stalled > most_stalled || deadline.passed()) break;
-    mu_ = std::clamp(1e-2 * mean_, least_regularisation, 1e-6);
-    rho_ = std::clamp(1e-2 * mean_, least_regularisation, 1e-6);
+    // The products go on falling below rounding, and tell the active rows the more clearly.
+    if (mean_ < 1e-25 || stalled > most_stalled || deadline.passed()) break;
+    mu_ = std::clamp(1e-5 * mean_, least_regularisation, most_regularisation);
+    rho_ = 0.1 * mu_;
     ++it.steps;
     if (!factor()) break;
     target_ = -s_.cwiseProduct(z_);
@@ -186,8 +193,9 @@ void InteriorPoint::run(int max_steps, const Deadline& deadline, Iterate& it) {
       target_.array() += std::min(1.0, centring) * mean_;
       solve(target_);
     }
-    const double along_x = step_length(s_, ds_), along_z = step_length(z_, dz_);
-    numbers(x_, n_) += along_x * numbers(dx_, n_);
+    double along_x = step_length(s_, ds_), along_z = step_length(z_, dz_);
+    if (coupled_) along_x = along_z = std::min(along_x, along_z);
+    numbers(x_, n_) += along_x * dx_;
     s_ += along_x * ds_;
     z_ += along_z * dz_;
     y_ += along_z * dy_;
@@ -203,11 +211,17 @@ void minimise_with_rescue(DenseKkt& kkt, SingleJudge& judge, Penalties& penaltie
   if (judge.verdict != Verdict::MAX_ITER || first >= max_steps) return;
   InteriorPoint rescue(kkt, penalties.delta);
   rescue.run(max_steps - first, deadline, it);
+  refresh(kkt, Mask::all(true), it);
+  it.Rz.setConstant(Pack(0.0));
+  kkt.add_rows_transposed(it.z, it.Rz);
+  it.x_center = it.x;
+  it.z_center = it.z;
+  judge.verdict = judge.rescued(it);
+  if (judge.verdict != Verdict::GO_ON) return;
   const int before = it.steps;
   penalties.reset(kkt.lower(), kkt.upper());
   if (penalties.settles) penalties.settling = Mask::all(true);
   penalties.apply();
-  judge.verdict = Verdict::GO_ON;
   augmented_lagrangian(kkt, judge, penalties, max_steps - before, it);
   it.steps += before;
 }
