@@ -8,6 +8,7 @@
 #include "qp_control/dense_batch.hpp"
 #include "qp_control/equilibration.hpp"
 #include "qp_control/pack.hpp"
+#include "qp_control/rounding.hpp"
 
 namespace qp_control {
 
@@ -20,6 +21,7 @@ class LaneKkt {
   int stored_rows() const { return stored_; }
   bool boxed() const { return boxed_; }
   int rows() const { return stored_ + (boxed_ ? n_ : 0); }
+  const RoundingBounds<Pack>& rounding() const { return rounding_; }  // of the caller's data
   const PackArray& g() const { return g_; }
   const Pack* row(int i) const { return R_.data() + i * n_; }
   const PackArray& lower() const { return lower_; }
@@ -50,6 +52,7 @@ class LaneKkt {
   PackArray H_, g_, R_, lower_, upper_;
   PackArray regularisation_, M_, L_, inverse_diagonal_, diagonal_, weight_, weighted_;
   std::vector<const Pack*> changed_, scaled_;
+  RoundingBounds<Pack> rounding_;
   Mask definite_;
   Pack rho_;  // in M_
 };

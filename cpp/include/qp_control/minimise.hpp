@@ -7,6 +7,7 @@
 #include "qp_control/dense_kkt.hpp"
 #include "qp_control/dense_qp.hpp"
 #include "qp_control/residuals.hpp"
+#include "qp_control/rounding.hpp"
 #include "qp_control/settings.hpp"
 
 namespace qp_control {
@@ -41,6 +42,7 @@ class Minimiser {
   Penalties penalties_;
   Vector x_, z_, step_;  // unscaled
   Products products_;
+  RoundingBounds<double> rounding_;
   Outcome outcome_;
 };
 

@@ -45,7 +45,7 @@ void store(const Outcome& outcome, Solution& solution) {
   solution.iterations += outcome.steps;
   solution.primal_residual = outcome.residuals.primal;
   solution.dual_residual = outcome.residuals.dual;
-  solution.duality_gap = outcome.residuals.gap;
+  solution.duality_gap = std::abs(outcome.residuals.gap);
   solution.objective = outcome.residuals.objective;
   solution.status = status_of(outcome.verdict);
   if (solution.status == Status::DUAL_INFEASIBLE) solution.certificate_x = outcome.ray;

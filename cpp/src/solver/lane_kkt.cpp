@@ -95,6 +95,7 @@ Mask LaneKkt::load(const DenseBatch& batch, int first, int last) {
 
 Mask LaneKkt::scale(Equilibration& scaling) {
   const Mask is_convex = convex();
+  rounding_.load(n_, stored_, has_hessian_ ? H_.data() : nullptr, g_.data(), R_.data());
   scaling.scale<Pack>({n_, stored_, n_, boxed_, has_hessian_ ? H_.data() : nullptr, g_.data(), R_.data(), lower_.data(),
                        upper_.data()});
   for (int j = 0; j < n_; ++j) regularisation_[j] *= scaling.c * scaling.D[j] * scaling.D[j];

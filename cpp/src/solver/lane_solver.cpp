@@ -38,9 +38,13 @@ class LaneJudge {
 
   Mask outer(const Iterate& it, Mask arrived, Mask going) {
     now_.look(kkt_, scaling_, settings_, it, penalties_, arrived);
-    const Mask ends = arrived & now_.finished;
-    solved = solved | ends;
+    Mask ends = arrived & now_.finished;
     if (!any(ends)) return going;
+    // Where rounding may have decided, more precise arithmetic than there is in lanes has the last word.
+    const Mask unsure = ends & doubtful(it);
+    going = going & !unsure;
+    ends = ends & !unsure;
+    solved = solved | ends;
     for (int j = 0; j < kkt_.n(); ++j) x[j] = select(ends, it.x[j] * scaling_.D[j], x[j]);
     for (int i = 0; i < kkt_.rows(); ++i) z[i] = select(ends, it.z[i] * scaling_.E[i] / scaling_.c, z[i]);
     objective = select(ends, now_.objective, objective);
@@ -56,6 +60,13 @@ class LaneJudge {
   Pack objective = 0.0, primal = 0.0, dual = 0.0, gap = 0.0, steps = 0.0;
 
  private:
+  Mask doubtful(const Iterate& it) const {
+    Pack x_sum = 0.0, z_sum = 0.0;
+    for (int j = 0; j < kkt_.n(); ++j) x_sum += abs(it.x[j]) * scaling_.D[j];
+    for (int i = 0; i < kkt_.rows(); ++i) z_sum += abs(it.z[i]) * scaling_.E[i] / scaling_.c;
+    return kkt_.rounding().matter(settings_, x_sum, z_sum);
+  }
+
   const LaneKkt& kkt_;
   const Equilibration& scaling_;
   const Penalties& penalties_;

@@ -10,6 +10,13 @@
 
 namespace qp_control {
 
+namespace {
+
+// Outer steps without progress after a rescue: there is none to come.
+constexpr int most_idle = 20;
+
+}  // namespace
+
 // Judges every outer step on the problem in the caller's units and keeps the best point.
 class Minimiser::Judge : public SingleJudge {
  public:
@@ -24,6 +31,16 @@ class Minimiser::Judge : public SingleJudge {
   // Well below what the caller asks for.
   double tolerance() const override { return std::min(1e-10, 0.1 * settings_.eps_abs); }
 
+  Verdict rescued(const Iterate& it) override {
+    const Verdict verdict = judge(it);
+    rescued_ = true;
+    if (verdict != Verdict::GO_ON) return verdict;
+    if (certify_ && !within_ && resembles_farkas(qp_, work_.z_, 1e-3, work_.products_))
+      return Verdict::SUSPECT_PRIMAL_INFEASIBLE;
+    polished(work_.x_, work_.z_);
+    return within_ ? Verdict::SOLVED : Verdict::GO_ON;
+  }
+
   Verdict judge(const Iterate& it) override {
     Vector &x = work_.x_, &z = work_.z_;
     const Equilibration& scaling = work_.scaling_;
@@ -34,6 +51,7 @@ class Minimiser::Judge : public SingleJudge {
     const bool solved = consider(x, z);
     if (solved && any(judgement_.finished)) return Verdict::SOLVED;
     if (expired()) return solved ? Verdict::SOLVED : Verdict::TIME_LIMIT;
+    if (rescued_ && ++since_best_ > most_idle) return within_ ? Verdict::SOLVED : Verdict::MAX_ITER;
     if (!x.allFinite() || !z.allFinite()) return Verdict::NUMERICAL_ERROR;
     // Where the set cannot be settled (dependent rows, a singular H on it), its system in the caller's units can.
     if (it.misses[0] >= 2.0 || outer_ > 10) {
@@ -54,12 +72,24 @@ class Minimiser::Judge : public SingleJudge {
   }
 
  private:
-  bool consider(const Vector& x, const Vector& z) {
-    const Residuals r = residuals(qp_, x, z, work_.products_);
+  // Within the tolerances but for the gap, whose terms may be so large that its own rounding exceeds the tolerance.
+  bool settled(const Residuals& r) const {
+    Settings without_gap = settings_;
+    if (std::abs(r.gap) <= 1e-12 * std::max(1.0, std::abs(r.objective))) without_gap.eps_gap = 0.0;
+    return r.within(without_gap);
+  }
+
+  bool consider(const Vector& x, Vector& z) {
+    Residuals r = residuals(qp_, x, z, work_.products_);
+    if (settled(r) && work_.rounding_.matter(settings_, x.lpNorm<1>(), z.lpNorm<1>())) {
+      r = precise_residuals(qp_, x, z);
+      if (settings_.eps_gap > 0.0 && !r.within(settings_)) close_gap(qp_, settings_, x, z, r);
+    }
     const double error = std::max({r.primal, r.dual, r.complementarity});
     // The largest residual alone does not decide: the gap and the relative tolerances count too.
     const bool within = r.within(settings_);
     if (first_ || (within == within_ ? error < error_ : within)) {
+      if (first_ || within > within_ || error < 0.9 * error_) since_best_ = 0;
       first_ = false;
       within_ = within;
       error_ = error;
@@ -88,7 +118,8 @@ class Minimiser::Judge : public SingleJudge {
   Judgement judgement_;
   bool first_ = true, within_ = false;
   double error_ = std::numeric_limits<double>::infinity();
-  int outer_ = 0;
+  bool rescued_ = false;
+  int outer_ = 0, since_best_ = 0;
   std::vector<int> tried_;
   double error_when_tried_ = 0.0;
 };
@@ -106,6 +137,7 @@ Minimiser::Minimiser(int n, int stored_rows)
 
 bool Minimiser::load(const StackedQP& qp) {
   qp_ = &qp;
+  rounding_.load(qp.n(), qp.stored_rows(), qp.linear_program ? nullptr : qp.H.data(), qp.g.data(), qp.R.data());
   return kkt_.load(qp, scaling_);
 }
 

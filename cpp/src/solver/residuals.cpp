@@ -9,8 +9,48 @@ bool Residuals::within(const Settings& settings) const {
   const double eps_primal = settings.eps_abs + settings.eps_rel * primal_scale;
   const double eps_dual = settings.eps_abs + settings.eps_rel * dual_scale;
   return primal <= eps_primal && complementarity <= std::max(eps_primal, eps_dual) && dual <= eps_dual &&
-         (settings.eps_gap <= 0.0 || gap <= settings.eps_gap) && std::isfinite(objective);
+         (settings.eps_gap <= 0.0 || std::abs(gap) <= settings.eps_gap) && std::isfinite(objective);
 }
+
+namespace {
+
+// Collects what the rows and the variables contribute.
+template <class Real>
+class Tally {
+ public:
+  void row(Real v, Real z, double lower, double upper) {
+    raise(out_.primal, std::max({Real(0), v - upper, lower - v}));
+    raise(out_.primal_scale, std::abs(v));
+    if (z == 0) return;
+    const double bound = z > 0 ? upper : lower;
+    raise(out_.complementarity, std::min(std::abs(z), std::abs(v - bound)));
+    if (std::isfinite(bound)) gap_ += bound * z;
+  }
+
+  void variable(Real x, Real g, Real Hx, Real Rz) {
+    raise(out_.dual, std::abs(Hx + g + Rz));
+    raise(out_.dual_scale, std::max({std::abs(Hx), std::abs(g), std::abs(Rz)}));
+    curvature_ += x * Hx;
+    linear_ += x * g;
+  }
+
+  Residuals finish() {
+    out_.objective = double(curvature_ / 2 + linear_);
+    out_.gap = double(gap_ + curvature_ + linear_);
+    return out_;
+  }
+
+ private:
+  // NaN stays.
+  static void raise(double& largest, Real value) {
+    if (!(value <= largest)) largest = double(value);
+  }
+
+  Residuals out_;
+  Real curvature_ = 0, linear_ = 0, gap_ = 0;
+};
+
+}  // namespace
 
 Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z) {
   Products work(qp.n(), qp.rows());
@@ -18,7 +58,6 @@ Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z) {
 }
 
 Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z, Products& work) {
-  Residuals out;
   auto& [v, Hx, Rz] = work;
   Rz.setZero();
   qp.apply_rows(x, v);
@@ -27,24 +66,59 @@ Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z, Produ
   else
     Hx.noalias() = qp.H * x;
   qp.add_rows_transposed(z, Rz);
-  const double curvature = x.dot(Hx), linear = qp.g.dot(x);
-  out.objective = 0.5 * curvature + linear;
-  out.gap = curvature + linear;
-  out.primal_scale = norm_inf(v);
-  out.dual_scale = std::max({norm_inf(Hx), norm_inf(qp.g), norm_inf(Rz)});
-  Hx += qp.g + Rz;
-  out.dual = norm_inf(Hx);
-  for (int i = 0; i < qp.rows(); ++i) {
-    const double violation = std::max({0.0, v[i] - qp.upper[i], qp.lower[i] - v[i]});
-    if (!(violation <= out.primal)) out.primal = violation;
-    if (z[i] == 0.0) continue;
-    const double bound = z[i] > 0.0 ? qp.upper[i] : qp.lower[i];
-    const double wrong = std::min(std::abs(z[i]), std::abs(v[i] - bound));
-    if (!(wrong <= out.complementarity)) out.complementarity = wrong;
-    if (std::isfinite(bound)) out.gap += bound * z[i];
+  Tally<double> tally;
+  for (int i = 0; i < qp.rows(); ++i) tally.row(v[i], z[i], qp.lower[i], qp.upper[i]);
+  for (int j = 0; j < qp.n(); ++j) tally.variable(x[j], qp.g[j], Hx[j], Rz[j]);
+  return tally.finish();
+}
+
+Residuals precise_residuals(const StackedQP& qp, const Vector& x, const Vector& z) {
+  using Real = long double;
+  const int n = qp.n(), stored = qp.stored_rows();
+  Tally<Real> tally;
+  for (int i = 0; i < stored; ++i) {
+    Real v = 0;
+    for (int j = 0; j < n; ++j) v += Real(qp.R(i, j)) * x[j];
+    tally.row(v, z[i], qp.lower[i], qp.upper[i]);
   }
-  out.gap = std::abs(out.gap);
-  return out;
+  for (int j = 0; j < n; ++j) {
+    tally.row(x[j], z[stored + j], qp.lower[stored + j], qp.upper[stored + j]);
+    Real Hx = 0, Rz = z[stored + j];
+    for (int i = 0; i < n && !qp.linear_program; ++i) Hx += Real(qp.H(i, j)) * x[i];
+    for (int i = 0; i < stored; ++i)
+      if (z[i] != 0.0) Rz += Real(qp.R(i, j)) * z[i];
+    tally.variable(x[j], qp.g[j], Hx, Rz);
+  }
+  return tally.finish();
+}
+
+bool close_gap(const StackedQP& qp, const Settings& settings, const Vector& x, Vector& z, Residuals& r) {
+  constexpr double unit = 1.2e-16;
+  Settings without_gap = settings;
+  without_gap.eps_gap = 0.0;
+  if (!r.within(without_gap)) return false;
+  int chosen = -1;
+  double least = settings.eps_abs - r.dual;
+  for (int i = 0; i < qp.rows(); ++i) {
+    const double bound = z[i] > 0.0 ? qp.upper[i] : qp.lower[i];
+    if (z[i] == 0.0 || bound == 0.0 || !std::isfinite(bound)) continue;
+    const double change = r.gap / bound, row_size = i < qp.stored_rows() ? norm_inf(qp.R.row(i)) : 1.0;
+    const bool fine_enough = unit * std::abs(z[i] * bound) < 0.1 * settings.eps_gap;
+    const bool keeps_its_sign = qp.is_equality(i) || std::abs(change) < 0.1 * std::abs(z[i]);
+    if (!fine_enough || !keeps_its_sign || !(std::abs(change) * row_size < least)) continue;
+    least = std::abs(change) * row_size;
+    chosen = i;
+  }
+  if (chosen < 0) return false;
+  const double before = z[chosen], bound = before > 0.0 ? qp.upper[chosen] : qp.lower[chosen];
+  z[chosen] -= r.gap / bound;
+  const Residuals now = precise_residuals(qp, x, z);
+  if (!now.within(settings)) {
+    z[chosen] = before;
+    return false;
+  }
+  r = now;
+  return true;
 }
 
 }  // namespace qp_control
