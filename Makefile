@@ -53,9 +53,12 @@ lint: install
 	$(BIN)/mypy && $(BIN)/mypy envs && $(BIN)/mypy benchmarks
 	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
 
+# BENCH: options of benchmarks/run_all.py. qpth asks for an old numpy, and runs with a new one.
+BENCH ?=
 bench: install
-	$(PIP) install --quiet proxsuite
-	$(BIN)/python benchmarks/qp_layers.py
+	$(PIP) install --quiet --editable '.[bench]'
+	$(PIP) install --quiet --no-deps qpth
+	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) build

@@ -102,7 +102,8 @@ def add_change(row: dict[str, object], before: Path) -> None:
     with open(before, newline="") as file:
         for old in csv.DictReader(file):
             if (old["kernels"], old["problem"]) == (row["kernels"], row["problem"]):
-                ratios = (float(str(row[name])) / float(old[name]) for name in ("per_call", "per_element"))
+                both = [name for name in ("per_call", "per_element") if name in row and old.get(name)]
+                ratios = (float(str(row[name])) / float(old[name]) for name in both)
                 row["now / before"] = " ".join(f"{ratio:.4f}" for ratio in ratios)
 
 

@@ -10,7 +10,7 @@ moreau get as [C; -C], stacked outside the timing. "gradient error" is that of a
 an entry beside the largest entry (at least one), over all arrays and all elements that are not degenerate, against the
 exact KKT system of the active rows.
 
-    python benchmarks/qp_layers.py                     # all cells
+    python benchmarks/qp_layers.py                     # all cells, minutes
     python benchmarks/qp_layers.py --cells 128,10,3,10 # one: batch, n, n_eq, n_in
 """
 
@@ -197,7 +197,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.repeats < 5:
         parser.error(f"--repeats is {arguments.repeats}, expected at least 5")
-    cells = CELLS
+    if arguments.quick:
+        arguments.repeats = 5
+    cells = [(4, 5, 2, 5)] if arguments.quick else CELLS
     if arguments.cells:
         cells = [tuple(int(part) for part in text.split(",")) for text in arguments.cells]  # type: ignore[misc]
         if any(len(cell) != 4 for cell in cells):

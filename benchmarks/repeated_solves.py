@@ -159,6 +159,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=report.cores())
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.repeats = 3
+    cells, calls = ([(4, 5, 0, 5)], CALLS[:1]) if arguments.quick else (CELLS, CALLS)
     found, missing = layer_solvers.layers(arguments.threads)
     layers = [layer for layer in found if isinstance(layer, Moreau) or layer is found[0]]
     for line in missing:
@@ -175,12 +178,12 @@ def main() -> None:
         "x_cold": 6,
     }
     table = report.Report("repeated_solves", columns | {report.BETTER: 24}, arguments.out)
-    for cell in CELLS:
+    for cell in cells:
         rows = measure_warm(cell, layers, arguments.repeats)
         add_comparison(rows, "warm_ms")
         for row in rows:
             table.add(row)
-    for size in CALLS:
+    for size in calls:
         rows = measure_calls(size, arguments.repeats)
         add_comparison(rows, "cold_ms")
         for row in rows:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 BETTER = "x better than best peer"
+LEFT = ("solver", "problem", "problems", "case", "controller", BETTER)
 RESULTS = Path(__file__).parent / "results"
 T = TypeVar("T")
 
@@ -129,7 +130,7 @@ class Report:
         cells = []
         for heading, width in self.columns.items():
             text = written(row.get(heading))
-            cells.append(text.ljust(width) if heading in ("solver", "problem", BETTER) else text.rjust(width))
+            cells.append(text.ljust(width) if heading in LEFT else text.rjust(width))
         return "  ".join(cells).rstrip()
 
     def add(self, row: Mapping[str, object]) -> None:

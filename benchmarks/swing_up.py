@@ -1,42 +1,60 @@
 """Swing-up learned from several seeds, beside generic and hand-tuned weights and an evolution strategy at equal time.
 
-python benchmarks/swing_up.py [--seeds 0 1 2] [--folder benchmarks/results/swing_up]
+Every seed is a run folder of `qp-control train` in --folder; seeds that are there already are not trained again. All
+controllers are judged on the same 50 start states, none of which was trained on. There is no last column: what is
+compared is not speed.
 
-Every seed is a run folder of `qp-control train`; seeds that are there already are not trained again.
+    python benchmarks/swing_up.py [--seeds 0 1 2] [--folder benchmarks/results/swing_up]
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 from pathlib import Path
 
+import report
 from rich.console import Console
-from rich.table import Table
 
 from qp_control.training import TrainingConfig, pipeline
 
+QUICK = {"imitation_iterations": 1, "closed_loop_iterations": 1, "expert_count": 1, "validation_count": 1}
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.arguments(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--folder", type=Path, default=Path("benchmarks/results/swing_up"))
+    parser.add_argument("--folder", type=Path, help="of the run folders; default: swing_up beside the CSV file")
     arguments = parser.parse_args()
-    console = Console()
-    table = Table(title=f"50 unseen starts; {len(os.sched_getaffinity(0))} cores, {platform.machine()}")
-    for column in ("seed", "controller", "success", "return", "time [s]"):
-        table.add_column(column, justify="left" if column == "controller" else "right")
+    held_out = 50
+    if arguments.quick:
+        arguments.seeds, held_out = arguments.seeds[:1], 2
+    folder = arguments.folder or arguments.out / ("swing_up_quick" if arguments.quick else "swing_up")
+    trained = []
     for seed in arguments.seeds:
-        folder = arguments.folder / f"seed_{seed}"
-        rows = pipeline.train("cart_pole_swing_up", folder, TrainingConfig(seed=seed), resume=True, console=console)
-        for row in rows:
-            seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-            table.add_row(
-                str(seed), row["controller"], f"{100 * row['success']:.0f} %", f"{row['mean_return']:.1f}", seconds
+        config = TrainingConfig(seed=seed, **(QUICK if arguments.quick else {}))
+        path = folder / f"seed_{seed}"
+        trained += [
+            {"seed": seed, **row}
+            for row in pipeline.train(
+                "cart_pole_swing_up", path, config, resume=True, held_out=held_out, console=Console()
             )
-        table.add_section()
-    console.print(table)
+        ]
+    print(report.machine())
+    widths = {"seed": 4, "controller": 36, "success": 8, "mean_return": 11, "seconds": 8}
+    table = report.Report("swing_up", widths, arguments.out)
+    for row in trained:
+        table.add(row)
+    path = table.finish()
+    returns: dict[str, dict[str, float]] = {}
+    for row in trained:
+        returns.setdefault(str(row["controller"]), {})[f"seed {row['seed']}"] = float(row["mean_return"])
+    report.bars(
+        path.with_suffix(".png"),
+        dict.fromkeys(f"seed {row['seed']}" for row in trained),
+        returns,
+        title=f"Return of a swing-up, mean of {held_out} unseen starts",
+        ylabel="return",
+        log=False,
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import qp_control as qc
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "benchmarks/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/qp_layer.md", "benchmarks/README.md"]
 
 
 def test_readme_example_runs_and_prints_what_it_is_about(capsys):
@@ -18,6 +18,24 @@ def test_readme_example_runs_and_prints_what_it_is_about(capsys):
     assert printed.startswith("CLOSEST_FEASIBLE")
     # The row ends midway between 1.60 and 1.55, so that dx_1/dl_1 = -1/2.
     assert "gradient [-0.5" in printed
+
+
+def test_code_of_the_layers_page_prints_what_stands_below_it(capsys):
+    text = (ROOT / "docs/qp_layer.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)
+    assert len(blocks) == text.count("```python")
+    namespace = {}
+    for code, printed in blocks:
+        exec(compile(code, "docs/qp_layer.md", "exec"), namespace)
+        assert capsys.readouterr().out == printed
+
+
+def test_every_status_and_option_of_gradients_is_on_the_layers_page():
+    text = (ROOT / "docs/qp_layer.md").read_text()
+    for status in qc.Status:
+        assert f"`{status.name}`" in text, status.name
+    for option in ("infeasible", "on_failure", "weakly_active", "smoothing"):
+        assert option in text, option
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -14,6 +14,14 @@ EXPECTED = {
     "01_solve_qp.py": ["SOLVED", "PRIMAL_INFEASIBLE", "CLOSEST_FEASIBLE"],
     "02_qp_layer.py": ["dx1/dtheta = -1.0000", "CLOSEST_FEASIBLE", "dx1/dtheta = -0.5000"],
     "03_mpc_cart_pole.py": ["success True"],
+    # The three derivatives at the kink, a Jacobian outside the half-plane, and the second derivative.
+    "04_derivatives.py": [
+        "least_squares  dx1/dp = [ 0.5 -0.5]  residual below 1e-12: True, weakly active rows: 1",
+        "one_sided      dx1/dp = [1. 0.]  residual below 1e-12: True, weakly active rows: 1",
+        "smoothed       dx1/dp = [ 0.6667 -0.3333]  residual below 1e-12: True, weakly active rows: 1",
+        "p = [2. 1.]  dx/dp = [ 0.5 -0.5] [-0.5  0.5]",
+        "error below 1e-12: True",
+    ],
     "train_cart_pole_swing_up.py": ["imitation", "closed_loop", "learned"],
 }
 ARGUMENTS = {"train_cart_pole_swing_up.py": ["1", "1"]}

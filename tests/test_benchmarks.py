@@ -1,0 +1,80 @@
+"""Every benchmark still runs: its quick mode writes a table and a plot, with the peers that are there or without."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+PNG = b"\x89PNG\r\n\x1a\n"
+LONGER = ["instructions", "repeated_solves", "swing_up"]  # ten seconds each
+QUICK = ["accuracy", "infeasible", "qp_layers", "qp_sets", "time_limits"]
+NEEDED = {"accuracy": "scipy", "infeasible": "scipy", "qp_sets": "scipy"}
+# Where that is to be had, without the peers: they are none of the suite's business, and slow to start.
+OPTIONS = {"infeasible": ["--no-peers"], "qp_sets": ["--solver", "qp-control", "--eps", "1e-6"]}
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop("QP_CONTROL_DATA", None)
+    words = [sys.executable, *map(str, command)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def programs() -> set[str]:
+    return {path.stem for path in FOLDER.glob("*.py") if 'if __name__ == "__main__"' in path.read_text()}
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONGER)])
+def test_quick_mode_writes_a_table_and_a_plot(name: str, tmp_path: Path) -> None:
+    needed = NEEDED.get(name)
+    if needed and importlib.util.find_spec(needed) is None:
+        pytest.skip(f"{needed} is not installed")
+    if name == "instructions" and shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed")
+    done = run(FOLDER / f"{name}.py", "--quick", "--out", tmp_path, *OPTIONS.get(name, []))
+    assert done.returncode == 0, done.stderr[-3000:]
+    with open(tmp_path / f"{name}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and all(any(row.values()) for row in rows)
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
+
+
+def test_every_benchmark_is_tested_and_documented() -> None:
+    assert programs() - {"run_all", "counted_solves"} == {*QUICK, *LONGER}
+    table = (FOLDER / "README.md").read_text()
+    for path in FOLDER.glob("*.py"):
+        assert f"`{path.name}`" in table, path.name
+
+
+def test_run_all_knows_every_benchmark_of_the_solver() -> None:
+    refusal = run(FOLDER / "run_all.py", "--only", "nothing").stderr
+    choices = refusal.split("choose from")[1]
+    assert set(re.findall(r"\w+", choices)) == {*QUICK, *LONGER} - {"swing_up"}
+
+
+def test_run_all_passes_options_through_and_sums_up(tmp_path: Path) -> None:
+    done = run(FOLDER / "run_all.py", "--quick", "--out", tmp_path, "--only", "time_limits")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.rstrip().endswith("time_limits      time_limits.csv, time_limits.png"), done.stdout
+
+
+def test_run_all_skips_the_collections_without_a_folder(tmp_path: Path) -> None:
+    done = run(FOLDER / "run_all.py", "--out", tmp_path, "--only", "qp_sets")
+    assert done.returncode == 0
+    assert "qp_sets skipped: no collections of problems, name their folder with --data" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_all_fails_where_a_benchmark_fails(tmp_path: Path) -> None:
+    done = run(FOLDER / "run_all.py", "--out", tmp_path, "--only", "qp_sets", "--data", tmp_path / "missing")
+    assert done.returncode == 1
+    assert "FAILED, exit status 1" in done.stdout
