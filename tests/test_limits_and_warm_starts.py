@@ -38,6 +38,19 @@ def test_one_iteration_is_flagged_and_returns_a_finite_point():
     assert sol.iterations <= 1
 
 
+@pytest.mark.parametrize("max_iter", [60, 500, 2000])
+@pytest.mark.parametrize("n", [10, 30])
+def test_problem_stopped_at_its_limit_returns_the_best_point_it_saw(n, max_iter):
+    """A tolerance that rounding forbids: the point is as good as doubles are, however long the loop went on."""
+    for seed in range(4):
+        qp = random_feasible(seed, n, 3, n, box=seed % 2 == 0)
+        sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(eps_abs=1e-30, max_iter=max_iter))
+        assert sol.status == qc.Status.MAX_ITER
+        left = residuals(qp, sol.x, sol.y, sol.z, sol.w)
+        assert max(left.primal, left.dual, left.complementarity) < 1e-11
+        np.testing.assert_allclose(sol.x, solve(qp, "interior point").x, atol=1e-9)
+
+
 def test_no_time_is_flagged():
     qp = random_feasible(0, 50, 10, 50)
     sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(time_limit=1e-9))
@@ -98,14 +111,19 @@ def test_warm_start_of_a_batch_is_taken_per_element():
 def test_the_same_problem_twice_gives_the_same_bits():
     for qp in (
         random_feasible(0, 20, 5, 20, box=True),
+        random_feasible(0, 50, 5, 40, box=True),
         degenerate_vertex(),
         random_infeasible_rank_deficient(1),
+        random_infeasible_rank_deficient(1, 40, box=True),
     ):
         first = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
         qc.solve_qp(**crossed_bounds().keywords(), settings=CLOSEST)  # another problem in between
         second = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
         for name in ("x", "y", "z", "w", "s_eq"):
             assert np.array_equal(getattr(first, name), getattr(second, name)), name
+        one, two = (qc.qp_adjoint(**qp.keywords(), solution=sol, x=np.ones(qp.n)) for sol in (first, second))
+        for name in qp.arguments():
+            assert np.array_equal(getattr(one, name), getattr(two, name)), name
 
 
 def test_bad_element_changes_nothing_for_its_neighbours():
