@@ -32,8 +32,9 @@ def test_nan_is_refused_with_the_name_of_the_array_and_the_index(name):
 @pytest.mark.parametrize("value", [INF, -INF])
 def test_infinity_outside_the_bounds_is_refused(name, value):
     bad = arguments()
-    bad[name].reshape(-1)[0] = value
-    with pytest.raises(ValueError, match=rf"\b{name}\b"):
+    bad[name].reshape(-1)[-1] = value
+    index = ", ".join(str(size - 1) for size in bad[name].shape)
+    with pytest.raises(ValueError, match=rf"\b{name}\[{index}\] is -?inf"):
         qc.solve_qp(**bad)
 
 
@@ -118,6 +119,14 @@ def test_arrays_of_something_else_than_numbers_are_refused(value):
         qc.solve_qp(value, np.ones(4))
 
 
+@pytest.mark.parametrize("name", DATA)
+def test_array_of_objects_is_refused_whichever_it_is(name):
+    bad = arguments()
+    bad[name] = bad[name].astype(object)
+    with pytest.raises(ValueError, match=rf"\b{name} has dtype object, expected real numbers"):
+        qc.solve_qp(**bad)
+
+
 def test_missing_g_is_refused():
     with pytest.raises((ValueError, TypeError), match=r"\bg\b"):
         qc.solve_qp(np.eye(2), None)
@@ -194,21 +203,25 @@ def test_eigenvalue_at_rounding_level_is_accepted():
     assert qc.solve_qp((H + H.T) / 2, H @ np.ones(6)).status == qc.Status.SOLVED
 
 
-@pytest.mark.parametrize("name", ["H", "g", "A", "C", "b", "u"])
-@pytest.mark.parametrize("size", [1e300, -1e300, 1e200, 1e-300])
+@pytest.mark.parametrize("name", ["H", "g", "A", "C", "b", "l", "u"])
+@pytest.mark.parametrize("size", [1e300, -1e300, 1e160, 1e30, 1e-300])
+@pytest.mark.parametrize("n", [4, 30])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the check, which overflows too
-def test_enormous_entries_give_an_honest_status(name, size):
-    qp = random_feasible(0, 4, 2, 3)
-    value = getattr(qp, name).copy()
-    if name == "H":
-        value[0, 0] = abs(size)
-    else:
-        value.reshape(-1)[0] = size
-    if name == "u":
-        value[0] = abs(size)
-    qp = qp.with_(**{name: value})
-    assert_honest(qp, qc.solve_qp(**qp.keywords()))
-    assert_honest(qp, qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible="closest")))
+def test_enormous_entries_give_an_honest_status(name, size, n):
+    """One entry, then all of them; a gradient that overflows is flagged."""
+    plain = random_feasible(0, n, 2, 3)
+    value = getattr(plain, name)
+    one, every = value.copy(), value * (abs(size) if name in ("H", "l", "u") else size)
+    one.reshape(-1)[0] = {"H": abs(size), "l": -abs(size), "u": abs(size)}.get(name, size)
+    for qp in (plain.with_(**{name: one}), plain.with_(**{name: every})):
+        if np.any(qp.l >= 1e20) or np.any(qp.u <= -1e20):
+            continue  # bounds that count as infinite, on the wrong side
+        for infeasible in ("certify", "closest"):
+            sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible=infeasible))
+            assert_honest(qp, sol)
+            found = qc.qp_adjoint(**qp.keywords(), solution=sol, x=np.ones(n))
+            finite = all(np.isfinite(getattr(found, data)).all() for data in plain.arguments())
+            assert finite or not found.residual <= 1e-6
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,10 @@ def test_plain_problem_of_six_unknowns_gets_the_exact_objective(qp):
 
 
 @settings(max_examples=800)
-@given(tiny_qp(WILD, n_max=4, rows_max=3))
-def test_wild_problem_gets_an_honest_status(qp):
+@given(tiny_qp(WILD, n_max=4, rows_max=3), st.sampled_from(["certify", "closest"]))
+def test_wild_problem_gets_an_honest_status(qp, infeasible):
     """Entries of 1e-12 and 1e12: any status may come back, but what it claims must hold."""
-    sol = qc.solve_qp(**qp.keywords())
+    sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible=infeasible))
     event(qc.Status(sol.status).name)
     assert_honest(qp, sol)
 

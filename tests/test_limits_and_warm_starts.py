@@ -1,11 +1,18 @@
 """Limits, honest residuals, warm starts, and calls that leave no trace in the next one."""
 
 import time
+import types
 
 import numpy as np
 import pytest
 from kkt_oracle import duality_gap, residuals, solve
-from problems import crossed_bounds, degenerate_vertex, random_feasible, random_infeasible_rank_deficient
+from problems import (
+    crossed_bounds,
+    degenerate_vertex,
+    random_feasible,
+    random_infeasible_full_rank,
+    random_infeasible_rank_deficient,
+)
 from qp_data import DATA
 
 import qp_control as qc
@@ -87,16 +94,25 @@ def test_warm_start_from_the_solution_takes_fewer_iterations():
     np.testing.assert_allclose(warm.x, cold.x, atol=1e-8)
 
 
-@pytest.mark.parametrize("size", [1.0, 1e3, 1e8])
-def test_far_off_warm_start_gives_the_same_answer(size):
-    qp = random_feasible(4, 10, 3, 10, box=True)
-    cold = qc.solve_qp(**qp.keywords())
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e8, 1e100, 1e300])
+@pytest.mark.parametrize("n", [10, 30])
+@pytest.mark.parametrize("kind", ["feasible", "full rank", "rank deficient"])
+def test_far_off_warm_start_gives_the_same_answer(kind, n, size):
+    qp = {
+        "feasible": lambda: random_feasible(4, n, 3, n, box=True),
+        "full rank": lambda: random_infeasible_full_rank(4, n),
+        "rank deficient": lambda: random_infeasible_rank_deficient(4, n, box=True),
+    }[kind]()
+    cold = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
+    start = {name: getattr(cold, name).copy() for name in "xyzw"}
     rng = np.random.default_rng(0)
-    for name in ("x", "y", "z", "w"):
-        getattr(cold, name)[...] += size * rng.normal(size=getattr(cold, name).shape)
-    warm = qc.solve_qp(**qp.keywords(), warm_start=cold)
-    assert warm.status == qc.Status.SOLVED
-    np.testing.assert_allclose(warm.x, solve(qp, "interior point").x, atol=1e-7)
+    for value in start.values():
+        value += size * rng.normal(size=value.shape)
+    warm = qc.solve_qp(**qp.keywords(), settings=CLOSEST, warm_start=types.SimpleNamespace(**start))
+    assert warm.status == cold.status
+    exact = solve(qp, "interior point")
+    for name in ("x", "s_eq", "s_lower", "s_upper", "s_lb", "s_ub"):
+        np.testing.assert_allclose(getattr(warm, name), getattr(exact, name), atol=1e-7, err_msg=name)
 
 
 def test_warm_start_of_a_batch_is_taken_per_element():
