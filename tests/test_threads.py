@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -124,6 +125,49 @@ def test_order_of_the_batch_does_not_change_a_bit(n):
     mixed = qc.solve_qp(**{name: value[order] for name, value in batch.items()}, settings=settings)
     for name in FIELDS:
         assert np.array_equal(getattr(plain, name)[order], getattr(mixed, name)), name
+
+
+@SIZES
+def test_warm_started_elements_have_the_same_bits_in_any_batch(n):
+    """Good and far-off starts side by side."""
+    batch = mixed_batch(n, 21)
+    rng = np.random.default_rng(0)
+    cold = qc.solve_qp(**batch, settings=qc.Settings(infeasible="closest"))
+    starts = {name: getattr(cold, name).copy() for name in "xyzw"}
+    for value in starts.values():
+        value[::3] += rng.normal(size=value[::3].shape)
+        value[1::5] = 1e9
+
+    def run(rows, threads):
+        picked = {name: value[rows] for name, value in batch.items()}
+        start = types.SimpleNamespace(**{name: value[rows] for name, value in starts.items()})
+        return qc.solve_qp(**picked, settings=qc.Settings(infeasible="closest", threads=threads), warm_start=start)
+
+    everything = run(slice(None), 1)
+    for rows, threads in ((slice(None), 3), (rng.permutation(21), 2), *((slice(k, k + 1), 1) for k in range(21))):
+        found = run(rows, threads)
+        for name in FIELDS:
+            assert np.array_equal(getattr(found, name), getattr(everything, name)[rows]), name
+
+
+@SIZES
+@pytest.mark.parametrize("shared", DATA)
+def test_sharing_an_argument_changes_no_bit(shared, n):
+    """Against the same data given to each element: outputs, and the gradients of the others."""
+    batch = mixed_batch(n, 21)
+    settings = qc.Settings(infeasible="closest", threads=2)
+    results = []
+    for value in (batch[shared][0], np.stack([batch[shared][0]] * 21)):
+        arguments = batch | {shared: value}
+        solution = qc.solve_qp(**arguments, settings=settings)
+        loss = np.where(np.isnan(solution.x), 0.0, 1.0)
+        results.append((solution, qc.qp_adjoint(**arguments, solution=solution, settings=settings, x=loss, w=loss)))
+    (one, one_gradient), (each, each_gradient) = results
+    for name in FIELDS:
+        assert np.array_equal(getattr(one, name), getattr(each, name), equal_nan=True), name
+    for name in DATA:
+        if name != shared:
+            assert np.array_equal(getattr(one_gradient, name), getattr(each_gradient, name)), name
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
