@@ -126,7 +126,7 @@ def as_array(name: str, value: Any) -> Array:
         raise ValueError(f"{name} is not an array of numbers: {error}") from None
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
-    return np.ascontiguousarray(array, dtype=np.float64)
+    return np.asarray(array, dtype=np.float64, order="C")  # ascontiguousarray makes a vector of a number
 
 
 def symmetry_tolerance(dtype: Any) -> float:

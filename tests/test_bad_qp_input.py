@@ -97,6 +97,14 @@ def test_wrong_shape_is_refused_with_got_and_expected(name, shape):
         qc.solve_qp(**bad)
 
 
+def test_number_instead_of_a_vector_or_matrix_is_refused_for_one_unknown_too():
+    one = {"H": np.eye(1), "g": [1.0], "A": [[1.0]], "b": [1.0], "C": [[1.0]], "l": [0.0], "u": [9.0]}
+    assert qc.solve_qp(**one).status == qc.Status.SOLVED
+    for name in one:
+        with pytest.raises(ValueError, match=rf"\b{name} has shape \(\), expected"):
+            qc.solve_qp(**(one | {name: 1.0}))
+
+
 def test_batch_sizes_that_differ_are_refused():
     bad = arguments()
     bad["g"], bad["b"] = np.stack([bad["g"]] * 2), np.stack([bad["b"]] * 3)
