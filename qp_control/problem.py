@@ -126,7 +126,7 @@ def as_array(name: str, value: Any) -> Array:
         raise ValueError(f"{name} is not an array of numbers: {error}") from None
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
-    return np.ascontiguousarray(array, dtype=np.float64)
+    return np.asarray(array, dtype=np.float64, order="C")  # ascontiguousarray makes a vector of a number
 
 
 def symmetry_tolerance(dtype: Any) -> float:
@@ -135,14 +135,20 @@ def symmetry_tolerance(dtype: Any) -> float:
 
 
 def check_symmetric(H: Array, tolerance: float) -> None:
-    """Raise ValueError where finite H differs from its transpose by more than the tolerance."""
+    """Raise ValueError where H differs from its transpose by more than the tolerance.
+
+    Of a batch each element is judged by its own largest entry. An element that is not finite is left to the solver,
+    which calls it INVALID_INPUT.
+    """
     transposed = H.swapaxes(-1, -2)
     if (transposed == H).all():
         return
-    difference = np.abs(H - transposed)
-    largest = np.max(np.abs(H), initial=0.0, where=np.isfinite(H))
-    if np.any(difference > tolerance * max(largest, 1e-300)):
-        where = np.unravel_index(np.nanargmax(difference), difference.shape)
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.abs(H - transposed)
+        largest = np.max(np.abs(H), axis=(-2, -1), keepdims=True, initial=1e-300)
+        asymmetric = difference > tolerance * largest
+    if asymmetric.any():
+        where = np.unravel_index(np.argmax(np.where(asymmetric, difference, 0.0)), difference.shape)
         index = ", ".join(str(int(k)) for k in where)
         raise ValueError(f"H is not symmetric: H - H' is {difference[where]:.3g} at [{index}]")
 

@@ -12,6 +12,7 @@ from verdicts import assert_honest
 import qp_control as qc
 
 INF = np.inf
+ONE = qc.Settings(threads=1)
 
 
 def arguments():
@@ -31,8 +32,9 @@ def test_nan_is_refused_with_the_name_of_the_array_and_the_index(name):
 @pytest.mark.parametrize("value", [INF, -INF])
 def test_infinity_outside_the_bounds_is_refused(name, value):
     bad = arguments()
-    bad[name].reshape(-1)[0] = value
-    with pytest.raises(ValueError, match=rf"\b{name}\b"):
+    bad[name].reshape(-1)[-1] = value
+    index = ", ".join(str(size - 1) for size in bad[name].shape)
+    with pytest.raises(ValueError, match=rf"\b{name}\[{index}\] is -?inf"):
         qc.solve_qp(**bad)
 
 
@@ -42,6 +44,25 @@ def test_bound_infinite_on_the_wrong_side_is_refused_with_its_row(name, value):
     bad[name][1] = value
     with pytest.raises(ValueError, match=rf"\b{name}\b.*1"):
         qc.solve_qp(**bad)
+
+
+@pytest.mark.parametrize(("name", "value"), [("l", 1e20), ("lb", 1e25), ("u", -1e20), ("ub", -1e300)])
+def test_bound_that_counts_as_infinite_is_refused_on_the_wrong_side(name, value):
+    bad = arguments()
+    bad[name][1] = value
+    with pytest.raises(ValueError, match=rf"\b{name}\b.*1"):
+        qc.solve_qp(**bad)
+
+
+@pytest.mark.parametrize("size", [1e20, 1e25, 1e300])
+@pytest.mark.parametrize("n", [4, 30])
+def test_bounds_of_1e20_and_more_are_infinite_to_the_bit(size, n):
+    plain = random_feasible(3, n, 2, 6, box=True).arguments()
+    infinite = {name: np.where(np.isinf(value), np.sign(value) * size, value) for name, value in plain.items()}
+    assert sum(np.isinf(plain[name]).sum() for name in ("l", "u", "lb", "ub")) >= 4
+    a, b = qc.solve_qp(**plain), qc.solve_qp(**infinite)
+    for name in ("x", "y", "z", "w", "objective", "iterations", "duality_gap"):
+        assert np.array_equal(getattr(a, name), getattr(b, name)), name
 
 
 def test_nan_in_a_batch_names_the_element():
@@ -76,6 +97,14 @@ def test_wrong_shape_is_refused_with_got_and_expected(name, shape):
         qc.solve_qp(**bad)
 
 
+def test_number_instead_of_a_vector_or_matrix_is_refused_for_one_unknown_too():
+    one = {"H": np.eye(1), "g": [1.0], "A": [[1.0]], "b": [1.0], "C": [[1.0]], "l": [0.0], "u": [9.0]}
+    assert qc.solve_qp(**one).status == qc.Status.SOLVED
+    for name in one:
+        with pytest.raises(ValueError, match=rf"\b{name} has shape \(\), expected"):
+            qc.solve_qp(**(one | {name: 1.0}))
+
+
 def test_batch_sizes_that_differ_are_refused():
     bad = arguments()
     bad["g"], bad["b"] = np.stack([bad["g"]] * 2), np.stack([bad["b"]] * 3)
@@ -98,6 +127,14 @@ def test_arrays_of_something_else_than_numbers_are_refused(value):
         qc.solve_qp(value, np.ones(4))
 
 
+@pytest.mark.parametrize("name", DATA)
+def test_array_of_objects_is_refused_whichever_it_is(name):
+    bad = arguments()
+    bad[name] = bad[name].astype(object)
+    with pytest.raises(ValueError, match=rf"\b{name} has dtype object, expected real numbers"):
+        qc.solve_qp(**bad)
+
+
 def test_missing_g_is_refused():
     with pytest.raises((ValueError, TypeError), match=r"\bg\b"):
         qc.solve_qp(np.eye(2), None)
@@ -116,6 +153,41 @@ def test_asymmetric_hessian_is_refused_and_rounding_is_not():
     H32[0, 1] = 1e-3
     with pytest.raises(ValueError, match="symmetric"):
         qc.solve_qp(H32, np.ones(4, dtype=np.float32))
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-5)])
+def test_asymmetry_is_relative_to_the_largest_entry_of_the_element(dtype, tolerance, size):
+    """A large neighbour in the batch excuses nothing."""
+    for factor, accepted in ((0.4, True), (2.5, False)):
+        H = size * np.eye(3, dtype=dtype)
+        H[0, 2] = factor * tolerance * size
+        for given in (H, np.stack([1e9 * np.eye(3, dtype=dtype), H])):
+            if accepted:
+                assert np.all(qc.solve_qp(given, np.ones(3)).status == qc.Status.SOLVED)
+                continue
+            with pytest.raises(ValueError, match=r"H is not symmetric.*0, 2|2, 0"):
+                qc.solve_qp(given, np.ones(3))
+            with pytest.raises(ValueError, match="H is not symmetric"):
+                qc.QPLayer()(torch.tensor(given), torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("gap", [1.0, 1e-5, 1e-8, 1e-9, 1e-12, 1e-15])
+@pytest.mark.parametrize("n", [2, 30])
+@pytest.mark.parametrize("kind", ["row", "box"])
+def test_crossed_bounds_are_never_solved_however_close(kind, n, gap):
+    l, u = np.full(n, -5.0), np.full(n, 5.0)
+    l[0], u[0] = 0.5 + gap, 0.5
+    bounds = {"C": np.eye(n), "l": l, "u": u} if kind == "row" else {"lb": l, "ub": u}
+    problem = {"H": np.eye(n), "g": np.ones(n), **bounds}
+    assert qc.solve_qp(**problem).status == qc.Status.PRIMAL_INFEASIBLE
+    sol = qc.solve_qp(**problem, settings=qc.Settings(infeasible="closest"))
+    assert sol.status == qc.Status.CLOSEST_FEASIBLE
+    lower, upper = (sol.s_lower, sol.s_upper) if kind == "row" else (sol.s_lb, sol.s_ub)
+    # Least shifts below 1e-11 of the bound count as rounding.
+    np.testing.assert_allclose([lower[0], upper[0]], (l[0] - u[0]) / 2, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(sol.x, np.append((l[0] + u[0]) / 2, -np.ones(n - 1)), atol=1e-9)
+    assert not lower[1:].any() and not upper[1:].any()
 
 
 @pytest.mark.parametrize("box", [False, True])
@@ -139,22 +211,25 @@ def test_eigenvalue_at_rounding_level_is_accepted():
     assert qc.solve_qp((H + H.T) / 2, H @ np.ones(6)).status == qc.Status.SOLVED
 
 
-@pytest.mark.parametrize("name", ["H", "g", "A", "C", "b", "u"])
-@pytest.mark.parametrize("size", [1e300, -1e300, 1e200, 1e-300])
-def test_enormous_entries_give_an_honest_status(name, size):
-    qp = random_feasible(0, 4, 2, 3)
-    value = getattr(qp, name).copy()
-    if name == "H":
-        value[0, 0] = abs(size)
-    else:
-        value.reshape(-1)[0] = size
-    if name == "u":
-        value[0] = abs(size)
-    qp = qp.with_(**{name: value})
-    sol = qc.solve_qp(**qp.keywords())
-    with np.errstate(over="ignore", invalid="ignore"):
-        if sol.status == qc.Status.SOLVED:
+@pytest.mark.parametrize("name", ["H", "g", "A", "C", "b", "l", "u"])
+@pytest.mark.parametrize("size", [1e300, -1e300, 1e160, 1e30, 1e-300])
+@pytest.mark.parametrize("n", [4, 30])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the check, which overflows too
+def test_enormous_entries_give_an_honest_status(name, size, n):
+    """One entry, then all of them; a gradient that overflows is flagged."""
+    plain = random_feasible(0, n, 2, 3)
+    value = getattr(plain, name)
+    one, every = value.copy(), value * (abs(size) if name in ("H", "l", "u") else size)
+    one.reshape(-1)[0] = {"H": abs(size), "l": -abs(size), "u": abs(size)}.get(name, size)
+    for qp in (plain.with_(**{name: one}), plain.with_(**{name: every})):
+        if np.any(qp.l >= 1e20) or np.any(qp.u <= -1e20):
+            continue  # bounds that count as infinite, on the wrong side
+        for infeasible in ("certify", "closest"):
+            sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible=infeasible))
             assert_honest(qp, sol)
+            found = qc.qp_adjoint(**qp.keywords(), solution=sol, x=np.ones(n))
+            finite = all(np.isfinite(getattr(found, data)).all() for data in plain.arguments())
+            assert finite or not found.residual <= 1e-6
 
 
 @pytest.mark.parametrize(
@@ -166,13 +241,24 @@ def test_enormous_entries_give_an_honest_status(name, size):
         ("eps_abs", INF),
         ("eps_rel", -1e-3),
         ("eps_rel", np.nan),
+        ("eps_rel", INF),
+        ("eps_gap", 0.0),
+        ("eps_gap", -1.0),
+        ("eps_gap", np.nan),
         ("max_iter", 0),
         ("max_iter", -5),
+        ("max_iter", 1.5),
+        ("max_iter", 2**40),
+        ("time_limit", 0.0),
         ("time_limit", -1.0),
         ("time_limit", np.nan),
         ("infeasible", "sometimes"),
         ("on_failure", "ignore"),
         ("threads", -1),
+        ("threads", 1.5),
+        ("threads", 10**9),
+        ("weakly_active", "always"),
+        ("smoothing", 0.0),
     ],
 )
 def test_settings_out_of_range_are_refused_with_their_name(option, value):
@@ -206,6 +292,29 @@ def test_bad_shift_weight_is_refused(value):
         qc.solve_qp(**arguments(), weight_eq=[1.0, value])
 
 
+def spoil_bounds(element):
+    element["l"][:], element["u"][:] = 2.0, -2.0
+
+
+def spoil_rows(element):
+    element["C"][1] = element["C"][0]
+    element["l"][:2], element["u"][:2] = [1.0, -INF], [INF, -1.0]
+
+
+def spoil_everything(element):
+    for name in ("H", "g", "A", "C"):
+        element[name] *= 1e300
+
+
+# What is done to an element in place.
+SPOILED = {
+    "indefinite": lambda element: element["H"].__imul__(-1.0),
+    "crossed": spoil_bounds,
+    "contradicting": spoil_rows,
+    "enormous": spoil_everything,
+}
+
+
 def test_bad_problem_then_good_problem_gives_the_right_answer():
     good = qc.solve_qp(**arguments())
     for bad in ({"g": np.full(4, np.nan)}, {"H": np.ones((3, 3))}, {"H": -np.eye(4)}):
@@ -214,7 +323,45 @@ def test_bad_problem_then_good_problem_gives_the_right_answer():
         assert np.array_equal(qc.solve_qp(**arguments()).x, good.x)
 
 
+@pytest.mark.parametrize("n", [4, 30])
+def test_bad_problem_leaves_no_trace_in_the_memory_of_the_next(n):
+    """In one batch on one thread, and from call to call."""
+    qps = [random_feasible(seed, n, 2, 3, box=True) for seed in range(2)]
+    alone = [qc.solve_qp(**qp.keywords(), settings=ONE) for qp in qps]
+    for spoil in SPOILED.values():
+        batch = {name: np.stack([getattr(qps[k], name) for k in (0, 0, 1, 1, 0, 1)]) for name in DATA}
+        for k in (1, 2, 4):
+            spoil({name: value[k] for name, value in batch.items()})
+        sol = qc.solve_qp(**batch, settings=ONE)
+        for k, seed in ((0, 0), (3, 1), (5, 1)):
+            assert sol.status[k] == qc.Status.SOLVED and sol.status[4] != qc.Status.SOLVED
+            for name in ("x", "y", "z", "w", "objective", "iterations"):
+                assert np.array_equal(getattr(sol, name)[k], getattr(alone[seed], name)), name
+        qc.solve_qp(**{name: value[1] for name, value in batch.items()}, settings=ONE)
+        assert np.array_equal(qc.solve_qp(**qps[0].keywords(), settings=ONE).x, alone[0].x)
+
+
 # --- the layer ---
+
+
+def test_layer_refuses_batch_sizes_that_differ():
+    bad = tensors()
+    bad["g"], bad["b"] = torch.stack([bad["g"]] * 2), torch.stack([bad["b"]] * 3)
+    with pytest.raises(ValueError, match=r"(?s)batch.*(2.*3|3.*2)"):
+        qc.QPLayer()(*(bad.get(key) for key in DATA))
+
+
+def test_layer_refuses_a_warm_start_of_another_size_and_survives_one_that_is_not_finite():
+    """An element that failed last time hands on NaN: it starts cold."""
+    good = qc.QPLayer()(*(tensors().get(key) for key in DATA))
+    other = qc.QPLayer()(torch.eye(5), torch.ones(5))
+    with pytest.raises(ValueError, match=r"warm_start.x has shape \(5,\), expected \(4,\)"):
+        qc.QPLayer()(*(tensors().get(key) for key in DATA), warm_start=other)
+    for value in (np.nan, INF, -INF):
+        start = good._replace(x=torch.full_like(good.x, value), z=torch.full_like(good.z, value))
+        again = qc.QPLayer()(*(tensors().get(key) for key in DATA), warm_start=start)
+        assert int(again.status) == qc.Status.SOLVED
+        torch.testing.assert_close(again.x, good.x, rtol=0, atol=1e-9)
 
 
 def tensors():

@@ -1,6 +1,8 @@
 """Tiny QPs made by Hypothesis against the enumeration of active sets: plain entries exactly, wild entries
 honestly."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -104,10 +106,10 @@ def test_plain_problem_of_six_unknowns_gets_the_exact_objective(qp):
 
 
 @settings(max_examples=800)
-@given(tiny_qp(WILD, n_max=4, rows_max=3))
-def test_wild_problem_gets_an_honest_status(qp):
+@given(tiny_qp(WILD, n_max=4, rows_max=3), st.sampled_from(["certify", "closest"]))
+def test_wild_problem_gets_an_honest_status(qp, infeasible):
     """Entries of 1e-12 and 1e12: any status may come back, but what it claims must hold."""
-    sol = qc.solve_qp(**qp.keywords())
+    sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible=infeasible))
     event(qc.Status(sol.status).name)
     assert_honest(qp, sol)
 
@@ -154,8 +156,29 @@ def test_poisoned_problem_is_refused(qp, data):
         qc.solve_qp(**arguments)
 
 
-def test_certificate_checks_reject_wrong_certificates():
+def test_checks_of_solutions_reject_wrong_solutions():
     """The negative control of assert_honest."""
+    solved = QP(np.eye(2), [1.0, -3.0], A=[[1.0, 1.0]], b=[1.0], lb=[0.5, -5.0], ub=[9.0, 9.0])
+    closest = QP(np.eye(2), [1.0, -3.0], A=[[1.0, 0.0]], b=[1.0], C=[[1.0, 0.0]], l=[2.0], u=[9.0], ub=[9.0, 1.0])
+    status = {"solved": qc.Status.SOLVED, "closest": qc.Status.CLOSEST_FEASIBLE}
+    for name, qp in (("solved", solved), ("closest", closest)):
+        sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(infeasible="closest"))
+        assert sol.status == status[name]
+        assert_honest(qp, sol)
+        lies = [{field: getattr(sol, field) + 1e-6} for field in ("x", "y", "w")]
+        lies += [{"w": -sol.w}, {"x": np.full(2, np.nan)}]
+        lies += [{"primal_residual": 1.0}, {"dual_residual": 1.0}] if name == "solved" else []
+        lies += [{"status": qc.Status.PRIMAL_INFEASIBLE}, {"status": qc.Status.DUAL_INFEASIBLE}]
+        lies += [{"status": qc.Status.NON_CONVEX}]
+        if name == "closest":
+            lies += [{"status": qc.Status.SOLVED}, {"s_eq": 0.0 * sol.s_eq}, {"s_lower": -sol.s_lower}]
+        for lie in lies:
+            with pytest.raises(AssertionError):
+                assert_honest(qp, dataclasses.replace(sol, **lie))
+
+
+def test_certificate_checks_reject_wrong_certificates():
+    """The negative control of its parts."""
     infeasible = QP(np.eye(1), [0.0], C=[[1.0], [1.0]], l=[1.0, -np.inf], u=[np.inf, 0.0])
     assert farkas_holds(infeasible, [], [-1.0, 1.0], [0.0])
     assert not farkas_holds(infeasible, [], [1.0, -1.0], [0.0])

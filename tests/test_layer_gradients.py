@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from adjoint_oracle import adjoint
+from kkt_oracle import solve
 from layer_calls import OUTPUTS, call, check_gradients, gradients, loss_of, outputs_of, tensors
 from problems import random_feasible, random_infeasible_full_rank, random_infeasible_rank_deficient
 from qp_data import DATA
@@ -79,6 +81,45 @@ def test_shared_parameter_gradient_is_the_sum_over_the_batch(problem):
     for name in shared:
         expected = each[name] if name == "g" else each[name].sum(0)
         torch.testing.assert_close(summed[name], expected, rtol=1e-10, atol=1e-11, msg=name)
+
+
+FLOAT64 = {
+    "in lanes": lambda: random_feasible(2, 8, 2, 6, active=0.4, box=True),
+    "beyond lanes": lambda: random_feasible(2, 30, 5, 20, active=0.4, box=True),
+    "infeasible": lambda: random_infeasible_full_rank(1, 6),
+    "infeasible, large": lambda: random_infeasible_rank_deficient(30, 30, box=True),
+}
+
+
+@pytest.mark.parametrize("problem", FLOAT64)
+def test_gradients_of_float64_data_are_float64_and_have_its_digits(problem):
+    """The oracle is exact to 1e-12 of multipliers near 10; a float32 number anywhere on the way costs 1e-8."""
+    qp = FLOAT64[problem]()
+    data = tensors(qp)
+    out = call(data)
+    rng = np.random.default_rng(0)
+    weight = {name: rng.normal(size=getattr(out, name).shape) for name in OUTPUTS}
+    loss = sum((getattr(out, name) * torch.tensor(value)).sum() for name, value in weight.items())
+    assert all(getattr(out, name).dtype == torch.float64 for name in OUTPUTS) and loss.dtype == torch.float64
+    expected = adjoint(qp, solve(qp, "interior point"), weight)
+    rounded = 0.0
+    for name, gradient in gradients(data, loss).items():
+        assert gradient.dtype == torch.float64
+        scale = max(1.0, np.abs(expected[name]).max())
+        assert np.abs(gradient.numpy() - expected[name]).max() < 1e-10 * scale, name
+        rounded = max(rounded, np.abs(gradient.float().numpy() - expected[name]).max() / scale)
+    assert rounded > 1e-9  # the negative control
+
+
+@pytest.mark.parametrize("n", [5, 30])
+def test_callers_tensors_and_warm_start_never_change(n):
+    for qp in (random_feasible(2, n, 2, 4, box=True), random_infeasible_rank_deficient(1, n, box=True)):
+        data = tensors(qp)
+        start = call(data)
+        before = [tensor.detach().clone() for tensor in (*data.values(), *start)]
+        loss_of(call(data, warm_start=start)).backward()
+        for tensor, value in zip((*data.values(), *start), before, strict=True):
+            assert torch.equal(tensor, value)
 
 
 def test_hessian_gradient_is_symmetric():

@@ -1,11 +1,18 @@
 """Limits, honest residuals, warm starts, and calls that leave no trace in the next one."""
 
 import time
+import types
 
 import numpy as np
 import pytest
 from kkt_oracle import duality_gap, residuals, solve
-from problems import crossed_bounds, degenerate_vertex, random_feasible, random_infeasible_rank_deficient
+from problems import (
+    crossed_bounds,
+    degenerate_vertex,
+    random_feasible,
+    random_infeasible_full_rank,
+    random_infeasible_rank_deficient,
+)
 from qp_data import DATA
 
 import qp_control as qc
@@ -36,6 +43,19 @@ def test_one_iteration_is_flagged_and_returns_a_finite_point():
     assert np.all(np.isfinite(sol.x)) and np.isfinite(sol.primal_residual) and np.isfinite(sol.dual_residual)
     assert max(sol.primal_residual, sol.dual_residual) > 1e-8
     assert sol.iterations <= 1
+
+
+@pytest.mark.parametrize("max_iter", [60, 500, 2000])
+@pytest.mark.parametrize("n", [10, 30])
+def test_problem_stopped_at_its_limit_returns_the_best_point_it_saw(n, max_iter):
+    """A tolerance that rounding forbids: the point is as good as doubles are, however long the loop went on."""
+    for seed in range(4):
+        qp = random_feasible(seed, n, 3, n, box=seed % 2 == 0)
+        sol = qc.solve_qp(**qp.keywords(), settings=qc.Settings(eps_abs=1e-30, max_iter=max_iter))
+        assert sol.status == qc.Status.MAX_ITER
+        left = residuals(qp, sol.x, sol.y, sol.z, sol.w)
+        assert max(left.primal, left.dual, left.complementarity) < 1e-11
+        np.testing.assert_allclose(sol.x, solve(qp, "interior point").x, atol=1e-9)
 
 
 def test_no_time_is_flagged():
@@ -74,16 +94,25 @@ def test_warm_start_from_the_solution_takes_fewer_iterations():
     np.testing.assert_allclose(warm.x, cold.x, atol=1e-8)
 
 
-@pytest.mark.parametrize("size", [1.0, 1e3, 1e8])
-def test_far_off_warm_start_gives_the_same_answer(size):
-    qp = random_feasible(4, 10, 3, 10, box=True)
-    cold = qc.solve_qp(**qp.keywords())
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e8, 1e100, 1e300])
+@pytest.mark.parametrize("n", [10, 30])
+@pytest.mark.parametrize("kind", ["feasible", "full rank", "rank deficient"])
+def test_far_off_warm_start_gives_the_same_answer(kind, n, size):
+    qp = {
+        "feasible": lambda: random_feasible(4, n, 3, n, box=True),
+        "full rank": lambda: random_infeasible_full_rank(4, n),
+        "rank deficient": lambda: random_infeasible_rank_deficient(4, n, box=True),
+    }[kind]()
+    cold = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
+    start = {name: getattr(cold, name).copy() for name in "xyzw"}
     rng = np.random.default_rng(0)
-    for name in ("x", "y", "z", "w"):
-        getattr(cold, name)[...] += size * rng.normal(size=getattr(cold, name).shape)
-    warm = qc.solve_qp(**qp.keywords(), warm_start=cold)
-    assert warm.status == qc.Status.SOLVED
-    np.testing.assert_allclose(warm.x, solve(qp, "interior point").x, atol=1e-7)
+    for value in start.values():
+        value += size * rng.normal(size=value.shape)
+    warm = qc.solve_qp(**qp.keywords(), settings=CLOSEST, warm_start=types.SimpleNamespace(**start))
+    assert warm.status == cold.status
+    exact = solve(qp, "interior point")
+    for name in ("x", "s_eq", "s_lower", "s_upper", "s_lb", "s_ub"):
+        np.testing.assert_allclose(getattr(warm, name), getattr(exact, name), atol=1e-7, err_msg=name)
 
 
 def test_warm_start_of_a_batch_is_taken_per_element():
@@ -98,14 +127,19 @@ def test_warm_start_of_a_batch_is_taken_per_element():
 def test_the_same_problem_twice_gives_the_same_bits():
     for qp in (
         random_feasible(0, 20, 5, 20, box=True),
+        random_feasible(0, 50, 5, 40, box=True),
         degenerate_vertex(),
         random_infeasible_rank_deficient(1),
+        random_infeasible_rank_deficient(1, 40, box=True),
     ):
         first = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
         qc.solve_qp(**crossed_bounds().keywords(), settings=CLOSEST)  # another problem in between
         second = qc.solve_qp(**qp.keywords(), settings=CLOSEST)
         for name in ("x", "y", "z", "w", "s_eq"):
             assert np.array_equal(getattr(first, name), getattr(second, name)), name
+        one, two = (qc.qp_adjoint(**qp.keywords(), solution=sol, x=np.ones(qp.n)) for sol in (first, second))
+        for name in qp.arguments():
+            assert np.array_equal(getattr(one, name), getattr(two, name)), name
 
 
 def test_bad_element_changes_nothing_for_its_neighbours():

@@ -134,13 +134,20 @@ def test_integers_and_float32_give_the_same_answer():
     np.testing.assert_allclose(sol.x, [0, 2], atol=1e-8)
 
 
-def test_callers_arrays_never_change():
-    for qp in (random_feasible(1, 5, 2, 4, box=True), random_infeasible_rank_deficient(0)):
+@pytest.mark.parametrize("n", [5, 30])
+def test_callers_arrays_never_change(n):
+    """Neither data nor warm start, nor the solution and the loss that derivatives are made of."""
+    for qp in (random_feasible(1, n, 2, 4, box=True), random_infeasible_rank_deficient(0, n)):
         arguments = qp.arguments()
-        before = {name: value.copy() for name, value in arguments.items()}
-        qc.solve_qp(**arguments, settings=CLOSEST)
-        for name, value in arguments.items():
-            assert np.array_equal(value, before[name]), name
+        start = qc.solve_qp(**arguments, settings=CLOSEST)
+        loss = np.ones(n)
+        arrays = [*arguments.values(), *(np.asarray(value) for value in vars(start).values()), loss]
+        before = [value.copy() for value in arrays]
+        qc.solve_qp(**arguments, settings=CLOSEST, warm_start=start)
+        qc.qp_adjoint(**arguments, solution=start, x=loss, w=loss)
+        qc.qp_tangent(**arguments, solution=start, dg=loss)
+        for value, kept in zip(arrays, before, strict=True):
+            assert np.array_equal(value, kept, equal_nan=True)
 
 
 def test_import_is_quick_and_does_not_load_torch():

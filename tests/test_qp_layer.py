@@ -20,9 +20,12 @@ def test_batch_of_one_against_batch_of_many_broadcasts():
     data["g"] = torch.tensor(np.stack([qp.g] * 3), requires_grad=True)
     out = call(data)
     assert out.x.shape == (3, 4)
-    loss_of(out).backward()
-    assert data["H"].grad.shape == (1, 4, 4)
-    assert data["g"].grad.shape == (3, 4)
+    found = gradients(data, loss_of(out))
+    shared = tensors(qp) | {"g": data["g"]}
+    expected = gradients(shared, loss_of(call(shared)))
+    assert torch.equal(found["H"], expected["H"][None])
+    for name in ("g", "A", "b", "C", "l", "u"):
+        assert torch.equal(found[name], expected[name]), name
 
 
 def test_empty_batch_has_empty_outputs_and_zero_gradients():

@@ -96,6 +96,30 @@ def test_badly_scaled_rows_are_solved():
     assert gradient_error(qp, exact, outputs=("x",)) < 1e-6
 
 
+@pytest.mark.parametrize("infeasible", ["certify", "closest"])
+@pytest.mark.parametrize(("n", "n_eq", "n_in"), [(5, 2, 4), (12, 3, 10), (30, 5, 30), (50, 10, 50)])
+def test_rows_scaled_by_1e_3_to_1e3_are_solved_with_their_multipliers_and_gradients(n, n_eq, n_in, infeasible):
+    """A row times c has its multiplier divided by c, and its bound's gradient too; x is the same."""
+    for seed in range(3):
+        qp = random_feasible(seed, n, n_eq, n_in, active=0.4, box=True)
+        rng = np.random.default_rng(seed)
+        a, c = 10.0 ** rng.uniform(-3, 3, n_eq), 10.0 ** rng.uniform(-3, 3, n_in)
+        scaled = qp.with_(A=a[:, None] * qp.A, b=a * qp.b, C=c[:, None] * qp.C, l=c * qp.l, u=c * qp.u)
+        exact = solve(qp, "interior point")
+        sol = qc.solve_qp(**scaled.keywords(), settings=qc.Settings(infeasible=infeasible))
+        assert sol.status == qc.Status.SOLVED
+        np.testing.assert_allclose(sol.x, exact.x, atol=1e-7)
+        np.testing.assert_allclose(a * sol.y, exact.y, atol=1e-6)
+        np.testing.assert_allclose(c * sol.z, exact.z, atol=1e-6)
+        weight = rng.normal(size=n)
+        found = qc.qp_adjoint(**scaled.keywords(), solution=sol, x=weight)
+        expected = adjoint(qp, exact, {"x": weight})
+        factors = {"A": a[:, None], "b": a, "C": c[:, None], "l": c, "u": c}
+        for name, value in expected.items():
+            given = getattr(found, name) * factors.get(name, 1.0)
+            assert np.abs(given - value).max() < 1e-8 * max(1.0, np.abs(value).max()), name
+
+
 @pytest.mark.parametrize(
     "qp",
     [random_infeasible_full_rank(seed, n) for seed, n in ((0, 3), (1, 6), (2, 12))]

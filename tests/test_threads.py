@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -32,49 +33,141 @@ FIELDS = (
 )
 
 
-def mixed_batch(size=37):
-    """Feasible elements with every seventh one infeasible; an odd size leaves a rest in every split."""
-    qps = [random_feasible(seed, 8, 2, 6, box=True) for seed in range(size)]
+# The first is solved in lanes, the second is not.
+SIZES = pytest.mark.parametrize("n", [8, 40])
+
+
+def mixed_batch(n, size=37):
+    """Feasible elements with every seventh one infeasible, every eleventh linear; an odd size leaves a rest in every
+    split."""
+    qps = [random_feasible(seed, n, 2, 6, box=True) for seed in range(size)]
     batch = {name: np.stack([getattr(qp, name) for qp in qps]) for name in DATA}
     batch["l"][::7, 0], batch["u"][::7, 0] = 2.0, -2.0
+    batch["H"][5::11] = 0.0
+    batch["lb"][5::11], batch["ub"][5::11] = -9.0, 9.0
     return batch
 
 
+@SIZES
 @pytest.mark.parametrize("threads", [2, 3, 8, 0])
-def test_thread_count_does_not_change_a_bit(threads):
-    batch = mixed_batch()
+def test_thread_count_does_not_change_a_bit(threads, n):
+    batch = mixed_batch(n)
     one = qc.solve_qp(**batch, settings=qc.Settings(infeasible="closest", threads=1))
     many = qc.solve_qp(**batch, settings=qc.Settings(infeasible="closest", threads=threads))
     for name in FIELDS:
         assert np.array_equal(getattr(one, name), getattr(many, name)), name
+    assert {qc.Status.SOLVED, qc.Status.CLOSEST_FEASIBLE} == set(one.status.tolist())
 
 
-@pytest.mark.parametrize("threads", [2, 8])
-def test_thread_count_does_not_change_a_bit_of_the_gradients(threads):
+@SIZES
+@pytest.mark.parametrize("threads", [2, 3, 8, 0])
+def test_thread_count_does_not_change_a_bit_of_the_gradients(threads, n):
     """Shared data included: its sum over the batch is taken in a fixed order."""
 
     def run(count):
-        batch = {name: torch.tensor(value) for name, value in mixed_batch(101).items()}
+        batch = {name: torch.tensor(value) for name, value in mixed_batch(n, 101).items()}
         for name in ("H", "C", "ub"):
             batch[name] = batch[name][1].clone()
         for tensor in batch.values():
             tensor.requires_grad_()
         out = qc.QPLayer(qc.Settings(threads=count))(*(batch[name] for name in DATA))
-        torch.nansum(out.x * out.x + out.w).backward()
-        return [batch[name].grad for name in DATA]
+        loss = sum(torch.nansum(output * output) for output in out[:10])
+        return torch.autograd.grad(loss, [batch[name] for name in DATA])
 
     for one, many in zip(run(1), run(threads), strict=True):
-        assert torch.equal(one, many)
+        assert torch.count_nonzero(one) and torch.equal(one, many)
 
 
-def test_order_of_the_batch_does_not_change_a_bit():
-    batch = mixed_batch(20)
+@SIZES
+def test_thread_count_and_order_of_the_batch_do_not_change_a_bit_of_the_tangents(n):
+    batch = mixed_batch(n, 21)
+    rng = np.random.default_rng(0)
+    change = {f"d{name}": np.where(np.isfinite(v), rng.normal(size=v.shape), 0.0) for name, v in batch.items()}
+
+    def run(rows, threads):
+        settings = qc.Settings(infeasible="closest", threads=threads)
+        picked = {name: value[rows] for name, value in batch.items()}
+        solution = qc.solve_qp(**picked, settings=settings)
+        moved = {name: value[rows] for name, value in change.items()}
+        return qc.qp_tangent(**picked, solution=solution, settings=settings, **moved)
+
+    everything = run(slice(None), 1)
+    for rows, threads in ((slice(None), 3), (rng.permutation(21), 2), (slice(3, 8), 1), (slice(7, 8), 1)):
+        found = run(rows, threads)
+        for name in FIELDS[:10]:
+            assert np.array_equal(getattr(found, name), getattr(everything, name)[rows]), name
+
+
+@SIZES
+def test_order_size_and_neighbours_of_the_batch_do_not_change_a_bit_of_layer_and_gradients(n):
+    """Infeasible elements and linear programs too, which leave the lanes; any element alone included."""
+    batch = mixed_batch(n, 24)
+    rng = np.random.default_rng(0)
+
+    def run(rows):
+        data = {name: torch.tensor(value[rows], requires_grad=True) for name, value in batch.items()}
+        out = qc.QPLayer(qc.Settings(threads=2))(*(data[name] for name in DATA))
+        loss = sum(torch.nansum(output * output) for output in out[:10])
+        return [*(t.detach() for t in out), *torch.autograd.grad(loss, [data[name] for name in DATA])]
+
+    everything = run(slice(None))
+    for rows in (rng.permutation(24), slice(3, 20), *(slice(k, k + 1) for k in range(24))):
+        for found, expected in zip(run(rows), everything, strict=True):
+            assert torch.equal(found, expected[rows])
+
+
+@SIZES
+def test_order_of_the_batch_does_not_change_a_bit(n):
+    batch = mixed_batch(n, 20)
     order = np.random.default_rng(0).permutation(20)
     settings = qc.Settings(infeasible="closest")
     plain = qc.solve_qp(**batch, settings=settings)
     mixed = qc.solve_qp(**{name: value[order] for name, value in batch.items()}, settings=settings)
     for name in FIELDS:
         assert np.array_equal(getattr(plain, name)[order], getattr(mixed, name)), name
+
+
+@SIZES
+def test_warm_started_elements_have_the_same_bits_in_any_batch(n):
+    """Good and far-off starts side by side."""
+    batch = mixed_batch(n, 21)
+    rng = np.random.default_rng(0)
+    cold = qc.solve_qp(**batch, settings=qc.Settings(infeasible="closest"))
+    starts = {name: getattr(cold, name).copy() for name in "xyzw"}
+    for value in starts.values():
+        value[::3] += rng.normal(size=value[::3].shape)
+        value[1::5] = 1e9
+
+    def run(rows, threads):
+        picked = {name: value[rows] for name, value in batch.items()}
+        start = types.SimpleNamespace(**{name: value[rows] for name, value in starts.items()})
+        return qc.solve_qp(**picked, settings=qc.Settings(infeasible="closest", threads=threads), warm_start=start)
+
+    everything = run(slice(None), 1)
+    for rows, threads in ((slice(None), 3), (rng.permutation(21), 2), *((slice(k, k + 1), 1) for k in range(21))):
+        found = run(rows, threads)
+        for name in FIELDS:
+            assert np.array_equal(getattr(found, name), getattr(everything, name)[rows]), name
+
+
+@SIZES
+@pytest.mark.parametrize("shared", DATA)
+def test_sharing_an_argument_changes_no_bit(shared, n):
+    """Against the same data given to each element: outputs, and the gradients of the others."""
+    batch = mixed_batch(n, 21)
+    settings = qc.Settings(infeasible="closest", threads=2)
+    results = []
+    for value in (batch[shared][0], np.stack([batch[shared][0]] * 21)):
+        arguments = batch | {shared: value}
+        solution = qc.solve_qp(**arguments, settings=settings)
+        loss = np.where(np.isnan(solution.x), 0.0, 1.0)
+        results.append((solution, qc.qp_adjoint(**arguments, solution=solution, settings=settings, x=loss, w=loss)))
+    (one, one_gradient), (each, each_gradient) = results
+    for name in FIELDS:
+        assert np.array_equal(getattr(one, name), getattr(each, name), equal_nan=True), name
+    for name in DATA:
+        if name != shared:
+            assert np.array_equal(getattr(one_gradient, name), getattr(each_gradient, name)), name
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
@@ -86,8 +179,8 @@ def test_sizes_of_zero_work_with_any_thread_count(threads):
 
 
 def test_eight_calling_threads_get_the_serial_results():
-    """8 threads x 125 solves, while each solve may itself use threads."""
-    qps = [random_feasible(seed, 6, 1, 5) for seed in range(8)]
+    """8 threads x 125 solves in lanes and beyond, while each solve may itself use threads."""
+    qps = [random_feasible(seed, n, 1, 5) for seed in range(4) for n in (6, 30)]
     qps += [random_infeasible_full_rank(0), random_infeasible_rank_deficient(0)]
     settings = qc.Settings(infeasible="closest", threads=2)
     serial = [qc.solve_qp(**qp.keywords(), settings=settings).x for qp in qps]

@@ -76,12 +76,36 @@ def assert_honest(qp: QP, sol, eps: float = EPS) -> None:
         assert signs_violated(qp, v) <= eps + dual
         assert abs(sol.primal_residual - left.primal) <= primal
         assert abs(sol.dual_residual - left.dual) <= dual
+    elif status == qc.Status.CLOSEST_FEASIBLE:
+        v = np.concatenate([sol.y, sol.z, sol.w])
+        upper, lower = (
+            np.concatenate([sol.s_eq, sol.s_upper, sol.s_ub]),
+            np.concatenate([0.0 * sol.s_eq, sol.s_lower, sol.s_lb]),
+        )
+        assert np.all(np.isfinite(sol.x)) and np.all(np.isfinite(v)) and np.all(np.isfinite(lower + upper))
+        assert lower.min(initial=0.0) == upper[qp.n_eq :].min(initial=0.0) == 0.0
+        assert np.any(lower) or np.any(upper)
+        moved = shifted(qp, sol)
+        left = residuals(moved, sol.x, sol.y, sol.z, sol.w)
+        primal, dual = rounding(moved, sol.x, v)
+        assert left.primal <= eps + primal
+        assert left.dual <= eps + dual
+        # Multipliers of shifted rows are free in sign.
+        kept = np.where((lower != 0) | (upper != 0), 0.0, v)
+        left = residuals(moved, sol.x, *qp.split(kept))
+        assert left.complementarity <= 10 * eps + primal + dual
     elif status == qc.Status.PRIMAL_INFEASIBLE:
         assert farkas_holds(qp, sol.certificate_y, sol.certificate_z, sol.certificate_w)
     elif status == qc.Status.DUAL_INFEASIBLE:
         assert ray_holds(qp, sol.certificate_x)
     elif status == qc.Status.NON_CONVEX:
         assert np.linalg.eigvalsh(qp.hessian)[0] < 0
+
+
+def shifted(qp: QP, sol) -> QP:
+    """The problem that a closest feasible solution solves."""
+    changes = {"b": sol.s_eq, "l": -sol.s_lower, "u": sol.s_upper, "lb": -sol.s_lb, "ub": sol.s_ub}
+    return qp.with_(**{name: v + changes[name] for name, v in qp.arguments().items() if name in changes})
 
 
 def signs_violated(qp: QP, v) -> float:

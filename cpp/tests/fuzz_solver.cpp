@@ -3,6 +3,7 @@
 //
 //     fuzz_solver                 the cases of the test suite
 //     fuzz_solver SECONDS [SEED]  cases SEED, SEED + 1, ... for that long
+//     fuzz_solver cases N [SEED]  N of them
 //     fuzz_solver case SEED       one case, whose problem is printed if it fails
 //
 // With -DQP_CONTROL_LIBFUZZER and clang's -fsanitize=fuzzer the bytes come from libFuzzer.
@@ -415,12 +416,20 @@ int main(int count, char** arguments) {
     print(Case(bytes.data(), bytes.size()));
     return 1;
   }
-  const double seconds = count > 1 ? std::atof(arguments[1]) : 0.0;
-  const std::uint64_t first = count > 2 ? std::strtoull(arguments[2], nullptr, 10) : 0;
+  const bool counted = count > 2 && std::strcmp(arguments[1], "cases") == 0;
+  const std::uint64_t cases = counted ? std::strtoull(arguments[2], nullptr, 10) : 1500;
+  const double seconds = count > 1 && !counted ? std::atof(arguments[1]) : 0.0;
+  const int seed_at = counted ? 3 : 2;
+  const std::uint64_t first = count > seed_at ? std::strtoull(arguments[seed_at], nullptr, 10) : 0;
+  if (count > 1 && !(counted ? cases > 0 : seconds > 0.0)) {
+    std::printf("fuzz_solver [SECONDS [SEED] | cases N [SEED] | case SEED]\n");
+    return 2;
+  }
   const auto start = Clock::now();
   long failed = 0;
   for (std::uint64_t seed = first;; ++seed) {
-    if (seconds > 0.0 ? std::chrono::duration<double>(Clock::now() - start).count() > seconds : seed >= 1500) break;
+    const double passed = std::chrono::duration<double>(Clock::now() - start).count();
+    if (seconds > 0.0 ? passed > seconds : seed - first >= cases) break;
     failed += !run(seed, census);
   }
   const char* const names[] = {"SOLVED",     "CLOSEST_FEASIBLE",  "MAX_ITER",

@@ -239,6 +239,44 @@ const Register solver_meets_kkt("a random QP satisfies its optimality conditions
   }
 });
 
+const Register workspace_forgets(
+    "a good problem after a bad one in one workspace has the bits that it has in a new one", [] {
+      const double infinity = std::numeric_limits<double>::infinity();
+      for (const int n : {5, 30}) {
+        const StackedQP good = random_qp(n, 4);
+        const Solution expected = solve(good);
+        check(expected.status == Status::SOLVED, "solved");
+        std::vector<std::pair<Status, StackedQP>> bad(4, {Status::INVALID_INPUT, good});
+        bad[0].second.g[1] = std::numeric_limits<double>::quiet_NaN();
+        bad[1].first = Status::NON_CONVEX;
+        bad[1].second.H = -good.H;
+        bad[2].first = Status::DUAL_INFEASIBLE;
+        bad[2].second.H.setZero();
+        bad[2].second.lower.setConstant(-infinity);
+        bad[2].second.upper.setConstant(infinity);
+        bad[3].first = Status::CLOSEST_FEASIBLE;
+        bad[3].second.R.row(1) = bad[3].second.R.row(0);
+        bad[3].second.lower[1] = bad[3].second.upper[1] = good.upper[0] + 1.0;
+        bad.push_back(bad[2]);  // with entries that overflow: any status
+        bad[4].second.H = 1e300 * good.H;
+        bad[4].second.R *= 1e300;
+        DenseSolver solver({n, 0, 4});
+        Solution s(n, n + 4);
+        Settings closest;
+        closest.closest = true;
+        const RowMatrix H = good.H;
+        for (std::size_t k = 0; k < bad.size(); ++k) {
+          const RowMatrix bad_H = bad[k].second.H;
+          solver.solve(view(bad[k].second, bad_H), closest, Deadline(0.0), false, s);
+          check(k == 4 || s.status == bad[k].first, "status of the bad one");
+          solver.solve(view(good, H), Settings(), Deadline(0.0), false, s);
+          check(s.status == Status::SOLVED && s.x == expected.x && s.z == expected.z, "the same bits");
+          check(s.iterations == expected.iterations && s.objective == expected.objective, "the same steps");
+          check(s.shift_lower.isZero(0.0) && s.shift_upper.isZero(0.0), "no shift");
+        }
+      }
+    });
+
 const Register least_shift_of_two_equalities("two contradicting equalities meet where the weights put them", [] {
   StackedQP qp(1, 2);
   qp.H(0, 0) = 1.0;
