@@ -287,10 +287,11 @@ def test_process_ends_quietly_after_threads_were_used():
 def test_keyboard_interrupt_stops_a_long_batch(call):
     """A batch of about ten seconds or more must end within a few seconds of Ctrl-C, as KeyboardInterrupt."""
     script = f"""
-        import sys, time
+        import signal
         import numpy as np
         import qp_control as qc
         from problems import random_feasible
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         small = random_feasible(0, 3).arguments()
         qp = random_feasible(0, 150, 40, 150, active=0.5)
         rng = np.random.default_rng(0)

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -13,6 +14,19 @@
 
 namespace qp_control {
 namespace {
+
+// Waking a thread that sleeps takes as long as some batches: both sides look for news this long before they sleep.
+constexpr std::chrono::microseconds patience(60);
+
+template <class Condition>
+void watch(const Condition& condition) {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (!condition() && std::chrono::steady_clock::now() < end) {
+#if defined(__x86_64__)
+    for (int k = 0; k < 8; ++k) __builtin_ia32_pause();
+#endif
+  }
+}
 
 // Workers sleep between calls.
 class Pool {
@@ -25,6 +39,7 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       stop_ = true;
+      ++round_;
     }
     wake_.notify_all();
     for (auto& thread : threads_) thread.join();
@@ -34,15 +49,18 @@ class Pool {
 
   // Runs job(worker) on `helpers` workers and on the caller (worker 0).
   void run(int helpers, const std::function<void(int)>& job) {
+    bool sleepers;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = &job;
       wanted_ = helpers;
       running_ = helpers;
       ++round_;
+      sleepers = sleepers_ > 0;
     }
-    wake_.notify_all();
+    if (sleepers) wake_.notify_all();
     job(0);
+    watch([this] { return running_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return running_ == 0; });
     job_ = nullptr;
@@ -52,10 +70,13 @@ class Pool {
   void work(int id) {
     long seen = 0;
     while (true) {
+      watch([&] { return round_ != seen; });
       const std::function<void(int)>* job = nullptr;
       {
         std::unique_lock<std::mutex> lock(mutex_);
+        ++sleepers_;
         wake_.wait(lock, [&] { return stop_ || (round_ != seen && id <= wanted_); });
+        --sleepers_;
         if (stop_) return;
         seen = round_;
         job = job_;
@@ -70,10 +91,10 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   const std::function<void(int)>* job_ = nullptr;
-  int wanted_ = 0;
-  int running_ = 0;
-  long round_ = 0;
+  int wanted_ = 0, sleepers_ = 0;
   bool stop_ = false;
+  std::atomic<int> running_{0};
+  std::atomic<long> round_{0};
 };
 
 // One call at a time uses the pool; a second one from another thread of the caller runs alone instead of waiting.
