@@ -24,7 +24,8 @@ def solve(
     data: Sequence[_Array | None],
     settings: Settings,
     warm_start: Sequence[_Array] | None = None,
-) -> tuple[_Array, ...]: ...
+) -> tuple[tuple[_Array, ...], bool]:
+    """The fields of the solutions, and whether every H was equal to its transpose."""
 
 class WeaklyActive:
     least_squares: WeaklyActive

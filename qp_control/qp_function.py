@@ -58,11 +58,11 @@ def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array |
     """
     arrays = [to_array(tensor) for tensor in inputs]
     data, start = arrays[: len(INPUTS)], arrays[len(INPUTS) :]
-    if data[0] is not None:
-        check_symmetric(data[0], setup.symmetry_tolerance)
     problem = Problem(setup.sizes, tuple(data))
     warm = None if start[0] is None else warm_start_arrays(_Start([s for s in start if s is not None]), problem)
-    result = _solver.solve(setup.sizes.native, data, setup.native, warm)
+    result, symmetric = _solver.solve(setup.sizes.native, data, setup.native, warm)
+    if not symmetric and data[0] is not None:
+        check_symmetric(data[0], setup.symmetry_tolerance)
     fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[-6:]
     fields.append(objective)
     if (status > Status.CLOSEST_FEASIBLE).any():

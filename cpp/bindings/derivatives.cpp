@@ -61,7 +61,6 @@ py::tuple adjoint_arrays(Sizes sizes, OptionalArrays data, const OptionalArrays&
     const Optional& input = problem.arrays[k];
     if (!needed[k] || !input) continue;
     Array gradient(std::vector<py::ssize_t>(input->shape(), input->shape() + input->ndim()));
-    std::fill_n(gradient.mutable_data(), gradient.size(), 0.0);
     const bool shared = input->ndim() == (k == 0 || k == 2 || k == 4 ? 2 : 1);
     out.*data_members[k] = {gradient.mutable_data(), shared ? 0 : gradient.size() / std::max(1, B)};
     gradients[k] = gradient;

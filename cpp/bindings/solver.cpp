@@ -68,18 +68,17 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
       std::copy_n(from.data, widths[k] * B, views[k].data);
     }
   }
+  BatchEnd end;
   {
     py::gil_scoped_release release;
-    if (!solve_batch(problem.batch, settings, warm_start.has_value(), out, SignalCheck())) {
-      py::gil_scoped_acquire acquire;
-      throw py::error_already_set();
-    }
+    end = solve_batch(problem.batch, settings, warm_start.has_value(), out, SignalCheck());
   }
+  if (end == BatchEnd::INTERRUPTED) throw py::error_already_set();
   py::tuple result(arrays.size() + 2);
   for (std::size_t k = 0; k < arrays.size(); ++k) result[k] = arrays[k];
   result[arrays.size()] = status;
   result[arrays.size() + 1] = iterations;
-  return result;
+  return py::make_tuple(result, end == BatchEnd::DONE);
 }
 
 }  // namespace

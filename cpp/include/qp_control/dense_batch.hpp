@@ -39,8 +39,10 @@ struct DenseBatchSolution {
 };
 
 // out.x, .y, .z, .w hold the starting points when warm is true. `interrupted` is asked between elements, on the
-// caller's thread; once it says yes the rest is left as it is and the result is false.
-bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
-                 const std::function<bool()>& interrupted);
+// caller's thread; once it says yes the rest is left as it is. ASYMMETRIC: all are solved, but some H was not equal to
+// its transpose.
+enum class BatchEnd { DONE, ASYMMETRIC, INTERRUPTED };
+BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
+                     const std::function<bool()>& interrupted);
 
 }  // namespace qp_control

@@ -73,6 +73,7 @@ struct StackedQP {
   Vector lower, upper;
   Vector weight;                // of the shifts
   bool linear_program = false;  // H = 0: products with it are skipped
+  bool symmetric = true;        // was the caller's H equal to its transpose?
 };
 
 // Room for the products of a problem with a point.

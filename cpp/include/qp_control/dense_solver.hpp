@@ -14,10 +14,12 @@ class DenseSolver {
  public:
   explicit DenseSolver(DenseDims dims);
 
-  // solution.x and .z hold the starting point when warm is true.
-  void solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
+  // solution.x and .z hold the starting point when warm is true. False: H is not equal to its transpose, and the
+  // solution is that of their mean.
+  bool solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
 
  private:
+  void solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
   void certify(const Settings& settings, const Deadline& deadline, Solution& solution);
   void certify_crossed(Solution& solution) const;
   void solve_closest(const Settings& settings, const Deadline& deadline, bool crossed, Solution& solution);

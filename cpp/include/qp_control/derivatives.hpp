@@ -58,7 +58,7 @@ struct OutputDerivative {
   double objective = 0.0;
 };
 
-// Of the data. The right-hand side of an equality counts as its upper bound.
+// Of the data; an H of size zero is not wanted. The right-hand side of an equality counts as its upper bound.
 struct DataDerivative {
   DataDerivative(int n, int stored_rows)
       : H(n, n), g(n), R(stored_rows, n), lower(stored_rows + n), upper(stored_rows + n) {}

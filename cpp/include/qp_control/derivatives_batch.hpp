@@ -24,8 +24,8 @@ inline void write_certificate(const DerivativeCertificate& from, const Certifica
   if (to.rank_deficiency != nullptr) to.rank_deficiency[i] = from.rank_deficiency;
 }
 
-// Adds the gradients of a loss to `out`, from those on the outputs (absent: zero). Arrays of stride 0 receive the sum
-// over the batch, in an order that does not depend on the threads.
+// Writes the gradients of a loss, from those on the outputs (absent: zero). Arrays of stride 0 receive the sum over the
+// batch, in an order that does not depend on the threads.
 void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, const DenseBatchSolution& loss,
                    const DerivativeSettings& settings, const DataBatch& out, const CertificateBatch& certificate);
 

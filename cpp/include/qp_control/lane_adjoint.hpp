@@ -13,9 +13,9 @@ class LaneAdjoint {
   explicit LaneAdjoint(const DenseBatch& batch);
   ~LaneAdjoint();
 
-  // Elements first..last-1, last - first <= lanes. Each is differentiated and added to `out`, or its entry of `done` is
-  // false and nothing is added.
-  void add(const DenseBatch& batch, int first, int last, const DenseBatchSolution& solution,
+  // Elements first..last-1, last - first <= lanes. Each is differentiated and its gradients put into `out` (added where
+  // they are shared), or its entry of `done` is false and nothing is written.
+  void put(const DenseBatch& batch, int first, int last, const DenseBatchSolution& solution,
            const DenseBatchSolution& loss, const DataBatch& out, const CertificateBatch& certificate, bool* done);
 
   // As LaneSolver::suits.

@@ -209,24 +209,20 @@ inline void gather_lanes(const double* const (&from)[lanes], long size, Pack* ou
     for (int lane = 0; lane < lanes; ++lane) out[k].v[lane] = from[lane][k];
 }
 
-// Adds to the arrays that are not nullptr.
-inline void add_to_lanes(const Pack* from, long size, double* const (&to)[lanes]) {
+// To the arrays that are not nullptr.
+inline void store_lanes(const Pack* from, long size, double* const (&to)[lanes]) {
   long k = 0;
   for (; k + lanes <= size; k += lanes) {
     PackData block[lanes];
     for (int i = 0; i < lanes; ++i) block[i] = from[k + i].v;
     lane_detail::transpose(block);
     for (int lane = 0; lane < lanes; ++lane) {
-      if (to[lane] == nullptr) continue;
-      PackData sum;
-      std::memcpy(&sum, to[lane] + k, sizeof(PackData));
-      sum += block[lane];
-      std::memcpy(to[lane] + k, &sum, sizeof(PackData));
+      if (to[lane] != nullptr) std::memcpy(to[lane] + k, &block[lane], sizeof(PackData));
     }
   }
   for (; k < size; ++k)
     for (int lane = 0; lane < lanes; ++lane)
-      if (to[lane] != nullptr) to[lane][k] += from[k].v[lane];
+      if (to[lane] != nullptr) to[lane][k] = from[k].v[lane];
 }
 
 inline void store_lane(const Pack* from, long size, int lane, double* to) {

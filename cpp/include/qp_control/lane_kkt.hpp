@@ -31,6 +31,8 @@ class LaneKkt {
   static Pack max(Pack partial) { return partial; }
   static Mask all(Mask partial) { return partial; }
 
+  // Whether every H read last was equal to its transpose.
+  bool symmetric() const { return symmetric_; }
   // Reads elements first..last-1; false: the data make no problem, or one whose bounds cross.
   Mask load(const DenseBatch& batch, int first, int last);
   // Equilibrates what was read. False: H is not positive semidefinite.
@@ -48,7 +50,7 @@ class LaneKkt {
   void assemble();
 
   int n_, n_eq_, n_in_, stored_;
-  bool has_hessian_, boxed_, assembled_ = false;
+  bool has_hessian_, boxed_, assembled_ = false, symmetric_ = true;
   PackArray H_, g_, R_, lower_, upper_;
   PackArray regularisation_, M_, L_, inverse_diagonal_, diagonal_, weight_, weighted_;
   std::vector<const Pack*> changed_, scaled_;

@@ -16,7 +16,8 @@ class LaneSolver {
 
   // Elements first..last-1 of the batch, last - first <= lanes; each of them is solved and written to `out`, or its
   // entry of `solved` is false and nothing is written. As a starting point out.x, .y, .z, .w are read when warm.
-  void solve(const DenseBatch& batch, int first, int last, const Settings& settings, const Deadline& deadline,
+  // False: some H is not equal to its transpose.
+  bool solve(const DenseBatch& batch, int first, int last, const Settings& settings, const Deadline& deadline,
              bool warm, const DenseBatchSolution& out, bool* solved);
 
   // Whether problems of this size are worth it. The choice must not depend on anything but the size and the settings:

@@ -42,8 +42,8 @@ DenseQP DenseBatch::at(int i) const {
           u.at(i), lb.at(i), ub.at(i), weight_eq.at(i), weight_in.at(i), weight_box.at(i)};
 }
 
-bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
-                 const std::function<bool()>& interrupted) {
+BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
+                     const std::function<bool()>& interrupted) {
   const Blocks blocks(batch.dims);
   struct Worker {
     explicit Worker(DenseDims d) : solver(d), solution(d.n, d.rows()) {}
@@ -55,7 +55,7 @@ bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, c
   const int width = in_lanes ? LaneSolver::width() : 1;
   const int grain = grain_of(batch.size, width);
   std::vector<std::unique_ptr<Worker>> workers(thread_count(settings.threads));
-  std::atomic<bool> stop{false};
+  std::atomic<bool> stop{false}, symmetric{true};
   parallel_for(batch.size, grain, settings.threads, [&](int first, int last, int id) {
     if (!workers[id]) workers[id] = std::make_unique<Worker>(batch.dims);
     auto& [solver, solution, lanes] = *workers[id];
@@ -64,19 +64,19 @@ bool solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, c
     for (int group = first; group < last; group += width) {
       const int end = std::min(group + width, last);
       Deadline deadline(settings.time_limit);
-      if (in_lanes) lanes->solve(batch, group, end, settings, deadline, warm, out, solved);
+      if (in_lanes && !lanes->solve(batch, group, end, settings, deadline, warm, out, solved)) symmetric = false;
       for (int i = group; i < end; ++i) {
         if (id == 0 && interrupted()) stop = true;
         if (stop) return;
         if (solved[i - group]) continue;
         if (warm) read_point(blocks, out, i, solution.x, solution.z);
-        solver.solve(batch.at(i), settings, deadline, warm, solution);
+        if (!solver.solve(batch.at(i), settings, deadline, warm, solution)) symmetric = false;
         deadline = Deadline(settings.time_limit);
         write_solution(blocks, solution, out, i);
       }
     }
   });
-  return !stop;
+  return stop ? BatchEnd::INTERRUPTED : symmetric ? BatchEnd::DONE : BatchEnd::ASYMMETRIC;
 }
 
 }  // namespace qp_control

@@ -61,9 +61,11 @@ bool stack(const DenseQP& qp, StackedQP& out) {
     return false;
 
   out.linear_program = qp.H == nullptr;
+  out.symmetric = true;
   if (!out.linear_program) {
     const ConstRowMatrixMap H(qp.H, n, n);
     out.H = 0.5 * (H + H.transpose());
+    out.symmetric = (out.H.array() == H.array()).all();
     out.linear_program = (out.H.array() == 0.0).all();
   } else {
     out.H.setZero();

@@ -106,15 +106,19 @@ DenseSolver::DenseSolver(DenseDims dims)
       x_start_(dims.n),
       z_start_(dims.rows()) {}
 
-void DenseSolver::solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm,
+bool DenseSolver::solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm,
                         Solution& solution) {
   x_start_ = solution.x;
   z_start_ = solution.z;
   solution.clear();
-  if (!stack(problem, qp_)) {
+  if (stack(problem, qp_))
+    solve_stacked(settings, deadline, warm, solution);
+  else
     solution.status = Status::INVALID_INPUT;
-    return;
-  }
+  return qp_.symmetric;
+}
+
+void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution) {
   if (!minimiser_.load(qp_)) {
     solution.status = Status::NON_CONVEX;
     return;

@@ -153,8 +153,10 @@ DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, con
   }
   system.solve(rhs, q);
 
-  const Vector half = 0.5 * (0.5 * loss.objective * v.x - q.x);
-  out.H.noalias() = half * v.x.transpose() + v.x * half.transpose();
+  if (out.H.size() > 0) {
+    const Vector half = 0.5 * (0.5 * loss.objective * v.x - q.x);
+    out.H.noalias() = half * v.x.transpose() + v.x * half.transpose();
+  }
   out.g = loss.objective * v.x - q.x;
   out.lower.setZero();
   out.upper.setZero();

@@ -65,17 +65,25 @@ bool finite(const DataDerivative& grad) {
          grad.upper.allFinite();
 }
 
-void add_gradients(const Blocks& k, const DataDerivative& grad, const DataBatch& out, int i) {
-  add(grad.H.data(), out.H.at(i), long(k.n) * k.n);
-  add(grad.g.data(), out.g.at(i), k.n);
-  add(grad.R.data(), out.A.at(i), long(k.n_eq) * k.n);
-  add(grad.R.data() + long(k.n_eq) * k.n, out.C.at(i), long(k.n_in) * k.n);
+// What is shared is a sum.
+void put(const double* from, const MutableBatchArray& to, int i, long size) {
+  if (to.stride == 0)
+    add(from, to.data, size);
+  else
+    write(from, to.at(i), size);
+}
+
+void put_gradients(const Blocks& k, const DataDerivative& grad, const DataBatch& out, int i) {
+  put(grad.H.data(), out.H, i, long(k.n) * k.n);
+  put(grad.g.data(), out.g, i, k.n);
+  put(grad.R.data(), out.A, i, long(k.n_eq) * k.n);
+  put(grad.R.data() + long(k.n_eq) * k.n, out.C, i, long(k.n_in) * k.n);
   const Vector b = (grad.lower + grad.upper).head(k.n_eq);
-  add(b.data(), out.b.at(i), k.n_eq);
-  add(grad.lower.data() + k.n_eq, out.l.at(i), k.n_in);
-  add(grad.upper.data() + k.n_eq, out.u.at(i), k.n_in);
-  add(grad.lower.data() + k.box, out.lb.at(i), k.n);
-  add(grad.upper.data() + k.box, out.ub.at(i), k.n);
+  put(b.data(), out.b, i, k.n_eq);
+  put(grad.lower.data() + k.n_eq, out.l, i, k.n_in);
+  put(grad.upper.data() + k.n_eq, out.u, i, k.n_in);
+  put(grad.lower.data() + k.box, out.lb, i, k.n);
+  put(grad.upper.data() + k.box, out.ub, i, k.n);
 }
 
 void read_change(const Blocks& k, const DataBatch& from, int i, DataDerivative& out) {
@@ -117,6 +125,7 @@ class SharedSum {
   // What range r adds to.
   MutableBatchArray of_range(int r) { return active() ? MutableBatchArray{partial_.data() + r * size_, 0} : target_; }
   void finish(int ranges) {
+    if (active()) std::fill_n(total_, size_, 0.0);
     for (int r = 0; active() && r < ranges; ++r) add(partial_.data() + r * size_, total_, size_);
   }
 
@@ -165,12 +174,14 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
   for (const Field& field : fields) sums.emplace_back(out.*field.array, field.size, ranges);
 
   struct AdjointWorker : Worker {
-    using Worker::Worker;
+    AdjointWorker(DenseDims dims, bool with_hessian) : Worker(dims) {
+      if (!with_hessian) data.H.resize(0, 0);
+    }
     std::unique_ptr<LaneAdjoint> lanes;
   };
   std::vector<std::unique_ptr<AdjointWorker>> workers(thread_count(settings.threads));
   parallel_for(batch.size, grain, settings.threads, [&](int first, int last, int id) {
-    if (!workers[id]) workers[id] = std::make_unique<AdjointWorker>(d);
+    if (!workers[id]) workers[id] = std::make_unique<AdjointWorker>(d, out.H.data != nullptr);
     AdjointWorker& w = *workers[id];
     if (in_lanes && !w.lanes) w.lanes = std::make_unique<LaneAdjoint>(batch);
     DataBatch target;
@@ -179,7 +190,7 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
     for (int i = first; i < last; ++i) {
       const int lane = (i - first) % width;
       if (in_lanes && lane == 0)
-        w.lanes->add(batch, i, std::min(i + width, last), solution, loss, target, certificate, done);
+        w.lanes->put(batch, i, std::min(i + width, last), solution, loss, target, certificate, done);
       if (done[lane]) continue;
       read_element(batch, solution, i, w);
       read_point(blocks, loss, i, w.outputs.x, w.outputs.z);
@@ -190,7 +201,7 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
       // What overflows on the way from a good solution of the system to the gradients is flagged too.
       if (has_solution(w.solution.status) && !finite(w.data)) proof.residual = std::numeric_limits<double>::infinity();
       write_certificate(proof, certificate, i);
-      add_gradients(blocks, w.data, target, i);
+      put_gradients(blocks, w.data, target, i);
     }
   });
   for (SharedSum& sum : sums) sum.finish(ranges);

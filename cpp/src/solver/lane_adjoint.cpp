@@ -203,7 +203,7 @@ bool LaneAdjoint::suits(const DenseDims& dims, const DerivativeSettings& setting
   return LaneSolver::small(dims) && settings.weakly_active == WeaklyActive::LEAST_SQUARES;
 }
 
-void LaneAdjoint::add(const DenseBatch& batch, int first, int last, const DenseBatchSolution& solution,
+void LaneAdjoint::put(const DenseBatch& batch, int first, int last, const DenseBatchSolution& solution,
                       const DenseBatchSolution& loss, const DataBatch& out, const CertificateBatch& certificate,
                       bool* done) {
   Workspace& w = *work_;
@@ -242,7 +242,7 @@ void LaneAdjoint::add(const DenseBatch& batch, int first, int last, const DenseB
     double* to[lanes];
     for (int lane = 0; lane < lanes; ++lane)
       to[lane] = lane < last - first && done[lane] ? array.at(first + lane) : nullptr;
-    add_to_lanes(from, size, to);
+    store_lanes(from, size, to);
   };
   if (out.H.data != nullptr) {
     for (int j = 0; j < n; ++j) w.residual.x[j] = Pack(0.5) * (Pack(0.5) * objective * w.x[j] - w.q.x[j]);

@@ -67,8 +67,14 @@ Mask LaneKkt::load(const DenseBatch& batch, int first, int last) {
     load_elements(array, first, last, size, missing, out);
   };
   read(batch.H, H_.size(), 0.0, H_.data());
+  Mask same = Mask::all(true);
   for (int i = 0; i < n_ && has_hessian_; ++i)
-    for (int j = 0; j < i; ++j) H_[i * n_ + j] = H_[j * n_ + i] = Pack(0.5) * (H_[i * n_ + j] + H_[j * n_ + i]);
+    for (int j = 0; j < i; ++j) {
+      const Pack below = H_[i * n_ + j], above = H_[j * n_ + i];
+      same = same & (below == above);
+      H_[i * n_ + j] = H_[j * n_ + i] = Pack(0.5) * (below + above);
+    }
+  symmetric_ = qp_control::all(same);
   read(batch.g, n_, 0.0, g_.data());
   read(batch.A, long(n_eq_) * n_, 0.0, R_.data());
   read(batch.C, long(n_in_) * n_, 0.0, R_.data() + n_eq_ * n_);

@@ -162,7 +162,7 @@ bool LaneSolver::suits(const DenseDims& dims, const Settings& settings) {
 
 bool LaneSolver::small(const DenseDims& dims) { return dims.n > 0 && dims.n <= 24 && dims.n_eq + dims.n_in <= 128; }
 
-void LaneSolver::solve(const DenseBatch& batch, int first, int last, const Settings& settings, const Deadline& deadline,
+bool LaneSolver::solve(const DenseBatch& batch, int first, int last, const Settings& settings, const Deadline& deadline,
                        bool warm, const DenseBatchSolution& out, bool* solved) {
   Workspace& work = *work_;
   Mask able = work.kkt.load(batch, first, last);
@@ -181,6 +181,7 @@ void LaneSolver::solve(const DenseBatch& batch, int first, int last, const Setti
     solved[lane] = judge.solved[lane];
     if (solved[lane]) work.write(out, judge, lane, first + lane);
   }
+  return work.kkt.symmetric();
 }
 
 }  // namespace qp_control
