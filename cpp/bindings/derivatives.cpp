@@ -1,6 +1,7 @@
 // The derivatives' part of the solver's Python module.
 #include "arrays.hpp"
 #include "qp_control/derivatives_batch.hpp"
+#include "recycled.hpp"
 
 using namespace qp_control;
 
@@ -60,9 +61,9 @@ py::tuple adjoint_arrays(Sizes sizes, OptionalArrays data, const OptionalArrays&
     gradients[k] = py::none();
     const Optional& input = problem.arrays[k];
     if (!needed[k] || !input) continue;
-    Array gradient(std::vector<py::ssize_t>(input->shape(), input->shape() + input->ndim()));
+    const Array gradient = Recycled::array({input->shape(), input->shape() + input->ndim()});
     const bool shared = input->ndim() == (k == 0 || k == 2 || k == 4 ? 2 : 1);
-    out.*data_members[k] = {gradient.mutable_data(), shared ? 0 : gradient.size() / std::max(1, B)};
+    out.*data_members[k] = {const_cast<double*>(gradient.data()), shared ? 0 : gradient.size() / std::max(1, B)};
     gradients[k] = gradient;
   }
   CertificateArrays certificate(B);

@@ -17,6 +17,12 @@ double norm_inf(const Eigen::DenseBase<Derived>& a) {
   return a.size() == 0 ? 0.0 : a.derived().cwiseAbs().template maxCoeff<Eigen::PropagateNaN>();
 }
 
+// Eigen's allFinite looks at one entry at a time; a sum of zeros is as good, in whole registers.
+template <class Derived>
+bool all_finite(const Eigen::DenseBase<Derived>& a) {
+  return a.size() == 0 || (a.derived().array() * 0.0).sum() == 0.0;
+}
+
 // Cholesky factor of M, from and in its lower triangle. False: M is not positive definite.
 bool cholesky(Matrix& M);
 // b <- (L L')^-1 b

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "qp_control/linear_algebra.hpp"
 #include "qp_control/pack.hpp"
 #include "qp_control/settings.hpp"
 
@@ -33,8 +34,9 @@ struct RoundingBounds {
   Real H_size, g_size, row_size;  // largest entries, of [R; I] the last
 
  private:
-  static Real largest(long size, const Real* entries) {
-    Real out = 0.0;
+  static double largest(long size, const double* entries) { return norm_inf(ConstVectorMap(entries, size)); }
+  static Pack largest(long size, const Pack* entries) {
+    Pack out = 0.0;
     for (long k = 0; k < size; ++k) out = max(out, abs(entries[k]));
     return out;
   }

@@ -48,17 +48,19 @@ bool ActiveSystem::factor() {
   rows_free_.setConstant(packs(stride * r), Pack(0.0));
   weighted_.setConstant(packs(stride * r) + tile_overhang, Pack(0.0));
   for (PackArray* a : {&inverse_diagonal_, &unused_}) a->setConstant(packs(std::max(nf, r)), Pack(0.0));
-  for (int j = 0; j < nf; ++j)
-    for (int i = 0; i < nf; ++i) numbers(H_free_)[i + j * stride] = (*H_)(free_[i], free_[j]);
+  const bool all_free = fixed_.empty();
+  const auto gather = [&](const double* from, double* to) {
+    if (all_free)
+      std::copy_n(from, nf, to);
+    else
+      for (int j = 0; j < nf; ++j) to[j] = from[free_[j]];
+  };
+  for (int j = 0; j < nf; ++j) gather(H_->col(free_[j]).data(), numbers(H_free_) + j * stride);
   for (int i = 0; i < r; ++i) {
     double* row = numbers(rows_free_) + i * stride;
-    double left = 0.0;
-    for (int j = 0; j < nf; ++j) {
-      row[j] = rows_(i, free_[j]);
-      left = std::max(left, std::abs(row[j]));
-    }
+    gather(rows_.row(i).data(), row);
     // What elimination leaves of a row may be rounding; scaling must not blow that up into a row of its own.
-    if (left <= 1e-13 * norm_inf(rows_.row(i))) std::fill_n(row, nf, 0.0);
+    if (!all_free && norm_inf(ConstVectorMap(row, nf)) <= 1e-13 * norm_inf(rows_.row(i))) std::fill_n(row, nf, 0.0);
   }
   scaling_ = Equilibration(packs(nf), packs(r));
   scaling_.scale<double>({nf, r, stride, false, numbers(H_free_), numbers(unused_), numbers(rows_free_),

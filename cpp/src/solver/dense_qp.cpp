@@ -1,5 +1,6 @@
 #include "qp_control/dense_qp.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -8,7 +9,7 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-bool finite(const double* data, long size) { return data == nullptr || ConstVectorMap(data, size).allFinite(); }
+bool finite(const double* data, long size) { return data == nullptr || all_finite(ConstVectorMap(data, size)); }
 
 // Writes the bounds of one block of rows; false on NaN, or an infinity that nothing satisfies.
 bool stack_bounds(const double* low, const double* high, int size, double* lower, double* upper) {
@@ -56,16 +57,23 @@ Vector StackedQP::row(int i) const {
 
 bool stack(const DenseQP& qp, StackedQP& out) {
   const auto [n, n_eq, n_in] = qp.dims;
+  out.symmetric = true;
   if (!finite(qp.H, long(n) * n) || !finite(qp.g, n) || !finite(qp.A, long(n_eq) * n) || !finite(qp.b, n_eq) ||
       !finite(qp.C, long(n_in) * n))
     return false;
 
   out.linear_program = qp.H == nullptr;
-  out.symmetric = true;
   if (!out.linear_program) {
     const ConstRowMatrixMap H(qp.H, n, n);
-    out.H = 0.5 * (H + H.transpose());
-    out.symmetric = (out.H.array() == H.array()).all();
+    // Row-major and column-major are the same to a symmetric matrix.
+    out.H = Eigen::Map<const Matrix>(qp.H, n, n);
+    double asymmetry = 0.0;
+    for (int j = 0; j + 1 < n; ++j) {
+      const auto below = out.H.col(j).tail(n - 1 - j);
+      asymmetry = std::max(asymmetry, (below - out.H.row(j).tail(n - 1 - j).transpose()).cwiseAbs().maxCoeff());
+    }
+    out.symmetric = asymmetry == 0.0;
+    if (!out.symmetric) out.H = 0.5 * (H + H.transpose());
     out.linear_program = (out.H.array() == 0.0).all();
   } else {
     out.H.setZero();

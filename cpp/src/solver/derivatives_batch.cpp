@@ -61,8 +61,8 @@ void read_element(const DenseBatch& batch, const DenseBatchSolution& solution, i
 }
 
 bool finite(const DataDerivative& grad) {
-  return grad.H.allFinite() && grad.g.allFinite() && grad.R.allFinite() && grad.lower.allFinite() &&
-         grad.upper.allFinite();
+  return all_finite(grad.H) && all_finite(grad.g) && all_finite(grad.R) && all_finite(grad.lower) &&
+         all_finite(grad.upper);
 }
 
 // What is shared is a sum.
