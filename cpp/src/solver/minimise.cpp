@@ -48,7 +48,8 @@ class Minimiser::Judge : public SingleJudge {
     stagnated = any(judgement_.stagnates);
     x = numbers(scaling.D, qp_.n()).cwiseProduct(numbers(it.x, qp_.n()));
     z = numbers(scaling.E, qp_.rows()).cwiseProduct(numbers(it.z, qp_.rows())) / scaling.c[0];
-    const bool solved = consider(x, z);
+    const bool solved = any(judgement_.within) && consider(x, z);
+    if (!any(judgement_.within)) keep_if_better(judged(), x, z);
     if (solved && any(judgement_.finished)) return Verdict::SOLVED;
     if (expired()) return solved ? Verdict::SOLVED : Verdict::TIME_LIMIT;
     if (rescued_ && ++since_best_ > most_idle) return within_ ? Verdict::SOLVED : Verdict::MAX_ITER;
@@ -85,6 +86,22 @@ class Minimiser::Judge : public SingleJudge {
       r = precise_residuals(qp_, x, z);
       if (settings_.eps_gap > 0.0 && !r.within(settings_)) close_gap(qp_, settings_, x, z, r);
     }
+    keep_if_better(r, x, z);
+    return r.within(settings_);
+  }
+
+  // Of a point that is not claimed to be a solution: what the loop knows of it.
+  Residuals judged() const {
+    Residuals r;
+    r.primal = judgement_.primal[0];
+    r.dual = judgement_.dual[0];
+    r.complementarity = judgement_.complementarity[0];
+    r.gap = judgement_.gap[0];
+    r.objective = judgement_.objective[0];
+    return r;
+  }
+
+  void keep_if_better(const Residuals& r, const Vector& x, const Vector& z) {
     const double error = std::max({r.primal, r.dual, r.complementarity});
     // The largest residual alone does not decide: the gap and the relative tolerances count too.
     const bool within = r.within(settings_);
@@ -97,7 +114,6 @@ class Minimiser::Judge : public SingleJudge {
       work_.outcome_.x = x;
       work_.outcome_.z = z;
     }
-    return within;
   }
 
   bool polished(Vector& x, Vector& z) {
@@ -162,6 +178,7 @@ const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline
   Judge judge(*this, settings, deadline, look_for_certificates);
   minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_);
   outcome_.verdict = judge.verdict;
+  if (judge.verdict != Verdict::SOLVED) outcome_.residuals = residuals(qp, outcome_.x, outcome_.z, products_);
   outcome_.steps = iterate_.steps;
   return outcome_;
 }
