@@ -63,8 +63,9 @@ py::tuple adjoint_arrays(Sizes sizes, OptionalArrays data, const OptionalArrays&
     if (!needed[k] || !input) continue;
     const Array gradient = Recycled::array({input->shape(), input->shape() + input->ndim()});
     const bool shared = input->ndim() == (k == 0 || k == 2 || k == 4 ? 2 : 1);
-    out.*data_members[k] = {const_cast<double*>(gradient.data()), shared ? 0 : gradient.size() / std::max(1, B)};
     gradients[k] = gradient;
+    if (gradient.size() == 0) continue;  // of an empty batch: its stride would make it look shared
+    out.*data_members[k] = {const_cast<double*>(gradient.data()), shared ? 0 : gradient.size() / B};
   }
   CertificateArrays certificate(B);
   {

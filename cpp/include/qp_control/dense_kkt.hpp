@@ -30,6 +30,8 @@ class DenseKkt {
 
   // Takes the problem in and equilibrates it. False: H is not positive semidefinite.
   bool load(const StackedQP& qp, Equilibration& scaling);
+  // The same where only the vectors have changed since the last call.
+  bool load_vectors(const StackedQP& qp, Equilibration& scaling);
 
   void apply_hessian(const PackArray& x, PackArray& out) const;
   void apply_rows(const PackArray& x, PackArray& v) const;
@@ -41,11 +43,13 @@ class DenseKkt {
   void solve(PackArray& rhs) const;
 
  private:
-  // Is H positive semidefinite, up to rounding? Sets regularisation_.
+  // Is H positive semidefinite, up to rounding? Sets least_curvature_.
   bool convex();
+  ScalableQP<double> scalable();
 
   int n_, stored_, stride_;
-  bool linear_program_ = false, assembled_ = false;
+  bool linear_program_ = false, assembled_ = false, convex_ = true;
+  double least_curvature_ = 0.0;  // that makes H positive definite, in the caller's units
   PackArray g_, lower_, upper_;
   PackArray regularisation_;     // of H in M
   PackArray H_, R_;              // equilibrated

@@ -85,5 +85,8 @@ struct Products {
 // Copies the caller's data (H symmetrised, bounds of 1e20 and more made infinite). False: an entry is NaN, H, g, A, b
 // or C has an infinite entry, a bound is infinite on the wrong side, or a weight is not positive.
 bool stack(const DenseQP& qp, StackedQP& out);
+// Its two halves: H, A and C; the rest.
+bool stack_matrices(const DenseQP& qp, StackedQP& out);
+bool stack_vectors(const DenseQP& qp, StackedQP& out);
 
 }  // namespace qp_control

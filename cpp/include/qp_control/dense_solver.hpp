@@ -14,11 +14,15 @@ class DenseSolver {
  public:
   explicit DenseSolver(DenseDims dims);
 
-  // solution.x and .z hold the starting point when warm is true. False: H is not equal to its transpose, and the
-  // solution is that of their mean.
-  bool solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
+  // solution.x and .z hold the starting point when warm is true. same_matrices: H, A and C are those of the call
+  // before, and what follows from them alone is not done again; the result is the same to the bit. False: H is not
+  // equal to its transpose, and the solution is that of their mean.
+  bool solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm, Solution& solution,
+             bool same_matrices = false);
 
  private:
+  enum class Matrices { INVALID, STACKED, LOADED };
+
   void solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
   void certify(const Settings& settings, const Deadline& deadline, Solution& solution);
   void certify_crossed(Solution& solution) const;
@@ -27,6 +31,7 @@ class DenseSolver {
 
   StackedQP qp_;
   Minimiser minimiser_;
+  Matrices matrices_ = Matrices::INVALID;
   Vector x_start_, z_start_;
 };
 

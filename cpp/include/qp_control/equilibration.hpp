@@ -26,13 +26,23 @@ struct Equilibration {
 
   // Chooses D, E and c, and scales. Real: double for one problem, Pack for a pack of them.
   template <class Real>
-  void scale(const ScalableQP<Real>& qp);
+  void scale(const ScalableQP<Real>& qp) {
+    scale_matrices(qp);
+    scale_vectors(qp);
+  }
+  // D and E, from H and R alone.
+  template <class Real>
+  void scale_matrices(const ScalableQP<Real>& qp);
+  // c, and what depends on it; may be called again with other vectors.
+  template <class Real>
+  void scale_vectors(const ScalableQP<Real>& qp);
 
   PackArray D, E;
   Pack c;
 
  private:
   PackArray norm_;  // of the columns
+  Pack H_size_;     // largest entry of D H D
 };
 
 namespace equilibration_detail {
@@ -61,7 +71,7 @@ Real factor(Real norm) {
 }  // namespace equilibration_detail
 
 template <class Real>
-void Equilibration::scale(const ScalableQP<Real>& qp) {
+void Equilibration::scale_matrices(const ScalableQP<Real>& qp) {
   using namespace equilibration_detail;
   const int n = qp.n, stored = qp.stored_rows, stride = qp.stride, rows = stored + (qp.boxed ? n : 0);
   Real *d = reinterpret_cast<Real*>(D.data()), *e = reinterpret_cast<Real*>(E.data());
@@ -90,18 +100,28 @@ void Equilibration::scale(const ScalableQP<Real>& qp) {
     }
     if (all(balanced)) break;
   }
+  for (int j = 0; j < n && qp.boxed; ++j) e[stored + j] = Real(1.0) / d[j];
   Real largest = 0.0;
   for (int i = 0; i < n && qp.H != nullptr; ++i) largest = max(largest, row_norm(qp.H + i * stride, n));
+  H_size_ = largest;
+  c = 1.0;
+}
+
+template <class Real>
+void Equilibration::scale_vectors(const ScalableQP<Real>& qp) {
+  const int n = qp.n, rows = qp.stored_rows + (qp.boxed ? n : 0);
+  const Real *d = reinterpret_cast<Real*>(D.data()), *e = reinterpret_cast<Real*>(E.data());
+  Real largest = *reinterpret_cast<Real*>(&H_size_);
   for (int j = 0; j < n; ++j) {
     qp.g[j] *= d[j];
     largest = max(largest, abs(qp.g[j]));
   }
   const Real clamped = min(max(largest, Real(1e-12)), Real(1e12));
   const Real scale = select(largest > Real(0.0), inverse_power_of_two(clamped), 1.0);
-  for (int i = 0; i < n && qp.H != nullptr; ++i)
-    for (int j = 0; j < n; ++j) qp.H[i * stride + j] *= scale;
+  const Real change = scale / *reinterpret_cast<Real*>(&c);
+  for (int i = 0; i < n && qp.H != nullptr && any(change != Real(1.0)); ++i)
+    for (int j = 0; j < n; ++j) qp.H[i * qp.stride + j] *= change;
   for (int j = 0; j < n; ++j) qp.g[j] *= scale;
-  for (int j = 0; j < n && qp.boxed; ++j) e[stored + j] = Real(1.0) / d[j];
   for (int i = 0; i < rows; ++i) {
     qp.lower[i] *= e[i];
     qp.upper[i] *= e[i];

@@ -10,6 +10,7 @@
 // solver", CDC 2023. The loop takes over at the point that it finds.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "qp_control/augmented_lagrangian.hpp"
@@ -52,7 +53,7 @@ class InteriorPoint {
   std::vector<int> equalities_;
   std::vector<int> bounded_;  // stored rows with a finite bound: those of system_
   std::vector<int> slot_;     // of a stored row among them
-  QuasiDefinite system_;
+  std::optional<QuasiDefinite> system_;
   double rho_ = 1e-8, mu_ = 1e-8, mean_ = 0.0;
   PackArray x_, v_, Hx_, Rz_, row_;
   Vector s_, z_, ds_, dz_, side_weight_, side_residual_, side_rhs_, target_;

@@ -37,6 +37,8 @@ class LaneKkt {
   Mask load(const DenseBatch& batch, int first, int last);
   // Equilibrates what was read. False: H is not positive semidefinite.
   Mask scale(Equilibration& scaling);
+  // Both at once for other elements with the same H, A and C.
+  Mask load_vectors(const DenseBatch& batch, int first, int last, Equilibration& scaling);
 
   void apply_hessian(const PackArray& x, PackArray& out) const;
   void apply_rows(const PackArray& x, PackArray& v) const;
@@ -46,7 +48,10 @@ class LaneKkt {
   void solve(PackArray& rhs) const;
 
  private:
+  Mask read_vectors(const DenseBatch& batch, int first, int last);
   Mask convex();
+  ScalableQP<Pack> scalable();
+  void scale_vectors(Equilibration& scaling);
   void assemble();
 
   int n_, n_eq_, n_in_, stored_;
@@ -55,6 +60,8 @@ class LaneKkt {
   PackArray regularisation_, M_, L_, inverse_diagonal_, diagonal_, weight_, weighted_;
   std::vector<const Pack*> changed_, scaled_;
   RoundingBounds<Pack> rounding_;
+  Pack least_curvature_;  // that makes H positive definite, in the caller's units
+  Mask usable_matrices_, convex_;
   Mask definite_;
   Pack rho_;  // in M_
 };

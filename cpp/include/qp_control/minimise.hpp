@@ -27,6 +27,8 @@ class Minimiser {
 
   // Takes the problem in; qp must outlive what follows. False: H is not semidefinite, up to rounding.
   bool load(const StackedQP& qp);
+  // The same where only the vectors have changed since the last call.
+  bool load_vectors(const StackedQP& qp);
   // From (x, z), or from zero where they are nullptr. The outcome lives until the next call.
   const Outcome& run(const Settings& settings, const Deadline& deadline, const Vector* x, const Vector* z,
                      bool look_for_certificates);

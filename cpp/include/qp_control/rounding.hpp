@@ -14,12 +14,12 @@ namespace qp_control {
 template <class Real>
 struct RoundingBounds {
   // Row-major H (nullptr: zero) and R = [A; C], `stored` rows.
-  void load(int n, int stored, const Real* H, const Real* g, const Real* R) {
+  void load_matrices(int n, int stored, const Real* H, const Real* R) {
     terms = n + stored;
     H_size = H == nullptr ? Real(0.0) : largest(long(n) * n, H);
-    g_size = largest(n, g);
     row_size = max(Real(1.0), largest(long(stored) * n, R));
   }
+  void load_gradient(int n, const Real* g) { g_size = largest(n, g); }
 
   // Whether it may have decided that a point is within the tolerances; sums of the entries of x and of z.
   auto matter(const Settings& settings, Real x_sum, Real z_sum) const {

@@ -50,7 +50,9 @@ BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool war
     DenseSolver solver;
     Solution solution;
     std::unique_ptr<LaneSolver> lanes;
+    bool used = false;  // the solver, in this call
   };
+  const bool shared_matrices = batch.H.stride == 0 && batch.A.stride == 0 && batch.C.stride == 0;
   const bool in_lanes = LaneSolver::suits(batch.dims, settings);
   const int width = in_lanes ? LaneSolver::width() : 1;
   const int grain = grain_of(batch.size, width);
@@ -58,7 +60,7 @@ BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool war
   std::atomic<bool> stop{false}, symmetric{true};
   parallel_for(batch.size, grain, settings.threads, [&](int first, int last, int id) {
     if (!workers[id]) workers[id] = std::make_unique<Worker>(batch.dims);
-    auto& [solver, solution, lanes] = *workers[id];
+    auto& [solver, solution, lanes, used] = *workers[id];
     if (in_lanes && !lanes) lanes = std::make_unique<LaneSolver>(batch);
     bool solved[64] = {};
     for (int group = first; group < last; group += width) {
@@ -70,7 +72,9 @@ BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool war
         if (stop) return;
         if (solved[i - group]) continue;
         if (warm) read_point(blocks, out, i, solution.x, solution.z);
-        if (!solver.solve(batch.at(i), settings, deadline, warm, solution)) symmetric = false;
+        const bool known = shared_matrices && used;
+        if (!solver.solve(batch.at(i), settings, deadline, warm, solution, known)) symmetric = false;
+        used = true;
         deadline = Deadline(settings.time_limit);
         write_solution(blocks, solution, out, i);
       }

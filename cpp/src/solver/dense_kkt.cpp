@@ -26,25 +26,34 @@ bool DenseKkt::load(const StackedQP& qp, Equilibration& scaling) {
   for (int j = 0; j < n_ && !linear_program_; ++j) Eigen::Map<Vector>(numbers(H_) + j * stride_, n_) = qp.H.col(j);
   if (linear_program_) H_.setConstant(Pack(0.0));
   for (int i = 0; i < stored_; ++i) Eigen::Map<Vector>(numbers(R_) + i * stride_, n_) = qp.R.row(i);
+  convex_ = convex();
+  scaling.scale_matrices(scalable());
+  return load_vectors(qp, scaling);
+}
+
+bool DenseKkt::load_vectors(const StackedQP& qp, Equilibration& scaling) {
   numbers(g_, n_) = qp.g;
   numbers(lower_, rows()) = qp.lower;
   numbers(upper_, rows()) = qp.upper;
-  const bool is_convex = convex();
-  scaling.scale<double>({n_, stored_, stride_, true, linear_program_ ? nullptr : numbers(H_), numbers(g_), numbers(R_),
-                         numbers(lower_), numbers(upper_)});
-  for (int p = 0; p < g_.size(); ++p) regularisation_[p] *= scaling.c * scaling.D[p] * scaling.D[p];
-  return is_convex;
+  scaling.scale_vectors(scalable());
+  for (int p = 0; p < g_.size(); ++p)
+    regularisation_[p] = Pack(least_curvature_) * scaling.c * scaling.D[p] * scaling.D[p];
+  assembled_ = false;
+  return convex_;
+}
+
+ScalableQP<double> DenseKkt::scalable() {
+  return {n_,          stored_,     stride_,         true,           linear_program_ ? nullptr : numbers(H_),
+          numbers(g_), numbers(R_), numbers(lower_), numbers(upper_)};
 }
 
 bool DenseKkt::convex() {
-  regularisation_.setConstant(Pack(0.0));
-  assembled_ = false;
+  least_curvature_ = 0.0;
   if (linear_program_) return true;
   if (cholesky(numbers(H_), numbers(L_), numbers(inverse_diagonal_), n_, stride_)) return true;
-  const double regularisation = convexity_tolerance * norm_inf(ConstVectorMap(numbers(H_), n_ * stride_));
-  regularisation_.setConstant(Pack(regularisation));
+  least_curvature_ = convexity_tolerance * norm_inf(ConstVectorMap(numbers(H_), n_ * stride_));
   M_ = H_;
-  for (int j = 0; j < n_; ++j) numbers(M_)[j + j * stride_] += regularisation;
+  for (int j = 0; j < n_; ++j) numbers(M_)[j + j * stride_] += least_curvature_;
   return cholesky(numbers(M_), numbers(L_), numbers(inverse_diagonal_), n_, stride_);
 }
 

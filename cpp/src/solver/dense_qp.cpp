@@ -55,13 +55,12 @@ Vector StackedQP::row(int i) const {
   return Vector::Unit(n(), i - stored_rows());
 }
 
-bool stack(const DenseQP& qp, StackedQP& out) {
+bool stack(const DenseQP& qp, StackedQP& out) { return stack_matrices(qp, out) && stack_vectors(qp, out); }
+
+bool stack_matrices(const DenseQP& qp, StackedQP& out) {
   const auto [n, n_eq, n_in] = qp.dims;
   out.symmetric = true;
-  if (!finite(qp.H, long(n) * n) || !finite(qp.g, n) || !finite(qp.A, long(n_eq) * n) || !finite(qp.b, n_eq) ||
-      !finite(qp.C, long(n_in) * n))
-    return false;
-
+  if (!finite(qp.H, long(n) * n) || !finite(qp.A, long(n_eq) * n) || !finite(qp.C, long(n_in) * n)) return false;
   out.linear_program = qp.H == nullptr;
   if (!out.linear_program) {
     const ConstRowMatrixMap H(qp.H, n, n);
@@ -78,12 +77,18 @@ bool stack(const DenseQP& qp, StackedQP& out) {
   } else {
     out.H.setZero();
   }
+  if (n_eq > 0) out.R.topRows(n_eq) = ConstRowMatrixMap(qp.A, n_eq, n);
+  if (n_in > 0) out.R.bottomRows(n_in) = ConstRowMatrixMap(qp.C, n_in, n);
+  return true;
+}
+
+bool stack_vectors(const DenseQP& qp, StackedQP& out) {
+  const auto [n, n_eq, n_in] = qp.dims;
+  if (!finite(qp.g, n) || !finite(qp.b, n_eq)) return false;
   if (qp.g != nullptr)
     out.g = ConstVectorMap(qp.g, n);
   else
     out.g.setZero();
-  if (n_eq > 0) out.R.topRows(n_eq) = ConstRowMatrixMap(qp.A, n_eq, n);
-  if (n_in > 0) out.R.bottomRows(n_in) = ConstRowMatrixMap(qp.C, n_in, n);
   double* lower = out.lower.data();
   double* upper = out.upper.data();
   for (int i = 0; i < n_eq; ++i) lower[i] = upper[i] = qp.b[i];

@@ -107,11 +107,12 @@ DenseSolver::DenseSolver(DenseDims dims)
       z_start_(dims.rows()) {}
 
 bool DenseSolver::solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm,
-                        Solution& solution) {
+                        Solution& solution, bool same_matrices) {
   x_start_ = solution.x;
   z_start_ = solution.z;
   solution.clear();
-  if (stack(problem, qp_))
+  if (!same_matrices) matrices_ = stack_matrices(problem, qp_) ? Matrices::STACKED : Matrices::INVALID;
+  if (matrices_ != Matrices::INVALID && stack_vectors(problem, qp_))
     solve_stacked(settings, deadline, warm, solution);
   else
     solution.status = Status::INVALID_INPUT;
@@ -119,7 +120,9 @@ bool DenseSolver::solve(const DenseQP& problem, const Settings& settings, const 
 }
 
 void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution) {
-  if (!minimiser_.load(qp_)) {
+  const bool convex = matrices_ == Matrices::LOADED ? minimiser_.load_vectors(qp_) : minimiser_.load(qp_);
+  matrices_ = Matrices::LOADED;
+  if (!convex) {
     solution.status = Status::NON_CONVEX;
     return;
   }

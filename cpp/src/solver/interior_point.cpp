@@ -21,8 +21,7 @@ InteriorPoint::InteriorPoint(const DenseKkt& kkt, const PackArray& elasticity)
       stored_(kkt.stored_rows()),
       elasticity_(numbers(elasticity), kkt.rows()),
       coupled_((elasticity_.array() > 0.0).any()),
-      slot_(kkt.stored_rows(), -1),
-      system_(Matrix(0, 0), RowMatrix(0, 0)) {
+      slot_(kkt.stored_rows(), -1) {
   const auto lower = numbers(kkt.lower(), rows_), upper = numbers(kkt.upper(), rows_);
   for (int i = 0; i < rows_; ++i) {
     if (i < stored_ && (std::isfinite(lower[i]) || std::isfinite(upper[i]))) {
@@ -38,7 +37,7 @@ InteriorPoint::InteriorPoint(const DenseKkt& kkt, const PackArray& elasticity)
   }
   RowMatrix R(bounded_.size(), n_);
   for (std::size_t k = 0; k < bounded_.size(); ++k) R.row(k) = kkt.stored().row(bounded_[k]);
-  system_ = QuasiDefinite(kkt.hessian(), std::move(R));
+  system_.emplace(kkt.hessian(), std::move(R));
   const auto size = static_cast<Eigen::Index>(sides_.size()),
              equalities = static_cast<Eigen::Index>(equalities_.size());
   for (PackArray* a : {&x_, &Hx_, &Rz_}) a->setConstant(packs(n_), Pack(0.0));
@@ -114,7 +113,7 @@ bool InteriorPoint::factor() {
   for (const int i : equalities_) weight_[i] = 1.0 / (mu_ + elasticity_[i]);
   d_ = weight_.tail(n_).array() + rho_;
   for (std::size_t k = 0; k < bounded_.size(); ++k) e_[k] = 1.0 / weight_[bounded_[k]];
-  return system_.factor(d_, e_);
+  return system_->factor(d_, e_);
 }
 
 void InteriorPoint::solve(const Vector& target) {
@@ -129,7 +128,7 @@ void InteriorPoint::solve(const Vector& target) {
     weighted_rhs_[equalities_[k]] = weight_[equalities_[k]] * equality_residual_[k];
   a_ = weighted_rhs_.tail(n_) - dual_residual_;
   for (std::size_t k = 0; k < bounded_.size(); ++k) b_[k] = e_[k] * weighted_rhs_[bounded_[k]];
-  system_.solve(a_, b_, dx_, row_step_);
+  system_->solve(a_, b_, dx_, row_step_);
 
   const auto row_change = [&](int i) {
     return i < stored_ ? row_step_[slot_[i]] : weight_[i] * dx_[i - stored_] - weighted_rhs_[i];
@@ -142,7 +141,7 @@ void InteriorPoint::solve(const Vector& target) {
     const bool two_sided = k > 0 && sides_[k - 1].row == i;
     if (!two_sided) continue;
     const std::size_t light = side_weight_[k] < side_weight_[k - 1] ? k : k - 1, heavy = 2 * k - 1 - light;
-    const double v = i < stored_ ? system_.row(slot_[i]).dot(dx_) : dx_[i - stored_];
+    const double v = i < stored_ ? system_->row(slot_[i]).dot(dx_) : dx_[i - stored_];
     dz_[light] = side_weight_[light] * (sides_[light].sign * v - side_rhs_[light]);
     dz_[heavy] = sides_[heavy].sign * row_change(i) + dz_[light];
   }

@@ -63,10 +63,7 @@ LaneKkt::LaneKkt(const DenseBatch& batch)
       scaled_(stored_) {}
 
 Mask LaneKkt::load(const DenseBatch& batch, int first, int last) {
-  const auto read = [&](const BatchArray& array, long size, double missing, Pack* out) {
-    load_elements(array, first, last, size, missing, out);
-  };
-  read(batch.H, H_.size(), 0.0, H_.data());
+  load_elements(batch.H, first, last, H_.size(), 0.0, H_.data());
   Mask same = Mask::all(true);
   for (int i = 0; i < n_ && has_hessian_; ++i)
     for (int j = 0; j < i; ++j) {
@@ -75,9 +72,17 @@ Mask LaneKkt::load(const DenseBatch& batch, int first, int last) {
       H_[i * n_ + j] = H_[j * n_ + i] = Pack(0.5) * (below + above);
     }
   symmetric_ = qp_control::all(same);
+  load_elements(batch.A, first, last, long(n_eq_) * n_, 0.0, R_.data());
+  load_elements(batch.C, first, last, long(n_in_) * n_, 0.0, R_.data() + n_eq_ * n_);
+  usable_matrices_ = all_finite(H_.data(), H_.size()) & all_finite(R_.data(), R_.size());
+  return usable_matrices_ & read_vectors(batch, first, last);
+}
+
+Mask LaneKkt::read_vectors(const DenseBatch& batch, int first, int last) {
+  const auto read = [&](const BatchArray& array, long size, double missing, Pack* out) {
+    load_elements(array, first, last, size, missing, out);
+  };
   read(batch.g, n_, 0.0, g_.data());
-  read(batch.A, long(n_eq_) * n_, 0.0, R_.data());
-  read(batch.C, long(n_in_) * n_, 0.0, R_.data() + n_eq_ * n_);
   Pack *lower = lower_.data(), *upper = upper_.data();
   read(batch.b, n_eq_, 0.0, lower);
   read(batch.b, n_eq_, 0.0, upper);
@@ -87,8 +92,7 @@ Mask LaneKkt::load(const DenseBatch& batch, int first, int last) {
     read(batch.lb, n_, -infinity, lower + stored_);
     read(batch.ub, n_, infinity, upper + stored_);
   }
-  Mask able = all_finite(H_.data(), H_.size()) & all_finite(g_.data(), n_) & all_finite(R_.data(), R_.size()) &
-              all_finite(lower, n_eq_);
+  Mask able = all_finite(g_.data(), n_) & all_finite(lower, n_eq_);
   const Pack large = infinite_bound;
   for (int i = n_eq_; i < rows(); ++i) {
     able = able & (lower[i] < large) & (upper[i] > -large) & (lower[i] <= upper[i]);
@@ -100,29 +104,42 @@ Mask LaneKkt::load(const DenseBatch& batch, int first, int last) {
 }
 
 Mask LaneKkt::scale(Equilibration& scaling) {
-  const Mask is_convex = convex();
-  rounding_.load(n_, stored_, has_hessian_ ? H_.data() : nullptr, g_.data(), R_.data());
-  scaling.scale<Pack>({n_, stored_, n_, boxed_, has_hessian_ ? H_.data() : nullptr, g_.data(), R_.data(), lower_.data(),
-                       upper_.data()});
-  for (int j = 0; j < n_; ++j) regularisation_[j] *= scaling.c * scaling.D[j] * scaling.D[j];
-  assembled_ = false;
-  return is_convex;
+  convex_ = convex();
+  rounding_.load_matrices(n_, stored_, has_hessian_ ? H_.data() : nullptr, R_.data());
+  scaling.scale_matrices(scalable());
+  scale_vectors(scaling);
+  return convex_;
 }
 
-// Up to rounding. Sets regularisation_.
+Mask LaneKkt::load_vectors(const DenseBatch& batch, int first, int last, Equilibration& scaling) {
+  const Mask able = usable_matrices_ & convex_ & read_vectors(batch, first, last);
+  scale_vectors(scaling);
+  return able;
+}
+
+void LaneKkt::scale_vectors(Equilibration& scaling) {
+  rounding_.load_gradient(n_, g_.data());
+  scaling.scale_vectors(scalable());
+  for (int j = 0; j < n_; ++j) regularisation_[j] = least_curvature_ * scaling.c * scaling.D[j] * scaling.D[j];
+  assembled_ = false;
+}
+
+ScalableQP<Pack> LaneKkt::scalable() {
+  return {n_,        stored_,       n_,           boxed_, has_hessian_ ? H_.data() : nullptr, g_.data(),
+          R_.data(), lower_.data(), upper_.data()};
+}
+
+// Up to rounding. Sets least_curvature_.
 Mask LaneKkt::convex() {
-  regularisation_.setConstant(Pack(0.0));
+  least_curvature_ = 0.0;
   if (!has_hessian_) return Mask::all(true);
   const Mask definite = cholesky(H_.data(), L_.data(), inverse_diagonal_.data(), n_);
   if (qp_control::all(definite)) return definite;
   Pack size = 0.0;
   for (int k = 0; k < H_.size(); ++k) size = qp_control::max(size, abs(H_[k]));
-  const Pack regularisation = select(definite, 0.0, Pack(convexity_tolerance) * size);
+  least_curvature_ = select(definite, 0.0, Pack(convexity_tolerance) * size);
   M_ = H_;
-  for (int j = 0; j < n_; ++j) {
-    regularisation_[j] = regularisation;
-    M_[j * n_ + j] += regularisation;
-  }
+  for (int j = 0; j < n_; ++j) M_[j * n_ + j] += least_curvature_;
   return cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
 }
 

@@ -100,6 +100,7 @@ struct LaneSolver::Workspace {
   void write(const DenseBatchSolution& out, const LaneJudge& judge, int lane, int element) const;
 
   DenseDims dims;
+  bool loaded = false;
   LaneKkt kkt;
   Equilibration scaling;
   Iterate iterate;
@@ -165,9 +166,16 @@ bool LaneSolver::small(const DenseDims& dims) { return dims.n > 0 && dims.n <= 2
 bool LaneSolver::solve(const DenseBatch& batch, int first, int last, const Settings& settings, const Deadline& deadline,
                        bool warm, const DenseBatchSolution& out, bool* solved) {
   Workspace& work = *work_;
-  Mask able = work.kkt.load(batch, first, last);
+  const bool shared_matrices = batch.H.stride == 0 && batch.A.stride == 0 && batch.C.stride == 0;
+  Mask able;
+  if (shared_matrices && work.loaded) {
+    able = work.kkt.load_vectors(batch, first, last, work.scaling);
+  } else {
+    able = work.kkt.load(batch, first, last);
+    able = able & work.kkt.scale(work.scaling);
+    work.loaded = true;
+  }
   for (int lane = last - first; lane < lanes; ++lane) able.set(lane, false);
-  able = able & work.kkt.scale(work.scaling);
   work.penalties.reset(work.kkt.lower(), work.kkt.upper());
   if (warm) {
     work.load_start(out, first, last);

@@ -153,8 +153,15 @@ Minimiser::Minimiser(int n, int stored_rows)
 
 bool Minimiser::load(const StackedQP& qp) {
   qp_ = &qp;
-  rounding_.load(qp.n(), qp.stored_rows(), qp.linear_program ? nullptr : qp.H.data(), qp.g.data(), qp.R.data());
+  rounding_.load_matrices(qp.n(), qp.stored_rows(), qp.linear_program ? nullptr : qp.H.data(), qp.R.data());
+  rounding_.load_gradient(qp.n(), qp.g.data());
   return kkt_.load(qp, scaling_);
+}
+
+bool Minimiser::load_vectors(const StackedQP& qp) {
+  qp_ = &qp;
+  rounding_.load_gradient(qp.n(), qp.g.data());
+  return kkt_.load_vectors(qp, scaling_);
 }
 
 const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline, const Vector* x, const Vector* z,

@@ -24,7 +24,7 @@ bool is_diagonal(const Matrix& H) {
 
 QuasiDefinite::QuasiDefinite(Matrix H, RowMatrix R)
     : H_(std::move(H)), R_(std::move(R)), diagonal_(is_diagonal(H_)), eliminated_(Eliminated::ROWS) {
-  if (diagonal_ && R_.rows() < R_.cols()) eliminated_ = Eliminated::VARIABLES;
+  if (diagonal_ && R_.rows() > 0 && R_.rows() < R_.cols()) eliminated_ = Eliminated::VARIABLES;
 }
 
 bool QuasiDefinite::factor(const Vector& d, const Vector& e) {
@@ -39,7 +39,8 @@ bool QuasiDefinite::factor() {
     scaled_ = e_.cwiseSqrt().cwiseInverse().asDiagonal() * R_;
     reduced_ = H_;
     reduced_.diagonal() += d_;
-    reduced_.selfadjointView<Eigen::Lower>().rankUpdate(scaled_.transpose());
+    // Eigen's product of nothing is undefined.
+    if (m > 0 && n > 0) reduced_.selfadjointView<Eigen::Lower>().rankUpdate(scaled_.transpose());
   } else if (eliminated_ == Eliminated::VARIABLES) {
     scaled_ = R_ * (H_.diagonal() + d_).cwiseSqrt().cwiseInverse().asDiagonal();
     reduced_ = e_.asDiagonal();

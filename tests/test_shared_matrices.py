@@ -1,0 +1,65 @@
+"""Matrices that a batch shares are read, checked, equilibrated and factored once; nobody can tell from the results."""
+
+import numpy as np
+import pytest
+from problems import random_feasible
+
+import qp_control as qc
+
+FIELDS = ["x", "y", "z", "w", "objective", "status", "iterations", "primal_residual", "dual_residual", "duality_gap"]
+
+
+def shared_problem(n, rng, batch=37):
+    """Vectors of very different sizes, so that the scaling of the objective differs too; every fifth bound crosses."""
+    arguments = random_feasible(3, n, n // 5, n, active=0.4).arguments()
+    arguments["g"] = arguments["g"] * 10.0 ** rng.uniform(-4, 6, size=(batch, 1))
+    arguments["b"] = np.broadcast_to(arguments["b"], (batch, *arguments["b"].shape)).copy()
+    arguments["l"] = np.broadcast_to(arguments["l"], (batch, n)).copy()
+    arguments["l"][::5, 0] = arguments["u"][0] + 1.0
+    return arguments
+
+
+def with_own_matrices(arguments, batch=37):
+    own = dict(arguments)
+    for name in ("H", "A", "C"):
+        own[name] = np.broadcast_to(arguments[name], (batch, *arguments[name].shape)).copy()
+    return own
+
+
+@pytest.mark.parametrize("infeasible", ["certify", "closest"])
+@pytest.mark.parametrize("n", [6, 30])
+def test_shared_matrices_give_the_bits_of_matrices_of_their_own(n, infeasible):
+    arguments = shared_problem(n, np.random.default_rng(n))
+    for threads in (1, 3):
+        settings = qc.Settings(infeasible=infeasible, threads=threads)
+        shared = qc.solve_qp(**arguments, settings=settings)
+        own = qc.solve_qp(**with_own_matrices(arguments), settings=settings)
+        assert len(np.unique(shared.status)) > 1
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(shared, name), getattr(own, name), err_msg=name)
+
+
+@pytest.mark.parametrize("n", [6, 30])
+def test_one_bad_vector_leaves_no_trace_where_matrices_are_shared(n):
+    arguments = shared_problem(n, np.random.default_rng(n))
+    layer = qc.QPLayer(qc.Settings(threads=1, on_failure="nan"))
+    torch = pytest.importorskip("torch")
+    tensors = {name: torch.tensor(value) for name, value in arguments.items()}
+    good = layer(**tensors)
+    tensors["g"] = tensors["g"].clone()
+    tensors["g"][0, 0] = float("nan")
+    with pytest.warns(RuntimeWarning, match="INVALID_INPUT"):
+        bad = layer(**tensors)
+    assert qc.Status(int(bad.status[0])) is qc.Status.INVALID_INPUT
+    assert torch.equal(bad.x[1:], good.x[1:]) and torch.equal(bad.z[1:], good.z[1:])
+
+
+@pytest.mark.parametrize("n", [6, 30])
+def test_shared_matrices_that_make_no_problem_fail_for_every_element(n):
+    torch = pytest.importorskip("torch")
+    arguments = shared_problem(n, np.random.default_rng(n))
+    for matrix, status in ((-np.eye(n), qc.Status.NON_CONVEX), (np.full((n, n), np.nan), qc.Status.INVALID_INPUT)):
+        tensors = {name: torch.tensor(value) for name, value in (arguments | {"H": matrix}).items()}
+        with pytest.warns(RuntimeWarning, match=status.name):
+            out = qc.QPLayer(qc.Settings(threads=1))(**tensors)
+        assert (out.status == int(status)).all()
