@@ -24,8 +24,10 @@ def solve(
     data: Sequence[_Array | None],
     settings: Settings,
     warm_start: Sequence[_Array] | None = None,
-) -> tuple[tuple[_Array, ...], bool]:
-    """The fields of the solutions, and whether every H was equal to its transpose."""
+    certificates: bool = True,
+) -> tuple[tuple[_Array, ...], bool, bool]:
+    """The fields of the solutions, whether every H was equal to its transpose, and whether every element is SOLVED or
+    CLOSEST_FEASIBLE."""
 
 class WeaklyActive:
     least_squares: WeaklyActive
@@ -39,7 +41,7 @@ class DerivativeSettings:
     threads: int
     def __init__(self) -> None: ...
 
-_Derivative = tuple[tuple[_Array | None, ...], _Array, _IntArray, _IntArray]
+_Derivative = tuple[list[_Array | None], _Array, _IntArray, _IntArray, float]  # and the largest residual
 
 def adjoint(
     sizes: tuple[int, int, int, int],

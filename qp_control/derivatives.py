@@ -118,7 +118,7 @@ def qp_adjoint(
         None if value is None else _field(name, value, sizes)
         for name, value in zip((*OUTPUTS, "objective"), given, strict=True)
     ]
-    gradients, *certificate = _solver.adjoint(
+    gradients, *certificate, _ = _solver.adjoint(
         sizes.native,
         problem.arrays,
         *_solution(solution, sizes),
@@ -182,7 +182,7 @@ def qp_tangent(
     })  # fmt: skip
     sizes = problem.sizes
     changes = dict(zip(NAMES, (dH, dg, dA, db, dC, dl, du, dlb, dub), strict=True))
-    fields, *certificate = _solver.tangent(
+    fields, *certificate, _ = _solver.tangent(
         sizes.native,
         problem.arrays,
         *_solution(solution, sizes),

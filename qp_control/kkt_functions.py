@@ -88,7 +88,10 @@ class Pattern(NamedTuple):
 
 
 def to_array(tensor: Optional) -> Array | None:
-    return None if tensor is None else np.ascontiguousarray(tensor.detach().numpy())
+    if tensor is None:
+        return None
+    array: Array = tensor.detach().numpy()
+    return array if tensor.is_contiguous() else np.ascontiguousarray(array)
 
 
 def refuse_old_vmap(tensor: torch.Tensor) -> None:

@@ -118,7 +118,8 @@ def solve_qp(
         "weight_eq": weight_eq, "weight_in": weight_in, "weight_box": weight_box,
     })  # fmt: skip
     start = None if warm_start is None else warm_start_arrays(warm_start, problem)
-    fields, _ = _solver.solve(problem.sizes.native, problem.arrays, (settings or Settings()).native("certify"), start)
+    native = (settings or Settings()).native("certify")
+    fields, _, _ = _solver.solve(problem.sizes.native, problem.arrays, native, start)
     return Solution(**dict(zip(_FIELDS, fields, strict=True))) if problem.sizes.batched else element(fields, 0)
 
 

@@ -60,12 +60,12 @@ def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array |
     data, start = arrays[: len(INPUTS)], arrays[len(INPUTS) :]
     problem = Problem(setup.sizes, tuple(data))
     warm = None if start[0] is None else warm_start_arrays(_Start([s for s in start if s is not None]), problem)
-    result, symmetric = _solver.solve(setup.sizes.native, data, setup.native, warm)
+    result, symmetric, answered = _solver.solve(setup.sizes.native, data, setup.native, warm, False)
     if not symmetric and data[0] is not None:
         check_symmetric(data[0], setup.symmetry_tolerance)
     fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[-6:]
     fields.append(objective)
-    if (status > Status.CLOSEST_FEASIBLE).any():
+    if not answered:
         _report(setup, problem, fields, status)
     outputs = [*fields, status, iterations, primal, dual, gap]
     # Without the batch axis; [0] would make a scalar of the objective.
@@ -96,14 +96,14 @@ def adjoint_arrays(
     needed: list[bool],
 ) -> list[Array | None]:
     """Gradients of the data, the sum over the batch where it is shared; None where not needed."""
-    gradients, residual, _, _ = _solver.adjoint(
+    gradients, residual, _, _, worst = _solver.adjoint(
         setup.sizes.native, data, fields, status, loss, needed, setup.derivative
     )
-    inaccurate = residual > 1e-6  # not where it is NaN: elements without a solution have been reported
-    if inaccurate.any():
+    if worst > 1e-6:  # elements without a solution have NaN, which does not count: they have been reported
+        inaccurate = residual > 1e-6
         warnings.warn(
             f"the adjoint of {int(inaccurate.sum())} QPs has a residual above 1e-6 "
-            f"(largest {np.nanmax(residual):.1e}); qp_adjoint shows which",
+            f"(largest {worst:.1e}); qp_adjoint shows which",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -116,6 +116,17 @@ def _transformed() -> bool:
     return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or level >= 0
 
 
+def _keep(ctx: Any, setup: Setup, *inputs: Optional, output: tuple[torch.Tensor, ...]) -> tuple[Optional, ...]:
+    """Prepares the way back; returns what was saved for it."""
+    ctx.setup = setup
+    ctx.count = len(inputs) + 1
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[FIELDS + 1 :])
+    saved = (*inputs[: len(INPUTS)], *output[:FIELDS], output[FIELDS + 1])
+    ctx.save_for_backward(*saved)
+    return saved
+
+
 class Solve(torch.autograd.Function):
     """(setup, *inputs) -> nine fields, objective, status, iterations, primal and dual residual, duality gap."""
 
@@ -125,14 +136,8 @@ class Solve(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-        ctx.setup = inputs[0]
         ctx.arrays = None
-        ctx.count = len(inputs)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*output[FIELDS + 1 :])
-        saved = (*inputs[1 : len(INPUTS) + 1], *output[:FIELDS], output[FIELDS + 1])
-        ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
+        ctx.save_for_forward(*_keep(ctx, *inputs, output=output))
 
     @staticmethod
     def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
@@ -172,7 +177,7 @@ class PlainSolve(torch.autograd.Function):
     def forward(ctx: Any, setup: Setup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
         data, arrays = solve_arrays(setup, inputs)
         output = tuple([torch.from_numpy(array) for array in arrays])
-        Solve.setup_context(ctx, (setup, *inputs), output)
+        _keep(ctx, setup, *inputs, output=output)
         ctx.arrays = data, arrays[:FIELDS], arrays[FIELDS + 1].reshape(-1)
         return output
 

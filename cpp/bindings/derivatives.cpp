@@ -19,7 +19,9 @@ struct CertificateArrays {
     return {residual.mutable_data(), weakly_active.mutable_data(), rank_deficiency.mutable_data()};
   }
   py::tuple with(const py::tuple& arrays) const {
-    return py::make_tuple(arrays, residual, weakly_active, rank_deficiency);
+    double worst = 0.0;  // NaN, without a solution, does not count
+    for (py::ssize_t i = 0; i < residual.size(); ++i) worst = std::max(worst, residual.data()[i]);
+    return py::make_tuple(arrays, residual, weakly_active, rank_deficiency, worst);
   }
 };
 

@@ -29,7 +29,7 @@ class SignalCheck {
 };
 
 py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data, const Settings& settings,
-                std::optional<std::vector<Array>> warm_start) {
+                std::optional<std::vector<Array>> warm_start, bool certificates) {
   const Problem problem(sizes, std::move(data));
   const DenseDims d = problem.batch.dims;
   const long B = problem.batch.size;
@@ -42,7 +42,8 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
     views.push_back(output(arrays.back(), width));
   };
   for (const long width : widths) add(width);
-  for (const long width : {long(d.n), long(d.n_eq), long(d.n_in), long(d.n)}) add(width);
+  if (certificates)
+    for (const long width : {long(d.n), long(d.n_eq), long(d.n_in), long(d.n)}) add(width);
   for (int k = 0; k < 4; ++k) {
     arrays.emplace_back(B);
     views.push_back(output(arrays.back(), 1));
@@ -51,14 +52,12 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
 
   DenseBatchSolution out;
   set_fields(out, {views.begin(), views.begin() + solution_fields});
-  out.certificate_x = views[9];
-  out.certificate_y = views[10];
-  out.certificate_z = views[11];
-  out.certificate_w = views[12];
-  out.objective = views[13];
-  out.primal_residual = views[14];
-  out.dual_residual = views[15];
-  out.duality_gap = views[16];
+  std::size_t next = solution_fields;
+  if (certificates)
+    for (auto* field : {&out.certificate_x, &out.certificate_y, &out.certificate_z, &out.certificate_w})
+      *field = views[next++];
+  for (auto* field : {&out.objective, &out.primal_residual, &out.dual_residual, &out.duality_gap})
+    *field = views[next++];
   out.status = status.mutable_data();
   out.iterations = iterations.mutable_data();
   if (warm_start) {
@@ -78,7 +77,10 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
   for (std::size_t k = 0; k < arrays.size(); ++k) result[k] = arrays[k];
   result[arrays.size()] = status;
   result[arrays.size() + 1] = iterations;
-  return py::make_tuple(result, end == BatchEnd::DONE);
+  const bool answered = std::all_of(out.status, out.status + B, [](long long s) {
+    return s <= static_cast<long long>(Status::CLOSEST_FEASIBLE);
+  });
+  return py::make_tuple(result, end == BatchEnd::DONE, answered);
 }
 
 }  // namespace
@@ -95,6 +97,7 @@ PYBIND11_MODULE(QP_CONTROL_MODULE, m) {
       .def_readwrite("time_limit", &Settings::time_limit)
       .def_readwrite("closest", &Settings::closest)
       .def_readwrite("threads", &Settings::threads);
-  m.def("solve", &solve, py::arg("sizes"), py::arg("data"), py::arg("settings"), py::arg("warm_start") = py::none());
+  m.def("solve", &solve, py::arg("sizes"), py::arg("data"), py::arg("settings"), py::arg("warm_start") = py::none(),
+        py::arg("certificates") = true);
   bind_derivatives(m);
 }
