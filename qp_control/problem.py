@@ -173,17 +173,28 @@ def check_values(arrays: dict[str, Array]) -> None:
             refuse(name, ~np.isfinite(array), "a finite number")
 
 
-def problem_from_arrays(arguments: dict[str, Any]) -> Problem:
+def check_data(arguments: dict[str, Any], arrays: dict[str, Array] | None = None) -> None:
+    """Raise ValueError on values that make no problem; `arrays`: the arguments as arrays, where they are known."""
+    if arrays is None:
+        arrays = {name: as_array(name, value) for name, value in arguments.items() if value is not None}
+    check_values(arrays)
+    if "H" in arrays:
+        check_symmetric(arrays["H"], symmetry_tolerance(getattr(arguments["H"], "dtype", np.float64)))
+
+
+def problem_from_arrays(arguments: dict[str, Any], *, check: bool = True) -> Problem:
     """Check and convert NumPy-like arguments.
+
+    Args:
+        check: whether to look at the values too, see `check_data`.
 
     Raises:
         ValueError: shapes, dtypes or values that make no problem; H not symmetric.
     """
     arrays = {name: as_array(name, value) for name, value in arguments.items() if value is not None}
     sizes = sizes_of({name: array.shape for name, array in arrays.items()})
-    check_values(arrays)
-    if "H" in arrays:
-        check_symmetric(arrays["H"], symmetry_tolerance(getattr(arguments["H"], "dtype", np.float64)))
+    if check:
+        check_data(arguments, arrays)
     for name, array in arrays.items():
         if drop_unit_batch(name, array.shape, sizes):
             arrays[name] = array[0]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qp_control import _solver
-from qp_control.problem import Array, Problem, as_array, problem_from_arrays
+from qp_control.problem import Array, Problem, as_array, check_data, problem_from_arrays
 from qp_control.settings import Settings, Status
 
 OUTPUTS = ("x", "y", "z", "w", "s_eq", "s_lower", "s_upper", "s_lb", "s_ub")
@@ -113,13 +113,17 @@ def solve_qp(
     Raises:
         ValueError: shapes that do not fit, NaN or misplaced infinities, H not symmetric.
     """
-    problem = problem_from_arrays({
+    arguments = {
         "H": H, "g": g, "A": A, "b": b, "C": C, "l": l, "u": u, "lb": lb, "ub": ub,
         "weight_eq": weight_eq, "weight_in": weight_in, "weight_box": weight_box,
-    })  # fmt: skip
+    }  # fmt: skip
+    problem = problem_from_arrays(arguments, check=False)
     start = None if warm_start is None else warm_start_arrays(warm_start, problem)
     native = (settings or Settings()).native("certify")
-    fields, _, _ = _solver.solve(problem.sizes.native, problem.arrays, native, start)
+    fields, symmetric, answered = _solver.solve(problem.sizes.native, problem.arrays, native, start)
+    # The solver has looked at every value on its way; who says which one is wrong can take its time.
+    if not (symmetric and answered) or problem.sizes.batch == 0:
+        check_data(arguments)
     return Solution(**dict(zip(_FIELDS, fields, strict=True))) if problem.sizes.batched else element(fields, 0)
 
 
