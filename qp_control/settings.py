@@ -18,7 +18,7 @@ class Status(IntEnum):
     CLOSEST_FEASIBLE = 1
     """The constraints contradict each other: solution of the least shifted problem."""
     MAX_ITER = 2
-    """Iteration limit: best point so far."""
+    """Iteration limit, or no progress any more (a tolerance below what rounding allows): best point so far."""
     TIME_LIMIT = 3
     """Time limit: best point so far."""
     PRIMAL_INFEASIBLE = 4
@@ -60,8 +60,9 @@ class Settings:
     """Contradicting constraints: "certify" proves it (PRIMAL_INFEASIBLE), "closest" solves the QP whose constraints are
     shifted by the least amount (CLOSEST_FEASIBLE). None: "certify" in `solve_qp`, "closest" in the layers."""
     on_failure: Literal["zero", "raise", "nan"] = "zero"
-    """Elements without an answer, in the layers: "zero" gives NaN outputs, no contribution to gradients and one
-    warning; "raise" raises `SolveError`; "nan" gives NaN gradients too."""
+    """Elements without an answer, in the layers: "zero" gives no contribution to gradients and one warning; "raise"
+    raises `SolveError`; "nan" gives NaN gradients. Their outputs are NaN, or the best point that was found where a limit
+    came first or the constraints contradict each other."""
     weakly_active: Literal["least_squares", "one_sided", "smoothed"] = "least_squares"
     """Derivatives where a row is on its bound with a multiplier of zero, so that the solution has a kink:
     "least_squares" keeps the row in the KKT system (where that makes it singular, the minimum-norm least-squares

@@ -8,7 +8,7 @@ namespace qp_control {
 enum class Status : int {
   SOLVED = 0,             // residuals below the tolerance, checked on the caller's data
   CLOSEST_FEASIBLE = 1,   // the constraints contradict each other: solution of the least shifted problem
-  MAX_ITER = 2,           // best point so far
+  MAX_ITER = 2,           // best point so far; also where rounding keeps the tolerance out of reach
   TIME_LIMIT = 3,         // best point so far
   PRIMAL_INFEASIBLE = 4,  // certificate_{y,z,w}: A'y + C'z + w = 0 and b'y + u'z+ + l'z- + ub'w+ + lb'w- < 0; all zero
                           // where a pair of bounds crosses, which proves it
