@@ -30,7 +30,9 @@ def build(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("program", "facts"), [("solver_facts", 16), ("allocation_facts", 4)])
+@pytest.mark.parametrize(
+    ("program", "facts"), [("solver_facts", 16), ("interior_point_facts", 5), ("allocation_facts", 4)]
+)
 def test_facts_about_the_solver_hold(build, program, facts):
     done = subprocess.run([build / "cpp" / "tests" / program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout

@@ -125,3 +125,21 @@ def test_shared_data_of_an_infeasible_batch_gets_the_sum(n):
     for name in DATA:
         expected = found[name] if name == "g" else found[name].sum(0)
         torch.testing.assert_close(summed[name], expected, rtol=1e-10, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("gap", [1.0, 1e-6, 1e-10, 1e-12, 1e-14])
+@pytest.mark.parametrize("n", [2, 30])
+def test_crossed_bounds_share_the_gradient_however_close_they_are(n, gap):
+    """The row ends in the middle of its bounds, and half of the gradient goes to each."""
+    I = torch.eye(n, dtype=torch.float64)
+    l, u = torch.full((n,), -5.0, dtype=torch.float64), torch.full((n,), 5.0, dtype=torch.float64)
+    l[0], u[0] = 0.5 + gap, 0.5
+    l.requires_grad_(), u.requires_grad_()
+    out = qc.QPLayer()(I, torch.ones(n, dtype=torch.float64), C=I, l=l, u=u)
+    assert qc.Status(int(out.status)) is qc.Status.CLOSEST_FEASIBLE
+    assert out.s_lower[0] > 0 and out.s_upper[0] > 0
+    out.x[0].backward()
+    expected = torch.zeros(n, dtype=torch.float64)
+    expected[0] = 0.5
+    torch.testing.assert_close(l.grad, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(u.grad, expected, rtol=0, atol=1e-12)

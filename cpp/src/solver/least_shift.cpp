@@ -16,6 +16,11 @@ namespace {
 constexpr double rank_tolerance = 1e-10;
 constexpr double rounding = 1e-11;  // shifts below this, relative to their bound, are not shifts
 
+// What a row may exceed a bound by without being shifted. A crossed pair is a contradiction however close it is.
+double unshifted(const StackedQP& qp, int row, double bound) {
+  return qp.lower[row] > qp.upper[row] ? 0.0 : rounding * (1.0 + std::abs(bound));
+}
+
 double bound_of(const StackedQP& qp, const ShiftedRow& r) { return r.side < 0 ? qp.lower[r.row] : qp.upper[r.row]; }
 
 // Stops at a stationary point of the elastic cost that satisfies the hard rows.
@@ -50,7 +55,7 @@ bool drop_unshifted(const StackedQP& qp, std::optional<LeastShift>& level) {
   for (int i = 0; i < level->count(); ++i) {
     const ShiftedRow& row = level->shifted[i];
     const double shift = row.side * level->s[i] / level->root_weight[i];
-    if (row.side == 0 || shift > rounding * (1.0 + std::abs(bound_of(qp, row)))) kept.push_back(row);
+    if (row.side == 0 || shift > unshifted(qp, row.row, bound_of(qp, row))) kept.push_back(row);
   }
   if (kept.size() == level->shifted.size()) return false;
   level.emplace(qp, std::move(kept), std::vector<ShiftedRow>(level->hard));
@@ -175,8 +180,8 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
     } else if (is_hard) {
       if (std::abs(z[i]) > 1e-9) hard.push_back({i, z[i] > 0.0 ? 1 : -1});
     } else {
-      if (v[i] - qp.upper[i] > rounding * (1.0 + std::abs(qp.upper[i]))) shifted.push_back({i, 1});
-      if (qp.lower[i] - v[i] > rounding * (1.0 + std::abs(qp.lower[i]))) shifted.push_back({i, -1});
+      if (v[i] - qp.upper[i] > unshifted(qp, i, qp.upper[i])) shifted.push_back({i, 1});
+      if (qp.lower[i] - v[i] > unshifted(qp, i, qp.lower[i])) shifted.push_back({i, -1});
     }
   }
   out.level.emplace(qp, std::move(shifted), std::move(hard));

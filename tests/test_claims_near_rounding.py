@@ -1,0 +1,75 @@
+"""Solved is said only of what is within the tolerance, also where rounding is as large as the tolerance.
+
+The judge here has more digits than a double: NumPy's longdouble. Where that is a double too, the tests prove nothing.
+"""
+
+import numpy as np
+import pytest
+
+import qp_control as qc
+
+pytestmark = pytest.mark.skipif(
+    np.finfo(np.longdouble).eps > 1e-18, reason="no floating-point type with more digits than a double here"
+)
+
+
+def lopsided_problem(seed, n, multiplier):
+    """Multipliers far larger than g: the dual residual is a small difference of large numbers."""
+    rng = np.random.default_rng(seed)
+    M = rng.normal(size=(n, n))
+    H = M @ M.T / n + np.eye(n)
+    H = (H + H.T) / 2
+    A = rng.normal(size=(n // 2, n))
+    x = rng.normal(size=n)
+    g = -(H @ x) - A.T @ (multiplier * rng.normal(size=n // 2))
+    return {"H": H, "g": g, "A": A, "b": A @ x, "lb": x - 1.0, "ub": x + 1.0}
+
+
+def residuals(arguments, sol, dtype):
+    """Primal, dual and gap."""
+    H, g, A, b, lb, ub = (arguments[name].astype(dtype) for name in ("H", "g", "A", "b", "lb", "ub"))
+    x, y, w = (np.asarray(v).astype(dtype) for v in (sol.x, sol.y, sol.w))
+    primal = max(np.abs(A @ x - b).max(), (lb - x).max(), (x - ub).max())
+    Hx = H @ x
+    dual = np.abs(Hx + g + A.T @ y + w).max()
+    gap = x @ Hx + g @ x + b @ y + np.where(w > 0, ub, lb) @ w
+    return float(primal), float(dual), float(abs(gap))
+
+
+@pytest.mark.parametrize("n", [8, 40])
+def test_solved_points_are_within_the_tolerance_by_precise_arithmetic(n):
+    settings = qc.Settings(eps_abs=1e-9)
+    statuses, by_rounding = [], 0
+    for seed in range(20):
+        for multiplier in (1e5, 1e6, 3e6):
+            arguments = lopsided_problem(seed, n, multiplier)
+            sol = qc.solve_qp(**arguments, settings=settings)
+            statuses.append(sol.status)
+            precise = max(residuals(arguments, sol, np.longdouble)[:2])
+            if sol.status is qc.Status.SOLVED:
+                assert precise <= 1e-9
+            by_rounding += max(residuals(arguments, sol, np.float64)[:2]) <= 1e-9 < precise
+    # Both verdicts occur, and double arithmetic alone would have claimed some points wrongly.
+    assert {qc.Status.SOLVED, qc.Status.MAX_ITER} <= set(statuses)
+    assert by_rounding > 0
+
+
+@pytest.mark.parametrize("n", [8, 40])
+def test_a_gap_that_is_only_rounding_is_closed(n):
+    """At an objective of 1e8 the gap's own rounding is 1e-8."""
+    solved = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        arguments = lopsided_problem(seed, n, 1.0)
+        arguments |= {"b": arguments["b"] + 0.0, "H": 1e4 * arguments["H"]}
+        shift = 100.0 * rng.normal(size=n)  # of the origin: a large objective, the same multipliers
+        arguments["g"] = 1e4 * arguments["g"] - arguments["H"] @ shift
+        arguments["b"] = arguments["b"] + arguments["A"] @ shift
+        arguments["lb"], arguments["ub"] = arguments["lb"] + shift, arguments["ub"] + shift
+        sol = qc.solve_qp(**arguments, settings=qc.Settings(eps_abs=1e-7, eps_gap=1e-9))
+        if sol.status is qc.Status.SOLVED:
+            solved += 1
+            assert abs(sol.objective) > 1e6
+            primal, dual, gap = residuals(arguments, sol, np.longdouble)
+            assert primal <= 1e-7 and dual <= 1e-7 and gap <= 1e-9
+    assert solved >= 5

@@ -1,0 +1,80 @@
+"""Linear programs whose active set is hard to find: degenerate vertices, dependent rows, exponential scales."""
+
+import itertools
+
+import numpy as np
+import pytest
+from qp_data import QP
+from verdicts import assert_honest
+
+import qp_control as qc
+
+
+def transport(seed, sources, sinks):
+    """Ship supplies to demands at least cost; the equalities are dependent, and ties make the vertices degenerate."""
+    rng = np.random.default_rng(seed)
+    supply = rng.integers(1, 9, size=sources).astype(float)
+    demand = rng.multinomial(int(supply.sum()), np.ones(sinks) / sinks).astype(float)
+    A = np.zeros((sources + sinks, sources * sinks))
+    for i, j in itertools.product(range(sources), range(sinks)):
+        A[i, i * sinks + j] = A[sources + j, i * sinks + j] = 1.0
+    cost = rng.integers(1, 6, size=sources * sinks).astype(float)
+    return {"g": cost, "A": A, "b": np.concatenate([supply, demand]), "lb": np.zeros(sources * sinks)}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_degenerate_transport_problems_are_solved_with_a_proof(seed):
+    arguments = transport(seed, 6 + seed, 9)
+    sol = qc.solve_qp(**arguments, settings=qc.Settings(eps_abs=1e-9, eps_gap=1e-8))
+    assert sol.status is qc.Status.SOLVED
+    assert_honest(QP(**{"H": None} | arguments), sol)
+    # Integer data: the least cost is an integer.
+    assert sol.objective == pytest.approx(round(sol.objective), abs=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_transport_that_demands_more_than_there_is_is_infeasible_with_a_proof(seed):
+    arguments = transport(seed, 7, 9)
+    arguments["b"][-1] += 1.0
+    sol = qc.solve_qp(**arguments)
+    assert sol.status is qc.Status.PRIMAL_INFEASIBLE
+    assert_honest(QP(**{"H": None} | arguments), sol)
+
+
+def test_assignment_equals_the_best_permutation():
+    rng = np.random.default_rng(0)
+    cost = rng.normal(size=(5, 5))
+    best = min(sum(cost[i, p[i]] for i in range(5)) for p in itertools.permutations(range(5)))
+    arguments = transport(0, 5, 5) | {"g": cost.reshape(-1), "b": np.ones(10)}
+    sol = qc.solve_qp(**arguments)
+    assert sol.status is qc.Status.SOLVED
+    assert sol.objective == pytest.approx(best, abs=1e-8)
+
+
+@pytest.mark.parametrize("d", [3, 5, 7])
+def test_klee_minty_cube(d):
+    """max sum 10^(d-j) x_j  s.t.  2 sum_{j<i} 10^(i-j) x_j + x_i <= 100^(i-1), x >= 0: the optimum is 100^(d-1)."""
+    C = np.eye(d)
+    for i in range(d):
+        for j in range(i):
+            C[i, j] = 2.0 * 10.0 ** (i - j)
+    u = 100.0 ** np.arange(d)
+    g = -(10.0 ** np.arange(d - 1, -1, -1))
+    sol = qc.solve_qp(g=g, C=C, u=u, lb=np.zeros(d), settings=qc.Settings(eps_abs=1e-6))
+    assert sol.status is qc.Status.SOLVED
+    assert sol.objective == pytest.approx(-(100.0 ** (d - 1)), rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [12, 40])
+def test_linear_program_with_a_line_of_solutions_in_badly_scaled_units(n):
+    rng = np.random.default_rng(n)
+    units = 10.0 ** rng.uniform(-3, 3, size=n)
+    A = rng.normal(size=(n // 3, n)) * units
+    x = np.where(rng.random(n) < 0.6, rng.exponential(size=n), 0.0) / units
+    multiplier = A.T @ rng.normal(size=n // 3)
+    g = np.where(x > 0, 0.0, rng.exponential(size=n)) * units - multiplier
+    arguments = {"g": g, "A": A, "b": A @ x, "lb": np.zeros(n)}
+    sol = qc.solve_qp(**arguments, settings=qc.Settings(eps_abs=1e-8, eps_gap=1e-6))
+    assert sol.status is qc.Status.SOLVED
+    assert_honest(QP(**{"H": None} | arguments), sol)
+    assert sol.objective == pytest.approx(g @ x, rel=1e-7, abs=1e-6)
