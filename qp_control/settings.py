@@ -61,7 +61,7 @@ class Settings:
     shifted by the least amount (CLOSEST_FEASIBLE). None: "certify" in `solve_qp`, "closest" in the layers."""
     on_failure: Literal["zero", "raise", "nan"] = "zero"
     """Elements without an answer, in the layers: "zero" gives no contribution to gradients and one warning; "raise"
-    raises `SolveError`; "nan" gives NaN gradients. Their outputs are NaN, or the best point that was found where a limit
+    raises `SolveError`; "nan" gives NaN gradients. Their outputs are NaN, or the best point where a limit
     came first or the constraints contradict each other."""
     weakly_active: Literal["least_squares", "one_sided", "smoothed"] = "least_squares"
     """Derivatives where a row is on its bound with a multiplier of zero, so that the solution has a kink:

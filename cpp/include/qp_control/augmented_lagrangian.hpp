@@ -232,7 +232,9 @@ void augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int max_
   while (true) {
     const Mask stuck = it.stalled >= Pack(20.0);
     const Mask converged = it.error <= max(Pack(judge.tolerance()), max(Pack(0.5) * it.primal, it.noise));
-    const Mask arrived = going & (penalties.settling | stuck | converged);
+    // A start's multipliers are centres to step from; what the first evaluation makes of them is not.
+    const Mask settled = penalties.settling & Mask::all(it.steps > 0);
+    const Mask arrived = going & (settled | stuck | converged);
     if (any(arrived)) {
       refresh(kkt, arrived, it);
       going = judge.outer(it, arrived, going);
