@@ -72,7 +72,8 @@ void Judgement::look(const Kkt& kkt, const Equilibration& scaling, const Setting
   stagnates = !(error < Pack(0.25) * last);
   const Mask exact = error <= Pack(1e-14) * (row_size + dual_size);
   const Mask settled = penalties.settling | (it.misses >= Pack(3.0));
-  finished = within & (exact | (stagnates & settled));
+  // Where the refinement is slow, the system is badly conditioned and each further digit of the residual counts.
+  finished = within & ((exact & (error <= Pack(0.02) * last)) | (stagnates & settled));
   last = select(arrived, error, last);
 }
 
