@@ -3,6 +3,7 @@
 
 #include "qp_control/deadline.hpp"
 #include "qp_control/dense_qp.hpp"
+#include "qp_control/least_shift.hpp"
 #include "qp_control/minimise.hpp"
 #include "qp_control/settings.hpp"
 #include "qp_control/solution.hpp"
@@ -31,6 +32,7 @@ class DenseSolver {
 
   StackedQP qp_;
   Minimiser minimiser_;
+  LeastShiftMemo least_shift_;
   Matrices matrices_ = Matrices::INVALID;
   Vector x_start_, z_start_;
 };

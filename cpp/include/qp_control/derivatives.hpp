@@ -44,8 +44,9 @@ struct SolutionPoint {
   SolutionPoint(int n, int rows) : pattern(rows), v(n, rows) {}
   RowPattern pattern;
   KktVector v;
-  std::optional<LeastShift> level;  // of a shifted solution
-  int weakly_active = 0;            // rows on their bound with a multiplier of zero
+  LevelPointer level;     // of a shifted solution
+  LevelPointer known;     // one that it may be
+  int weakly_active = 0;  // rows on their bound with a multiplier of zero
 };
 void solution_point(const StackedQP& qp, const Solution& solution, const DerivativeSettings& settings,
                     SolutionPoint& out);
@@ -75,10 +76,13 @@ struct DerivativeCertificate {
   int rank_deficiency = 0;  // of the system; above zero the derivative is the minimum-norm least-squares one
 };
 
-// Both give zero, or NaN if the settings say so, where the solution is neither SOLVED nor CLOSEST_FEASIBLE.
+// `at` is room for the solution's point; used again, it spares what elements have in common. Both give zero, or NaN if
+// the settings say so, where the solution is neither SOLVED nor CLOSEST_FEASIBLE.
+DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, const OutputDerivative& loss,
+                              const DerivativeSettings& settings, DataDerivative& out, SolutionPoint& at);
 DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, const OutputDerivative& loss,
                               const DerivativeSettings& settings, DataDerivative& out);
 DerivativeCertificate tangent(const StackedQP& qp, const Solution& solution, const DataDerivative& change,
-                              const DerivativeSettings& settings, OutputDerivative& out);
+                              const DerivativeSettings& settings, OutputDerivative& out, SolutionPoint& at);
 
 }  // namespace qp_control

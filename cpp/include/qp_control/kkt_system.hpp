@@ -55,7 +55,7 @@ struct RowPattern {
 class KktSystem {
  public:
   // Of qp only H and R are read; both arguments must outlive the system. `level` may be given where it is known.
-  KktSystem(const StackedQP& qp, const RowPattern& pattern, std::optional<LeastShift> level = {});
+  KktSystem(const StackedQP& qp, const RowPattern& pattern, LevelPointer level = nullptr);
   KktSystem(const KktSystem&) = delete;
 
   // Solves K out = rhs; where K is singular the minimum-norm least-squares solution. One factorisation for all calls.
@@ -71,8 +71,8 @@ class KktSystem {
   ActiveVector solve_active(const ActiveVector& rhs);
 
   const RowPattern& pattern_;
-  std::optional<LeastShift> level_;  // of the shifted rows
-  Matrix E_null_pinv_;
+  const LevelPointer differentiable_level_;  // of the shifted rows
+  const LeastShift* level_ = nullptr;
   // Where rows are shifted or compliant: the second level, with one more variable for each compliant row.
   std::optional<StackedQP> extended_;
   std::vector<int> slot_;  // of row i, in the stacked list of what is solved

@@ -11,6 +11,7 @@
 // with an infeasible convex quadratic optimization problem", J. Convex Analysis 2016.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -23,11 +24,16 @@ namespace qp_control {
 struct ShiftedRow {
   int row;   // in the stacked list
   int side;  // +1: upper bound, -1: lower bound, 0: equality
+  friend bool operator==(const ShiftedRow& a, const ShiftedRow& b) { return a.row == b.row && a.side == b.side; }
 };
 
 class LeastShift {
  public:
   LeastShift(const StackedQP& qp, std::vector<ShiftedRow> shifted, std::vector<ShiftedRow> hard);
+
+  // Whether it is the level of just these rows of qp.
+  bool is_of(const StackedQP& qp, const std::vector<ShiftedRow>& shifted_rows,
+             const std::vector<ShiftedRow>& hard_rows) const;
 
   int count() const { return static_cast<int>(shifted.size()); }
   int rank() const { return static_cast<int>(Q.cols()); }
@@ -63,7 +69,32 @@ struct LeastShiftResult {
 };
 LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Deadline& deadline);
 
-// The rows of the first level as a solution in closest-feasible mode shows them.
-LeastShift least_shift_of(const StackedQP& qp, const Solution& solution);
+// Remembers the last answer: elements that share their constraints share their least shift.
+class LeastShiftMemo {
+ public:
+  const LeastShiftResult& find(const StackedQP& qp, int max_steps, const Deadline& deadline);
+
+ private:
+  bool is_of(const StackedQP& qp, int max_steps) const;
+
+  RowMatrix R_;
+  Vector lower_, upper_, weight_;
+  int max_steps_ = -1;
+  LeastShiftResult result_;
+};
+
+// The first level with what derivatives need of it: the pseudo-inverse of E_null, by a QR factorisation of (Q'E_null)'.
+struct DifferentiableLevel {
+  explicit DifferentiableLevel(LeastShift level);
+  Vector inverse_times(const Vector& u) const;             // E_null^+ u
+  Vector inverse_transposed_times(const Vector& x) const;  // E_null^+' x
+
+  LeastShift shift;
+  Matrix orthonormal, triangular;
+};
+using LevelPointer = std::shared_ptr<const DifferentiableLevel>;
+
+// The first level as a solution in closest-feasible mode shows it; `known` if it is that one.
+LevelPointer level_of(const StackedQP& qp, const Solution& solution, const LevelPointer& known = nullptr);
 
 }  // namespace qp_control

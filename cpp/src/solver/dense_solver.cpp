@@ -172,7 +172,7 @@ bool DenseSolver::certify_hard_rows(const Settings& settings, const Deadline& de
 
 void DenseSolver::certify(const Settings& settings, const Deadline& deadline, Solution& solution) {
   qp_.weight.setOnes();
-  const LeastShiftResult found = find_least_shift(qp_, least_shift_steps(settings), deadline);
+  const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
   if (found.level) {
     const LeastShift& level = *found.level;
@@ -195,7 +195,7 @@ void DenseSolver::certify_crossed(Solution& solution) const {
 void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadline, bool crossed, Solution& solution) {
   const bool any_hard = qp_.weight.array().isInf().any();
   if (any_hard && certify_hard_rows(settings, deadline, solution)) return;
-  const LeastShiftResult found = find_least_shift(qp_, least_shift_steps(settings), deadline);
+  const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
   if (!found.level) {
     if (crossed) store_point(qp_, found.x, solution);

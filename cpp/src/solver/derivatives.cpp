@@ -32,8 +32,8 @@ void add_level(const StackedQP& qp, const Solution& solution, SolutionPoint& out
   StackedQP merged = qp;
   Solution one_sided = solution;
   merge_crossed(merged, one_sided);
-  out.level.emplace(least_shift_of(merged, one_sided));
-  const LeastShift& level = *out.level;
+  out.level = out.known = level_of(merged, one_sided, out.known);
+  const LeastShift& level = out.level->shift;
   Vector nu(level.count());
   for (int j = 0; j < level.count(); ++j) {
     const int i = level.shifted[j].row;
@@ -53,7 +53,7 @@ void add_level(const StackedQP& qp, const Solution& solution, SolutionPoint& out
     out.v.s[i] = level.multiplier[k];
     out.v.z[i] = solution.z[i];
   }
-  out.v.eta = pseudo_inverse(level.E_null, 1e-10) * nu;
+  out.v.eta = out.level->inverse_times(nu);
 }
 
 double fischer_burmeister_compliance(double t, double z, double eps) {
@@ -131,16 +131,21 @@ void solution_point(const StackedQP& qp, const Solution& solution, const Derivat
 
 DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, const OutputDerivative& loss,
                               const DerivativeSettings& settings, DataDerivative& out) {
+  SolutionPoint at(qp.n(), qp.rows());
+  return adjoint(qp, solution, loss, settings, out, at);
+}
+
+DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, const OutputDerivative& loss,
+                              const DerivativeSettings& settings, DataDerivative& out, SolutionPoint& at) {
   if (!has_solution(solution.status)) {
     out.fill(settings.nan_without_solution ? not_a_number : 0.0);
     return {not_a_number, 0, 0};
   }
   const int n = qp.n(), stored = qp.stored_rows();
-  SolutionPoint at(n, qp.rows());
   solution_point(qp, solution, settings, at);
   const RowPattern& pattern = at.pattern;
   const KktVector& v = at.v;
-  KktSystem system(qp, pattern, std::move(at.level));
+  KktSystem system(qp, pattern, at.level);
 
   KktVector rhs(n, qp.rows()), q(n, qp.rows());
   rhs.x = loss.x;
@@ -179,17 +184,16 @@ DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, con
 }
 
 DerivativeCertificate tangent(const StackedQP& qp, const Solution& solution, const DataDerivative& change,
-                              const DerivativeSettings& settings, OutputDerivative& out) {
+                              const DerivativeSettings& settings, OutputDerivative& out, SolutionPoint& at) {
   if (!has_solution(solution.status)) {
     out.fill(settings.nan_without_solution ? not_a_number : 0.0);
     return {not_a_number, 0, 0};
   }
   const int n = qp.n();
-  SolutionPoint at(n, qp.rows());
   solution_point(qp, solution, settings, at);
   const RowPattern& pattern = at.pattern;
   const KktVector& v = at.v;
-  KktSystem system(qp, pattern, std::move(at.level));
+  KktSystem system(qp, pattern, at.level);
 
   KktVector rhs = products(change, at), dv(n, qp.rows());
   rhs.x = -rhs.x - change.g;

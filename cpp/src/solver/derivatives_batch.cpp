@@ -197,7 +197,7 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
       read_shifts(blocks, loss, i, w.outputs.shift_lower, w.outputs.shift_upper);
       w.outputs.shift_lower.head(d.n_eq) = -w.outputs.shift_upper.head(d.n_eq);
       read(loss.objective.at(i), &w.outputs.objective, 1);
-      DerivativeCertificate proof = adjoint(w.qp, w.solution, w.outputs, settings, w.data);
+      DerivativeCertificate proof = adjoint(w.qp, w.solution, w.outputs, settings, w.data, w.at);
       // What overflows on the way from a good solution of the system to the gradients is flagged too.
       if (has_solution(w.solution.status) && !finite(w.data)) proof.residual = std::numeric_limits<double>::infinity();
       write_certificate(proof, certificate, i);
@@ -214,7 +214,7 @@ void tangent_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
   for_each_element(batch, settings.threads, [&](Worker& w, int i, int) {
     read_element(batch, solution, i, w);
     read_change(blocks, change, i, w.data);
-    write_certificate(tangent(w.qp, w.solution, w.data, settings, w.outputs), certificate, i);
+    write_certificate(tangent(w.qp, w.solution, w.data, settings, w.outputs, w.at), certificate, i);
     write_outputs(blocks, w.outputs, out, i);
   });
 }

@@ -14,7 +14,8 @@ namespace {
 constexpr double accepted_residual = 1e-11;
 
 // The first level of a pattern; where its rows stand matters to no derivative.
-LeastShift level_of(const StackedQP& qp, const RowPattern& pattern) {
+LevelPointer level_of_pattern(const StackedQP& qp, const RowPattern& pattern) {
+  if (!(pattern.shifted.array() != 0.0).any()) return nullptr;
   StackedQP rows = qp;
   rows.lower.setZero();
   rows.upper.setZero();
@@ -26,7 +27,7 @@ LeastShift level_of(const StackedQP& qp, const RowPattern& pattern) {
     else if (pattern.weight[i] != 0.0)
       hard.push_back({i, 0});
   }
-  return LeastShift(rows, std::move(shifted), std::move(hard));
+  return std::make_shared<const DifferentiableLevel>(LeastShift(rows, std::move(shifted), std::move(hard)));
 }
 
 }  // namespace
@@ -35,10 +36,12 @@ void RowPattern::clear() {
   for (Vector* field : {&active, &shifted, &weight, &lower_share, &compliance}) field->setZero();
 }
 
-KktSystem::KktSystem(const StackedQP& qp, const RowPattern& pattern, std::optional<LeastShift> level)
-    : pattern_(pattern), level_(std::move(level)), slot_(qp.rows()), system_(0) {
-  if (!level_ && (pattern.shifted.array() != 0.0).any()) level_.emplace(level_of(qp, pattern));
-  if (level_) E_null_pinv_ = pseudo_inverse(level_->E_null, 1e-10);
+KktSystem::KktSystem(const StackedQP& qp, const RowPattern& pattern, LevelPointer level)
+    : pattern_(pattern),
+      differentiable_level_(level ? std::move(level) : level_of_pattern(qp, pattern)),
+      level_(differentiable_level_ ? &differentiable_level_->shift : nullptr),
+      slot_(qp.rows()),
+      system_(0) {
   std::iota(slot_.begin(), slot_.end(), 0);
   if (level_ || (pattern.compliance.array() != 0.0).any()) extend(qp);
   const StackedQP& solved = extended_ ? *extended_ : qp;
@@ -124,7 +127,7 @@ void KktSystem::solve(const KktVector& rhs, KktVector& out) {
       r_nu[j] = rhs.z[row] * level_->root_weight[j];
     }
     x -= level_->E.transpose() * c;
-    theta = level_->Q.transpose() * (r_nu + E_null_pinv_.transpose() * rhs.eta);
+    theta = level_->Q.transpose() * (r_nu + differentiable_level_->inverse_transposed_times(rhs.eta));
   }
 
   const auto scale = [&](int i) { return 1.0 / std::sqrt(1.0 + pattern_.compliance[i]); };
@@ -149,7 +152,7 @@ void KktSystem::solve(const KktVector& rhs, KktVector& out) {
   out.eta = eta;
   if (!level_) return;
   const Vector q_theta = level_->Q * stacked.head(rank), s = level_->E * out.x - r_nu;
-  out.eta += E_null_pinv_ * q_theta;
+  out.eta += differentiable_level_->inverse_times(q_theta);
   const Vector pi = level_->F_pinv.transpose() * (rhs.eta - level_->E.transpose() * s);
   for (int j = 0; j < m; ++j) {
     const int row = level_->shifted[j].row;

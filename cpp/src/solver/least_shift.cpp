@@ -1,5 +1,6 @@
 #include "qp_control/least_shift.hpp"
 
+#include <Eigen/QR>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -22,6 +23,11 @@ double unshifted(const StackedQP& qp, int row, double bound) {
 }
 
 double bound_of(const StackedQP& qp, const ShiftedRow& r) { return r.side < 0 ? qp.lower[r.row] : qp.upper[r.row]; }
+
+template <class Array>
+bool same_bits(const Array& a, const Array& b) {
+  return a.rows() == b.rows() && a.cols() == b.cols() && std::equal(a.data(), a.data() + a.size(), b.data());
+}
 
 // Stops at a stationary point of the elastic cost that satisfies the hard rows.
 class ShiftJudge : public SingleJudge {
@@ -95,6 +101,19 @@ LeastShift::LeastShift(const StackedQP& qp, std::vector<ShiftedRow> shifted_rows
   if (k > 0) s += E * (F_pinv * f);
   for (int pass = 0; pass < 2; ++pass) s -= Q * (Q.transpose() * s);  // twice: cancellation against a large e
   multiplier = -F_pinv.transpose() * (E.transpose() * s);
+}
+
+bool LeastShift::is_of(const StackedQP& qp, const std::vector<ShiftedRow>& shifted_rows,
+                       const std::vector<ShiftedRow>& hard_rows) const {
+  if (!(shifted == shifted_rows && hard == hard_rows) || E.cols() != qp.n()) return false;
+  for (int i = 0; i < count(); ++i) {
+    const double root = std::sqrt(qp.weight[shifted[i].row]);
+    if (root_weight[i] != root || e[i] != root * bound_of(qp, shifted[i])) return false;
+    if (E.row(i) != root * qp.row(shifted[i].row).transpose()) return false;
+  }
+  for (std::size_t i = 0; i < hard.size(); ++i)
+    if (f[i] != bound_of(qp, hard[i]) || F.row(i) != qp.row(hard[i].row).transpose()) return false;
+  return true;
 }
 
 StackedQP LeastShift::reduced(const StackedQP& qp) const {
@@ -190,7 +209,41 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
   return out;
 }
 
-LeastShift least_shift_of(const StackedQP& qp, const Solution& solution) {
+bool LeastShiftMemo::is_of(const StackedQP& qp, int max_steps) const {
+  return max_steps == max_steps_ && same_bits(R_, qp.R) && same_bits(lower_, qp.lower) && same_bits(upper_, qp.upper) &&
+         same_bits(weight_, qp.weight);
+}
+
+const LeastShiftResult& LeastShiftMemo::find(const StackedQP& qp, int max_steps, const Deadline& deadline) {
+  if (is_of(qp, max_steps)) return result_;
+  result_ = find_least_shift(qp, max_steps, deadline);
+  R_ = qp.R;
+  lower_ = qp.lower;
+  upper_ = qp.upper;
+  weight_ = qp.weight;
+  max_steps_ = result_.level ? max_steps : -1;  // what the clock has stopped is not an answer
+  return result_;
+}
+
+DifferentiableLevel::DifferentiableLevel(LeastShift level) : shift(std::move(level)) {
+  const int n = static_cast<int>(shift.E.cols()), rank = shift.rank();
+  orthonormal = Matrix::Zero(n, rank);
+  triangular = Matrix::Zero(rank, rank);
+  if (rank == 0) return;
+  const Eigen::HouseholderQR<Matrix> qr((shift.Q.transpose() * shift.E_null).transpose());
+  orthonormal = qr.householderQ() * Matrix::Identity(n, rank);
+  triangular = qr.matrixQR().topRows(rank).triangularView<Eigen::Upper>();
+}
+
+Vector DifferentiableLevel::inverse_times(const Vector& u) const {
+  return orthonormal * triangular.transpose().triangularView<Eigen::Lower>().solve(shift.Q.transpose() * u);
+}
+
+Vector DifferentiableLevel::inverse_transposed_times(const Vector& x) const {
+  return shift.Q * triangular.triangularView<Eigen::Upper>().solve(orthonormal.transpose() * x);
+}
+
+LevelPointer level_of(const StackedQP& qp, const Solution& solution, const LevelPointer& known) {
   std::vector<ShiftedRow> shifted, hard, candidates;
   Vector v(qp.rows()), force = Vector::Zero(qp.n());
   qp.apply_rows(solution.x, v);
@@ -222,7 +275,8 @@ LeastShift least_shift_of(const StackedQP& qp, const Solution& solution) {
     for (std::size_t k = 0; k < candidates.size(); ++k)
       if (candidates[k].side == 0 || std::abs(pi[k]) > 1e-9 * (1.0 + norm_inf(pi))) hard.push_back(candidates[k]);
   }
-  return LeastShift(qp, std::move(shifted), std::move(hard));
+  if (known && known->shift.is_of(qp, shifted, hard)) return known;
+  return std::make_shared<const DifferentiableLevel>(LeastShift(qp, std::move(shifted), std::move(hard)));
 }
 
 }  // namespace qp_control
