@@ -41,7 +41,7 @@ class DerivativeSettings:
     threads: int
     def __init__(self) -> None: ...
 
-_Derivative = tuple[list[_Array | None], _Array, _IntArray, _IntArray, float]  # and the largest residual
+_Derivative = tuple[tuple[_Array | None, ...], _Array, _IntArray, _IntArray, float]  # and the largest residual
 
 def adjoint(
     sizes: tuple[int, int, int, int],

@@ -73,3 +73,11 @@ def test_a_gap_that_is_only_rounding_is_closed(n):
             primal, dual, gap = residuals(arguments, sol, np.longdouble)
             assert primal <= 1e-7 and dual <= 1e-7 and gap <= 1e-9
     assert solved >= 5
+
+
+def test_point_that_is_not_a_number_has_residuals_that_are_none_either():
+    huge = 1e300 * np.array([[2.0, 1.0], [1.0, 2.0]])
+    sol = qc.solve_qp(huge, [1e300, -1e300], C=1e300 * np.ones((1, 2)), l=[-1.0], u=[1.0])
+    assert sol.status is not qc.Status.SOLVED
+    if np.isnan(sol.x).any():
+        assert np.isnan(sol.primal_residual) and np.isnan(sol.dual_residual)

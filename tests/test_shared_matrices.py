@@ -63,3 +63,23 @@ def test_shared_matrices_that_make_no_problem_fail_for_every_element(n):
         with pytest.warns(RuntimeWarning, match=status.name):
             out = qc.QPLayer(qc.Settings(threads=1))(**tensors)
         assert (out.status == int(status)).all()
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_entries_that_scaling_could_push_below_the_normal_numbers_change_no_bits(n):
+    """A neighbour with a large g asks for another scale of the objective, and H is scaled in place."""
+    H = np.eye(n)
+    H[0, 1] = H[1, 0] = 1.23456789e-300
+    g = np.zeros((200, n))
+    g[:, 1] = -1.0
+    g[::3] = 1e13
+    together = qc.solve_qp(H, g, settings=qc.Settings(threads=1))
+    for i in (0, 1, 2, 100, 197, 199):
+        np.testing.assert_array_equal(qc.solve_qp(H, g[i]).x, together.x[i])
+
+
+def test_asymmetric_matrix_is_refused_in_an_empty_batch_too():
+    torch = pytest.importorskip("torch")
+    H, g = torch.tensor([[1.0, 5.0], [0.0, 1.0]], dtype=torch.float64), torch.ones(0, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="H is not symmetric"):
+        qc.QPLayer()(H, g)

@@ -1,4 +1,4 @@
-// Python arrays as the batch's pointers: sizes are checked here, values and types in Python.
+// Python arrays as the batch's pointers: sizes are checked here, types in Python, values in the solver.
 #pragma once
 
 #include <pybind11/numpy.h>

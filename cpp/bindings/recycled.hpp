@@ -1,5 +1,5 @@
 // Memory of large results, used again when their arrays are gone: fresh pages from the operating system cost as much as
-// filling them. Only with the GIL held, which is what guards the list.
+// filling them. At most 64 MiB are kept. Only with the GIL held, which is what guards the list.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -51,6 +51,11 @@ class Recycled {
   // The oldest go first.
   static void give_back(Block* block) {
     auto& list = kept();
+    if (block->size > most_kept) {
+      std::free(block->data);
+      delete block;
+      return;
+    }
     list.push_back(block);
     std::size_t total = 0, first = list.size();
     while (first > 0 && total + list[first - 1]->size <= most_kept) total += list[--first]->size;

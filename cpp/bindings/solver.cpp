@@ -1,5 +1,5 @@
 // The solver's Python module: takes arrays by pointer, checks their sizes, releases the GIL. The Python side has
-// checked values and converted types; argument rules are documented there.
+// converted types; argument rules are documented there.
 #include <algorithm>
 #include <chrono>
 

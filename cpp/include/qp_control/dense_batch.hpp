@@ -38,10 +38,11 @@ struct DenseBatchSolution {
   long long* iterations = nullptr;
 };
 
-// out.x, .y, .z, .w hold the starting points when warm is true. `interrupted` is asked between elements, on the
-// caller's thread; once it says yes the rest is left as it is. ASYMMETRIC: all are solved, but some H was not equal to
-// its transpose.
+// How a batch ended. ASYMMETRIC: all elements are solved, but some H was not equal to its transpose.
 enum class BatchEnd { DONE, ASYMMETRIC, INTERRUPTED };
+
+// out.x, .y, .z, .w hold the starting points when warm is true. `interrupted` is asked between elements, on the
+// caller's thread; once it says yes the rest is left as it is.
 BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
                      const std::function<bool()>& interrupted);
 

@@ -8,9 +8,8 @@
 
 namespace qp_control {
 
-// A problem to be scaled in place: row-major H (nullptr: zero) and stored rows R, `stride` apart (of one
-// problem: padded(n)), then the box if
-// `boxed`, whose rows keep coefficient one (E_box = 1 / D).
+// A problem to be scaled in place: row-major H (nullptr: zero) and stored rows R, `stride` apart (of one problem:
+// padded(n)), then the box if `boxed`, whose rows keep coefficient one (E_box = 1 / D).
 template <class Real>
 struct ScalableQP {
   int n, stored_rows, stride;
@@ -102,7 +101,14 @@ void Equilibration::scale_matrices(const ScalableQP<Real>& qp) {
   }
   for (int j = 0; j < n && qp.boxed; ++j) e[stored + j] = Real(1.0) / d[j];
   Real largest = 0.0;
-  for (int i = 0; i < n && qp.H != nullptr; ++i) largest = max(largest, row_norm(qp.H + i * stride, n));
+  for (int i = 0; i < n && qp.H != nullptr; ++i) {
+    largest = max(largest, row_norm(qp.H + i * stride, n));
+    // Nothing beside entries of size one; as subnormal numbers they would lose bits when c changes.
+    for (int j = 0; j < n; ++j) {
+      Real& entry = qp.H[i * stride + j];
+      entry = select(abs(entry) < Real(1e-250), 0.0, entry);
+    }
+  }
   H_size_ = largest;
   c = 1.0;
 }

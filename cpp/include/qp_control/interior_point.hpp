@@ -59,7 +59,7 @@ class InteriorPoint {
   Vector s_, z_, ds_, dz_, side_weight_, side_residual_, side_rhs_, target_;
   Vector y_, dy_, equality_residual_;  // of the equalities
   Vector weight_, weighted_rhs_;       // of the rows
-  Vector dx_, d_, e_, a_, b_, row_step_;
+  Vector dx_, d_, e_, a_, b_, multiplier_step_;
   Vector best_x_, best_z_;
   Vector dual_residual_;
 };

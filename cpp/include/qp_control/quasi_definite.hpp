@@ -23,7 +23,7 @@ class QuasiDefinite {
   auto row(int i) const { return R_.row(i); }
   // False: not finite.
   bool factor(const Vector& d, const Vector& e);
-  // Refined. May factor anew when the residual asks for it.
+  // Refined. Where the residual asks for it, factors the whole matrix, now and in every later factor().
   void solve(const Vector& a, const Vector& b, Vector& x, Vector& y);
 
  private:

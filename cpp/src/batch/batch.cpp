@@ -9,30 +9,40 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace qp_control {
 namespace {
 
-// Waking a thread that sleeps takes as long as some batches: both sides look for news this long before they sleep.
-constexpr std::chrono::microseconds patience(60);
+// Waking a thread that sleeps takes as long as some batches: both sides look for news this long before they sleep, and
+// soon let others run meanwhile, who may be the ones that the news has to come from.
+constexpr std::chrono::microseconds patience(60), selfish(15);
 
 template <class Condition>
 void watch(const Condition& condition) {
-  const auto end = std::chrono::steady_clock::now() + patience;
-  while (!condition() && std::chrono::steady_clock::now() < end) {
+  const auto start = std::chrono::steady_clock::now();
+  while (!condition()) {
+    const auto waited = std::chrono::steady_clock::now() - start;
+    if (waited > patience) return;
+    if (waited > selfish) std::this_thread::yield();
 #if defined(__x86_64__)
     for (int k = 0; k < 8; ++k) __builtin_ia32_pause();
 #endif
   }
 }
 
-// Workers sleep between calls.
+// Workers watch out for the next call for a while, then sleep.
 class Pool {
  public:
+  // As many workers as wanted, or as the system grants.
   explicit Pool(int workers) {
-    for (int k = 0; k < workers; ++k) threads_.emplace_back([this, k] { work(k + 1); });
+    try {
+      for (int k = 0; k < workers; ++k) threads_.emplace_back([this, k] { work(k + 1); });
+    } catch (const std::system_error&) {
+    }
   }
 
   ~Pool() {
@@ -137,10 +147,10 @@ void parallel_for(int count, int grain, int threads, const std::function<void(in
     job(0);
   } else {
     if (pool == nullptr || pool->workers() < used - 1) {
-      delete pool;
+      delete std::exchange(pool, nullptr);
       pool = new Pool(used - 1);
     }
-    pool->run(used - 1, job);
+    pool->run(std::min(used - 1, pool->workers()), job);
   }
   if (failure) std::rethrow_exception(failure);
 }

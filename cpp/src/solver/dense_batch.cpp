@@ -56,9 +56,10 @@ BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool war
   const bool in_lanes = LaneSolver::suits(batch.dims, settings);
   const int width = in_lanes ? LaneSolver::width() : 1;
   const int grain = grain_of(batch.size, width);
-  std::vector<std::unique_ptr<Worker>> workers(thread_count(settings.threads));
+  const int threads = thread_count(settings.threads);
+  std::vector<std::unique_ptr<Worker>> workers(threads);
   std::atomic<bool> stop{false}, symmetric{true};
-  parallel_for(batch.size, grain, settings.threads, [&](int first, int last, int id) {
+  parallel_for(batch.size, grain, threads, [&](int first, int last, int id) {
     if (!workers[id]) workers[id] = std::make_unique<Worker>(batch.dims);
     auto& [solver, solution, lanes, used] = *workers[id];
     if (in_lanes && !lanes) lanes = std::make_unique<LaneSolver>(batch);

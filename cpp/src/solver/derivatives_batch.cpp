@@ -33,9 +33,9 @@ struct Worker {
 // Calls body(worker, i, range) for every element.
 template <class Body>
 void for_each_element(const DenseBatch& batch, int threads, const Body& body) {
-  const int grain = grain_of(batch.size);
-  std::vector<std::unique_ptr<Worker>> workers(thread_count(threads));
-  parallel_for(batch.size, grain, threads, [&](int first, int last, int id) {
+  const int grain = grain_of(batch.size), used = thread_count(threads);
+  std::vector<std::unique_ptr<Worker>> workers(used);
+  parallel_for(batch.size, grain, used, [&](int first, int last, int id) {
     if (!workers[id]) workers[id] = std::make_unique<Worker>(batch.dims);
     for (int i = first; i < last; ++i) body(*workers[id], i, first / grain);
   });
@@ -179,8 +179,9 @@ void adjoint_batch(const DenseBatch& batch, const DenseBatchSolution& solution, 
     }
     std::unique_ptr<LaneAdjoint> lanes;
   };
-  std::vector<std::unique_ptr<AdjointWorker>> workers(thread_count(settings.threads));
-  parallel_for(batch.size, grain, settings.threads, [&](int first, int last, int id) {
+  const int threads = thread_count(settings.threads);
+  std::vector<std::unique_ptr<AdjointWorker>> workers(threads);
+  parallel_for(batch.size, grain, threads, [&](int first, int last, int id) {
     if (!workers[id]) workers[id] = std::make_unique<AdjointWorker>(d, out.H.data != nullptr);
     AdjointWorker& w = *workers[id];
     if (in_lanes && !w.lanes) w.lanes = std::make_unique<LaneAdjoint>(batch);

@@ -46,7 +46,7 @@ InteriorPoint::InteriorPoint(const DenseKkt& kkt, const PackArray& elasticity)
   for (Vector* a : {&y_, &dy_, &equality_residual_}) a->setZero(equalities);
   for (Vector* a : {&best_x_, &dual_residual_, &dx_, &d_, &a_}) a->setZero(n_);
   for (Vector* a : {&weight_, &weighted_rhs_, &best_z_}) a->setZero(rows_);
-  for (Vector* a : {&e_, &b_, &row_step_}) a->setZero(bounded_.size());
+  for (Vector* a : {&e_, &b_, &multiplier_step_}) a->setZero(bounded_.size());
 }
 
 // From the least-squares point of all bounds, moved into the interior.
@@ -128,10 +128,10 @@ void InteriorPoint::solve(const Vector& target) {
     weighted_rhs_[equalities_[k]] = weight_[equalities_[k]] * equality_residual_[k];
   a_ = weighted_rhs_.tail(n_) - dual_residual_;
   for (std::size_t k = 0; k < bounded_.size(); ++k) b_[k] = e_[k] * weighted_rhs_[bounded_[k]];
-  system_->solve(a_, b_, dx_, row_step_);
+  system_->solve(a_, b_, dx_, multiplier_step_);
 
   const auto row_change = [&](int i) {
-    return i < stored_ ? row_step_[slot_[i]] : weight_[i] * dx_[i - stored_] - weighted_rhs_[i];
+    return i < stored_ ? multiplier_step_[slot_[i]] : weight_[i] * dx_[i - stored_] - weighted_rhs_[i];
   };
   for (std::size_t k = 0; k < equalities_.size(); ++k) dy_[k] = row_change(equalities_[k]);
   for (std::size_t k = 0; k < sides_.size(); ++k) {

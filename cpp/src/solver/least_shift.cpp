@@ -25,7 +25,7 @@ double unshifted(const StackedQP& qp, int row, double bound) {
 double bound_of(const StackedQP& qp, const ShiftedRow& r) { return r.side < 0 ? qp.lower[r.row] : qp.upper[r.row]; }
 
 template <class Array>
-bool same_bits(const Array& a, const Array& b) {
+bool equal_arrays(const Array& a, const Array& b) {
   return a.rows() == b.rows() && a.cols() == b.cols() && std::equal(a.data(), a.data() + a.size(), b.data());
 }
 
@@ -210,8 +210,8 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
 }
 
 bool LeastShiftMemo::is_of(const StackedQP& qp, int max_steps) const {
-  return max_steps == max_steps_ && same_bits(R_, qp.R) && same_bits(lower_, qp.lower) && same_bits(upper_, qp.upper) &&
-         same_bits(weight_, qp.weight);
+  return max_steps == max_steps_ && equal_arrays(R_, qp.R) && equal_arrays(lower_, qp.lower) &&
+         equal_arrays(upper_, qp.upper) && equal_arrays(weight_, qp.weight);
 }
 
 const LeastShiftResult& LeastShiftMemo::find(const StackedQP& qp, int max_steps, const Deadline& deadline) {

@@ -9,11 +9,9 @@
 #include "qp_control/judgement.hpp"
 
 namespace qp_control {
-
 namespace {
 
-// Outer steps without progress after a rescue: there is none to come.
-constexpr int most_idle = 20;
+constexpr int most_idle = 20;  // outer steps without progress, after a rescue, that end the run
 
 }  // namespace
 
@@ -35,6 +33,7 @@ class Minimiser::Judge : public SingleJudge {
     const Verdict verdict = judge(it);
     rescued_ = true;
     if (verdict != Verdict::GO_ON) return verdict;
+    unscale(it);  // the search for certificates may have used the room for something else
     if (certify_ && !within_ && resembles_farkas(qp_, work_.z_, 1e-3, work_.products_))
       return Verdict::SUSPECT_PRIMAL_INFEASIBLE;
     polished(work_.x_, work_.z_);
@@ -46,12 +45,11 @@ class Minimiser::Judge : public SingleJudge {
     const Equilibration& scaling = work_.scaling_;
     judgement_.look(work_.kkt_, scaling, settings_, it, work_.penalties_, Mask::all(true));
     stagnated = any(judgement_.stagnates);
-    x = numbers(scaling.D, qp_.n()).cwiseProduct(numbers(it.x, qp_.n()));
-    z = numbers(scaling.E, qp_.rows()).cwiseProduct(numbers(it.z, qp_.rows())) / scaling.c[0];
+    unscale(it);
     const bool solved = any(judgement_.within) && consider(x, z);
     if (!any(judgement_.within)) keep_if_better(judged(), x, z);
     if (solved && any(judgement_.finished)) return Verdict::SOLVED;
-    if (expired()) return solved ? Verdict::SOLVED : Verdict::TIME_LIMIT;
+    if (expired()) return within_ ? Verdict::SOLVED : Verdict::TIME_LIMIT;
     if (rescued_ && ++since_best_ > most_idle) return within_ ? Verdict::SOLVED : Verdict::MAX_ITER;
     if (!x.allFinite() || !z.allFinite()) return Verdict::NUMERICAL_ERROR;
     // Where the set cannot be settled (dependent rows, a singular H on it), its system in the caller's units can.
@@ -73,6 +71,13 @@ class Minimiser::Judge : public SingleJudge {
   }
 
  private:
+  // The loop's point, to work_.x_ and work_.z_.
+  void unscale(const Iterate& it) {
+    const Equilibration& scaling = work_.scaling_;
+    work_.x_ = numbers(scaling.D, qp_.n()).cwiseProduct(numbers(it.x, qp_.n()));
+    work_.z_ = numbers(scaling.E, qp_.rows()).cwiseProduct(numbers(it.z, qp_.rows())) / scaling.c[0];
+  }
+
   // Within the tolerances but for the gap, whose terms may be so large that its own rounding exceeds the tolerance.
   bool settled(const Residuals& r) const {
     Settings without_gap = settings_;

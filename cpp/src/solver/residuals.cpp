@@ -19,7 +19,8 @@ template <class Real>
 class Tally {
  public:
   void row(Real v, Real z, double lower, double upper) {
-    raise(out_.primal, std::max({Real(0), v - upper, lower - v}));
+    raise(out_.primal, v - upper);
+    raise(out_.primal, lower - v);
     raise(out_.primal_scale, std::abs(v));
     if (z == 0) return;
     const double bound = z > 0 ? upper : lower;
@@ -43,7 +44,7 @@ class Tally {
  private:
   // NaN stays.
   static void raise(double& largest, Real value) {
-    if (!(value <= largest)) largest = double(value);
+    if (!(value <= largest) && !std::isnan(largest)) largest = double(value);
   }
 
   Residuals out_;
