@@ -177,7 +177,8 @@ void InteriorPoint::run(int max_steps, const Deadline& deadline, Iterate& it) {
       ++stalled;
     }
     // The products go on falling below rounding, and tell the active rows the more clearly.
-    if (mean_ < 1e-25 || stalled > most_stalled || deadline.passed()) break;
+    const bool exact = !sides_.empty() && mean_ < 1e-25;
+    if (exact || stalled > most_stalled || deadline.passed()) break;
     mu_ = std::clamp(1e-5 * mean_, least_regularisation, most_regularisation);
     rho_ = 0.1 * mu_;
     ++it.steps;

@@ -37,6 +37,14 @@ class Minimiser::Judge : public SingleJudge {
     if (certify_ && !within_ && resembles_farkas(qp_, work_.z_, 1e-3, work_.products_))
       return Verdict::SUSPECT_PRIMAL_INFEASIBLE;
     polished(work_.x_, work_.z_);
+    if (!within_) {
+      // Where rows are dependent, the multipliers of an interior point may be far larger than they need be, and their
+      // rounding with them: once more from zero.
+      unscale(it);
+      const std::vector<int> active = active_rows(qp_, work_.z_);
+      work_.z_.setZero();
+      if (polish(qp_, active, work_.x_, work_.z_)) consider(work_.x_, work_.z_);
+    }
     return within_ ? Verdict::SOLVED : Verdict::GO_ON;
   }
 
