@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qp_control import _solver
-from qp_control.problem import Array, Problem, as_array, check_data, problem_from_arrays
+from qp_control.problem import Array, Sizes, as_array, check_data, problem_from_arrays
 from qp_control.settings import Settings, Status
 
 OUTPUTS = ("x", "y", "z", "w", "s_eq", "s_lower", "s_upper", "s_lb", "s_ub")
@@ -118,7 +118,7 @@ def solve_qp(
         "weight_eq": weight_eq, "weight_in": weight_in, "weight_box": weight_box,
     }  # fmt: skip
     problem = problem_from_arrays(arguments, check=False)
-    start = None if warm_start is None else warm_start_arrays(warm_start, problem)
+    start = None if warm_start is None else warm_start_arrays(warm_start, problem.sizes)
     native = (settings or Settings()).native("certify")
     fields, symmetric, answered = _solver.solve(problem.sizes.native, problem.arrays, native, start)
     # The solver has looked at every value on its way; who says which one is wrong can take its time.
@@ -137,13 +137,15 @@ def element(fields: tuple[Array, ...], k: int) -> Solution:
     return Solution(**values)
 
 
-def warm_start_arrays(warm_start: Any, problem: Problem) -> list[Array]:
+def warm_start_arrays(warm_start: Any, sizes: Sizes, *, finite: bool = True) -> list[Array]:
     """x, y, z, w of a starting point as contiguous (B, .) arrays.
 
+    Args:
+        finite: refuse entries that are not; otherwise elements that have any start cold.
+
     Raises:
-        ValueError: a field is missing, has the wrong size or is NaN.
+        ValueError: a field is missing, has the wrong size or an entry that is not finite.
     """
-    sizes = problem.sizes
     out = []
     for name, length in zip("xyzw", (sizes.n, sizes.n_eq, sizes.n_in, sizes.n), strict=True):
         if not hasattr(warm_start, name):
@@ -152,7 +154,9 @@ def warm_start_arrays(warm_start: Any, problem: Problem) -> list[Array]:
         if value.shape not in ((length,), (sizes.batch, length)):
             expected = f"({sizes.batch}, {length})" if sizes.batched else f"({length},)"
             raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {expected}")
-        if not np.isfinite(value).all():
+        if finite and not np.isfinite(value).all():
             raise ValueError(f"warm_start.{name} has an entry that is not finite")
-        out.append(np.ascontiguousarray(np.broadcast_to(value, (sizes.batch, length))))
+        if value.shape != (sizes.batch, length):
+            value = np.ascontiguousarray(np.broadcast_to(value, (sizes.batch, length)))
+        out.append(value)
     return out

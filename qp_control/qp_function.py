@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,10 +42,11 @@ from qp_control.settings import Status
 FIELDS = len(OUTPUTS)
 
 
-class _Start:
-    def __init__(self, fields: list[Array]) -> None:
-        # An element that failed last time starts cold.
-        self.x, self.y, self.z, self.w = (np.nan_to_num(field, nan=0.0) for field in fields)
+class _Start(NamedTuple):
+    x: Array
+    y: Array
+    z: Array
+    w: Array
 
 
 def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array | None], list[Array]]:
@@ -59,7 +60,9 @@ def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array |
     arrays = [to_array(tensor) for tensor in inputs]
     data, start = arrays[: len(INPUTS)], arrays[len(INPUTS) :]
     problem = Problem(setup.sizes, tuple(data))
-    warm = None if start[0] is None else warm_start_arrays(_Start([s for s in start if s is not None]), problem)
+    warm = None
+    if start[0] is not None:  # an element that failed last time starts cold
+        warm = warm_start_arrays(_Start(*start), setup.sizes, finite=False)  # type: ignore[arg-type]
     result, symmetric, answered = _solver.solve(setup.sizes.native, data, setup.native, warm, False)
     # The solver has seen every H that it has solved with.
     if data[0] is not None and not (symmetric and setup.sizes.batch):

@@ -90,7 +90,7 @@ def _entry(index: int, given: Any, start: Any) -> _Entry:
         problem = problem_from_arrays(dict(given))
         if problem.sizes.batched:
             raise ValueError("an argument has a batch axis, expected a single problem")
-        return _Entry(index, problem, None if start is None else warm_start_arrays(start, problem))
+        return _Entry(index, problem, None if start is None else warm_start_arrays(start, problem.sizes))
     except ValueError as error:
         raise ValueError(f"problem {index}: {error}") from error
 
