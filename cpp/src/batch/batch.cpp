@@ -17,17 +17,15 @@
 namespace qp_control {
 namespace {
 
-// Waking a thread that sleeps takes as long as some batches: both sides look for news this long before they sleep, and
-// soon let others run meanwhile, who may be the ones that the news has to come from.
-constexpr std::chrono::microseconds patience(60), selfish(15);
+// Waking a thread that sleeps takes as long as some batches: both sides look for news this long before they sleep.
+constexpr std::chrono::microseconds patience(60);
 
+// crowded: there are more threads than processors, and the news may have to come from one that waits for this one's.
 template <class Condition>
-void watch(const Condition& condition) {
-  const auto start = std::chrono::steady_clock::now();
-  while (!condition()) {
-    const auto waited = std::chrono::steady_clock::now() - start;
-    if (waited > patience) return;
-    if (waited > selfish) std::this_thread::yield();
+void watch(bool crowded, const Condition& condition) {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (!condition() && std::chrono::steady_clock::now() < end) {
+    if (crowded) std::this_thread::yield();
 #if defined(__x86_64__)
     for (int k = 0; k < 8; ++k) __builtin_ia32_pause();
 #endif
@@ -38,7 +36,7 @@ void watch(const Condition& condition) {
 class Pool {
  public:
   // As many workers as wanted, or as the system grants.
-  explicit Pool(int workers) {
+  explicit Pool(int workers) : crowded_(workers + 1 > thread_count(0)) {
     try {
       for (int k = 0; k < workers; ++k) threads_.emplace_back([this, k] { work(k + 1); });
     } catch (const std::system_error&) {
@@ -70,7 +68,7 @@ class Pool {
     }
     if (sleepers) wake_.notify_all();
     job(0);
-    watch([this] { return running_ == 0; });
+    watch(crowded_, [this] { return running_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return running_ == 0; });
     job_ = nullptr;
@@ -80,7 +78,7 @@ class Pool {
   void work(int id) {
     long seen = 0;
     while (true) {
-      watch([&] { return round_ != seen; });
+      watch(crowded_, [&] { return round_ != seen; });
       const std::function<void(int)>* job = nullptr;
       {
         std::unique_lock<std::mutex> lock(mutex_);
@@ -97,6 +95,7 @@ class Pool {
     }
   }
 
+  const bool crowded_;
   std::vector<std::thread> threads_;
   std::mutex mutex_;
   std::condition_variable wake_, done_;
