@@ -54,8 +54,9 @@ class Minimiser::Judge : public SingleJudge {
     judgement_.look(work_.kkt_, scaling, settings_, it, work_.penalties_, Mask::all(true));
     stagnated = any(judgement_.stagnates);
     unscale(it);
-    const bool solved = any(judgement_.within) && consider(x, z);
-    if (!any(judgement_.within)) keep_if_better(judged(), x, z);
+    const bool promising = any(judgement_.within) || settled(judged());
+    const bool solved = promising && consider(x, z);
+    if (!promising) keep_if_better(judged(), x, z);
     if (solved && any(judgement_.finished)) return Verdict::SOLVED;
     if (expired()) return within_ ? Verdict::SOLVED : Verdict::TIME_LIMIT;
     if (rescued_ && ++since_best_ > most_idle) return within_ ? Verdict::SOLVED : Verdict::MAX_ITER;
