@@ -43,10 +43,10 @@ FIELDS = len(OUTPUTS)
 
 
 class _Start(NamedTuple):
-    x: Array
-    y: Array
-    z: Array
-    w: Array
+    x: Any
+    y: Any
+    z: Any
+    w: Any
 
 
 def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array | None], list[Array]]:
@@ -62,7 +62,7 @@ def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array |
     problem = Problem(setup.sizes, tuple(data))
     warm = None
     if start[0] is not None:  # an element that failed last time starts cold
-        warm = warm_start_arrays(_Start(*start), setup.sizes, finite=False)  # type: ignore[arg-type]
+        warm = warm_start_arrays(_Start(*start), setup.sizes, finite=False)
     result, symmetric, answered = _solver.solve(setup.sizes.native, data, setup.native, warm, False)
     # The solver has seen every H that it has solved with.
     if data[0] is not None and not (symmetric and setup.sizes.batch):

@@ -78,3 +78,20 @@ def test_linear_program_with_a_line_of_solutions_in_badly_scaled_units(n):
     assert sol.status is qc.Status.SOLVED
     assert_honest(QP(**{"H": None} | arguments), sol)
     assert sol.objective == pytest.approx(g @ x, rel=1e-7, abs=1e-6)
+
+
+def test_linear_programs_in_units_eight_orders_apart_need_the_rescue_and_are_solved():
+    """The loop gives up after 60 Newton steps; who answers later has been rescued."""
+    steps = []
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        units = 10.0 ** rng.uniform(-4, 4, size=60)
+        A = rng.normal(size=(30, 60)) * units
+        x = np.where(rng.random(60) < 0.6, rng.exponential(size=60), 0.0) / units
+        multiplier = A.T @ rng.normal(size=30)
+        g = np.where(x > 0, 0.0, rng.exponential(size=60)) * units - multiplier
+        sol = qc.solve_qp(g=g, A=A, b=A @ x, lb=np.zeros(60), settings=qc.Settings(eps_abs=1e-7))
+        assert sol.status is qc.Status.SOLVED
+        assert sol.objective == pytest.approx(g @ x, rel=1e-7, abs=1e-5)
+        steps.append(sol.iterations)
+    assert max(steps) > 60

@@ -34,7 +34,8 @@ def test_shared_matrices_give_the_bits_of_matrices_of_their_own(n, infeasible):
         settings = qc.Settings(infeasible=infeasible, threads=threads)
         shared = qc.solve_qp(**arguments, settings=settings)
         own = qc.solve_qp(**with_own_matrices(arguments), settings=settings)
-        assert len(np.unique(shared.status)) > 1
+        assert np.sum(shared.status == qc.Status.SOLVED) > 20  # of 37; every fifth has crossed bounds
+        assert np.sum(shared.status != qc.Status.SOLVED) == 8
         for name in FIELDS:
             np.testing.assert_array_equal(getattr(shared, name), getattr(own, name), err_msg=name)
 

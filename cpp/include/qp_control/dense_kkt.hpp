@@ -38,8 +38,8 @@ class DenseKkt {
   void add_rows_transposed(const PackArray& z, PackArray& out) const;
 
   // Factors M; rows whose weight has not changed since the last call are not added again. The factor itself is made
-  // anew: at n = 100 that costs as much as two of its rank-one updates, and rows that are taken out of a factor leave
-  // the rounding of their weight, up to 1e8, behind. False: not positive definite.
+  // anew: at n = 100 that costs as much as two of its rank-one updates, by count of operations, and rows that are taken
+  // out of a factor leave the rounding of their weight, up to 1e8, behind. False: not positive definite.
   Mask factor(const PackArray& weight, Pack rho);
   // rhs <- M^-1 rhs
   void solve(PackArray& rhs) const;
