@@ -25,9 +25,10 @@ def solve(
     settings: Settings,
     warm_start: Sequence[_Array] | None = None,
     certificates: bool = True,
-) -> tuple[tuple[_Array, ...], bool, bool]:
-    """The fields of the solutions, whether every H was equal to its transpose, and whether every element is SOLVED or
-    CLOSEST_FEASIBLE."""
+    keep: bool = False,
+) -> tuple[tuple[_Array, ...], bool, bool, _Array | None]:
+    """The fields of the solutions, whether every H was equal to its transpose, whether every element is SOLVED or
+    CLOSEST_FEASIBLE, and, with `keep` and where it is of use, the factors that `adjoint` may use again."""
 
 class WeaklyActive:
     least_squares: WeaklyActive
@@ -51,6 +52,7 @@ def adjoint(
     loss: Sequence[_Array | None],
     needed: Sequence[bool],
     settings: DerivativeSettings,
+    kept: _Array | None = None,
 ) -> _Derivative: ...
 def tangent(
     sizes: tuple[int, int, int, int],

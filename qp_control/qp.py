@@ -120,7 +120,7 @@ def solve_qp(
     problem = problem_from_arrays(arguments, check=False)
     start = None if warm_start is None else warm_start_arrays(warm_start, problem.sizes)
     native = (settings or Settings()).native("certify")
-    fields, symmetric, answered = _solver.solve(problem.sizes.native, problem.arrays, native, start)
+    fields, symmetric, answered, _ = _solver.solve(problem.sizes.native, problem.arrays, native, start)
     # The solver has looked at every value on its way; who says which one is wrong can take its time.
     if not (symmetric and answered) or problem.sizes.batch == 0:
         check_data(arguments)

@@ -49,9 +49,11 @@ class _Start(NamedTuple):
     w: Any
 
 
-def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array | None], list[Array]]:
-    """Solve; the inputs and the outputs as arrays: 9 fields, objective, status, iterations, primal and dual
-    residual, duality gap.
+def solve_arrays(
+    setup: Setup, inputs: Sequence[Optional], keep: bool = False
+) -> tuple[list[Array | None], list[Array], Array | None]:
+    """Solve; the inputs, the outputs as arrays (9 fields, objective, status, iterations, primal and dual residual,
+    duality gap), and what `adjoint_arrays` may use again.
 
     Raises:
         ValueError: H is not symmetric, or the starting point does not fit.
@@ -63,7 +65,7 @@ def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array |
     warm = None
     if start[0] is not None:  # an element that failed last time starts cold
         warm = warm_start_arrays(_Start(*start), setup.sizes, finite=False)
-    result, symmetric, answered = _solver.solve(setup.sizes.native, data, setup.native, warm, False)
+    result, symmetric, answered, kept = _solver.solve(setup.sizes.native, data, setup.native, warm, False, keep)
     # The solver has seen every H that it has solved with.
     if data[0] is not None and not (symmetric and setup.sizes.batch):
         check_symmetric(data[0], setup.symmetry_tolerance)
@@ -73,7 +75,7 @@ def solve_arrays(setup: Setup, inputs: Sequence[Optional]) -> tuple[list[Array |
         _report(setup, problem, fields, status)
     outputs = [*fields, status, iterations, primal, dual, gap]
     # Without the batch axis; [0] would make a scalar of the objective.
-    return data, outputs if setup.sizes.batched else [array.reshape(array.shape[1:]) for array in outputs]
+    return data, outputs if setup.sizes.batched else [array.reshape(array.shape[1:]) for array in outputs], kept
 
 
 def _report(setup: Setup, problem: Problem, fields: list[Array], status: Any) -> None:
@@ -98,10 +100,11 @@ def adjoint_arrays(
     status: Any,
     loss: list[Array | None],
     needed: list[bool],
+    kept: Array | None = None,
 ) -> list[Array | None]:
     """Gradients of the data, the sum over the batch where it is shared; None where not needed."""
     gradients, residual, _, _, worst = _solver.adjoint(
-        setup.sizes.native, data, fields, status, loss, needed, setup.derivative
+        setup.sizes.native, data, fields, status, loss, needed, setup.derivative, kept
     )
     if worst > 1e-6:  # elements without a solution have NaN, which does not count: they have been reported
         inaccurate = residual > 1e-6
@@ -149,10 +152,10 @@ class Solve(torch.autograd.Function):
         if _transformed():
             gradients = _adjoint(ctx.setup, saved, grads[: FIELDS + 1])
         else:
-            data, fields, status = ctx.arrays or _as_arrays(saved)
+            data, fields, status, kept = ctx.arrays or _as_arrays(saved)
             loss = [None if g is None else _loss_array(g) for g in grads[: FIELDS + 1]]
             needed = list(ctx.needs_input_grad[1 : DATA + 1])
-            found = adjoint_arrays(ctx.setup, data, fields, status, loss, needed)
+            found = adjoint_arrays(ctx.setup, data, fields, status, loss, needed, kept)
             gradients = [None if array is None else torch.from_numpy(array) for array in found]
         return (None, *gradients, *[None] * (ctx.count - 1 - DATA))
 
@@ -175,14 +178,14 @@ class Solve(torch.autograd.Function):
 
 
 class PlainSolve(torch.autograd.Function):
-    """`Solve` outside transforms: less overhead, and its arrays are kept for the way back."""
+    """`Solve` outside transforms: less overhead; its arrays and factors are kept for the way back."""
 
     @staticmethod
     def forward(ctx: Any, setup: Setup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
-        data, arrays = solve_arrays(setup, inputs)
+        data, arrays, kept = solve_arrays(setup, inputs, keep=any(ctx.needs_input_grad))
         output = tuple([torch.from_numpy(array) for array in arrays])
         _keep(ctx, setup, *inputs, output=output)
-        ctx.arrays = data, arrays[:FIELDS], arrays[FIELDS + 1].reshape(-1)
+        ctx.arrays = data, arrays[:FIELDS], arrays[FIELDS + 1].reshape(-1), kept
         return output
 
     backward = Solve.backward
@@ -200,10 +203,11 @@ def _loss_array(grad: torch.Tensor) -> Array:
     return np.ascontiguousarray(grad.numpy())
 
 
-def _as_arrays(saved: tuple[Any, ...]) -> tuple[list[Array | None], list[Array], Any]:
+def _as_arrays(saved: tuple[Any, ...]) -> tuple[list[Array | None], list[Array], Any, None]:
     *tensors, status = saved
     arrays = [to_array(tensor) for tensor in tensors]
-    return arrays[: len(INPUTS)], [a for a in arrays[len(INPUTS) :] if a is not None], status.reshape(-1).numpy()
+    fields = [a for a in arrays[len(INPUTS) :] if a is not None]
+    return arrays[: len(INPUTS)], fields, status.reshape(-1).numpy(), None
 
 
 def _point(setup: Setup, saved: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -115,5 +115,5 @@ def _solve_equal_sizes(chunk: list[_Entry], settings: _solver.Settings) -> list[
     start = None
     if first.start is not None:
         start = [np.concatenate(column) for column in zip(*(entry.start or [] for entry in chunk), strict=True)]
-    fields, _, _ = _solver.solve(sizes.native, arrays, settings, start)
+    fields, *_ = _solver.solve(sizes.native, arrays, settings, start)
     return [element(fields, k) for k in range(len(chunk))]

@@ -51,10 +51,11 @@ DenseBatchSolution solution_of(const OptionalArrays& arrays, const IntArray& sta
 
 py::tuple adjoint_arrays(Sizes sizes, OptionalArrays data, const OptionalArrays& solution, const IntArray& status,
                          const OptionalArrays& loss, const std::vector<bool>& needed,
-                         const DerivativeSettings& settings) {
+                         const DerivativeSettings& settings, const Optional& kept) {
   const Problem problem(sizes, std::move(data));
   const int B = problem.batch.size;
-  const DenseBatchSolution at = solution_of(solution, status, problem);
+  DenseBatchSolution at = solution_of(solution, status, problem);
+  at.kept = input_field(kept, KeptFactor::size(problem.batch.dims), B);
   const DenseBatchSolution cotangents = fields_of(loss, problem.batch.dims, B);
   if (needed.size() != data_fields) throw py::value_error("adjoint takes 9 flags");
   DataBatch out;
@@ -169,7 +170,7 @@ void bind_derivatives(py::module_& m) {
       .def_readwrite("nan_without_solution", &DerivativeSettings::nan_without_solution)
       .def_readwrite("threads", &DerivativeSettings::threads);
   m.def("adjoint", &adjoint_arrays, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
-        py::arg("loss"), py::arg("needed"), py::arg("settings"));
+        py::arg("loss"), py::arg("needed"), py::arg("settings"), py::arg("kept") = py::none());
   m.def("tangent", &tangent_arrays, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
         py::arg("change"), py::arg("settings"));
   m.def("solution_point", &solution_point_arrays, py::arg("sizes"), py::arg("data"), py::arg("solution"),

@@ -6,6 +6,8 @@
 #include "arrays.hpp"
 #include "qp_control/batch.hpp"
 #include "qp_control/dense_batch.hpp"
+#include "qp_control/kept_factor.hpp"
+#include "recycled.hpp"
 
 using namespace qp_control;
 
@@ -29,7 +31,7 @@ class SignalCheck {
 };
 
 py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data, const Settings& settings,
-                std::optional<std::vector<Array>> warm_start, bool certificates) {
+                std::optional<std::vector<Array>> warm_start, bool certificates, bool keep) {
   const Problem problem(sizes, std::move(data));
   const DenseDims d = problem.batch.dims;
   const long B = problem.batch.size;
@@ -67,6 +69,11 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
       std::copy_n(from.data, widths[k] * B, views[k].data);
     }
   }
+  std::optional<Array> kept;
+  if (keep && keeps_factors(d)) {
+    kept = Recycled::array({B, KeptFactor::size(d)});
+    out.kept = output(*kept, KeptFactor::size(d));
+  }
   BatchEnd end;
   {
     py::gil_scoped_release release;
@@ -79,7 +86,7 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
   result[arrays.size() + 1] = iterations;
   const bool answered = std::all_of(out.status, out.status + B,
                                     [](long long s) { return s <= static_cast<long long>(Status::CLOSEST_FEASIBLE); });
-  return py::make_tuple(result, end == BatchEnd::DONE, answered);
+  return py::make_tuple(result, end == BatchEnd::DONE, answered, kept);
 }
 
 }  // namespace
@@ -97,6 +104,6 @@ PYBIND11_MODULE(QP_CONTROL_MODULE, m) {
       .def_readwrite("closest", &Settings::closest)
       .def_readwrite("threads", &Settings::threads);
   m.def("solve", &solve, py::arg("sizes"), py::arg("data"), py::arg("settings"), py::arg("warm_start") = py::none(),
-        py::arg("certificates") = true);
+        py::arg("certificates") = true, py::arg("keep") = false);
   bind_derivatives(m);
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "qp_control/equilibration.hpp"
+#include "qp_control/kept_factor.hpp"
 #include "qp_control/linear_algebra.hpp"
 
 namespace qp_control {
@@ -18,7 +19,11 @@ namespace qp_control {
 // A point or a right-hand side: of the variables, the rows, the fixed variables.
 struct ActiveVector {
   Vector x, rows, fixed;
-  double norm() const { return std::max({norm_inf(x), norm_inf(rows), norm_inf(fixed)}); }
+  // NaN where an entry is not finite.
+  double norm() const {
+    const double poison = 0.0 * (x.sum() + rows.sum() + fixed.sum());
+    return std::max({norm_inf(x), norm_inf(rows), norm_inf(fixed)}) + poison;
+  }
 };
 
 class ActiveSystem {
@@ -28,6 +33,9 @@ class ActiveSystem {
   // H must outlive the system; rows is r x n.
   void set(const Matrix& H, RowMatrix rows, std::vector<int> fixed);
   bool factor();
+  // Uses another system's factor instead: all its variables stay, the fixed ones held by their weights; refinement
+  // makes up for the difference. order: which of the kept rows each of the rows is.
+  void adopt(const KeptFactor& kept, const std::vector<int>& order);
 
   int row_count() const { return static_cast<int>(rows_.rows()); }
   const std::vector<int>& fixed() const { return fixed_; }
@@ -53,6 +61,7 @@ class ActiveSystem {
   Equilibration scaling_{0, 0};  // of the free variables and of the rows
   int stride_ = 0;
   PackArray H_free_, rows_free_, weighted_, M_, L_, inverse_diagonal_;  // equilibrated
+  Vector weight_;                                                       // 1/mu of each row
   PackArray unused_;                                                    // there are no bounds to be scaled
   double H_norm_ = 0.0, row_norm_ = 0.0;
 };

@@ -36,7 +36,13 @@ struct DenseBatchSolution {
   MutableBatchArray objective, primal_residual, dual_residual, duality_gap;
   long long* status = nullptr;
   long long* iterations = nullptr;
+  MutableBatchArray kept;  // KeptFactor of each element, where keeps_factors()
 };
+
+// Whether a solve keeps its factors for the derivatives: not in lanes, where making them again is a quarter of the work
+// and moving them would be half of that, nor of large problems. By size alone: an element's derivative must not depend,
+// to the bit, on how many neighbours there are.
+bool keeps_factors(const DenseDims& dims);
 
 // How a batch ended. ASYMMETRIC: all elements are solved, but some H was not equal to its transpose.
 enum class BatchEnd { DONE, ASYMMETRIC, INTERRUPTED };

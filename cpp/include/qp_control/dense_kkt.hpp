@@ -6,6 +6,7 @@
 
 #include "qp_control/dense_qp.hpp"
 #include "qp_control/equilibration.hpp"
+#include "qp_control/kept_factor.hpp"
 #include "qp_control/pack.hpp"
 
 namespace qp_control {
@@ -43,6 +44,8 @@ class DenseKkt {
   Mask factor(const PackArray& weight, Pack rho);
   // rhs <- M^-1 rhs
   void solve(PackArray& rhs) const;
+  // The factor, its weights and its scaling.
+  void keep(const Equilibration& scaling, KeptFactor to) const;
 
  private:
   // Is H positive semidefinite, up to rounding? Sets least_curvature_.

@@ -20,6 +20,8 @@ class DenseSolver {
   // equal to its transpose, and the solution is that of their mean.
   bool solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm, Solution& solution,
              bool same_matrices = false);
+  // What the last solve leaves for its derivative; nothing unless it has found the solution of a feasible problem.
+  void keep(const Solution& solution, KeptFactor to) const;
 
  private:
   enum class Matrices { INVALID, STACKED, LOADED };

@@ -44,9 +44,10 @@ struct SolutionPoint {
   SolutionPoint(int n, int rows) : pattern(rows), v(n, rows) {}
   RowPattern pattern;
   KktVector v;
-  LevelPointer level;     // of a shifted solution
-  LevelPointer known;     // one that it may be
-  int weakly_active = 0;  // rows on their bound with a multiplier of zero
+  LevelPointer level;              // of a shifted solution
+  LevelPointer known;              // one that it may be
+  std::optional<KeptFactor> kept;  // by the solve
+  int weakly_active = 0;           // rows on their bound with a multiplier of zero
 };
 void solution_point(const StackedQP& qp, const Solution& solution, const DerivativeSettings& settings,
                     SolutionPoint& out);

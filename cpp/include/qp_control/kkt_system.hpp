@@ -54,8 +54,10 @@ struct RowPattern {
 
 class KktSystem {
  public:
-  // Of qp only H and R are read; both arguments must outlive the system. `level` may be given where it is known.
-  KktSystem(const StackedQP& qp, const RowPattern& pattern, LevelPointer level = nullptr);
+  // Of qp only H and R are read; all arguments must outlive the system. `level` and what the solve has kept may be
+  // given where they are known.
+  KktSystem(const StackedQP& qp, const RowPattern& pattern, LevelPointer level = nullptr,
+            const KeptFactor* kept = nullptr);
   KktSystem(const KktSystem&) = delete;
 
   // Solves K out = rhs; where K is singular the minimum-norm least-squares solution. One factorisation for all calls.
@@ -68,6 +70,8 @@ class KktSystem {
 
  private:
   void extend(const StackedQP& qp);
+  bool adopt(const KeptFactor& kept);
+  void factor();
   ActiveVector solve_active(const ActiveVector& rhs);
 
   const RowPattern& pattern_;
@@ -78,7 +82,7 @@ class KktSystem {
   std::vector<int> slot_;  // of row i, in the stacked list of what is solved
   ActiveSystem system_;
   std::vector<int> order_;
-  bool regular_ = false;
+  bool regular_ = false, adopted_ = false;
   double residual_ = 0.0;
   int rank_deficiency_ = 0;
 };

@@ -33,6 +33,8 @@ class Minimiser {
   const Outcome& run(const Settings& settings, const Deadline& deadline, const Vector* x, const Vector* z,
                      bool look_for_certificates);
   const Outcome& outcome() const { return outcome_; }
+  // The factor of the last Newton step.
+  void keep(KeptFactor to) const { kkt_.keep(scaling_, to); }
 
  private:
   class Judge;

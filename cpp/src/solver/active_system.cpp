@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <utility>
 
 #include "qp_control/dense_kernels.hpp"
@@ -30,11 +31,8 @@ void ActiveSystem::set(const Matrix& H, RowMatrix rows, std::vector<int> fixed) 
   H_ = &H;
   rows_ = std::move(rows);
   fixed_ = std::move(fixed);
-  std::vector<bool> is_fixed(n_, false);
-  for (const int j : fixed_) is_fixed[j] = true;
-  free_.clear();
-  for (int j = 0; j < n_; ++j)
-    if (!is_fixed[j]) free_.push_back(j);
+  H_norm_ = norm_inf(H);
+  row_norm_ = norm_inf(rows_);
 }
 
 ActiveVector ActiveSystem::zero() const {
@@ -42,6 +40,11 @@ ActiveVector ActiveSystem::zero() const {
 }
 
 bool ActiveSystem::factor() {
+  std::vector<bool> is_fixed(n_, false);
+  for (const int j : fixed_) is_fixed[j] = true;
+  free_.clear();
+  for (int j = 0; j < n_; ++j)
+    if (!is_fixed[j]) free_.push_back(j);
   const int nf = static_cast<int>(free_.size()), r = row_count(), stride = stride_ = padded(nf);
   const int matrix = packs(stride * ((nf + 3) / 4 * 4));
   for (PackArray* a : {&H_free_, &M_, &L_}) a->setConstant(matrix, Pack(0.0));
@@ -65,9 +68,8 @@ bool ActiveSystem::factor() {
   scaling_ = Equilibration(packs(nf), packs(r));
   scaling_.scale<double>({nf, r, stride, false, numbers(H_free_), numbers(unused_), numbers(rows_free_),
                           numbers(unused_), numbers(unused_)});
-  H_norm_ = norm_inf(*H_);
-  row_norm_ = norm_inf(rows_);
 
+  weight_.setConstant(r, 1.0 / mu);
   M_ = H_free_;
   for (int j = 0; j < nf; ++j) numbers(M_)[j + j * stride] += rho;
   for (int p = 0; p < rows_free_.size(); ++p) weighted_[p] = rows_free_[p] * Pack(1.0 / mu);
@@ -78,6 +80,27 @@ bool ActiveSystem::factor() {
   }
   add_outer_products(r, weighted.data(), rows.data(), numbers(M_), nf, stride);
   return cholesky(numbers(M_), numbers(L_), numbers(inverse_diagonal_), nf, stride);
+}
+
+void ActiveSystem::adopt(const KeptFactor& kept, const std::vector<int>& order) {
+  const int r = row_count(), stride = stride_ = padded(n_);
+  free_.resize(n_);
+  std::iota(free_.begin(), free_.end(), 0);
+  scaling_ = Equilibration(packs(n_), packs(r));
+  scaling_.c = kept.c;
+  numbers(scaling_.D, n_) = kept.D;
+  weight_.resize(r);
+  rows_free_.setConstant(packs(stride * r), Pack(0.0));
+  for (int i = 0; i < r; ++i) {
+    weight_[i] = kept.weight[order[i]];
+    numbers(scaling_.E)[i] = kept.E[order[i]];
+    VectorMap(numbers(rows_free_) + i * stride, n_) = kept.E[order[i]] * rows_.row(i).transpose().cwiseProduct(kept.D);
+  }
+  L_.setConstant(packs(stride * ((n_ + 3) / 4 * 4)), Pack(0.0));
+  const double* next = kept.lower;
+  for (int j = 0; j < n_; ++j, next += n_ - j) std::copy_n(next, n_ - j - 1, numbers(L_) + j * stride + j + 1);
+  inverse_diagonal_.setConstant(packs(n_), Pack(0.0));
+  numbers(inverse_diagonal_, n_) = kept.inverse_diagonal;
 }
 
 void ActiveSystem::residual(const ActiveVector& rhs, const ActiveVector& s, ActiveVector& r) const {
@@ -114,8 +137,7 @@ double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s) const {
       s.fixed[i] += r.x[fixed_[i]];
       r.x[fixed_[i]] = 0.0;
     }
-    const double scale = scale_of(rhs, s);
-    const double error = scale > 0.0 ? r.norm() / scale : 0.0;
+    const double size = r.norm(), error = size == 0.0 ? 0.0 : size / scale_of(rhs, s);
     if (!(error <= 1e300)) break;
     if (error < best_error) {
       best_error = error;
@@ -124,15 +146,16 @@ double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s) const {
     if (error <= exact) break;
     stalled = error > 0.5 * last ? stalled + 1 : 0;
     last = error;
-    // [H + rho I, G'; G, -mu I] (step, row_step) = (r.x, r.rows), in the equilibrated unknowns.
+    // [H + rho I, G'; G, -1/weight] (step, row_step) = (r.x, r.rows), in the equilibrated unknowns.
     for (int j = 0; j < nf; ++j) numbers(step)[j] = scaling_.c[0] * D[j] * r.x[free_[j]];
     numbers(row_residual, count) = E.cwiseProduct(r.rows);
-    numbers(row_step, count) = numbers(row_residual, count) / mu;
+    numbers(row_step, count) = numbers(row_residual, count).cwiseProduct(weight_);
     add_combination(numbers(rows_free_), count, nf, stride_, numbers(row_step), numbers(step));
     cholesky_solve(numbers(L_), numbers(inverse_diagonal_), nf, stride_, numbers(step));
     multiply(numbers(rows_free_), count, nf, stride_, numbers(step), numbers(row_step));
     for (int j = 0; j < nf; ++j) s.x[free_[j]] += D[j] * numbers(step)[j];
-    s.rows += E.cwiseProduct(numbers(row_step, count) - numbers(row_residual, count)) / (mu * scaling_.c[0]);
+    numbers(row_step, count) = (numbers(row_step, count) - numbers(row_residual, count)).cwiseProduct(weight_);
+    s.rows += E.cwiseProduct(numbers(row_step, count)) / scaling_.c[0];
   }
   s = best;
   return best_error;

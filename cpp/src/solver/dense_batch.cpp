@@ -12,6 +12,8 @@
 namespace qp_control {
 namespace {
 
+constexpr int most_kept = 256;  // variables
+
 void write_solution(const Blocks& k, const Solution& s, const DenseBatchSolution& out, int i) {
   write(s.x.data(), out.x.at(i), k.n);
   write(s.z.data(), out.y.at(i), k.n_eq);
@@ -36,6 +38,8 @@ void write_solution(const Blocks& k, const Solution& s, const DenseBatchSolution
 }
 
 }  // namespace
+
+bool keeps_factors(const DenseDims& dims) { return !LaneSolver::small(dims) && dims.n <= most_kept; }
 
 DenseQP DenseBatch::at(int i) const {
   return {dims,    H.at(i),  g.at(i),  A.at(i),         b.at(i),         C.at(i),         l.at(i),
@@ -78,6 +82,7 @@ BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool war
         used = true;
         deadline = Deadline(settings.time_limit);
         write_solution(blocks, solution, out, i);
+        if (out.kept.data != nullptr) solver.keep(solution, KeptFactor(out.kept.at(i), blocks.n, blocks.box));
       }
     }
   });

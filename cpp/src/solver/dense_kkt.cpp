@@ -1,5 +1,6 @@
 #include "qp_control/dense_kkt.hpp"
 
+#include <algorithm>
 #include <limits>
 
 #include "qp_control/dense_kernels.hpp"
@@ -116,6 +117,19 @@ Mask DenseKkt::factor(const PackArray& weight, Pack rho) {
 
 void DenseKkt::solve(PackArray& rhs) const {
   cholesky_solve(numbers(L_), numbers(inverse_diagonal_), n_, stride_, numbers(rhs));
+}
+
+void DenseKkt::keep(const Equilibration& scaling, KeptFactor to) const {
+  to.present = assembled_ ? 1.0 : 0.0;
+  if (!assembled_) return;
+  to.c = scaling.c[0];
+  to.D = numbers(scaling.D, n_);
+  to.E = numbers(scaling.E, stored_);
+  to.weight = numbers(weight_, rows());
+  to.inverse_diagonal = numbers(inverse_diagonal_, n_);
+  double* next = to.lower;
+  for (int j = 0; j < n_; ++j)
+    next = std::copy(numbers(L_) + j * stride_ + j + 1, numbers(L_) + j * stride_ + n_, next);
 }
 
 }  // namespace qp_control

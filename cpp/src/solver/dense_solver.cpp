@@ -119,6 +119,13 @@ bool DenseSolver::solve(const DenseQP& problem, const Settings& settings, const 
   return qp_.symmetric;
 }
 
+void DenseSolver::keep(const Solution& solution, KeptFactor to) const {
+  if (solution.status == Status::SOLVED)
+    minimiser_.keep(to);
+  else
+    to.present = 0.0;
+}
+
 void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution) {
   const bool convex = matrices_ == Matrices::LOADED ? minimiser_.load_vectors(qp_) : minimiser_.load(qp_);
   matrices_ = Matrices::LOADED;

@@ -145,7 +145,7 @@ DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, con
   solution_point(qp, solution, settings, at);
   const RowPattern& pattern = at.pattern;
   const KktVector& v = at.v;
-  KktSystem system(qp, pattern, at.level);
+  KktSystem system(qp, pattern, at.level, at.kept ? &*at.kept : nullptr);
 
   KktVector rhs(n, qp.rows()), q(n, qp.rows());
   rhs.x = loss.x;
@@ -193,7 +193,7 @@ DerivativeCertificate tangent(const StackedQP& qp, const Solution& solution, con
   solution_point(qp, solution, settings, at);
   const RowPattern& pattern = at.pattern;
   const KktVector& v = at.v;
-  KktSystem system(qp, pattern, at.level);
+  KktSystem system(qp, pattern, at.level, at.kept ? &*at.kept : nullptr);
 
   KktVector rhs = products(change, at), dv(n, qp.rows());
   rhs.x = -rhs.x - change.g;

@@ -12,6 +12,7 @@ namespace qp_control {
 namespace {
 
 constexpr double accepted_residual = 1e-11;
+constexpr double firm_weight = 1e5;  // of an active row in a factor of the loop, on equilibrated data
 
 // The first level of a pattern; where its rows stand matters to no derivative.
 LevelPointer level_of_pattern(const StackedQP& qp, const RowPattern& pattern) {
@@ -36,7 +37,7 @@ void RowPattern::clear() {
   for (Vector* field : {&active, &shifted, &weight, &lower_share, &compliance}) field->setZero();
 }
 
-KktSystem::KktSystem(const StackedQP& qp, const RowPattern& pattern, LevelPointer level)
+KktSystem::KktSystem(const StackedQP& qp, const RowPattern& pattern, LevelPointer level, const KeptFactor* kept)
     : pattern_(pattern),
       differentiable_level_(level ? std::move(level) : level_of_pattern(qp, pattern)),
       level_(differentiable_level_ ? &differentiable_level_->shift : nullptr),
@@ -52,7 +53,19 @@ KktSystem::KktSystem(const StackedQP& qp, const RowPattern& pattern, LevelPointe
     if (pattern.active[i] != 0.0 && pattern.shifted[i] == 0.0) in_system[slot_[i]] = 1;
   system_ = ActiveSystem(solved.n());
   set_active_system(solved, in_system, system_, order_);
-  regular_ = system_.factor() && !system_.singular();
+  adopted_ = kept != nullptr && !extended_ && adopt(*kept);
+  if (!adopted_) factor();
+}
+
+void KktSystem::factor() { regular_ = system_.factor() && !system_.singular(); }
+
+// The solve's last factor is of use where it holds the rows of the system, all of them firmly, and no others.
+bool KktSystem::adopt(const KeptFactor& kept) {
+  if (kept.present == 0.0) return false;
+  for (int i = 0; i < kept.weight.size(); ++i)
+    if (pattern_.active[i] != 0.0 ? !(kept.weight[i] >= firm_weight) : kept.weight[i] != 0.0) return false;
+  system_.adopt(kept, order_);
+  return regular_ = !system_.singular();
 }
 
 // A compliant row R_i x - delta z_i = r becomes, with a variable p of unit cost, the ordinary row
@@ -87,6 +100,12 @@ ActiveVector KktSystem::solve_active(const ActiveVector& rhs) {
   ActiveVector s = system_.zero();
   double residual = std::numeric_limits<double>::infinity();
   if (regular_) residual = system_.refine(rhs, s);
+  if (adopted_ && !(residual <= accepted_residual)) {
+    adopted_ = false;
+    factor();
+    s = system_.zero();
+    if (regular_) residual = system_.refine(rhs, s);
+  }
   if (!(residual <= accepted_residual)) {
     int deficiency = 0;
     const ActiveVector ls = system_.least_squares(rhs, &deficiency);
