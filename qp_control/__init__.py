@@ -10,6 +10,7 @@ from typing import Any
 
 from qp_control.derivatives import Gradients, Tangent, qp_adjoint, qp_tangent
 from qp_control.exceptions import ProblemFileError, QPControlError, SolveError
+from qp_control.ocp import OcpSolution, solve_ocp
 from qp_control.problem_io import load_problem, save_problem
 from qp_control.qp import Solution, solve_qp
 from qp_control.ragged import solve_qps
@@ -28,6 +29,7 @@ __all__ = [
     "MPC",
     "Gradients",
     "LayerSolution",
+    "OcpSolution",
     "ProblemFileError",
     "QPControlError",
     "QPLayer",
@@ -41,6 +43,7 @@ __all__ = [
     "qp_adjoint",
     "qp_tangent",
     "save_problem",
+    "solve_ocp",
     "solve_qp",
     "solve_qps",
 ]

@@ -77,3 +77,10 @@ def kkt_solve(
     rhs: _Array,
     settings: DerivativeSettings,
 ) -> _Array: ...
+def solve_ocp(
+    sizes: tuple[int, int, int, int, int, int],
+    data: Sequence[_Array | None],
+    settings: Settings,
+    warm_start: Sequence[_Array] | None = None,
+) -> tuple[tuple[_Array, ...], bool]:
+    """The fields of the solutions, and whether every Q and R was equal to its transpose."""

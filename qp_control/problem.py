@@ -134,8 +134,8 @@ def symmetry_tolerance(dtype: Any) -> float:
     return 1e-5 if "float64" not in str(dtype) else 1e-10
 
 
-def check_symmetric(H: Array, tolerance: float) -> None:
-    """Raise ValueError where H differs from its transpose by more than the tolerance.
+def check_symmetric(H: Array, tolerance: float, name: str = "H") -> None:
+    """Raise ValueError where H differs from its transpose by more than the tolerance; the message calls it `name`.
 
     Of a batch each element is judged by its own largest entry. An element that is not finite is left to the solver,
     which calls it INVALID_INPUT.
@@ -150,7 +150,7 @@ def check_symmetric(H: Array, tolerance: float) -> None:
     if asymmetric.any():
         where = np.unravel_index(np.argmax(np.where(asymmetric, difference, 0.0)), difference.shape)
         index = ", ".join(str(int(k)) for k in where)
-        raise ValueError(f"H is not symmetric: H - H' is {difference[where]:.3g} at [{index}]")
+        raise ValueError(f"{name} is not symmetric: {name} - {name}' is {difference[where]:.3g} at [{index}]")
 
 
 def check_values(arrays: dict[str, Array]) -> None:

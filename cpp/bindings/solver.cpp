@@ -1,34 +1,20 @@
 // The solver's Python module: takes arrays by pointer, checks their sizes, releases the GIL. The Python side has
 // converted types; argument rules are documented there.
 #include <algorithm>
-#include <chrono>
 
 #include "arrays.hpp"
 #include "qp_control/batch.hpp"
 #include "qp_control/dense_batch.hpp"
 #include "qp_control/kept_factor.hpp"
 #include "recycled.hpp"
+#include "signal_check.hpp"
 
 using namespace qp_control;
 
 void bind_derivatives(py::module_& m);  // derivatives.cpp
+void bind_ocp(py::module_& m);          // ocp.cpp
 
 namespace {
-
-// Looks for Ctrl-C a few times per second; true leaves the Python exception set.
-class SignalCheck {
- public:
-  bool operator()() {
-    const auto now = std::chrono::steady_clock::now();
-    if (now < next_) return false;
-    next_ = now + std::chrono::milliseconds(100);
-    py::gil_scoped_acquire acquire;
-    return PyErr_CheckSignals() != 0;
-  }
-
- private:
-  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(100);
-};
 
 py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data, const Settings& settings,
                 std::optional<std::vector<Array>> warm_start, bool certificates, bool keep) {
@@ -106,4 +92,5 @@ PYBIND11_MODULE(QP_CONTROL_MODULE, m) {
   m.def("solve", &solve, py::arg("sizes"), py::arg("data"), py::arg("settings"), py::arg("warm_start") = py::none(),
         py::arg("certificates") = true, py::arg("keep") = false);
   bind_derivatives(m);
+  bind_ocp(m);
 }

@@ -13,6 +13,10 @@
 // A back end of one problem packs its rows and variables into the lanes; one of many problems gives each a lane. Every
 // number below is a Pack. What a back end calls sum, max and all turns partial results of the rows (or variables) into
 // those of the problems, in every lane that works on the problem. Rows that fill up a pack have no bounds.
+//
+// Equalities that a back end eliminates exactly (dynamics) have their multipliers behind the variables in x, and the
+// matrix of both for a Hessian; the proximal terms are on the variables alone. Their residuals are zero after a full
+// step and stay so.
 #pragma once
 
 #include <limits>
@@ -74,6 +78,16 @@ void refresh(const Kkt& kkt, Mask where, Iterate& it) {
   for (int j = 0; j < it.x.size(); ++j) it.Hx[j] = select(where, it.Hdx[j], it.Hx[j]);
 }
 
+// The active set that a starting point's multipliers name.
+template <class Kkt>
+void find_active(const Kkt& kkt, Iterate& it) {
+  for (int i = 0; i < it.z.size(); ++i) {
+    const Mask upper = ((it.z[i] > Pack(0.0)) & finite(kkt.upper()[i])) | (kkt.lower()[i] == kkt.upper()[i]);
+    const Mask lower = (it.z[i] < Pack(0.0)) & finite(kkt.lower()[i]);
+    it.active[i] = select(lower, Pack(-1.0), select(upper, Pack(1.0), Pack(0.0)));
+  }
+}
+
 // Multipliers, gradient and primal residual at x.
 template <class Kkt>
 void evaluate(const Kkt& kkt, const Penalties& penalties, Iterate& it) {
@@ -98,7 +112,8 @@ void evaluate(const Kkt& kkt, const Penalties& penalties, Iterate& it) {
   Pack error = 0.0, poison = 0.0;
   for (int j = 0; j < it.x.size(); ++j) {
     size = max(size, abs(it.Hx[j]));
-    it.gradient[j] = it.Hx[j] + kkt.g()[j] + it.Rz[j] + penalties.rho * (it.x[j] - it.x_center[j]);
+    const Pack rho = j < kkt.variables() ? penalties.rho : zero;
+    it.gradient[j] = it.Hx[j] + kkt.g()[j] + it.Rz[j] + rho * (it.x[j] - it.x_center[j]);
     error = max(error, abs(it.gradient[j]));
     poison += it.gradient[j] * zero;
   }
@@ -112,7 +127,7 @@ template <class Kkt>
 Pack line_search(const Kkt& kkt, const Penalties& penalties, const Iterate& it) {
   const Pack zero = 0.0, one = 1.0;
   Pack quadratic = 0.0, start = 0.0;
-  for (int j = 0; j < it.x.size(); ++j) {
+  for (int j = 0; j < kkt.variables(); ++j) {
     quadratic += it.dx[j] * (it.Hdx[j] + penalties.rho * it.dx[j]);
     start += it.gradient[j] * it.dx[j];
   }
@@ -219,11 +234,7 @@ void augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int max_
   it.steps = 0;
   it.best = it.least_error = infinity;
   it.stalled = it.misses = it.repeats = zero;
-  for (int i = 0; i < it.z.size(); ++i) {
-    const Mask upper = ((it.z[i] > zero) & finite(kkt.upper()[i])) | (kkt.lower()[i] == kkt.upper()[i]);
-    const Mask lower = (it.z[i] < zero) & finite(kkt.lower()[i]);
-    it.active[i] = select(lower, Pack(-1.0), select(upper, one, zero));
-  }
+  find_active(kkt, it);
   it.x_center = it.x;
   it.z_center = it.z;
   begin_settling(penalties.settling, penalties, it);

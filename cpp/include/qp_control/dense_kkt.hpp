@@ -16,6 +16,7 @@ class DenseKkt {
   DenseKkt(int n, int stored_rows);
 
   int n() const { return n_; }
+  int variables() const { return static_cast<int>(g_.size()); }  // in packs
   int rows() const { return stored_ + n_; }
   int stored_rows() const { return stored_; }
   const PackArray& g() const { return g_; }

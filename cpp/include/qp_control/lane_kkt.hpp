@@ -18,6 +18,7 @@ class LaneKkt {
   explicit LaneKkt(const DenseBatch& batch);
 
   int n() const { return n_; }
+  int variables() const { return n_; }
   int stored_rows() const { return stored_; }
   bool boxed() const { return boxed_; }
   int rows() const { return stored_ + (boxed_ ? n_ : 0); }

@@ -4,7 +4,7 @@
 
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/equilibration.hpp"
-#include "qp_control/judgement.hpp"
+#include "qp_control/lane_judge.hpp"
 #include "qp_control/lane_kernels.hpp"
 #include "qp_control/lane_kkt.hpp"
 
@@ -12,69 +12,6 @@ namespace qp_control {
 namespace {
 
 constexpr int most_steps = 80;
-
-// Lets go of the lanes that are solved and of those that fail.
-class LaneJudge {
- public:
-  LaneJudge(const LaneKkt& kkt, const Equilibration& scaling, const Penalties& penalties, const Settings& settings,
-            const Deadline& deadline, Mask able, PackArray& x, PackArray& z)
-      : x(x),
-        z(z),
-        kkt_(kkt),
-        scaling_(scaling),
-        penalties_(penalties),
-        settings_(settings),
-        deadline_(deadline),
-        able_(able) {
-    now_.restart();
-  }
-
-  Mask start() const { return able_; }
-  Mask stagnates() const { return now_.stagnates; }
-  double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
-  bool expired() const { return deadline_.passed(); }
-  void interrupted(const Iterate&, Mask) const {}
-  Mask failed(Mask which, Mask going) const { return going & !which; }
-
-  Mask outer(const Iterate& it, Mask arrived, Mask going) {
-    now_.look(kkt_, scaling_, settings_, it, penalties_, arrived);
-    Mask ends = arrived & now_.finished;
-    if (!any(ends)) return going;
-    // Where rounding may have decided, more precise arithmetic than there is in lanes has the last word.
-    const Mask unsure = ends & doubtful(it);
-    going = going & !unsure;
-    ends = ends & !unsure;
-    solved = solved | ends;
-    for (int j = 0; j < kkt_.n(); ++j) x[j] = select(ends, it.x[j] * scaling_.D[j], x[j]);
-    for (int i = 0; i < kkt_.rows(); ++i) z[i] = select(ends, it.z[i] * scaling_.E[i] / scaling_.c, z[i]);
-    objective = select(ends, now_.objective, objective);
-    primal = select(ends, now_.primal, primal);
-    dual = select(ends, now_.dual, dual);
-    gap = select(ends, now_.gap, gap);
-    steps = select(ends, double(it.steps), steps);
-    return going & !ends;
-  }
-
-  Mask solved = Mask::all(false);
-  PackArray &x, &z;
-  Pack objective = 0.0, primal = 0.0, dual = 0.0, gap = 0.0, steps = 0.0;
-
- private:
-  Mask doubtful(const Iterate& it) const {
-    Pack x_sum = 0.0, z_sum = 0.0;
-    for (int j = 0; j < kkt_.n(); ++j) x_sum += abs(it.x[j]) * scaling_.D[j];
-    for (int i = 0; i < kkt_.rows(); ++i) z_sum += abs(it.z[i]) * scaling_.E[i] / scaling_.c;
-    return kkt_.rounding().matter(settings_, x_sum, z_sum);
-  }
-
-  const LaneKkt& kkt_;
-  const Equilibration& scaling_;
-  const Penalties& penalties_;
-  const Settings& settings_;
-  const Deadline& deadline_;
-  Mask able_;
-  Judgement now_;
-};
 
 void store(const Pack* from, long size, int lane, double* to) {
   if (to != nullptr) store_lane(from, size, lane, to);
@@ -97,7 +34,7 @@ struct LaneSolver::Workspace {
         z(kkt.rows()) {}
 
   void load_start(const DenseBatchSolution& from, int first, int last);
-  void write(const DenseBatchSolution& out, const LaneJudge& judge, int lane, int element) const;
+  void write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane, int element) const;
 
   DenseDims dims;
   bool loaded = false;
@@ -125,7 +62,8 @@ void LaneSolver::Workspace::load_start(const DenseBatchSolution& from, int first
   penalties.apply();
 }
 
-void LaneSolver::Workspace::write(const DenseBatchSolution& out, const LaneJudge& judge, int lane, int k) const {
+void LaneSolver::Workspace::write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane,
+                                  int k) const {
   const auto [n, n_eq, n_in] = dims;
   const double nan = std::numeric_limits<double>::quiet_NaN();
   store(x.data(), n, lane, out.x.at(k));

@@ -1,0 +1,149 @@
+// The part of the solver's Python module that is about optimal-control QPs.
+#include "arrays.hpp"
+#include "qp_control/ocp_batch.hpp"
+#include "signal_check.hpp"
+
+using namespace qp_control;
+
+namespace {
+
+using OcpSizes = std::tuple<int, int, int, int, int, int>;  // B, N, nx, nu, rows, terminal rows
+
+// Entries of the solution's arrays per element, in the order of `solution_members`.
+MutableBatchArray OcpBatchSolution::* const solution_members[] = {
+    &OcpBatchSolution::x,         &OcpBatchSolution::u,         &OcpBatchSolution::y,
+    &OcpBatchSolution::z,         &OcpBatchSolution::z_N,       &OcpBatchSolution::w_x,
+    &OcpBatchSolution::w_u,       &OcpBatchSolution::s_lower,   &OcpBatchSolution::s_upper,
+    &OcpBatchSolution::s_lower_N, &OcpBatchSolution::s_upper_N, &OcpBatchSolution::s_x_lower,
+    &OcpBatchSolution::s_x_upper, &OcpBatchSolution::s_u_lower, &OcpBatchSolution::s_u_upper};
+constexpr int point_fields = 7;
+
+std::vector<std::vector<py::ssize_t>> solution_shapes(const OcpBatch& batch) {
+  const py::ssize_t B = batch.size, N = batch.dims.horizon, nx = batch.dims.nx, nu = batch.dims.nu;
+  const std::vector<py::ssize_t> x{B, N + 1, nx}, u{B, N, nu}, z{B, N, batch.dims.rows},
+      z_N{B, batch.dims.terminal_rows};
+  return {x, u, x, z, z_N, x, u, z, z, z_N, z_N, x, x, u, u};
+}
+
+long per_element(const std::vector<py::ssize_t>& shape) {
+  long out = 1;
+  for (std::size_t k = 1; k < shape.size(); ++k) out *= shape[k];
+  return out;
+}
+
+struct OcpProblem {
+  OcpBatch batch;
+  std::vector<Optional> arrays;
+
+  OcpProblem(OcpSizes sizes, std::vector<Optional> data) : arrays(std::move(data)) {
+    const auto [B, N, nx, nu, rows, terminal_rows] = sizes;
+    if (B < 0 || N < 1 || nx < 1 || nu < 0 || rows < 0 || terminal_rows < 0)
+      throw py::value_error("sizes of an optimal-control QP: N and nx are at least 1, the others not negative");
+    batch.size = B;
+    batch.dims = {N, nx, nu, rows, terminal_rows};
+    struct Field {
+      const char* name;
+      StageArray OcpBatch::* array;
+      Shape shape;
+      int least, most;  // entries along the axis of the stages, if there is one
+    };
+    const Shape vx{nx, 1, true}, vu{nu, 1, true}, vr{rows, 1, true}, vt{terminal_rows, 1, true};
+    const Field fields[] = {
+        {"Q", &OcpBatch::Q, {nx, nx}, N, N + 1},
+        {"R", &OcpBatch::R, {nu, nu}, N, N},
+        {"S", &OcpBatch::S, {nu, nx}, N, N},
+        {"q", &OcpBatch::q, vx, N, N + 1},
+        {"r", &OcpBatch::r, vu, N, N},
+        {"Q_N", &OcpBatch::Q_N, {nx, nx}, 1, 1},
+        {"q_N", &OcpBatch::q_N, vx, 1, 1},
+        {"A", &OcpBatch::A, {nx, nx}, N, N},
+        {"B", &OcpBatch::B, {nx, nu}, N, N},
+        {"c", &OcpBatch::c, vx, N, N},
+        {"x0", &OcpBatch::x0, vx, 1, 1},
+        {"C", &OcpBatch::C, {rows, nx}, N, N},
+        {"D", &OcpBatch::D, {rows, nu}, N, N},
+        {"lower", &OcpBatch::lower, vr, N, N},
+        {"upper", &OcpBatch::upper, vr, N, N},
+        {"C_N", &OcpBatch::C_N, {terminal_rows, nx}, 1, 1},
+        {"lower_N", &OcpBatch::lower_N, vt, 1, 1},
+        {"upper_N", &OcpBatch::upper_N, vt, 1, 1},
+        {"x_lower", &OcpBatch::x_lower, vx, N, N + 1},
+        {"x_upper", &OcpBatch::x_upper, vx, N, N + 1},
+        {"u_lower", &OcpBatch::u_lower, vu, N, N},
+        {"u_upper", &OcpBatch::u_upper, vu, N, N},
+    };
+    if (arrays.size() != std::size(fields)) throw py::value_error("an optimal-control QP has 22 arrays");
+    for (std::size_t k = 0; k < arrays.size(); ++k) {
+      if (!arrays[k]) continue;
+      const auto& [name, member, shape, least, most] = fields[k];
+      batch.*member = stages(name, *arrays[k], shape, least, most);
+    }
+    // A box of the states with N stages begins at the first that has one.
+    for (auto [box, k] : {std::pair{&batch.x_lower, 18}, std::pair{&batch.x_upper, 19}})
+      if (box->stage != 0 && arrays[k]->shape(arrays[k]->ndim() - 2) == N) box->first = 1;
+    for (StageArray OcpBatch::* needed : {&OcpBatch::A, &OcpBatch::B})
+      if ((batch.*needed).data == nullptr) throw py::value_error("A and B are needed");
+  }
+
+  // (., .) shared, (stages, ., .), or (B, stages, ., .), where one stage or element stands for all.
+  StageArray stages(const char* name, const Array& array, Shape shape, int least, int most) const {
+    const int extra = static_cast<int>(array.ndim()) - shape.rank();
+    const long stages = extra >= 1 ? array.shape(extra - 1) : 1, elements = extra == 2 ? array.shape(0) : 1;
+    const bool fits = extra >= 0 && extra <= 2 && array.size() == shape.size() * stages * elements &&
+                      (stages == 1 || (stages >= least && stages <= most)) && (elements == 1 || elements == batch.size);
+    if (!fits)
+      throw py::value_error(std::string(name) + " has " + std::to_string(array.size()) + " entries, expected " +
+                            std::to_string(shape.size()) + " per stage");
+    StageArray out;
+    out.data = array.data();
+    out.stage = stages == 1 ? 0 : shape.size();
+    out.batch = elements == 1 ? 0 : stages * shape.size();
+    return out;
+  }
+};
+
+py::tuple solve_ocp(OcpSizes sizes, std::vector<Optional> data, const Settings& settings,
+                    std::optional<std::vector<Array>> warm_start) {
+  const OcpProblem problem(sizes, std::move(data));
+  const auto shapes = solution_shapes(problem.batch);
+  const long B = problem.batch.size;
+  OcpBatchSolution out;
+  std::vector<Array> arrays;
+  for (std::size_t k = 0; k < shapes.size(); ++k) {
+    arrays.emplace_back(shapes[k]);
+    out.*solution_members[k] = output(arrays.back(), per_element(shapes[k]));
+  }
+  for (auto* field : {&out.objective, &out.primal_residual, &out.dual_residual, &out.duality_gap}) {
+    arrays.emplace_back(B);
+    *field = output(arrays.back(), 1);
+  }
+  IntArray status(B), iterations(B);
+  out.status = status.mutable_data();
+  out.iterations = iterations.mutable_data();
+  if (warm_start) {
+    if (warm_start->size() != point_fields) throw py::value_error("a warm start is (x, u, y, z, z_N, w_x, w_u)");
+    for (int k = 0; k < point_fields; ++k) {
+      const long size = per_element(shapes[k]);
+      const auto from = input_field((*warm_start)[k], size, static_cast<int>(B));
+      std::copy_n(from.data, size * B, (out.*solution_members[k]).data);
+    }
+  }
+  BatchEnd end;
+  {
+    py::gil_scoped_release release;
+    end = solve_ocp_batch(problem.batch, settings, warm_start.has_value(), out, SignalCheck());
+  }
+  if (end == BatchEnd::INTERRUPTED) throw py::error_already_set();
+  py::tuple result(arrays.size() + 2);
+  for (std::size_t k = 0; k < arrays.size(); ++k) result[k] = arrays[k];
+  result[arrays.size()] = status;
+  result[arrays.size() + 1] = iterations;
+  return py::make_tuple(result, end == BatchEnd::DONE);
+}
+
+}  // namespace
+
+void bind_ocp(py::module_& m) {
+  m.def("solve_ocp", &solve_ocp, py::arg("sizes"), py::arg("data"), py::arg("settings"),
+        py::arg("warm_start") = py::none());
+}

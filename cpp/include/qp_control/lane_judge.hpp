@@ -1,0 +1,76 @@
+// The judge of a pack of problems of which each lane is let go as soon as it is solved: the ordinary case, in which
+// nothing else comes of a problem.
+#pragma once
+
+#include <algorithm>
+
+#include "qp_control/augmented_lagrangian.hpp"
+#include "qp_control/deadline.hpp"
+#include "qp_control/judgement.hpp"
+
+namespace qp_control {
+
+// Lets go of the lanes that are solved and of those that fail.
+template <class Kkt>
+class LaneJudge {
+ public:
+  LaneJudge(const Kkt& kkt, const Equilibration& scaling, const Penalties& penalties, const Settings& settings,
+            const Deadline& deadline, Mask able, PackArray& x, PackArray& z)
+      : x(x),
+        z(z),
+        kkt_(kkt),
+        scaling_(scaling),
+        penalties_(penalties),
+        settings_(settings),
+        deadline_(deadline),
+        able_(able) {
+    now_.restart();
+  }
+
+  Mask start() const { return able_; }
+  Mask stagnates() const { return now_.stagnates; }
+  double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
+  bool expired() const { return deadline_.passed(); }
+  void interrupted(const Iterate&, Mask) const {}
+  Mask failed(Mask which, Mask going) const { return going & !which; }
+
+  Mask outer(const Iterate& it, Mask arrived, Mask going) {
+    now_.look(kkt_, scaling_, settings_, it, penalties_, arrived);
+    const Mask ends = arrived & now_.finished;
+    if (!any(ends)) return going;
+    // Where rounding may have decided, more precise arithmetic than there is in lanes has the last word.
+    const Mask doubt = ends & doubtful(it);
+    unsure = unsure | doubt;
+    solved = solved | (ends & !doubt);
+    for (int j = 0; j < it.x.size(); ++j) x[j] = select(ends, it.x[j] * scaling_.D[j], x[j]);
+    for (int i = 0; i < it.z.size(); ++i) z[i] = select(ends, it.z[i] * scaling_.E[i] / scaling_.c, z[i]);
+    objective = select(ends, now_.objective, objective);
+    primal = select(ends, now_.primal, primal);
+    dual = select(ends, now_.dual, dual);
+    gap = select(ends, now_.gap, gap);
+    steps = select(ends, double(it.steps), steps);
+    return going & !ends;
+  }
+
+  Mask solved = Mask::all(false), unsure = Mask::all(false);
+  PackArray &x, &z;
+  Pack objective = 0.0, primal = 0.0, dual = 0.0, gap = 0.0, steps = 0.0;
+
+ private:
+  Mask doubtful(const Iterate& it) const {
+    Pack x_sum = 0.0, z_sum = 0.0;
+    for (int j = 0; j < it.x.size(); ++j) x_sum += abs(it.x[j]) * scaling_.D[j];
+    for (int i = 0; i < it.z.size(); ++i) z_sum += abs(it.z[i]) * scaling_.E[i] / scaling_.c;
+    return kkt_.rounding().matter(settings_, kkt_.sum(x_sum), kkt_.sum(z_sum));
+  }
+
+  const Kkt& kkt_;
+  const Equilibration& scaling_;
+  const Penalties& penalties_;
+  const Settings& settings_;
+  const Deadline& deadline_;
+  Mask able_;
+  Judgement now_;
+};
+
+}  // namespace qp_control

@@ -1,0 +1,39 @@
+// An optimal-control QP as a dense one in all its states and inputs, (u_0, x_0, .., u_{N-1}, x_{N-1}, x_N), with the
+// dynamics as equalities: what the structured code is held against, and what is left to do where it gives up.
+#pragma once
+
+#include <vector>
+
+#include "qp_control/dense_solver.hpp"
+#include "qp_control/ocp_solution.hpp"
+
+namespace qp_control {
+
+class OcpDense {
+ public:
+  explicit OcpDense(const OcpBatch& batch);
+
+  DenseDims dims() const { return dims_; }
+  // Of element i; lives until the next call. The dynamics are never shifted.
+  DenseQP problem(const OcpBatch& batch, int i);
+
+  // An element's arrays to a point of the dense problem, and back with everything else that a solution has.
+  void read_point(const OcpBatchSolution& from, int i, Vector& x, Vector& z) const;
+  void write(const Solution& from, const OcpBatchSolution& to, int i) const;
+
+ private:
+  int first_of(int k) const { return k * (at_.nu + at_.nx); }
+  int x_of(int k) const { return first_of(k) + (k < at_.N ? at_.nu : 0); }
+  int dynamics_of(int k) const { return (fixed_start_ ? k : k - 1) * at_.nx; }  // the equalities of y_k
+  int rows_of(int k) const { return dims_.n_eq + k * at_.stage_rows; }
+  // Calls body(array, position, size, place), as for_each_piece.
+  template <class S, class Unknowns, class Rows>
+  void for_each(S& s, const Unknowns& unknowns, const Rows& rows) const;
+
+  OcpLayout<Pack> at_;
+  bool fixed_start_;
+  DenseDims dims_;
+  std::vector<double> H_, g_, A_, b_, C_, l_, u_, lb_, ub_, weight_;
+};
+
+}  // namespace qp_control

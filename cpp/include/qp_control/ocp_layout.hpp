@@ -1,0 +1,49 @@
+// Where the stages stand in the loop's vectors. A vector of unknowns is (w_0 .. w_N, y_0 .. y_N), w_k = (u_k,
+// x_k): primal and dual unknowns of the dynamics side by side. u_N is there for the sake of regularity and is zero. A
+// vector of rows is stage by stage: rows, then the box of w_k, if there are boxes.
+//
+// Real: Pack where every lane has a problem of its own, double for one problem, whose blocks then begin at a register's
+// boundary and are filled up with zeros.
+#pragma once
+
+#include <type_traits>
+
+#include "qp_control/ocp_qp.hpp"
+#include "qp_control/pack.hpp"
+
+namespace qp_control {
+
+template <class Real>
+struct OcpLayout {
+  explicit OcpLayout(const OcpBatch& batch)
+      : N(batch.dims.horizon),
+        nx(batch.dims.nx),
+        nu(batch.dims.nu),
+        n(batch.dims.stage_size()),
+        stride(pad(n)),
+        costate_stride(pad(nx)),
+        stage_rows(batch.dims.rows),
+        terminal_rows(batch.dims.terminal_rows),
+        boxed(batch.boxed()) {}
+
+  static int pad(int size) { return std::is_same_v<Real, Pack> ? size : padded(size); }
+  // Numbers to packs.
+  static int in_packs(int size) { return std::is_same_v<Real, Pack> ? size : packs(size); }
+
+  int w(int k) const { return k * stride; }
+  int u(int k) const { return w(k); }
+  int x(int k) const { return w(k) + nu; }
+  int y(int k) const { return (N + 1) * stride + k * costate_stride; }
+  int variables() const { return (N + 1) * stride; }
+  int unknowns() const { return y(N + 1); }
+
+  int row_count(int k) const { return k < N ? stage_rows : terminal_rows; }
+  int row(int k) const { return k * (pad(stage_rows) + (boxed ? stride : 0)); }
+  int box(int k) const { return row(k) + pad(row_count(k)); }
+  int rows() const { return box(N) + (boxed ? stride : 0); }
+
+  int N, nx, nu, n, stride, costate_stride, stage_rows, terminal_rows;
+  bool boxed;
+};
+
+}  // namespace qp_control

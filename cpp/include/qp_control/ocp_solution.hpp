@@ -1,0 +1,35 @@
+// The solutions of a batch of optimal-control QPs, as the caller's arrays, and their places in the loop's vectors.
+#pragma once
+
+#include "qp_control/ocp_layout.hpp"
+
+namespace qp_control {
+
+// Each array is contiguous: (size, stages, .). x, y, w_x have N + 1 stages, u, z, w_u have N, z_N has one.
+struct OcpBatchSolution {
+  MutableBatchArray x, u, y, z, z_N, w_x, w_u;
+  MutableBatchArray s_lower, s_upper, s_lower_N, s_upper_N, s_x_lower, s_x_upper, s_u_lower, s_u_upper;
+  MutableBatchArray objective, primal_residual, dual_residual, duality_gap;
+  long long* status = nullptr;
+  long long* iterations = nullptr;
+};
+
+// Calls body(array, position, size, place) for each piece of a point (x, u, y, z, z_N, w_x, w_u): `size` numbers at
+// `position` of an element's array stand at `place` of the vector of unknowns, or of rows.
+template <class Real, class Solution, class Unknowns, class Rows>
+void for_each_piece(const OcpLayout<Real>& at, Solution& s, const Unknowns& unknowns, const Rows& rows) {
+  for (int k = 0; k <= at.N; ++k) {
+    unknowns(s.x, k * at.nx, at.nx, at.x(k));
+    unknowns(s.y, k * at.nx, at.nx, at.y(k));
+    if (at.boxed) rows(s.w_x, k * at.nx, at.nx, at.box(k) + at.nu);
+    if (k == at.N) {
+      rows(s.z_N, 0, at.terminal_rows, at.row(k));
+      continue;
+    }
+    unknowns(s.u, k * at.nu, at.nu, at.u(k));
+    rows(s.z, k * at.stage_rows, at.stage_rows, at.row(k));
+    if (at.boxed) rows(s.w_u, k * at.nu, at.nu, at.box(k));
+  }
+}
+
+}  // namespace qp_control

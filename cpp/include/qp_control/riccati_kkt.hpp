@@ -1,0 +1,105 @@
+// Riccati KKT back end of the augmented-Lagrangian loop: the dynamics of an optimal-control QP are eliminated exactly.
+// The loop's unknowns are (w, y), its Hessian is the symmetric matrix
+//
+//     [H E'; E 0],   E w = (-x_0, A_0 x_0 + B_0 u_0 - x_1, ..),
+//
+// and its gradient has the dynamics' residuals where the y stand; proximal terms are on w alone. With weights on
+// the rows, [M E'; E 0] is factored stage by stage, from the last to the first: with P_N = M_N and P_k = L_x L_x',
+//
+//     M_k + [B A]'P_{k+1}[B A] = L L',   L = [L_u 0; L_xu L_x]     (square-root recursion),
+//
+// at a cost of N (7/3 nx^3 + 4 nx^2 nu + 2 nx nu^2 + 1/3 nu^3) operations, linear in N. Source: G. Frison, J. B.
+// Jorgensen, "Efficient implementation of the Riccati recursion for solving linear-quadratic control problems", IEEE
+// CCA 2013. Real: see ocp_layout.hpp.
+#pragma once
+
+#include <vector>
+
+#include "qp_control/equilibration.hpp"
+#include "qp_control/ocp_layout.hpp"
+#include "qp_control/rounding.hpp"
+
+namespace qp_control {
+
+template <class Real>
+class RiccatiKkt {
+ public:
+  // Room for problems like those of the batch.
+  explicit RiccatiKkt(const OcpBatch& batch);
+
+  const OcpLayout<Real>& layout() const { return at_; }
+  // In packs: of all unknowns, of those with proximal terms, of the rows.
+  int unknowns() const { return at_.in_packs(at_.unknowns()); }
+  int variables() const { return at_.in_packs(at_.variables()); }
+  int rows() const { return at_.in_packs(at_.rows()); }
+  const PackArray& g() const { return g_; }
+  const PackArray& lower() const { return lower_; }
+  const PackArray& upper() const { return upper_; }
+  static Pack sum(Pack partial) { return lanes_apart ? partial : sum_of_lanes(partial); }
+  static Pack max(Pack partial) { return lanes_apart ? partial : max_of_lanes(partial); }
+  static Mask all(Mask partial) { return lanes_apart ? partial : Mask::all(qp_control::all(partial)); }
+
+  // Reads elements first..last-1 (one per lane; of one problem last = first + 1). False: see the next three.
+  Mask load(const OcpBatch& batch, int first, int last);
+  Mask valid() const { return valid_; }      // every number is one that may be there
+  Mask crossed() const { return crossed_; }  // a lower bound above its upper bound
+  Mask convex() const { return convex_; }    // each stage's [Q S'; S R] is positive semidefinite, up to rounding
+  const RoundingBounds<Pack>& rounding() const { return rounding_; }  // of the caller's data
+  // Whether every Q and R read last was equal to its transpose.
+  bool symmetric() const { return symmetric_; }
+  // Equilibrates what was read.
+  void scale(Equilibration& scaling);
+
+  void apply_hessian(const PackArray& x, PackArray& out) const;
+  void apply_rows(const PackArray& x, PackArray& v) const;
+  void add_rows_transposed(const PackArray& z, PackArray& out) const;
+
+  // Factors; from the first stage before which no weight has changed the old factor holds. False: not positive
+  // definite.
+  Mask factor(const PackArray& weight, Pack rho);
+  // rhs <- [M E'; E 0]^-1 rhs
+  void solve(PackArray& rhs) const;
+
+ private:
+  static constexpr bool lanes_apart = std::is_same_v<Real, Pack>;
+  static Real* entries(PackArray& a) { return reinterpret_cast<Real*>(a.data()); }
+  static const Real* entries(const PackArray& a) { return reinterpret_cast<const Real*>(a.data()); }
+  Real* H(int k) { return entries(H_) + k * block_; }
+  const Real* H(int k) const { return entries(H_) + k * block_; }
+  // [B A] of the step from k to k + 1, and [D C] of stage k.
+  Real* dynamics(int k) { return entries(dynamics_) + k * at_.nx * at_.stride; }
+  const Real* dynamics(int k) const { return entries(dynamics_) + k * at_.nx * at_.stride; }
+  Real* stage_rows(int k) { return entries(R_) + k * at_.stage_rows * at_.stride; }
+  const Real* stage_rows(int k) const { return entries(R_) + k * at_.stage_rows * at_.stride; }
+  Real* L(int k) { return entries(L_) + k * block_; }
+  const Real* L(int k) const { return entries(L_) + k * block_; }
+
+  void load_matrices(const OcpBatch& batch, int k, int first, int last);
+  void load_bounds(const OcpBatch& batch, int k, int first, int last);
+  Mask convex_stage(int k);
+  void measure();
+  void balance(int k, Equilibration& scaling);
+  Mask factor_stage(int k, const Real* weight, Real rho);
+
+  OcpLayout<Real> at_;
+  bool fixed_start_, symmetric_ = true;
+  int block_;  // numbers of a stage's matrix
+  PackArray H_, dynamics_, R_, g_, lower_, upper_;
+  PackArray regularisation_;  // that makes each stage's H positive definite
+  PackArray L_, diagonal_, inverse_;
+  PackArray weight_;            // of the rows in the factor
+  PackArray M_, W_, weighted_;  // of the stage at hand
+  std::vector<const Real*> left_, right_;
+  mutable PackArray v_, work_;
+  PackArray read_;
+  RoundingBounds<Pack> rounding_;
+  Mask valid_, crossed_, convex_;
+  Pack rho_;  // in the factor
+  bool factored_ = false;
+  Mask definite_;
+};
+
+extern template class RiccatiKkt<Pack>;
+extern template class RiccatiKkt<double>;
+
+}  // namespace qp_control

@@ -1,0 +1,146 @@
+#include "qp_control/ocp_dense.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace qp_control {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+DenseDims dense_dims(const OcpBatch& batch) {
+  const auto [N, nx, nu, rows, terminal_rows] = batch.dims;
+  return {N * (nx + nu) + nx, (batch.fixed_start() ? N + 1 : N) * nx, N * rows + terminal_rows};
+}
+
+}  // namespace
+
+OcpDense::OcpDense(const OcpBatch& batch) : at_(batch), fixed_start_(batch.fixed_start()), dims_(dense_dims(batch)) {
+  weight_.assign(dims_.n_eq, infinity);
+}
+
+DenseQP OcpDense::problem(const OcpBatch& batch, int i) {
+  const int N = at_.N, nx = at_.nx, nu = at_.nu, n = dims_.n;
+  H_.assign(long(n) * n, 0.0);
+  A_.assign(long(dims_.n_eq) * n, 0.0);
+  C_.assign(long(dims_.n_in) * n, 0.0);
+  g_.assign(n, 0.0);
+  b_.assign(dims_.n_eq, 0.0);
+  l_.assign(dims_.n_in, -infinity);
+  u_.assign(dims_.n_in, infinity);
+  lb_.assign(n, -infinity);
+  ub_.assign(n, infinity);
+  const auto block = [n](const StageArray& array, int element, int k, int rows, int cols, std::vector<double>& to,
+                         int row, int col, bool transposed = false) {
+    const double* from = array.at(element, k);
+    for (int a = 0; a < rows && from != nullptr; ++a)
+      for (int c = 0; c < cols; ++c)
+        (transposed ? to[long(row + c) * n + col + a] : to[long(row + a) * n + col + c]) = from[a * cols + c];
+  };
+  const auto vector = [](const StageArray& array, int element, int k, int size, std::vector<double>& to, int at) {
+    const double* from = array.at(element, k);
+    if (from != nullptr) std::copy_n(from, size, to.begin() + at);
+  };
+  for (int k = 0; k <= N; ++k) {
+    const int u = first_of(k), x = x_of(k);
+    block(batch.state_cost(k), i, k, nx, nx, H_, x, x);
+    vector(batch.state_slope(k), i, k, nx, g_, x);
+    if (k > 0 || !fixed_start_) {
+      vector(batch.x_lower, i, k, nx, lb_, x);
+      vector(batch.x_upper, i, k, nx, ub_, x);
+    }
+    if (k > 0 || fixed_start_)
+      for (int a = 0; a < nx; ++a) A_[long(dynamics_of(k) + a) * n + x + a] = -1.0;
+    if (k == N) {
+      block(batch.C_N, i, k, at_.terminal_rows, nx, C_, N * at_.stage_rows, x);
+      vector(batch.lower_N, i, k, at_.terminal_rows, l_, N * at_.stage_rows);
+      vector(batch.upper_N, i, k, at_.terminal_rows, u_, N * at_.stage_rows);
+      break;
+    }
+    block(batch.R, i, k, nu, nu, H_, u, u);
+    block(batch.S, i, k, nu, nx, H_, u, x);
+    block(batch.S, i, k, nu, nx, H_, x, u, true);
+    vector(batch.r, i, k, nu, g_, u);
+    vector(batch.u_lower, i, k, nu, lb_, u);
+    vector(batch.u_upper, i, k, nu, ub_, u);
+    block(batch.A, i, k, nx, nx, A_, dynamics_of(k + 1), x);
+    block(batch.B, i, k, nx, nu, A_, dynamics_of(k + 1), u);
+    vector(batch.c, i, k, nx, b_, dynamics_of(k + 1));
+    block(batch.C, i, k, at_.stage_rows, nx, C_, k * at_.stage_rows, x);
+    block(batch.D, i, k, at_.stage_rows, nu, C_, k * at_.stage_rows, u);
+    vector(batch.lower, i, k, at_.stage_rows, l_, k * at_.stage_rows);
+    vector(batch.upper, i, k, at_.stage_rows, u_, k * at_.stage_rows);
+  }
+  if (fixed_start_) vector(batch.x0, i, 0, nx, b_, 0);
+  for (double& entry : b_) entry = -entry;
+  DenseQP out;
+  out.dims = dims_;
+  out.H = H_.data();
+  out.g = g_.data();
+  out.A = A_.data();
+  out.b = b_.data();
+  out.C = C_.data();
+  out.l = l_.data();
+  out.u = u_.data();
+  out.lb = lb_.data();
+  out.ub = ub_.data();
+  out.weight_eq = weight_.data();
+  return out;
+}
+
+template <class S, class Unknowns, class Rows>
+void OcpDense::for_each(S& s, const Unknowns& unknowns, const Rows& rows) const {
+  const int N = at_.N, nx = at_.nx, nu = at_.nu, box = dims_.n_eq + dims_.n_in;
+  for (int k = 0; k <= N; ++k) {
+    unknowns(s.x, k * nx, nx, x_of(k));
+    if (k > 0 || fixed_start_) rows(s.y, k * nx, nx, dynamics_of(k));
+    rows(s.w_x, k * nx, nx, box + x_of(k));
+    if (k == N) {
+      rows(s.z_N, 0, at_.terminal_rows, rows_of(k));
+      continue;
+    }
+    unknowns(s.u, k * nu, nu, first_of(k));
+    rows(s.z, k * at_.stage_rows, at_.stage_rows, rows_of(k));
+    rows(s.w_u, k * nu, nu, box + first_of(k));
+  }
+}
+
+void OcpDense::read_point(const OcpBatchSolution& from, int i, Vector& x, Vector& z) const {
+  x.setZero();
+  z.setZero();
+  const auto into = [i](Vector& to) {
+    return [i, &to](const MutableBatchArray& array, int position, int size, int place) {
+      if (array.data != nullptr) to.segment(place, size) = ConstVectorMap(array.at(i) + position, size);
+    };
+  };
+  for_each(from, into(x), into(z));
+}
+
+void OcpDense::write(const Solution& from, const OcpBatchSolution& to, int i) const {
+  const auto out = [i](const Vector& source) {
+    return [i, &source](const MutableBatchArray& array, int position, int size, int place) {
+      if (array.data != nullptr) std::copy_n(source.data() + place, size, array.at(i) + position);
+    };
+  };
+  const auto nothing = [](const MutableBatchArray&, int, int, int) {};
+  for_each(to, out(from.x), out(from.z));
+  OcpBatchSolution lower, upper;  // the shifts stand where the multipliers of their rows do
+  lower.z = to.s_lower;
+  lower.z_N = to.s_lower_N;
+  lower.w_x = to.s_x_lower;
+  lower.w_u = to.s_u_lower;
+  upper.z = to.s_upper;
+  upper.z_N = to.s_upper_N;
+  upper.w_x = to.s_x_upper;
+  upper.w_u = to.s_u_upper;
+  for_each(lower, nothing, out(from.shift_lower));
+  for_each(upper, nothing, out(from.shift_upper));
+  *to.objective.at(i) = from.objective;
+  *to.primal_residual.at(i) = from.primal_residual;
+  *to.dual_residual.at(i) = from.dual_residual;
+  *to.duality_gap.at(i) = from.duality_gap;
+  to.status[i] = static_cast<long long>(from.status);
+  to.iterations[i] += from.iterations;
+}
+
+}  // namespace qp_control

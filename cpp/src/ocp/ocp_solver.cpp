@@ -1,0 +1,176 @@
+#include "qp_control/ocp_solver.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "qp_control/lane_judge.hpp"
+#include "qp_control/lane_kernels.hpp"
+#include "qp_control/lane_kkt.hpp"
+#include "qp_control/ocp_residuals.hpp"
+#include "qp_control/riccati_kkt.hpp"
+
+namespace qp_control {
+namespace {
+
+constexpr int most_steps = 100;
+
+// `size` numbers at `position` of an element's array, to and from the lanes.
+void read(const MutableBatchArray& array, int position, int size, int first, int last, Pack* to) {
+  load_elements({array.data == nullptr ? nullptr : array.data + position, array.stride}, first, last, size, 0.0, to);
+}
+void read(const MutableBatchArray& array, int position, int size, int first, int, double* to) {
+  for (int i = 0; i < size; ++i) to[i] = array.data == nullptr ? 0.0 : array.at(first)[position + i];
+}
+void write(const Pack* from, int size, const MutableBatchArray& array, int position, int first, int last, Mask which) {
+  if (array.data == nullptr) return;
+  double* to[lanes];
+  for (int lane = 0; lane < lanes; ++lane)
+    to[lane] = lane < last - first && which[lane] ? array.at(first + lane) + position : nullptr;
+  store_lanes(from, size, to);
+}
+void write(const double* from, int size, const MutableBatchArray& array, int position, int first, int, Mask which) {
+  if (array.data != nullptr && which[0]) std::copy_n(from, size, array.at(first) + position);
+}
+
+}  // namespace
+
+template <class Real>
+struct OcpSolver<Real>::Workspace {
+  explicit Workspace(const OcpBatch& batch)
+      : kkt(batch),
+        scaling(kkt.unknowns(), kkt.rows()),
+        iterate(kkt.unknowns(), kkt.rows()),
+        penalties(kkt.rows()),
+        x(kkt.unknowns()),
+        z(kkt.rows()) {
+    x.setConstant(Pack(0.0));
+    z.setConstant(Pack(0.0));
+  }
+
+  Mask read_start(const OcpBatchSolution& from, int first, int last);
+  void obey_dynamics(Mask able);
+  Mask satisfied() const;
+  void write_point(const OcpBatchSolution& out, int first, int last, Mask which) const;
+
+  RiccatiKkt<Real> kkt;
+  Equilibration scaling;
+  Iterate iterate;
+  Penalties penalties;
+  PackArray x, z;
+};
+
+template <class Real>
+Mask OcpSolver<Real>::Workspace::read_start(const OcpBatchSolution& from, int first, int last) {
+  auto &x0 = iterate.x, &z0 = iterate.z;
+  x0.setConstant(Pack(0.0));
+  z0.setConstant(Pack(0.0));
+  const auto into = [&](PackArray& to) {
+    return [&, first, last](const MutableBatchArray& array, int position, int size, int place) {
+      read(array, position, size, first, last, reinterpret_cast<Real*>(to.data()) + place);
+    };
+  };
+  for_each_piece(kkt.layout(), from, into(x0), into(z0));
+  Pack poison = 0.0;
+  for (const PackArray* a : {&x0, &z0})
+    for (const Pack& entry : *a) poison += entry * Pack(0.0);
+  const Mask usable = finite(kkt.sum(poison));
+  for (int j = 0; j < x0.size(); ++j) x0[j] = select(usable, x0[j] / scaling.D[j], 0.0);
+  for (int i = 0; i < z0.size(); ++i) z0[i] = select(usable, scaling.c * z0[i] / scaling.E[i], 0.0);
+  return usable;
+}
+
+// A full Newton step on the active set of the start: its states follow the dynamics from x0, in closed loop, which
+// does not overflow where the dynamics are unstable.
+template <class Real>
+void OcpSolver<Real>::Workspace::obey_dynamics(Mask able) {
+  Iterate& it = iterate;
+  penalties.settling = Mask::all(true);
+  penalties.apply();
+  find_active(kkt, it);
+  it.x_center = it.x;
+  it.z_center = it.z;
+  refresh(kkt, Mask::all(true), it);
+  evaluate(kkt, penalties, it);
+  newton_step(kkt, penalties, able, it);
+  evaluate(kkt, penalties, it);
+}
+
+// Whether the iterate is within the bounds, or nearly.
+template <class Real>
+Mask OcpSolver<Real>::Workspace::satisfied() const {
+  Pack violation = 0.0;
+  for (int i = 0; i < iterate.v.size(); ++i) violation = max(violation, max(iterate.above[i], -iterate.below[i]));
+  return kkt.max(violation) <= Pack(1e-6);
+}
+
+template <class Real>
+void OcpSolver<Real>::Workspace::write_point(const OcpBatchSolution& out, int first, int last, Mask which) const {
+  const auto from = [&](const PackArray& source) {
+    return [&, first, last, which](const MutableBatchArray& array, int position, int size, int place) {
+      write(reinterpret_cast<const Real*>(source.data()) + place, size, array, position, first, last, which);
+    };
+  };
+  for_each_piece(kkt.layout(), out, from(x), from(z));
+}
+
+template <class Real>
+OcpSolver<Real>::OcpSolver(const OcpBatch& batch) : work_(std::make_unique<Workspace>(batch)) {}
+template <class Real>
+OcpSolver<Real>::~OcpSolver() = default;
+
+template <class Real>
+bool OcpSolver<Real>::solve(const OcpBatch& batch, int first, int last, const Settings& settings,
+                            const Deadline& deadline, bool warm, const OcpBatchSolution& out) {
+  Workspace& work = *work_;
+  RiccatiKkt<Real>& kkt = work.kkt;
+  Mask able = kkt.load(batch, first, last);
+  if constexpr (width() > 1)
+    for (int lane = last - first; lane < lanes; ++lane) able.set(lane, false);
+  kkt.scale(work.scaling);
+  work.penalties.reset(kkt.lower(), kkt.upper());
+  Mask settle = Mask::all(false);
+  if (warm) {
+    settle = work.read_start(out, first, last);
+  } else {
+    work.iterate.x.setConstant(Pack(0.0));
+    work.iterate.z.setConstant(Pack(0.0));
+  }
+  LaneJudge<RiccatiKkt<Real>> judge(kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z);
+  if (any(able)) {
+    work.obey_dynamics(able);
+    work.penalties.settling = settle | work.satisfied();
+    work.penalties.apply();
+    augmented_lagrangian(kkt, judge, work.penalties, std::min(most_steps, settings.max_iter), work.iterate);
+  }
+  const Mask found = judge.solved | judge.unsure;
+  work.write_point(out, first, last, found);
+  for (int i = first; i < last; ++i) {
+    const int lane = i - first;
+    Residuals r;
+    r.primal = judge.primal[lane];
+    r.dual = judge.dual[lane];
+    r.gap = judge.gap[lane];
+    r.objective = judge.objective[lane];
+    bool solved = judge.solved[lane];
+    if (judge.unsure[lane]) {
+      r = ocp_residuals(batch, i, out);
+      solved = r.within(settings);
+    }
+    const Status failure = !kkt.valid()[lane]    ? Status::INVALID_INPUT
+                           : !kkt.convex()[lane] ? Status::NON_CONVEX
+                                                 : Status::MAX_ITER;
+    out.status[i] = static_cast<long long>(solved ? Status::SOLVED : failure);
+    out.iterations[i] = solved ? static_cast<long long>(judge.steps[lane]) + 1 : work.iterate.steps;
+    if (!solved) continue;
+    *out.objective.at(i) = r.objective;
+    *out.primal_residual.at(i) = r.primal;
+    *out.dual_residual.at(i) = r.dual;
+    *out.duality_gap.at(i) = std::abs(r.gap);
+  }
+  return kkt.symmetric();
+}
+
+template class OcpSolver<Pack>;
+template class OcpSolver<double>;
+
+}  // namespace qp_control

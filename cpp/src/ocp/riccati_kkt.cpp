@@ -1,0 +1,404 @@
+#include "qp_control/riccati_kkt.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "qp_control/lane_kkt.hpp"
+#include "qp_control/stage_kernels.hpp"
+
+namespace qp_control {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr int balancing_passes = 4;
+
+void read(const BatchArray& array, int first, int last, long size, double missing, Pack* out) {
+  load_elements(array, first, last, size, missing, out);
+}
+void read(const BatchArray& array, int first, int, long size, double missing, double* out) {
+  if (array.data == nullptr)
+    std::fill_n(out, size, missing);
+  else
+    std::copy_n(array.at(first), size, out);
+}
+
+Mask mask(Mask m) { return m; }
+Mask mask(bool b) { return Mask::all(b); }
+
+Pack real(Pack rho, Pack*) { return rho; }
+double real(Pack rho, double*) { return rho[0]; }
+
+// Room for the columns of a matrix of order n: tiles are four columns wide.
+template <class Real>
+int block_size(int n, int stride) {
+  return std::is_same_v<Real, Pack> ? n * n : stride * ((n + 3) / 4 * 4);
+}
+
+}  // namespace
+
+template <class Real>
+RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch)
+    : at_(batch), fixed_start_(batch.fixed_start()), block_(block_size<Real>(at_.n, at_.stride)) {
+  const auto make = [&](PackArray& a, int size) { a.setConstant(at_.in_packs(size), Pack(0.0)); };
+  const int stages = at_.N + 1, rows = std::max(at_.stage_rows, at_.terminal_rows);
+  const int overhang = std::is_same_v<Real, Pack> ? 0 : lanes * tile_overhang;
+  for (PackArray* a : {&H_, &L_}) make(*a, stages * block_);
+  make(M_, block_);
+  make(dynamics_, at_.N * at_.nx * at_.stride);
+  make(R_, (at_.N * at_.stage_rows + at_.terminal_rows) * at_.stride);
+  make(g_, at_.unknowns());
+  for (PackArray* a : {&lower_, &upper_, &weight_}) make(*a, at_.rows());
+  for (PackArray* a : {&regularisation_, &diagonal_, &inverse_}) make(*a, at_.variables());
+  make(W_, at_.nx * at_.stride + overhang);
+  make(weighted_, rows * at_.stride + overhang);
+  for (PackArray* a : {&v_, &work_}) make(*a, at_.stride);
+  make(read_, std::max({at_.nx, at_.nu, rows}) * at_.n + at_.n);
+  left_.resize(rows + at_.nx);
+  right_.resize(rows + at_.nx);
+}
+
+template <class Real>
+void RiccatiKkt<Real>::load_matrices(const OcpBatch& batch, int k, int first, int last) {
+  const int nx = at_.nx, nu = at_.nu, n = at_.n, stride = at_.stride;
+  Real* from = entries(read_);
+  // A block of `rows` x `cols`, to the place where `to` stands.
+  const auto block = [&](const StageArray& array, int rows, int cols, Real* to) {
+    read(array.of_stage(k), first, last, long(rows) * cols, 0.0, from);
+    for (int i = 0; i < rows; ++i) std::copy_n(from + i * cols, cols, to + i * stride);
+  };
+  Real* M = H(k);
+  const bool ends = k == at_.N;
+  block(batch.state_cost(k), nx, nx, M + nu * stride + nu);
+  block(ends ? StageArray() : batch.R, nu, nu, M);
+  block(ends ? StageArray() : batch.S, nu, nx, M + nu);
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < i; ++j) {
+      Real &below = M[i * stride + j], &above = M[j * stride + i];
+      if (i >= nu && j < nu) {
+        below = above;
+        continue;
+      }
+      symmetric_ = symmetric_ && qp_control::all(below == above);
+      below = above = Real(0.5) * (below + above);
+    }
+  if (ends) {
+    block(batch.C_N, at_.terminal_rows, nx, stage_rows(k) + nu);
+    return;
+  }
+  block(batch.B, nx, nu, dynamics(k));
+  block(batch.A, nx, nx, dynamics(k) + nu);
+  block(batch.D, at_.stage_rows, nu, stage_rows(k));
+  block(batch.C, at_.stage_rows, nx, stage_rows(k) + nu);
+}
+
+template <class Real>
+void RiccatiKkt<Real>::load_bounds(const OcpBatch& batch, int k, int first, int last) {
+  Real *low = entries(lower_), *high = entries(upper_);
+  const bool ends = k == at_.N, has_box = k > 0 || !fixed_start_;
+  const auto bounds = [&](const StageArray& l, const StageArray& u, int size, int at) {
+    read(l.of_stage(k), first, last, size, -infinity, low + at);
+    read(u.of_stage(k), first, last, size, infinity, high + at);
+  };
+  const StageArray none;
+  bounds(ends ? batch.lower_N : batch.lower, ends ? batch.upper_N : batch.upper, at_.row_count(k), at_.row(k));
+  int end = at_.row(k) + at_.row_count(k);
+  const auto check = [&](int begin) {
+    for (int i = begin; i < end; ++i) {
+      valid_ = valid_ & mask((low[i] < Real(infinite_bound)) & (high[i] > Real(-infinite_bound)));
+      crossed_ = crossed_ | mask(low[i] > high[i]);
+      low[i] = select(low[i] <= Real(-infinite_bound), -infinity, low[i]);
+      high[i] = select(high[i] >= Real(infinite_bound), infinity, high[i]);
+    }
+  };
+  check(at_.row(k));
+  if (!at_.boxed) return;
+  bounds(ends ? none : batch.u_lower, ends ? none : batch.u_upper, at_.nu, at_.box(k));
+  bounds(has_box ? batch.x_lower : none, has_box ? batch.x_upper : none, at_.nx, at_.box(k) + at_.nu);
+  end = at_.box(k) + at_.n;
+  check(at_.box(k));
+}
+
+// Up to rounding; sets regularisation_.
+template <class Real>
+Mask RiccatiKkt<Real>::convex_stage(int k) {
+  const int n = at_.n, stride = at_.stride;
+  Real *least = entries(regularisation_) + at_.w(k), *inverse = entries(inverse_) + at_.w(k), *M = entries(M_);
+  std::fill_n(least, n, Real(0.0));
+  Real size = 0.0;
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < n; ++j) size = qp_control::max(size, abs(H(k)[i * stride + j]));
+  // u_N has no cost.
+  const Real unit = select(size > Real(0.0), size, 1.0);
+  const auto definite = [&](Real shift) {
+    std::copy_n(H(k), block_, M);
+    for (int j = 0; j < n; ++j) M[j * stride + j] += shift;
+    for (int j = 0; j < at_.nu && k == at_.N; ++j) M[j * stride + j] = unit;
+    return cholesky(M, L(k), inverse, n, stride);
+  };
+  const auto strictly = definite(0.0);
+  if (qp_control::all(strictly)) return mask(strictly);
+  const Real shift = select(strictly, 0.0, Real(convexity_tolerance) * unit);
+  std::fill_n(least, n, shift);
+  return mask(definite(shift));
+}
+
+template <class Real>
+Mask RiccatiKkt<Real>::load(const OcpBatch& batch, int first, int last) {
+  symmetric_ = true;
+  factored_ = false;
+  for (PackArray* a : {&H_, &g_}) a->setConstant(Pack(0.0));
+  lower_.setConstant(Pack(-infinity));
+  upper_.setConstant(Pack(infinity));
+  valid_ = convex_ = Mask::all(true);
+  crossed_ = Mask::all(false);
+  for (int k = 0; k <= at_.N; ++k) {
+    load_matrices(batch, k, first, last);
+    load_bounds(batch, k, first, last);
+    Real* g = entries(g_);
+    if (k < at_.N) {
+      read(batch.r.of_stage(k), first, last, at_.nu, 0.0, g + at_.u(k));
+      read(batch.c.of_stage(k), first, last, at_.nx, 0.0, g + at_.y(k + 1));
+    }
+    read(batch.state_slope(k).of_stage(k), first, last, at_.nx, 0.0, g + at_.x(k));
+  }
+  if (fixed_start_) read(batch.x0.of_stage(0), first, last, at_.nx, 0.0, entries(g_) + at_.y(0));
+  Pack poison = 0.0;
+  for (const PackArray* a : {&H_, &dynamics_, &R_, &g_})
+    for (int i = 0; i < a->size(); ++i) poison += (*a)[i] * Pack(0.0);
+  valid_ = valid_ & finite(sum(poison));
+  for (int k = 0; k <= at_.N; ++k) convex_ = convex_ & convex_stage(k);
+  measure();
+  return valid_ & convex_ & !crossed_;
+}
+
+template <class Real>
+void RiccatiKkt<Real>::measure() {
+  const auto largest = [](const PackArray& a) {
+    Pack out = 0.0;
+    for (const Pack& entry : a) out = qp_control::max(out, abs(entry));
+    return max(out);
+  };
+  rounding_.terms = 2 * (at_.n + at_.stage_rows);
+  rounding_.row_size = qp_control::max(Pack(1.0), qp_control::max(largest(R_), largest(dynamics_)));
+  rounding_.H_size = qp_control::max(largest(H_), rounding_.row_size);  // the dynamics' multipliers are unknowns
+  rounding_.g_size = largest(g_);
+}
+
+// One pass of Ruiz equilibration over a stage.
+template <class Real>
+void RiccatiKkt<Real>::balance(int k, Equilibration& scaling) {
+  const int n = at_.n, stride = at_.stride, count = at_.row_count(k);
+  Real *M = H(k), *rows = stage_rows(k), *norm = entries(v_);
+  Real *D = entries(scaling.D) + at_.w(k), *E = entries(scaling.E) + at_.row(k);
+  for (int pass = 0; pass < balancing_passes; ++pass) {
+    auto balanced = Real(0.0) == Real(0.0);
+    for (int j = 0; j < n; ++j) norm[j] = 0.0;
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < n; ++j) norm[j] = qp_control::max(norm[j], abs(M[i * stride + j]));
+    for (int i = 0; i < count; ++i)
+      for (int j = 0; j < n; ++j) norm[j] = qp_control::max(norm[j], abs(rows[i * stride + j]));
+    for (int j = 0; j < n; ++j) {
+      norm[j] = equilibration_detail::factor(norm[j]);
+      balanced = balanced & (norm[j] == Real(1.0));
+      D[j] *= norm[j];
+    }
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < n; ++j) M[i * stride + j] *= norm[i] * norm[j];
+    for (int i = 0; i < count; ++i) {
+      Real* row = rows + i * stride;
+      Real largest = 0.0;
+      for (int j = 0; j < n; ++j) largest = qp_control::max(largest, abs(row[j]));
+      const Real row_factor = equilibration_detail::factor(largest);
+      balanced = balanced & (row_factor == Real(1.0));
+      for (int j = 0; j < n; ++j) row[j] *= row_factor * norm[j];
+      E[i] *= row_factor;
+    }
+    if (qp_control::all(balanced)) return;
+  }
+}
+
+template <class Real>
+void RiccatiKkt<Real>::scale(Equilibration& scaling) {
+  const int n = at_.n, nx = at_.nx, nu = at_.nu, stride = at_.stride;
+  for (PackArray* a : {&scaling.D, &scaling.E}) a->setConstant(Pack(1.0));
+  Real *D = entries(scaling.D), *E = entries(scaling.E), *g = entries(g_);
+  Real largest = 0.0;
+  for (int k = 0; k <= at_.N; ++k) {
+    balance(k, scaling);
+    const Real* d = D + at_.w(k);
+    for (int j = 0; j < n; ++j) {
+      g[at_.w(k) + j] *= d[j];
+      largest = qp_control::max(largest, abs(g[at_.w(k) + j]));
+      for (int i = 0; i < n; ++i) largest = qp_control::max(largest, abs(H(k)[i * stride + j]));
+      if (at_.boxed) E[at_.box(k) + j] = Real(1.0) / d[j];
+    }
+  }
+  const Real clamped = qp_control::min(qp_control::max(largest, Real(1e-12)), Real(1e12));
+  const Real c = select(largest > Real(0.0), inverse_power_of_two(clamped), 1.0);
+  scaling.c = c;
+  for (int k = 0; k <= at_.N; ++k) {
+    const Real *d = D + at_.w(k), *next = D + at_.w(k + 1);
+    Real *y = D + at_.y(k), *gap = g + at_.y(k);
+    for (int i = 0; i < nx; ++i) {
+      gap[i] = gap[i] / d[nu + i];
+      y[i] = Real(1.0) / (c * d[nu + i]);
+    }
+    for (int j = 0; j < n; ++j) {
+      g[at_.w(k) + j] *= c;
+      entries(regularisation_)[at_.w(k) + j] *= c * d[j] * d[j];
+      for (int i = 0; i < n; ++i) H(k)[i * stride + j] *= c;
+      for (int i = 0; i < nx && k < at_.N; ++i) dynamics(k)[i * stride + j] *= d[j] / next[nu + i];
+    }
+  }
+  Real *low = entries(lower_), *high = entries(upper_);
+  for (int i = 0; i < at_.rows(); ++i) {
+    low[i] *= E[i];
+    high[i] *= E[i];
+  }
+}
+
+template <class Real>
+void RiccatiKkt<Real>::apply_hessian(const PackArray& in, PackArray& to) const {
+  to.setConstant(Pack(0.0));
+  const int n = at_.n, nx = at_.nx, stride = at_.stride;
+  const Real* x = entries(in);
+  Real* out = entries(to);
+  for (int k = 0; k <= at_.N; ++k) {
+    multiply(H(k), n, n, stride, x + at_.w(k), out + at_.w(k));
+    const bool linked = k > 0 || fixed_start_;
+    Real* gap = out + at_.y(k);
+    for (int i = 0; i < nx && linked; ++i) {
+      gap[i] -= x[at_.x(k) + i];
+      out[at_.x(k) + i] -= x[at_.y(k) + i];
+    }
+    if (k == at_.N) break;
+    multiply(dynamics(k), nx, n, stride, x + at_.w(k), out + at_.y(k + 1));
+    add_combination(dynamics(k), nx, n, stride, x + at_.y(k + 1), out + at_.w(k));
+  }
+}
+
+template <class Real>
+void RiccatiKkt<Real>::apply_rows(const PackArray& in, PackArray& to) const {
+  const Real* x = entries(in);
+  Real* v = entries(to);
+  for (int k = 0; k <= at_.N; ++k) {
+    multiply(stage_rows(k), at_.row_count(k), at_.n, at_.stride, x + at_.w(k), v + at_.row(k));
+    if (at_.boxed) std::copy_n(x + at_.w(k), at_.stride, v + at_.box(k));
+  }
+}
+
+template <class Real>
+void RiccatiKkt<Real>::add_rows_transposed(const PackArray& from, PackArray& to) const {
+  const Real* z = entries(from);
+  Real* out = entries(to);
+  for (int k = 0; k <= at_.N; ++k) {
+    add_combination(stage_rows(k), at_.row_count(k), at_.n, at_.stride, z + at_.row(k), out + at_.w(k));
+    for (int j = 0; j < at_.n && at_.boxed; ++j) out[at_.w(k) + j] += z[at_.box(k) + j];
+  }
+}
+
+template <class Real>
+Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
+  const int n = at_.n, nx = at_.nx, nu = at_.nu, stride = at_.stride;
+  Real *M = entries(M_), *W = entries(W_), *weighted = entries(weighted_);
+  std::copy_n(H(k), block_, M);
+  const Real* regularisation = entries(regularisation_) + at_.w(k);
+  for (int j = 0; j < n; ++j) {
+    M[j * stride + j] += rho + regularisation[j];
+    if (at_.boxed) M[j * stride + j] += weight[at_.box(k) + j];
+  }
+  int count = 0;
+  for (int i = 0; i < at_.row_count(k); ++i) {
+    const Real w = weight[at_.row(k) + i];
+    if (!any(w != Real(0.0))) continue;
+    const Real* row = stage_rows(k) + i * stride;
+    Real* to = weighted + count * stride;
+    for (int j = 0; j < n; ++j) to[j] = w * row[j];
+    left_[count] = to;
+    right_[count++] = row;
+  }
+  if (k < at_.N) {
+    multiply_corner_transposed(L(k + 1), entries(diagonal_) + at_.w(k + 1), nu, n, stride, dynamics(k), n, stride, W);
+    for (int i = 0; i < nx; ++i) left_[count] = right_[count] = W + i * stride, ++count;
+  }
+  add_outer_products(count, left_.data(), right_.data(), M, n, stride);
+  Real *inverse = entries(inverse_) + at_.w(k), *diagonal = entries(diagonal_) + at_.w(k);
+  const Mask definite = mask(cholesky(M, L(k), inverse, n, stride));
+  for (int j = 0; j < n; ++j) diagonal[j] = Real(1.0) / inverse[j];
+  return definite;
+}
+
+template <class Real>
+Mask RiccatiKkt<Real>::factor(const PackArray& now, Pack rho) {
+  const Real* weight = entries(now);
+  Real* then = entries(weight_);
+  int last = at_.N;
+  const auto changed = [&](int k) {
+    for (int i = at_.row(k); i < (k == at_.N ? at_.rows() : at_.row(k + 1)); ++i)
+      if (any(weight[i] != then[i])) return true;
+    return false;
+  };
+  if (factored_ && qp_control::all(rho == rho_))
+    while (last >= 0 && !changed(last)) --last;
+  else
+    definite_ = Mask::all(true);
+  if (last < 0) return definite_;
+  weight_ = now;
+  rho_ = rho;
+  Mask definite = Mask::all(true);
+  for (int k = last; k >= 0; --k) definite = definite & factor_stage(k, weight, real(rho, static_cast<Real*>(nullptr)));
+  definite_ = definite;
+  // The stages behind belong to this factor only if they are sound.
+  factored_ = qp_control::all(definite);
+  return definite;
+}
+
+template <class Real>
+void RiccatiKkt<Real>::solve(PackArray& rhs) const {
+  const int n = at_.n, nx = at_.nx, nu = at_.nu, stride = at_.stride;
+  Real *s = entries(rhs), *v = entries(v_), *work = entries(work_);
+  const auto inverse = [&](int k) { return entries(inverse_) + at_.w(k); };
+  const auto diagonal = [&](int k) { return entries(diagonal_) + at_.w(k); };
+  // Backward: the cost-to-go 1/2 x'P_k x + p_k'x; (L_u^-1 v_u, p_k) takes the place of the right-hand side of w_k.
+  for (int k = at_.N; k >= 0; --k) {
+    Real* here = s + at_.w(k);
+    for (int j = 0; j < n; ++j) here[j] = -here[j];
+    if (k < at_.N) {
+      for (int i = 0; i < nx; ++i) v[nu + i] = -s[at_.y(k + 1) + i];
+      multiply_corner(L(k + 1), diagonal(k + 1), nu, n, stride, v, work);
+      for (int i = 0; i < nx; ++i) work[i] = v[nu + i] + s[at_.x(k + 1) + i];
+      add_combination(dynamics(k), nx, n, stride, work, here);
+    }
+    forward_part(L(k), inverse(k), k > 0 || fixed_start_ ? nu : n, n, stride, here);
+  }
+  // Forward.
+  for (int k = 0; k <= at_.N; ++k) {
+    Real *here = s + at_.w(k), *y = s + at_.y(k);
+    if (k == 0 && !fixed_start_) {
+      for (int j = 0; j < n; ++j) here[j] = -here[j];
+      backward_part(L(0), inverse(0), n, n, stride, here);
+      std::fill_n(y, nx, Real(0.0));
+    } else {
+      // v holds p_k, then x_k.
+      for (int i = 0; i < nx; ++i) {
+        v[nu + i] = here[nu + i];
+        here[nu + i] = -y[i];
+      }
+      if (k > 0) {
+        multiply(dynamics(k - 1), nx, n, stride, s + at_.w(k - 1), work);
+        for (int i = 0; i < nx; ++i) here[nu + i] += work[i];
+      }
+      for (int j = 0; j < nu; ++j) here[j] = -here[j];
+      for (int i = 0; i < nx; ++i) y[i] = v[nu + i];
+      for (int i = 0; i < nx; ++i) v[nu + i] = here[nu + i];
+      multiply_corner(L(k), diagonal(k), nu, n, stride, v, work);
+      for (int i = 0; i < nx; ++i) y[i] += v[nu + i];
+      backward_part(L(k), inverse(k), nu, n, stride, here);
+    }
+  }
+}
+
+template class RiccatiKkt<Pack>;
+template class RiccatiKkt<double>;
+
+}  // namespace qp_control
