@@ -22,6 +22,8 @@ _LAZY = {
     "LayerSolution": "qp_control.layers",
     "QPLayer": "qp_control.layers",
     "MPC": "qp_control.mpc",
+    "OcpLayer": "qp_control.ocp_layers",
+    "OcpLayerSolution": "qp_control.ocp_layers",
     "RobotDynamics": "qp_control.dynamics",
 }
 
@@ -29,6 +31,8 @@ __all__ = [
     "MPC",
     "Gradients",
     "LayerSolution",
+    "OcpLayer",
+    "OcpLayerSolution",
     "OcpSolution",
     "ProblemFileError",
     "QPControlError",

@@ -84,3 +84,13 @@ def solve_ocp(
     warm_start: Sequence[_Array] | None = None,
 ) -> tuple[tuple[_Array, ...], bool]:
     """The fields of the solutions, and whether every Q and R was equal to its transpose."""
+
+def ocp_adjoint(
+    sizes: tuple[int, int, int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array | None],
+    status: _IntArray,
+    loss: Sequence[_Array | None],
+    needed: Sequence[bool],
+    settings: DerivativeSettings,
+) -> _Derivative: ...

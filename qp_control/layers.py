@@ -129,8 +129,7 @@ class QPLayer(torch.nn.Module):
         """
         inputs = [H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box]
         for name, value in zip(INPUTS, inputs, strict=True):
-            if value is not None and not (isinstance(value, torch.Tensor) and value.is_floating_point()):
-                raise TypeError(f"{name} is {_describe(value)}, expected a floating-point tensor")
+            check_tensor(name, value)
         shapes = tuple(None if value is None else value.shape for value in inputs)
         tolerance = symmetry_tolerance(torch.float64 if H is None else H.dtype)
         compiling = torch.compiler.is_compiling()
@@ -138,27 +137,33 @@ class QPLayer(torch.nn.Module):
         for k in unit_batch:
             inputs[k] = inputs[k][0]  # type: ignore[index]
         assert g is not None  # sizes_of has refused its absence
-        start = [None] * 4 if warm_start is None else [_as_tensor(getattr(warm_start, name)) for name in "xyzw"]
+        start = [None] * 4 if warm_start is None else [as_start(getattr(warm_start, name)) for name in "xyzw"]
 
         # Casting inside the graph: gradients come back in the dtype and on the device of each input.
         solve = solve_compiled if compiling else solve_eager
-        outputs = solve(setup, [value if _is_native(value) else _to_native(value) for value in (*inputs, *start)])
-        if not _is_native(g):
+        outputs = solve(setup, [value if is_native(value) else to_native(value) for value in (*inputs, *start)])
+        if not is_native(g):
             outputs = tuple(t.to(g.device, g.dtype if t.is_floating_point() else None) for t in outputs)
         return LayerSolution(*outputs)
 
 
-def _is_native(value: torch.Tensor | None) -> bool:
+def check_tensor(name: str, value: Any) -> None:
+    """Raise TypeError unless `value` is None or a floating-point tensor."""
+    if value is not None and not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+        what = f"a tensor of dtype {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise TypeError(f"{name} is {what}, expected a floating-point tensor")
+
+
+def is_native(value: torch.Tensor | None) -> bool:
+    """Whether the solver takes it as it is."""
     return value is None or (value.dtype is torch.float64 and value.is_cpu)
 
 
-def _to_native(value: torch.Tensor | None) -> torch.Tensor | None:
+def to_native(value: torch.Tensor | None) -> torch.Tensor | None:
+    """As the solver takes it."""
     return None if value is None else value.to("cpu", torch.float64)
 
 
-def _describe(value: Any) -> str:
-    return f"a tensor of dtype {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-def _as_tensor(value: Any) -> torch.Tensor:
+def as_start(value: Any) -> torch.Tensor:
+    """A field of a starting point, without its graph."""
     return value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)

@@ -49,6 +49,7 @@ _FORMS: dict[str, tuple[tuple[str, ...], tuple[int, ...] | None]] = {
     "u_upper": (("nu",), (0,)),
 }
 OCP_NAMES = tuple(_FORMS)
+_SYMMETRIC = ("Q", "R", "Q_N")
 _LOWER, _UPPER = ("lower", "lower_N", "x_lower", "u_lower"), ("upper", "upper_N", "x_upper", "u_upper")
 
 
@@ -67,12 +68,27 @@ class OcpSizes(NamedTuple):
     def native(self) -> tuple[int, int, int, int, int, int]:
         return (self.batch, self.horizon, self.nx, self.nu, self.rows, self.terminal_rows)
 
+    def one(self, name: str) -> tuple[int, ...]:
+        """Shape of one stage of the argument `name`."""
+        return tuple(int(getattr(self, axis)) for axis in _FORMS[name][0])
+
     @property
     def point_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of one element's x, u, y, z, z_N, w_x, w_u."""
         x, u = (self.horizon + 1, self.nx), (self.horizon, self.nu)
         rows, terminal = (self.horizon, self.rows), (self.terminal_rows,)
         return {"x": x, "u": u, "y": x, "z": rows, "z_N": terminal, "w_x": x, "w_u": u}
+
+    @property
+    def shift_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of one element's shifts, in the order of `ocp.SHIFTS`."""
+        p = self.point_shapes
+        return (p["z"], p["z"], p["z_N"], p["z_N"], p["x"], p["x"], p["u"], p["u"])
+
+
+def base_rank(name: str) -> int:
+    """2 of a matrix, 1 of a vector."""
+    return len(_FORMS[name][0])
 
 
 def ocp_sizes(shapes: dict[str, tuple[int, ...]], horizon: int | None) -> OcpSizes:
@@ -186,5 +202,13 @@ def check_ocp_data(arguments: dict[str, Any]) -> None:
             where = np.unravel_index(int(np.argmax(bad)), bad.shape)
             index = ", ".join(str(int(k)) for k in where)
             raise ValueError(f"{name}[{index}] is {array[where]}, expected {expected}")
-        if name in ("Q", "R", "Q_N"):
+        if name in _SYMMETRIC:
             check_symmetric(array, symmetry_tolerance(getattr(value, "dtype", np.float64)), name)
+
+
+def check_ocp_symmetric(arrays: dict[str, Array | None], tolerance: float) -> None:
+    """Raise ValueError where Q, R or Q_N differs from its transpose."""
+    for name in _SYMMETRIC:
+        array = arrays.get(name)
+        if array is not None:
+            check_symmetric(array, tolerance, name)

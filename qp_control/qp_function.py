@@ -37,7 +37,7 @@ from qp_control.kkt_functions import (
 )
 from qp_control.problem import MATRICES, NAMES, Array, Problem, check_symmetric
 from qp_control.qp import OUTPUTS, warm_start_arrays
-from qp_control.settings import Status
+from qp_control.settings import Settings, Status
 
 FIELDS = len(OUTPUTS)
 
@@ -61,7 +61,6 @@ def solve_arrays(
     """
     arrays = [to_array(tensor) for tensor in inputs]
     data, start = arrays[: len(INPUTS)], arrays[len(INPUTS) :]
-    problem = Problem(setup.sizes, tuple(data))
     warm = None
     if start[0] is not None:  # an element that failed last time starts cold
         warm = warm_start_arrays(_Start(*start), setup.sizes, finite=False)
@@ -72,13 +71,13 @@ def solve_arrays(
     fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[-6:]
     fields.append(objective)
     if not answered:
-        _report(setup, problem, fields, status)
+        report_failures(setup.settings, Problem(setup.sizes, tuple(data)).as_dict(), fields, status)
     outputs = [*fields, status, iterations, primal, dual, gap]
     # Without the batch axis; [0] would make a scalar of the objective.
     return data, outputs if setup.sizes.batched else [array.reshape(array.shape[1:]) for array in outputs], kept
 
 
-def _report(setup: Setup, problem: Problem, fields: list[Array], status: Any) -> None:
+def report_failures(settings: Settings, problem: dict[str, Array], fields: list[Array], status: Any) -> None:
     """Elements without an answer: NaN outputs, so that nobody takes a leftover for a solution; warn or raise."""
     for field in fields:
         field[status >= Status.DUAL_INFEASIBLE] = np.nan
@@ -86,9 +85,9 @@ def _report(setup: Setup, problem: Problem, fields: list[Array], status: Any) ->
     counts = {Status(int(s)).name: int((status == s).sum()) for s in np.unique(status[failed])}
     what = ", ".join(f"{count} {name}" for name, count in counts.items())
     message = f"{failed.size} of {len(status)} QPs have no solution ({what}; first: element {failed[0]})"
-    if setup.settings.on_failure == "raise":
-        raise SolveError(message, problem.as_dict(), tuple(fields))
-    nan = setup.settings.on_failure == "nan"
+    if settings.on_failure == "raise":
+        raise SolveError(message, problem, tuple(fields))
+    nan = settings.on_failure == "nan"
     consequence = "their gradients are NaN" if nan else "they contribute nothing to gradients"
     warnings.warn(f"{message}; {consequence}", RuntimeWarning, stacklevel=2)
 
@@ -106,6 +105,12 @@ def adjoint_arrays(
     gradients, residual, _, _, worst = _solver.adjoint(
         setup.sizes.native, data, fields, status, loss, needed, setup.derivative, kept
     )
+    warn_of_residual(residual, worst)
+    return list(gradients)
+
+
+def warn_of_residual(residual: Array, worst: float) -> None:
+    """Warn where an adjoint has not been found to 1e-6; `worst`: the largest residual."""
     if worst > 1e-6:  # elements without a solution have NaN, which does not count: they have been reported
         inaccurate = residual > 1e-6
         warnings.warn(
@@ -114,7 +119,6 @@ def adjoint_arrays(
             RuntimeWarning,
             stacklevel=2,
         )
-    return list(gradients)
 
 
 def _transformed() -> bool:
@@ -150,10 +154,10 @@ class Solve(torch.autograd.Function):
     def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
         saved = ctx.saved_tensors  # raises where one of them was changed in place
         if _transformed():
-            gradients = _adjoint(ctx.setup, saved, grads[: FIELDS + 1])
+            gradients = differentiable_adjoint(ctx.setup, saved, grads[: FIELDS + 1])
         else:
             data, fields, status, kept = ctx.arrays or _as_arrays(saved)
-            loss = [None if g is None else _loss_array(g) for g in grads[: FIELDS + 1]]
+            loss = [None if g is None else loss_array(g) for g in grads[: FIELDS + 1]]
             needed = list(ctx.needs_input_grad[1 : DATA + 1])
             found = adjoint_arrays(ctx.setup, data, fields, status, loss, needed, kept)
             gradients = [None if array is None else torch.from_numpy(array) for array in found]
@@ -198,7 +202,7 @@ def solve(setup: Setup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
     return function.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
-def _loss_array(grad: torch.Tensor) -> Array:
+def loss_array(grad: torch.Tensor) -> Array:
     refuse_old_vmap(grad)
     return np.ascontiguousarray(grad.numpy())
 
@@ -229,7 +233,7 @@ def _objective_gradient(named: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
     return g if H is None else g + (x.unsqueeze(-2) @ (0.5 * (H + H.mT))).squeeze(-2)
 
 
-def _adjoint(setup: Setup, saved: tuple[Any, ...], grads: tuple[Optional, ...]) -> list[Optional]:
+def differentiable_adjoint(setup: Setup, saved: tuple[Any, ...], grads: tuple[Optional, ...]) -> list[Optional]:
     """Gradients of the data from those of nine fields and the objective (None: zero), by torch operations."""
     sizes, data = setup.sizes, saved[:DATA]
     named = dict(zip(NAMES, data, strict=True))

@@ -1,5 +1,6 @@
 // The derivatives' part of the solver's Python module.
 #include "arrays.hpp"
+#include "certificate_arrays.hpp"
 #include "qp_control/derivatives_batch.hpp"
 #include "recycled.hpp"
 
@@ -10,20 +11,6 @@ namespace {
 using Sizes = std::tuple<int, int, int, int>;
 using OptionalArrays = std::vector<Optional>;
 constexpr int data_fields = 9;  // H g A b C l u lb ub
-
-struct CertificateArrays {
-  explicit CertificateArrays(long size) : residual(size), weakly_active(size), rank_deficiency(size) {}
-  Array residual;
-  IntArray weakly_active, rank_deficiency;
-  CertificateBatch views() {
-    return {residual.mutable_data(), weakly_active.mutable_data(), rank_deficiency.mutable_data()};
-  }
-  py::tuple with(const py::tuple& arrays) const {
-    double worst = 0.0;  // NaN, without a solution, does not count
-    for (py::ssize_t i = 0; i < residual.size(); ++i) worst = std::max(worst, residual.data()[i]);
-    return py::make_tuple(arrays, residual, weakly_active, rank_deficiency, worst);
-  }
-};
 
 MutableBatchArray DataBatch::* const data_members[data_fields] = {&DataBatch::H, &DataBatch::g,  &DataBatch::A,
                                                                   &DataBatch::b, &DataBatch::C,  &DataBatch::l,

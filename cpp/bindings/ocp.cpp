@@ -1,6 +1,9 @@
 // The part of the solver's Python module that is about optimal-control QPs.
 #include "arrays.hpp"
+#include "certificate_arrays.hpp"
 #include "qp_control/ocp_batch.hpp"
+#include "qp_control/ocp_derivatives_batch.hpp"
+#include "recycled.hpp"
 #include "signal_check.hpp"
 
 using namespace qp_control;
@@ -141,9 +144,55 @@ py::tuple solve_ocp(OcpSizes sizes, std::vector<Optional> data, const Settings& 
   return py::make_tuple(result, end == BatchEnd::DONE);
 }
 
+OcpBatchSolution fields_of(const std::vector<Optional>& arrays, const OcpBatch& batch) {
+  const auto shapes = solution_shapes(batch);
+  if (arrays.size() != shapes.size() && arrays.size() != shapes.size() + 1)
+    throw py::value_error("a solution has 15 arrays, the gradient of a loss by it 16");
+  OcpBatchSolution out;
+  for (std::size_t k = 0; k < shapes.size(); ++k)
+    out.*solution_members[k] = input_field(arrays[k], per_element(shapes[k]), batch.size);
+  if (arrays.size() > shapes.size()) out.objective = input_field(arrays.back(), 1, batch.size);
+  return out;
+}
+
+py::tuple ocp_adjoint(OcpSizes sizes, std::vector<Optional> data, const std::vector<Optional>& solution,
+                      const IntArray& status, const std::vector<Optional>& loss, const std::vector<bool>& needed,
+                      const DerivativeSettings& settings) {
+  const OcpProblem problem(sizes, std::move(data));
+  const OcpBatch& batch = problem.batch;
+  OcpBatchSolution at = fields_of(solution, batch);
+  if (status.size() != batch.size) throw py::value_error("status must have one entry per element");
+  at.status = const_cast<long long*>(status.data());
+  const OcpBatchSolution cotangents = fields_of(loss, batch);
+  if (needed.size() != std::size(ocp_fields)) throw py::value_error("ocp_adjoint takes 22 flags");
+  OcpGradients out;
+  py::tuple gradients(std::size(ocp_fields));
+  for (std::size_t k = 0; k < std::size(ocp_fields); ++k) {
+    gradients[k] = py::none();
+    const Optional& input = problem.arrays[k];
+    if (!needed[k] || !input) continue;
+    const Array gradient = Recycled::array({input->shape(), input->shape() + input->ndim()});
+    std::fill_n(const_cast<double*>(gradient.data()), gradient.size(), 0.0);
+    gradients[k] = gradient;
+    if (gradient.size() == 0) continue;
+    const StageArray& from = batch.*ocp_fields[k].data;
+    out.*ocp_fields[k].gradient = {const_cast<double*>(gradient.data()), from.batch, from.stage, from.first,
+                                   from.batch == 0 ? long(gradient.size()) : from.batch};
+  }
+  CertificateArrays certificate(batch.size);
+  {
+    const CertificateBatch views = certificate.views();
+    py::gil_scoped_release release;
+    ocp_adjoint_batch(batch, at, cotangents, settings, out, views);
+  }
+  return certificate.with(gradients);
+}
+
 }  // namespace
 
 void bind_ocp(py::module_& m) {
+  m.def("ocp_adjoint", &ocp_adjoint, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
+        py::arg("loss"), py::arg("needed"), py::arg("settings"));
   m.def("solve_ocp", &solve_ocp, py::arg("sizes"), py::arg("data"), py::arg("settings"),
         py::arg("warm_start") = py::none());
 }

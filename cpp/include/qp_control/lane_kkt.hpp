@@ -24,7 +24,6 @@ class LaneKkt {
   int rows() const { return stored_ + (boxed_ ? n_ : 0); }
   const RoundingBounds<Pack>& rounding() const { return rounding_; }  // of the caller's data
   const PackArray& g() const { return g_; }
-  const Pack* row(int i) const { return R_.data() + i * n_; }
   const PackArray& lower() const { return lower_; }
   const PackArray& upper() const { return upper_; }
   // Every lane has a problem of its own.
@@ -45,10 +44,15 @@ class LaneKkt {
   void apply_rows(const PackArray& x, PackArray& v) const;
   void add_rows_transposed(const PackArray& z, PackArray& out) const;
 
+  // The largest entry of each row.
+  void row_sizes(PackArray& out) const;
+  void clear_padding(PackArray&) const {}
+
   Mask factor(const PackArray& weight, Pack rho);
   void solve(PackArray& rhs) const;
 
  private:
+  const Pack* row(int i) const { return R_.data() + i * n_; }
   Mask read_vectors(const DenseBatch& batch, int first, int last);
   Mask convex();
   ScalableQP<Pack> scalable();

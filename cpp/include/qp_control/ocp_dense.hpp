@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "qp_control/dense_solver.hpp"
+#include "qp_control/ocp_adjoint.hpp"
 #include "qp_control/ocp_solution.hpp"
 
 namespace qp_control {
@@ -21,6 +22,11 @@ class OcpDense {
   void read_point(const OcpBatchSolution& from, int i, Vector& x, Vector& z) const;
   void write(const Solution& from, const OcpBatchSolution& to, int i) const;
 
+  // Solution i with its shifts, the gradient of a loss by it, and gradients of the dense data added to the stages'.
+  void read_solution(const OcpBatchSolution& from, int i, Solution& to) const;
+  void read_loss(const OcpBatchSolution& from, int i, OutputDerivative& to) const;
+  void add_gradients(const OcpBatch& batch, const DataDerivative& from, const OcpGradients& to, int i) const;
+
  private:
   int first_of(int k) const { return k * (at_.nu + at_.nx); }
   int x_of(int k) const { return first_of(k) + (k < at_.N ? at_.nu : 0); }
@@ -29,6 +35,7 @@ class OcpDense {
   // Calls body(array, position, size, place), as for_each_piece.
   template <class S, class Unknowns, class Rows>
   void for_each(S& s, const Unknowns& unknowns, const Rows& rows) const;
+  void read_shifts(const OcpBatchSolution& from, int i, Vector& lower, Vector& upper) const;
 
   OcpLayout<Pack> at_;
   bool fixed_start_;

@@ -3,7 +3,8 @@
 //
 //     [H E'; E 0],   E w = (-x_0, A_0 x_0 + B_0 u_0 - x_1, ..),
 //
-// and its gradient has the dynamics' residuals where the y stand; proximal terms are on w alone. With weights on
+// and its gradient has the dynamics' residuals where the y stand; proximal terms are on w alone. (A u_N, and the y_0 of a
+// free x_0, are there and zero.) With weights on
 // the rows, [M E'; E 0] is factored stage by stage, from the last to the first: with P_N = M_N and P_k = L_x L_x',
 //
 //     M_k + [B A]'P_{k+1}[B A] = L L',   L = [L_u 0; L_xu L_x]     (square-root recursion),
@@ -53,6 +54,11 @@ class RiccatiKkt {
   void apply_hessian(const PackArray& x, PackArray& out) const;
   void apply_rows(const PackArray& x, PackArray& v) const;
   void add_rows_transposed(const PackArray& z, PackArray& out) const;
+
+  // The largest entry of each row.
+  void row_sizes(PackArray& out) const;
+  // Zero where no unknown stands.
+  void clear_padding(PackArray& x) const;
 
   // Factors; from the first stage before which no weight has changed the old factor holds. False: not positive
   // definite.

@@ -105,36 +105,119 @@ void OcpDense::for_each(S& s, const Unknowns& unknowns, const Rows& rows) const 
   }
 }
 
+namespace {
+
+// The shifts stand where the multipliers of their rows do.
+OcpBatchSolution lower_shifts(const OcpBatchSolution& s) {
+  OcpBatchSolution out;
+  out.z = s.s_lower;
+  out.z_N = s.s_lower_N;
+  out.w_x = s.s_x_lower;
+  out.w_u = s.s_u_lower;
+  return out;
+}
+OcpBatchSolution upper_shifts(const OcpBatchSolution& s) {
+  OcpBatchSolution out;
+  out.z = s.s_upper;
+  out.z_N = s.s_upper_N;
+  out.w_x = s.s_x_upper;
+  out.w_u = s.s_u_upper;
+  return out;
+}
+
+void nothing(const MutableBatchArray&, int, int, int) {}
+
+auto reader(int i, Vector& to) {
+  return [i, &to](const MutableBatchArray& array, int position, int size, int place) {
+    if (array.data != nullptr) to.segment(place, size) = ConstVectorMap(array.at(i) + position, size);
+  };
+}
+
+auto writer(int i, const Vector& from) {
+  return [i, &from](const MutableBatchArray& array, int position, int size, int place) {
+    if (array.data != nullptr) std::copy_n(from.data() + place, size, array.at(i) + position);
+  };
+}
+
+}  // namespace
+
+void OcpDense::read_shifts(const OcpBatchSolution& from, int i, Vector& lower, Vector& upper) const {
+  lower.setZero();
+  upper.setZero();
+  const OcpBatchSolution low = lower_shifts(from), high = upper_shifts(from);
+  for_each(low, nothing, reader(i, lower));
+  for_each(high, nothing, reader(i, upper));
+}
+
+void OcpDense::read_solution(const OcpBatchSolution& from, int i, Solution& to) const {
+  read_point(from, i, to.x, to.z);
+  read_shifts(from, i, to.shift_lower, to.shift_upper);
+  to.status = static_cast<Status>(from.status[i]);
+}
+
+void OcpDense::read_loss(const OcpBatchSolution& from, int i, OutputDerivative& to) const {
+  read_point(from, i, to.x, to.z);
+  read_shifts(from, i, to.shift_lower, to.shift_upper);
+  to.objective = from.objective.data == nullptr ? 0.0 : *from.objective.at(i);
+}
+
+void OcpDense::add_gradients(const OcpBatch& batch, const DataDerivative& from, const OcpGradients& to, int i) const {
+  const int N = at_.N, nx = at_.nx, nu = at_.nu, rows = at_.stage_rows, box = dims_.n_eq + dims_.n_in;
+  const auto block = [i](const auto& source, int row, int col, int height, int width, const StageGradient& target, int k,
+                         double factor) {
+    if (target.data == nullptr) return;
+    for (int a = 0; a < height; ++a)
+      for (int c = 0; c < width; ++c) target.at(i, k)[a * width + c] += factor * source(row + a, col + c);
+  };
+  const auto vector = [i](const Vector& source, int at, int size, const StageGradient& target, int k, double factor) {
+    if (target.data == nullptr) return;
+    for (int a = 0; a < size; ++a) target.at(i, k)[a] += factor * source[at + a];
+  };
+  const Vector equalities = from.lower + from.upper;
+  if (fixed_start_) vector(equalities, 0, nx, to.x0, 0, -1.0);
+  for (int k = 0; k <= N; ++k) {
+    const int u = first_of(k), x = x_of(k);
+    const bool ends = k == N;
+    if (from.H.size() > 0) block(from.H, x, x, nx, nx, ends && batch.Q_N.data != nullptr ? to.Q_N : to.Q, k, 1.0);
+    vector(from.g, x, nx, ends && batch.q_N.data != nullptr ? to.q_N : to.q, k, 1.0);
+    if (k > 0 || !fixed_start_) {
+      vector(from.lower, box + x, nx, to.x_lower, k, 1.0);
+      vector(from.upper, box + x, nx, to.x_upper, k, 1.0);
+    }
+    if (ends) {
+      block(from.R, rows_of(k), x, at_.terminal_rows, nx, to.C_N, k, 1.0);
+      vector(from.lower, rows_of(k), at_.terminal_rows, to.lower_N, k, 1.0);
+      vector(from.upper, rows_of(k), at_.terminal_rows, to.upper_N, k, 1.0);
+      continue;
+    }
+    if (from.H.size() > 0) {
+      block(from.H, u, u, nu, nu, to.R, k, 1.0);
+      block(from.H, u, x, nu, nx, to.S, k, 2.0);
+    }
+    vector(from.g, u, nu, to.r, k, 1.0);
+    vector(from.lower, box + u, nu, to.u_lower, k, 1.0);
+    vector(from.upper, box + u, nu, to.u_upper, k, 1.0);
+    block(from.R, dynamics_of(k + 1), x, nx, nx, to.A, k, 1.0);
+    block(from.R, dynamics_of(k + 1), u, nx, nu, to.B, k, 1.0);
+    vector(equalities, dynamics_of(k + 1), nx, to.c, k, -1.0);
+    block(from.R, rows_of(k), x, rows, nx, to.C, k, 1.0);
+    block(from.R, rows_of(k), u, rows, nu, to.D, k, 1.0);
+    vector(from.lower, rows_of(k), rows, to.lower, k, 1.0);
+    vector(from.upper, rows_of(k), rows, to.upper, k, 1.0);
+  }
+}
+
 void OcpDense::read_point(const OcpBatchSolution& from, int i, Vector& x, Vector& z) const {
   x.setZero();
   z.setZero();
-  const auto into = [i](Vector& to) {
-    return [i, &to](const MutableBatchArray& array, int position, int size, int place) {
-      if (array.data != nullptr) to.segment(place, size) = ConstVectorMap(array.at(i) + position, size);
-    };
-  };
-  for_each(from, into(x), into(z));
+  for_each(from, reader(i, x), reader(i, z));
 }
 
 void OcpDense::write(const Solution& from, const OcpBatchSolution& to, int i) const {
-  const auto out = [i](const Vector& source) {
-    return [i, &source](const MutableBatchArray& array, int position, int size, int place) {
-      if (array.data != nullptr) std::copy_n(source.data() + place, size, array.at(i) + position);
-    };
-  };
-  const auto nothing = [](const MutableBatchArray&, int, int, int) {};
-  for_each(to, out(from.x), out(from.z));
-  OcpBatchSolution lower, upper;  // the shifts stand where the multipliers of their rows do
-  lower.z = to.s_lower;
-  lower.z_N = to.s_lower_N;
-  lower.w_x = to.s_x_lower;
-  lower.w_u = to.s_u_lower;
-  upper.z = to.s_upper;
-  upper.z_N = to.s_upper_N;
-  upper.w_x = to.s_x_upper;
-  upper.w_u = to.s_u_upper;
-  for_each(lower, nothing, out(from.shift_lower));
-  for_each(upper, nothing, out(from.shift_upper));
+  const OcpBatchSolution lower = lower_shifts(to), upper = upper_shifts(to);
+  for_each(to, writer(i, from.x), writer(i, from.z));
+  for_each(lower, nothing, writer(i, from.shift_lower));
+  for_each(upper, nothing, writer(i, from.shift_upper));
   *to.objective.at(i) = from.objective;
   *to.primal_residual.at(i) = from.primal_residual;
   *to.dual_residual.at(i) = from.dual_residual;

@@ -4,33 +4,14 @@
 #include <limits>
 
 #include "qp_control/lane_judge.hpp"
-#include "qp_control/lane_kernels.hpp"
-#include "qp_control/lane_kkt.hpp"
 #include "qp_control/ocp_residuals.hpp"
 #include "qp_control/riccati_kkt.hpp"
+#include "qp_control/stage_io.hpp"
 
 namespace qp_control {
 namespace {
 
 constexpr int most_steps = 100;
-
-// `size` numbers at `position` of an element's array, to and from the lanes.
-void read(const MutableBatchArray& array, int position, int size, int first, int last, Pack* to) {
-  load_elements({array.data == nullptr ? nullptr : array.data + position, array.stride}, first, last, size, 0.0, to);
-}
-void read(const MutableBatchArray& array, int position, int size, int first, int, double* to) {
-  for (int i = 0; i < size; ++i) to[i] = array.data == nullptr ? 0.0 : array.at(first)[position + i];
-}
-void write(const Pack* from, int size, const MutableBatchArray& array, int position, int first, int last, Mask which) {
-  if (array.data == nullptr) return;
-  double* to[lanes];
-  for (int lane = 0; lane < lanes; ++lane)
-    to[lane] = lane < last - first && which[lane] ? array.at(first + lane) + position : nullptr;
-  store_lanes(from, size, to);
-}
-void write(const double* from, int size, const MutableBatchArray& array, int position, int first, int, Mask which) {
-  if (array.data != nullptr && which[0]) std::copy_n(from, size, array.at(first) + position);
-}
 
 }  // namespace
 
@@ -66,7 +47,7 @@ Mask OcpSolver<Real>::Workspace::read_start(const OcpBatchSolution& from, int fi
   z0.setConstant(Pack(0.0));
   const auto into = [&](PackArray& to) {
     return [&, first, last](const MutableBatchArray& array, int position, int size, int place) {
-      read(array, position, size, first, last, reinterpret_cast<Real*>(to.data()) + place);
+      read_piece(array, position, size, first, last, reinterpret_cast<Real*>(to.data()) + place);
     };
   };
   for_each_piece(kkt.layout(), from, into(x0), into(z0));
@@ -107,7 +88,7 @@ template <class Real>
 void OcpSolver<Real>::Workspace::write_point(const OcpBatchSolution& out, int first, int last, Mask which) const {
   const auto from = [&](const PackArray& source) {
     return [&, first, last, which](const MutableBatchArray& array, int position, int size, int place) {
-      write(reinterpret_cast<const Real*>(source.data()) + place, size, array, position, first, last, which);
+      write_piece(reinterpret_cast<const Real*>(source.data()) + place, size, array, position, first, last, which);
     };
   };
   for_each_piece(kkt.layout(), out, from(x), from(z));

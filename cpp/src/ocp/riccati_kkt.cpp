@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "qp_control/lane_kkt.hpp"
+#include "qp_control/stage_io.hpp"
 #include "qp_control/stage_kernels.hpp"
 
 namespace qp_control {
@@ -11,16 +11,6 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr int balancing_passes = 4;
-
-void read(const BatchArray& array, int first, int last, long size, double missing, Pack* out) {
-  load_elements(array, first, last, size, missing, out);
-}
-void read(const BatchArray& array, int first, int, long size, double missing, double* out) {
-  if (array.data == nullptr)
-    std::fill_n(out, size, missing);
-  else
-    std::copy_n(array.at(first), size, out);
-}
 
 Mask mask(Mask m) { return m; }
 Mask mask(bool b) { return Mask::all(b); }
@@ -63,7 +53,7 @@ void RiccatiKkt<Real>::load_matrices(const OcpBatch& batch, int k, int first, in
   Real* from = entries(read_);
   // A block of `rows` x `cols`, to the place where `to` stands.
   const auto block = [&](const StageArray& array, int rows, int cols, Real* to) {
-    read(array.of_stage(k), first, last, long(rows) * cols, 0.0, from);
+    read_stage(array.of_stage(k), first, last, long(rows) * cols, 0.0, from);
     for (int i = 0; i < rows; ++i) std::copy_n(from + i * cols, cols, to + i * stride);
   };
   Real* M = H(k);
@@ -96,8 +86,8 @@ void RiccatiKkt<Real>::load_bounds(const OcpBatch& batch, int k, int first, int 
   Real *low = entries(lower_), *high = entries(upper_);
   const bool ends = k == at_.N, has_box = k > 0 || !fixed_start_;
   const auto bounds = [&](const StageArray& l, const StageArray& u, int size, int at) {
-    read(l.of_stage(k), first, last, size, -infinity, low + at);
-    read(u.of_stage(k), first, last, size, infinity, high + at);
+    read_stage(l.of_stage(k), first, last, size, -infinity, low + at);
+    read_stage(u.of_stage(k), first, last, size, infinity, high + at);
   };
   const StageArray none;
   bounds(ends ? batch.lower_N : batch.lower, ends ? batch.upper_N : batch.upper, at_.row_count(k), at_.row(k));
@@ -156,12 +146,12 @@ Mask RiccatiKkt<Real>::load(const OcpBatch& batch, int first, int last) {
     load_bounds(batch, k, first, last);
     Real* g = entries(g_);
     if (k < at_.N) {
-      read(batch.r.of_stage(k), first, last, at_.nu, 0.0, g + at_.u(k));
-      read(batch.c.of_stage(k), first, last, at_.nx, 0.0, g + at_.y(k + 1));
+      read_stage(batch.r.of_stage(k), first, last, at_.nu, 0.0, g + at_.u(k));
+      read_stage(batch.c.of_stage(k), first, last, at_.nx, 0.0, g + at_.y(k + 1));
     }
-    read(batch.state_slope(k).of_stage(k), first, last, at_.nx, 0.0, g + at_.x(k));
+    read_stage(batch.state_slope(k).of_stage(k), first, last, at_.nx, 0.0, g + at_.x(k));
   }
-  if (fixed_start_) read(batch.x0.of_stage(0), first, last, at_.nx, 0.0, entries(g_) + at_.y(0));
+  if (fixed_start_) read_stage(batch.x0.of_stage(0), first, last, at_.nx, 0.0, entries(g_) + at_.y(0));
   Pack poison = 0.0;
   for (const PackArray* a : {&H_, &dynamics_, &R_, &g_})
     for (int i = 0; i < a->size(); ++i) poison += (*a)[i] * Pack(0.0);
@@ -250,6 +240,7 @@ void RiccatiKkt<Real>::scale(Equilibration& scaling) {
       for (int i = 0; i < nx && k < at_.N; ++i) dynamics(k)[i * stride + j] *= d[j] / next[nu + i];
     }
   }
+  for (int j = 0; j < nu; ++j) H(at_.N)[j * stride + j] = 1.0;  // u_N
   Real *low = entries(lower_), *high = entries(upper_);
   for (int i = 0; i < at_.rows(); ++i) {
     low[i] *= E[i];
@@ -265,11 +256,15 @@ void RiccatiKkt<Real>::apply_hessian(const PackArray& in, PackArray& to) const {
   Real* out = entries(to);
   for (int k = 0; k <= at_.N; ++k) {
     multiply(H(k), n, n, stride, x + at_.w(k), out + at_.w(k));
-    const bool linked = k > 0 || fixed_start_;
+    const Real* y = x + at_.y(k);
     Real* gap = out + at_.y(k);
-    for (int i = 0; i < nx && linked; ++i) {
-      gap[i] -= x[at_.x(k) + i];
-      out[at_.x(k) + i] -= x[at_.y(k) + i];
+    for (int i = 0; i < nx; ++i) {
+      if (k > 0 || fixed_start_) {
+        gap[i] -= x[at_.x(k) + i];
+        out[at_.x(k) + i] -= y[i];
+      } else {
+        gap[i] = y[i];
+      }
     }
     if (k == at_.N) break;
     multiply(dynamics(k), nx, n, stride, x + at_.w(k), out + at_.y(k + 1));
@@ -294,6 +289,26 @@ void RiccatiKkt<Real>::add_rows_transposed(const PackArray& from, PackArray& to)
   for (int k = 0; k <= at_.N; ++k) {
     add_combination(stage_rows(k), at_.row_count(k), at_.n, at_.stride, z + at_.row(k), out + at_.w(k));
     for (int j = 0; j < at_.n && at_.boxed; ++j) out[at_.w(k) + j] += z[at_.box(k) + j];
+  }
+}
+
+template <class Real>
+void RiccatiKkt<Real>::row_sizes(PackArray& to) const {
+  to.setConstant(Pack(1.0));
+  Real* out = entries(to);
+  for (int k = 0; k <= at_.N; ++k)
+    for (int i = 0; i < at_.row_count(k); ++i) {
+      Real& size = out[at_.row(k) + i] = 0.0;
+      for (int j = 0; j < at_.n; ++j) size = qp_control::max(size, abs(stage_rows(k)[i * at_.stride + j]));
+    }
+}
+
+template <class Real>
+void RiccatiKkt<Real>::clear_padding(PackArray& to) const {
+  Real* x = entries(to);
+  for (int k = 0; k <= at_.N; ++k) {
+    std::fill(x + at_.w(k) + at_.n, x + at_.w(k + 1), Real(0.0));
+    std::fill(x + at_.y(k) + at_.nx, x + at_.y(k + 1), Real(0.0));
   }
 }
 
@@ -377,7 +392,6 @@ void RiccatiKkt<Real>::solve(PackArray& rhs) const {
     if (k == 0 && !fixed_start_) {
       for (int j = 0; j < n; ++j) here[j] = -here[j];
       backward_part(L(0), inverse(0), n, n, stride, here);
-      std::fill_n(y, nx, Real(0.0));
     } else {
       // v holds p_k, then x_k.
       for (int i = 0; i < nx; ++i) {

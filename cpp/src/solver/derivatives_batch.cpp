@@ -8,6 +8,7 @@
 #include "qp_control/blocks.hpp"
 #include "qp_control/lane_adjoint.hpp"
 #include "qp_control/lane_solver.hpp"
+#include "qp_control/shared_sum.hpp"
 
 namespace qp_control {
 namespace {
@@ -113,29 +114,6 @@ void write_outputs(const Blocks& k, const OutputDerivative& from, const DenseBat
   write(from.shift_upper.data() + k.box, out.s_ub.at(i), k.n);
   write(&from.objective, out.objective.at(i), 1);
 }
-
-// A shared gradient is summed range by range and the ranges' sums in order: the same bits for any number of threads.
-class SharedSum {
- public:
-  SharedSum(const MutableBatchArray& array, long size, int ranges) : target_(array), size_(size) {
-    if (array.data == nullptr || array.stride != 0) return;
-    total_ = array.data;
-    partial_.assign(size * ranges, 0.0);
-  }
-  bool active() const { return total_ != nullptr; }
-  // What range r adds to.
-  MutableBatchArray of_range(int r) { return active() ? MutableBatchArray{partial_.data() + r * size_, 0} : target_; }
-  void finish(int ranges) {
-    if (active()) std::fill_n(total_, size_, 0.0);
-    for (int r = 0; active() && r < ranges; ++r) add(partial_.data() + r * size_, total_, size_);
-  }
-
- private:
-  MutableBatchArray target_;
-  long size_;
-  double* total_ = nullptr;
-  std::vector<double> partial_;
-};
 
 constexpr Vector RowPattern::* pattern_fields[] = {&RowPattern::active, &RowPattern::shifted, &RowPattern::weight,
                                                    &RowPattern::lower_share, &RowPattern::compliance};

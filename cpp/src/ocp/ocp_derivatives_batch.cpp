@@ -1,0 +1,124 @@
+#include "qp_control/ocp_derivatives_batch.hpp"
+
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "qp_control/batch.hpp"
+#include "qp_control/ocp_batch.hpp"
+#include "qp_control/ocp_dense.hpp"
+#include "qp_control/shared_sum.hpp"
+
+namespace qp_control {
+
+const OcpField ocp_fields[22] = {
+    {&OcpBatch::Q, &OcpGradients::Q},
+    {&OcpBatch::R, &OcpGradients::R},
+    {&OcpBatch::S, &OcpGradients::S},
+    {&OcpBatch::q, &OcpGradients::q},
+    {&OcpBatch::r, &OcpGradients::r},
+    {&OcpBatch::Q_N, &OcpGradients::Q_N},
+    {&OcpBatch::q_N, &OcpGradients::q_N},
+    {&OcpBatch::A, &OcpGradients::A},
+    {&OcpBatch::B, &OcpGradients::B},
+    {&OcpBatch::c, &OcpGradients::c},
+    {&OcpBatch::x0, &OcpGradients::x0},
+    {&OcpBatch::C, &OcpGradients::C},
+    {&OcpBatch::D, &OcpGradients::D},
+    {&OcpBatch::lower, &OcpGradients::lower},
+    {&OcpBatch::upper, &OcpGradients::upper},
+    {&OcpBatch::C_N, &OcpGradients::C_N},
+    {&OcpBatch::lower_N, &OcpGradients::lower_N},
+    {&OcpBatch::upper_N, &OcpGradients::upper_N},
+    {&OcpBatch::x_lower, &OcpGradients::x_lower},
+    {&OcpBatch::x_upper, &OcpGradients::x_upper},
+    {&OcpBatch::u_lower, &OcpGradients::u_lower},
+    {&OcpBatch::u_upper, &OcpGradients::u_upper},
+};
+
+namespace {
+
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
+
+// What one thread needs, made when it is first needed.
+template <class Real>
+struct Worker {
+  explicit Worker(const OcpBatch& batch) : structured(batch) {}
+
+  struct Dense {
+    explicit Dense(const OcpBatch& batch)
+        : form(batch),
+          qp(form.dims().n, form.dims().n_eq + form.dims().n_in),
+          solution(form.dims().n, form.dims().rows()),
+          loss(form.dims().n, form.dims().rows()),
+          data(form.dims().n, form.dims().n_eq + form.dims().n_in),
+          at(form.dims().n, form.dims().rows()) {}
+    OcpDense form;
+    StackedQP qp;
+    Solution solution;
+    OutputDerivative loss;
+    DataDerivative data;
+    SolutionPoint at;
+  };
+  Dense& dense(const OcpBatch& batch) {
+    if (!general) general = std::make_unique<Dense>(batch);
+    return *general;
+  }
+
+  OcpAdjoint<Real> structured;
+  std::unique_ptr<Dense> general;
+};
+
+template <class Real>
+void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, const OcpBatchSolution& loss,
+                   const DerivativeSettings& settings, const OcpGradients& out, const CertificateBatch& certificate) {
+  constexpr int width = OcpAdjoint<Real>::width();
+  const bool structured = settings.weakly_active == WeaklyActive::LEAST_SQUARES;
+  const int grain = grain_of(batch.size, width), ranges = (batch.size + grain - 1) / grain;
+  std::vector<SharedSum> sums;
+  for (int f = 0; f < 22; ++f) {
+    const StageGradient& gradient = out.*ocp_fields[f].gradient;
+    sums.emplace_back(MutableBatchArray{gradient.data, gradient.batch}, gradient.size, ranges);
+  }
+  const int threads = thread_count(settings.threads);
+  std::vector<std::unique_ptr<Worker<Real>>> workers(threads);
+  parallel_for(batch.size, grain, threads, [&](int first, int last, int id) {
+    if (!workers[id]) workers[id] = std::make_unique<Worker<Real>>(batch);
+    Worker<Real>& worker = *workers[id];
+    OcpGradients target = out;
+    for (int f = 0; f < 22; ++f) (target.*ocp_fields[f].gradient).data = sums[f].of_range(first / grain).data;
+    bool done[64] = {};
+    for (int group = first; group < last; group += width) {
+      const int end = std::min(group + width, last);
+      std::fill_n(done, width, false);
+      if (structured) worker.structured.put(batch, group, end, solution, loss, target, certificate, done);
+      for (int i = group; i < end; ++i) {
+        if (done[i - group]) continue;
+        if (!has_solution(static_cast<Status>(solution.status[i]))) {
+          write_certificate({not_a_number, 0, 0}, certificate, i);
+          if (!settings.nan_without_solution) continue;
+        }
+        auto& dense = worker.dense(batch);
+        stack(dense.form.problem(batch, i), dense.qp);
+        dense.form.read_solution(solution, i, dense.solution);
+        dense.form.read_loss(loss, i, dense.loss);
+        write_certificate(adjoint(dense.qp, dense.solution, dense.loss, settings, dense.data, dense.at), certificate, i);
+        dense.form.add_gradients(batch, dense.data, target, i);
+      }
+    }
+  });
+  for (SharedSum& sum : sums) sum.finish(ranges);
+}
+
+}  // namespace
+
+void ocp_adjoint_batch(const OcpBatch& batch, const OcpBatchSolution& solution, const OcpBatchSolution& loss,
+                       const DerivativeSettings& settings, const OcpGradients& out,
+                       const CertificateBatch& certificate) {
+  if (ocp_in_lanes(batch.dims))
+    differentiate<Pack>(batch, solution, loss, settings, out, certificate);
+  else
+    differentiate<double>(batch, solution, loss, settings, out, certificate);
+}
+
+}  // namespace qp_control
