@@ -44,8 +44,8 @@ class LaneKkt {
   void apply_rows(const PackArray& x, PackArray& v) const;
   void add_rows_transposed(const PackArray& z, PackArray& out) const;
 
-  // The largest entry of each row.
-  void row_sizes(PackArray& out) const;
+  // The largest entry of each row of the caller's.
+  void row_sizes(const Equilibration& scaling, PackArray& out) const;
   void clear_padding(PackArray&) const {}
 
   Mask factor(const PackArray& weight, Pack rho);

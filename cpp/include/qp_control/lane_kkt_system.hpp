@@ -1,5 +1,5 @@
-// The KKT systems of the active rows at solutions, K = [H G'; G 0], one per lane or that of one problem, by any back end
-// of the loop: proximal refinement with the back end's factor, which is exact where K is regular.
+// The KKT systems of the active rows at solutions, K = [H G'; G 0], one per lane or that of one problem, by any back
+// end of the loop: proximal refinement with the back end's factor, which is exact where K is regular.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 
 #include "qp_control/active_set.hpp"
 #include "qp_control/derivatives.hpp"
+#include "qp_control/equilibration.hpp"
 #include "qp_control/pack.hpp"
 
 namespace qp_control {
@@ -31,6 +32,7 @@ class LaneKktSystem {
   LaneKktSystem(Kkt& kkt, int n, int rows)
       : side(rows),
         active(rows),
+        point(n),
         slope(n),
         kkt_(kkt),
         weight_(rows),
@@ -41,15 +43,15 @@ class LaneKktSystem {
         residual_(n, rows),
         product_(n, rows) {}
 
-  // On the caller's data, before it is scaled; multipliers of inactive rows become zero.
-  void find_active(const PackArray& x, PackArray& z);
-  // Once the data is scaled. False: K cannot be factored, or is singular.
+  // At a solution in the caller's units; multipliers of inactive rows become zero.
+  void find_active(const Equilibration& scaling, const PackArray& x, PackArray& z);
+  // False: K cannot be factored, or is singular.
   Mask factor();
   // Solves K q = rhs, both in the back end's units; returns the residual relative to the size of its terms.
   Pack solve(const LaneVector& rhs, LaneVector& q);
 
   PackArray side, active;  // 1 upper bound, -1 lower bound, 0 inactive; its absolute value
-  PackArray slope;         // H x + g at the point
+  PackArray point, slope;  // x and H x + g in the back end's units
   Pack weakly_active;
 
  private:
@@ -87,23 +89,25 @@ inline void fill_random(PackArray& a, std::uint64_t& state) {
 
 // By the rules of active_rows() and solution_point().
 template <class Kkt>
-void LaneKktSystem<Kkt>::find_active(const PackArray& x, PackArray& z) {
+void LaneKktSystem<Kkt>::find_active(const Equilibration& scaling, const PackArray& x, PackArray& z) {
   const Pack zero = 0.0, one = 1.0;
-  kkt_.apply_rows(x, v_);
-  kkt_.apply_hessian(x, slope);
+  for (int j = 0; j < x.size(); ++j) point[j] = x[j] / scaling.D[j];
+  kkt_.apply_rows(point, v_);
+  kkt_.apply_hessian(point, slope);
   Pack balance = 0.0;
-  for (int j = 0; j < slope.size(); ++j) {
-    balance = max(balance, max(abs(kkt_.g()[j]), abs(slope[j])));
+  for (int j = 0; j < x.size(); ++j) {
+    balance = max(balance, max(abs(kkt_.g()[j]), abs(slope[j])) / (scaling.c * scaling.D[j]));
     slope[j] += kkt_.g()[j];
   }
   balance = kkt_.max(balance);
-  kkt_.row_sizes(weight_);
+  kkt_.row_sizes(scaling, weight_);
   weakly_active = 0.0;
   for (int i = 0; i < z.size(); ++i) {
-    const Pack lower = kkt_.lower()[i], upper = kkt_.upper()[i];
+    const Pack lower = kkt_.lower()[i], upper = kkt_.upper()[i], unit = scaling.E[i];
     const Mask equality = lower == upper;
+    // Relative to 1 + |bound| in the caller's units; scaling by powers of two has rounded nothing.
     const auto meets = [&](Pack bound) {
-      return finite(bound) & (abs(v_[i] - bound) <= Pack(meets_bound) * (one + abs(bound)));
+      return finite(bound) & (abs(v_[i] - bound) <= Pack(meets_bound) * (unit + abs(bound)));
     };
     const Mask at_upper = meets(upper), at_lower = meets(lower);
     Pack s = select(((z[i] > zero) & finite(upper)) | equality, one, zero);

@@ -1,11 +1,12 @@
 // Where the stages stand in the loop's vectors. A vector of unknowns is (w_0 .. w_N, y_0 .. y_N), w_k = (u_k,
 // x_k): primal and dual unknowns of the dynamics side by side. u_N is there for the sake of regularity and is zero. A
-// vector of rows is stage by stage: rows, then the box of w_k, if there are boxes.
+// vector of rows is stage by stage: rows, then the box of that part of w_k, from bounded_first on, that has boxes.
 //
 // Real: Pack where every lane has a problem of its own, double for one problem, whose blocks then begin at a register's
 // boundary and are filled up with zeros.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "qp_control/ocp_qp.hpp"
@@ -24,7 +25,10 @@ struct OcpLayout {
         costate_stride(pad(nx)),
         stage_rows(batch.dims.rows),
         terminal_rows(batch.dims.terminal_rows),
-        boxed(batch.boxed()) {}
+        boxed_u(batch.u_lower.data != nullptr || batch.u_upper.data != nullptr),
+        boxed_x(batch.x_lower.data != nullptr || batch.x_upper.data != nullptr),
+        bounded_first(boxed_u ? 0 : nu),
+        bounded(std::max(0, (boxed_x ? n : nu) - bounded_first)) {}
 
   static int pad(int size) { return std::is_same_v<Real, Pack> ? size : padded(size); }
   // Numbers to packs.
@@ -38,12 +42,14 @@ struct OcpLayout {
   int unknowns() const { return y(N + 1); }
 
   int row_count(int k) const { return k < N ? stage_rows : terminal_rows; }
-  int row(int k) const { return k * (pad(stage_rows) + (boxed ? stride : 0)); }
+  int row(int k) const { return k * (pad(stage_rows) + pad(bounded)); }
   int box(int k) const { return row(k) + pad(row_count(k)); }
-  int rows() const { return box(N) + (boxed ? stride : 0); }
+  int box_of_x(int k) const { return box(k) + nu - bounded_first; }
+  int rows() const { return box(N) + pad(bounded); }
 
   int N, nx, nu, n, stride, costate_stride, stage_rows, terminal_rows;
-  bool boxed;
+  bool boxed_u, boxed_x;
+  int bounded_first, bounded;
 };
 
 }  // namespace qp_control

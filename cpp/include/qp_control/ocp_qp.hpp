@@ -51,9 +51,6 @@ struct OcpBatch {
   StageArray x_lower, x_upper, u_lower, u_upper;
 
   bool fixed_start() const { return x0.data != nullptr; }
-  bool boxed() const {
-    return x_lower.data != nullptr || x_upper.data != nullptr || u_lower.data != nullptr || u_upper.data != nullptr;
-  }
   const StageArray& state_cost(int k) const { return k == dims.horizon && Q_N.data != nullptr ? Q_N : Q; }
   const StageArray& state_slope(int k) const { return k == dims.horizon && q_N.data != nullptr ? q_N : q; }
 };

@@ -21,14 +21,14 @@ void for_each_piece(const OcpLayout<Real>& at, Solution& s, const Unknowns& unkn
   for (int k = 0; k <= at.N; ++k) {
     unknowns(s.x, k * at.nx, at.nx, at.x(k));
     unknowns(s.y, k * at.nx, at.nx, at.y(k));
-    if (at.boxed) rows(s.w_x, k * at.nx, at.nx, at.box(k) + at.nu);
+    if (at.boxed_x) rows(s.w_x, k * at.nx, at.nx, at.box_of_x(k));
     if (k == at.N) {
       rows(s.z_N, 0, at.terminal_rows, at.row(k));
       continue;
     }
     unknowns(s.u, k * at.nu, at.nu, at.u(k));
     rows(s.z, k * at.stage_rows, at.stage_rows, at.row(k));
-    if (at.boxed) rows(s.w_u, k * at.nu, at.nu, at.box(k));
+    if (at.boxed_u) rows(s.w_u, k * at.nu, at.nu, at.box(k));
   }
 }
 

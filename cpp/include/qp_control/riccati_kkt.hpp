@@ -3,9 +3,9 @@
 //
 //     [H E'; E 0],   E w = (-x_0, A_0 x_0 + B_0 u_0 - x_1, ..),
 //
-// and its gradient has the dynamics' residuals where the y stand; proximal terms are on w alone. (A u_N, and the y_0 of a
-// free x_0, are there and zero.) With weights on
-// the rows, [M E'; E 0] is factored stage by stage, from the last to the first: with P_N = M_N and P_k = L_x L_x',
+// and its gradient has the dynamics' residuals where the y stand; proximal terms are on w alone. (A u_N, and the y_0 of
+// a free x_0, are there and zero.) With weights on the rows, [M E'; E 0] is factored stage by stage, from the last to
+// the first: with P_N = M_N and P_k = L_x L_x',
 //
 //     M_k + [B A]'P_{k+1}[B A] = L L',   L = [L_u 0; L_xu L_x]     (square-root recursion),
 //
@@ -40,23 +40,22 @@ class RiccatiKkt {
   static Pack max(Pack partial) { return lanes_apart ? partial : max_of_lanes(partial); }
   static Mask all(Mask partial) { return lanes_apart ? partial : Mask::all(qp_control::all(partial)); }
 
-  // Reads elements first..last-1 (one per lane; of one problem last = first + 1). False: see the next three.
-  Mask load(const OcpBatch& batch, int first, int last);
-  Mask valid() const { return valid_; }      // every number is one that may be there
-  Mask crossed() const { return crossed_; }  // a lower bound above its upper bound
-  Mask convex() const { return convex_; }    // each stage's [Q S'; S R] is positive semidefinite, up to rounding
+  // Reads and equilibrates elements first..last-1 (one per lane; of one problem last = first + 1); matrices that the
+  // batch shares are those of the call before. False: see the next three.
+  Mask load(const OcpBatch& batch, int first, int last, Equilibration& scaling);
+  Mask valid() const { return finite_matrices_ & valid_vectors_; }  // every number is one that may be there
+  Mask crossed() const { return crossed_; }                         // a lower bound above its upper bound
+  Mask convex() const { return convex_; }  // each stage's [Q S'; S R] is positive semidefinite, up to rounding
   const RoundingBounds<Pack>& rounding() const { return rounding_; }  // of the caller's data
   // Whether every Q and R read last was equal to its transpose.
   bool symmetric() const { return symmetric_; }
-  // Equilibrates what was read.
-  void scale(Equilibration& scaling);
 
   void apply_hessian(const PackArray& x, PackArray& out) const;
   void apply_rows(const PackArray& x, PackArray& v) const;
   void add_rows_transposed(const PackArray& z, PackArray& out) const;
 
-  // The largest entry of each row.
-  void row_sizes(PackArray& out) const;
+  // The largest entry of each row of the caller's.
+  void row_sizes(const Equilibration& scaling, PackArray& out) const;
   // Zero where no unknown stands.
   void clear_padding(PackArray& x) const;
 
@@ -80,18 +79,21 @@ class RiccatiKkt {
   Real* L(int k) { return entries(L_) + k * block_; }
   const Real* L(int k) const { return entries(L_) + k * block_; }
 
-  void load_matrices(const OcpBatch& batch, int k, int first, int last);
+  void load_matrices(const OcpBatch& batch, int first, int last);
+  void load_vectors(const OcpBatch& batch, int first, int last);
+  void scale_matrices(Equilibration& scaling);
+  void scale_vectors(Equilibration& scaling);
+  void load_stage(const OcpBatch& batch, int k, int first, int last);
   void load_bounds(const OcpBatch& batch, int k, int first, int last);
   Mask convex_stage(int k);
-  void measure();
   void balance(int k, Equilibration& scaling);
   Mask factor_stage(int k, const Real* weight, Real rho);
 
   OcpLayout<Real> at_;
-  bool fixed_start_, symmetric_ = true;
+  bool fixed_start_, shared_matrices_, loaded_ = false, symmetric_ = true;
   int block_;  // numbers of a stage's matrix
   PackArray H_, dynamics_, R_, g_, lower_, upper_;
-  PackArray regularisation_;  // that makes each stage's H positive definite
+  PackArray curvature_, regularisation_;  // that makes each stage's H positive definite; times c
   PackArray L_, diagonal_, inverse_;
   PackArray weight_;            // of the rows in the factor
   PackArray M_, W_, weighted_;  // of the stage at hand
@@ -99,8 +101,9 @@ class RiccatiKkt {
   mutable PackArray v_, work_;
   PackArray read_;
   RoundingBounds<Pack> rounding_;
-  Mask valid_, crossed_, convex_;
-  Pack rho_;  // in the factor
+  Mask finite_matrices_, valid_vectors_, crossed_, convex_;
+  Pack H_size_;  // largest entry of D H D
+  Pack rho_;     // in the factor
   bool factored_ = false;
   Mask definite_;
 };

@@ -104,20 +104,13 @@ void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const Ocp
                            bool* done) {
   Workspace& w = *work_;
   RiccatiKkt<Real>& kkt = w.kkt;
-  Mask able = kkt.load(batch, first, last);
+  Mask able = kkt.load(batch, first, last, w.scaling);
   for (int lane = 0; lane < lanes; ++lane) {
     const int i = std::is_same_v<Real, Pack> ? first + lane : first;
     if (i >= last || solution.status[i] != static_cast<int>(Status::SOLVED)) able.set(lane, false);
   }
   w.read(solution, first, last, w.x, w.z);
-  w.system.find_active(w.x, w.z);
-  // H w + g: without the multipliers of the dynamics.
-  w.rhs.x = w.x;
-  for (int j = kkt.variables(); j < kkt.unknowns(); ++j) w.rhs.x[j] = 0.0;
-  kkt.apply_hessian(w.rhs.x, w.slope);
-  for (int j = 0; j < kkt.variables(); ++j) w.slope[j] += kkt.g()[j];
-  for (int j = kkt.variables(); j < kkt.unknowns(); ++j) w.slope[j] = 0.0;
-  kkt.scale(w.scaling);
+  w.system.find_active(w.scaling, w.x, w.z);
   if (any(able)) able = able & w.system.factor();
   for (int lane = 0; lane < last - first; ++lane) done[lane] = able[lane];
   if (!any(able)) return;
@@ -126,7 +119,11 @@ void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const Ocp
   Real objective;
   read_piece(loss.objective, 0, 1, first, last, &objective);
   const Pack weight = objective, c = w.scaling.c;
-  for (int j = 0; j < kkt.unknowns(); ++j) w.rhs.x[j] = c * w.scaling.D[j] * (w.rhs.x[j] + weight * w.slope[j]);
+  for (int j = 0; j < kkt.unknowns(); ++j) w.rhs.x[j] *= c * w.scaling.D[j];
+  // The slope of the objective has nothing of the dynamics' multipliers.
+  for (int j = kkt.variables(); j < kkt.unknowns(); ++j) w.system.point[j] = 0.0;
+  kkt.apply_hessian(w.system.point, w.slope);
+  for (int j = 0; j < kkt.variables(); ++j) w.rhs.x[j] += weight * (w.slope[j] + kkt.g()[j]);
   for (int i = 0; i < kkt.rows(); ++i) w.rhs.z[i] *= w.system.active[i] * w.scaling.E[i];
   const Pack residual = w.system.solve(w.rhs, w.q);
   for (int j = 0; j < kkt.unknowns(); ++j) w.q.x[j] *= w.scaling.D[j];
@@ -165,7 +162,8 @@ void OcpAdjoint<Real>::Workspace::differentiate(const OcpBatch& batch, const Rea
     if (!sum.wanted()) return;
     for (int i = 0; i < rows; ++i)
       for (int j = 0; j < cols; ++j) {
-        const Real half_a = Real(0.5) * objective * p[a + i] - d[a + i], half_b = Real(0.5) * objective * p[b + j] - d[b + j];
+        const Real half_a = Real(0.5) * objective * p[a + i] - d[a + i],
+                   half_b = Real(0.5) * objective * p[b + j] - d[b + j];
         to[i * cols + j] = Real(share) * (half_a * p[b + j] + p[a + i] * half_b);
       }
     sum.add(k, to);
@@ -200,7 +198,7 @@ void OcpAdjoint<Real>::Workspace::differentiate(const OcpBatch& batch, const Rea
     const bool ends = k == N;
     cost(ends && batch.Q_N.data != nullptr ? Q_N : Q, k, s, nx, s, nx, 0.5);
     linear(ends && batch.q_N.data != nullptr ? q_N : q_, k, s, nx);
-    if (at.boxed && (k > 0 || !batch.fixed_start())) bounds(x_lower, x_upper, k, at.box(k) + nu, nx);
+    if (at.boxed_x && (k > 0 || !batch.fixed_start())) bounds(x_lower, x_upper, k, at.box_of_x(k), nx);
     if (ends) {
       rows(C_N, k, m + at.row(k), dm + at.row(k), at.terminal_rows, s, nx);
       bounds(lower_N, upper_N, k, at.row(k), at.terminal_rows);
@@ -215,11 +213,12 @@ void OcpAdjoint<Real>::Workspace::differentiate(const OcpBatch& batch, const Rea
     rows(C, k, m + at.row(k), dm + at.row(k), at.stage_rows, s, nx);
     rows(D, k, m + at.row(k), dm + at.row(k), at.stage_rows, u, nu);
     bounds(lower, upper, k, at.row(k), at.stage_rows);
-    if (at.boxed) bounds(u_lower, u_upper, k, at.box(k), nu);
+    if (at.boxed_u) bounds(u_lower, u_upper, k, at.box(k), nu);
   }
   if (batch.fixed_start()) constants(x0, 0, at.y(0), nx);
-  for (Collector<Real>* sum : {&Q, &R, &S, &q_, &r, &Q_N, &q_N, &A, &B, &c, &x0, &C, &D, &lower, &upper, &C_N, &lower_N,
-                               &upper_N, &x_lower, &x_upper, &u_lower, &u_upper})
+  for (Collector<Real>* sum :
+       {&Q, &R, &S,     &q_,    &r,   &Q_N,     &q_N,     &A,       &B,       &c,       &x0,
+        &C, &D, &lower, &upper, &C_N, &lower_N, &upper_N, &x_lower, &x_upper, &u_lower, &u_upper})
     sum->finish();
 }
 

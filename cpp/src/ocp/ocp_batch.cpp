@@ -47,10 +47,9 @@ void fill(const OcpBatch& batch, const OcpBatchSolution& out, int i, double shif
   for (const auto* array : {&out.s_lower_N, &out.s_upper_N}) put(*array, terminal_rows, shifts);
   for (const auto* array : {&out.s_x_lower, &out.s_x_upper}) put(*array, long(N + 1) * nx, shifts);
   for (const auto* array : {&out.s_u_lower, &out.s_u_upper}) put(*array, long(N) * nu, shifts);
-  if (!batch.boxed() || all) {
-    put(out.w_x, long(N + 1) * nx, rest);
-    put(out.w_u, long(N) * nu, rest);
-  }
+  const OcpLayout<Pack> layout(batch);
+  if (!layout.boxed_x || all) put(out.w_x, long(N + 1) * nx, rest);
+  if (!layout.boxed_u || all) put(out.w_u, long(N) * nu, rest);
   if (!all) return;
   put(out.x, long(N + 1) * nx, rest);
   put(out.u, long(N) * nu, rest);

@@ -104,10 +104,9 @@ bool OcpSolver<Real>::solve(const OcpBatch& batch, int first, int last, const Se
                             const Deadline& deadline, bool warm, const OcpBatchSolution& out) {
   Workspace& work = *work_;
   RiccatiKkt<Real>& kkt = work.kkt;
-  Mask able = kkt.load(batch, first, last);
+  Mask able = kkt.load(batch, first, last, work.scaling);
   if constexpr (width() > 1)
     for (int lane = last - first; lane < lanes; ++lane) able.set(lane, false);
-  kkt.scale(work.scaling);
   work.penalties.reset(kkt.lower(), kkt.upper());
   Mask settle = Mask::all(false);
   if (warm) {

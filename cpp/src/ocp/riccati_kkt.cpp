@@ -15,8 +15,15 @@ constexpr int balancing_passes = 4;
 Mask mask(Mask m) { return m; }
 Mask mask(bool b) { return Mask::all(b); }
 
-Pack real(Pack rho, Pack*) { return rho; }
-double real(Pack rho, double*) { return rho[0]; }
+Pack real(Pack a, const Pack*) { return a; }
+double real(Pack a, const double*) { return a[0]; }
+
+bool share_matrices(const OcpBatch& batch) {
+  for (const StageArray* a :
+       {&batch.Q, &batch.R, &batch.S, &batch.Q_N, &batch.A, &batch.B, &batch.C, &batch.D, &batch.C_N})
+    if (a->batch != 0) return false;
+  return true;
+}
 
 // Room for the columns of a matrix of order n: tiles are four columns wide.
 template <class Real>
@@ -24,11 +31,27 @@ int block_size(int n, int stride) {
   return std::is_same_v<Real, Pack> ? n * n : stride * ((n + 3) / 4 * 4);
 }
 
+// Zero times the sum of the entries: NaN unless all are finite.
+Pack poison(const PackArray& a) {
+  Pack out = 0.0;
+  for (const Pack& entry : a) out += entry * Pack(0.0);
+  return out;
+}
+
+Pack largest(const PackArray& a) {
+  Pack out = 0.0;
+  for (const Pack& entry : a) out = max(out, abs(entry));
+  return out;
+}
+
 }  // namespace
 
 template <class Real>
 RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch)
-    : at_(batch), fixed_start_(batch.fixed_start()), block_(block_size<Real>(at_.n, at_.stride)) {
+    : at_(batch),
+      fixed_start_(batch.fixed_start()),
+      shared_matrices_(share_matrices(batch)),
+      block_(block_size<Real>(at_.n, at_.stride)) {
   const auto make = [&](PackArray& a, int size) { a.setConstant(at_.in_packs(size), Pack(0.0)); };
   const int stages = at_.N + 1, rows = std::max(at_.stage_rows, at_.terminal_rows);
   const int overhang = std::is_same_v<Real, Pack> ? 0 : lanes * tile_overhang;
@@ -38,7 +61,7 @@ RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch)
   make(R_, (at_.N * at_.stage_rows + at_.terminal_rows) * at_.stride);
   make(g_, at_.unknowns());
   for (PackArray* a : {&lower_, &upper_, &weight_}) make(*a, at_.rows());
-  for (PackArray* a : {&regularisation_, &diagonal_, &inverse_}) make(*a, at_.variables());
+  for (PackArray* a : {&curvature_, &regularisation_, &diagonal_, &inverse_}) make(*a, at_.variables());
   make(W_, at_.nx * at_.stride + overhang);
   make(weighted_, rows * at_.stride + overhang);
   for (PackArray* a : {&v_, &work_}) make(*a, at_.stride);
@@ -48,7 +71,7 @@ RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch)
 }
 
 template <class Real>
-void RiccatiKkt<Real>::load_matrices(const OcpBatch& batch, int k, int first, int last) {
+void RiccatiKkt<Real>::load_stage(const OcpBatch& batch, int k, int first, int last) {
   const int nx = at_.nx, nu = at_.nu, n = at_.n, stride = at_.stride;
   Real* from = entries(read_);
   // A block of `rows` x `cols`, to the place where `to` stands.
@@ -94,25 +117,24 @@ void RiccatiKkt<Real>::load_bounds(const OcpBatch& batch, int k, int first, int 
   int end = at_.row(k) + at_.row_count(k);
   const auto check = [&](int begin) {
     for (int i = begin; i < end; ++i) {
-      valid_ = valid_ & mask((low[i] < Real(infinite_bound)) & (high[i] > Real(-infinite_bound)));
+      valid_vectors_ = valid_vectors_ & mask((low[i] < Real(infinite_bound)) & (high[i] > Real(-infinite_bound)));
       crossed_ = crossed_ | mask(low[i] > high[i]);
       low[i] = select(low[i] <= Real(-infinite_bound), -infinity, low[i]);
       high[i] = select(high[i] >= Real(infinite_bound), infinity, high[i]);
     }
   };
   check(at_.row(k));
-  if (!at_.boxed) return;
-  bounds(ends ? none : batch.u_lower, ends ? none : batch.u_upper, at_.nu, at_.box(k));
-  bounds(has_box ? batch.x_lower : none, has_box ? batch.x_upper : none, at_.nx, at_.box(k) + at_.nu);
-  end = at_.box(k) + at_.n;
+  if (at_.boxed_u) bounds(ends ? none : batch.u_lower, ends ? none : batch.u_upper, at_.nu, at_.box(k));
+  if (at_.boxed_x) bounds(has_box ? batch.x_lower : none, has_box ? batch.x_upper : none, at_.nx, at_.box_of_x(k));
+  end = at_.box(k) + at_.bounded;
   check(at_.box(k));
 }
 
-// Up to rounding; sets regularisation_.
+// Up to rounding; sets curvature_.
 template <class Real>
 Mask RiccatiKkt<Real>::convex_stage(int k) {
   const int n = at_.n, stride = at_.stride;
-  Real *least = entries(regularisation_) + at_.w(k), *inverse = entries(inverse_) + at_.w(k), *M = entries(M_);
+  Real *least = entries(curvature_) + at_.w(k), *inverse = entries(inverse_) + at_.w(k), *M = entries(M_);
   std::fill_n(least, n, Real(0.0));
   Real size = 0.0;
   for (int i = 0; i < n; ++i)
@@ -133,45 +155,50 @@ Mask RiccatiKkt<Real>::convex_stage(int k) {
 }
 
 template <class Real>
-Mask RiccatiKkt<Real>::load(const OcpBatch& batch, int first, int last) {
-  symmetric_ = true;
-  factored_ = false;
-  for (PackArray* a : {&H_, &g_}) a->setConstant(Pack(0.0));
-  lower_.setConstant(Pack(-infinity));
-  upper_.setConstant(Pack(infinity));
-  valid_ = convex_ = Mask::all(true);
-  crossed_ = Mask::all(false);
-  for (int k = 0; k <= at_.N; ++k) {
-    load_matrices(batch, k, first, last);
-    load_bounds(batch, k, first, last);
-    Real* g = entries(g_);
-    if (k < at_.N) {
-      read_stage(batch.r.of_stage(k), first, last, at_.nu, 0.0, g + at_.u(k));
-      read_stage(batch.c.of_stage(k), first, last, at_.nx, 0.0, g + at_.y(k + 1));
-    }
-    read_stage(batch.state_slope(k).of_stage(k), first, last, at_.nx, 0.0, g + at_.x(k));
+Mask RiccatiKkt<Real>::load(const OcpBatch& batch, int first, int last, Equilibration& scaling) {
+  if (!shared_matrices_ || !loaded_) {
+    load_matrices(batch, first, last);
+    scale_matrices(scaling);
+    loaded_ = true;
   }
-  if (fixed_start_) read_stage(batch.x0.of_stage(0), first, last, at_.nx, 0.0, entries(g_) + at_.y(0));
-  Pack poison = 0.0;
-  for (const PackArray* a : {&H_, &dynamics_, &R_, &g_})
-    for (int i = 0; i < a->size(); ++i) poison += (*a)[i] * Pack(0.0);
-  valid_ = valid_ & finite(sum(poison));
-  for (int k = 0; k <= at_.N; ++k) convex_ = convex_ & convex_stage(k);
-  measure();
-  return valid_ & convex_ & !crossed_;
+  load_vectors(batch, first, last);
+  scale_vectors(scaling);
+  factored_ = false;
+  return valid() & convex_ & !crossed_;
 }
 
 template <class Real>
-void RiccatiKkt<Real>::measure() {
-  const auto largest = [](const PackArray& a) {
-    Pack out = 0.0;
-    for (const Pack& entry : a) out = qp_control::max(out, abs(entry));
-    return max(out);
-  };
+void RiccatiKkt<Real>::load_matrices(const OcpBatch& batch, int first, int last) {
+  symmetric_ = true;
+  H_.setConstant(Pack(0.0));
+  for (int k = 0; k <= at_.N; ++k) load_stage(batch, k, first, last);
+  finite_matrices_ = finite(sum(poison(H_) + poison(dynamics_) + poison(R_)));
+  convex_ = Mask::all(true);
+  for (int k = 0; k <= at_.N; ++k) convex_ = convex_ & convex_stage(k);
   rounding_.terms = 2 * (at_.n + at_.stage_rows);
-  rounding_.row_size = qp_control::max(Pack(1.0), qp_control::max(largest(R_), largest(dynamics_)));
-  rounding_.H_size = qp_control::max(largest(H_), rounding_.row_size);  // the dynamics' multipliers are unknowns
-  rounding_.g_size = largest(g_);
+  rounding_.row_size = qp_control::max(Pack(1.0), max(qp_control::max(largest(R_), largest(dynamics_))));
+  // The dynamics' multipliers are unknowns.
+  rounding_.H_size = qp_control::max(max(largest(H_)), rounding_.row_size);
+}
+
+template <class Real>
+void RiccatiKkt<Real>::load_vectors(const OcpBatch& batch, int first, int last) {
+  g_.setConstant(Pack(0.0));
+  lower_.setConstant(Pack(-infinity));
+  upper_.setConstant(Pack(infinity));
+  valid_vectors_ = Mask::all(true);
+  crossed_ = Mask::all(false);
+  Real* g = entries(g_);
+  for (int k = 0; k <= at_.N; ++k) {
+    load_bounds(batch, k, first, last);
+    read_stage(batch.state_slope(k).of_stage(k), first, last, at_.nx, 0.0, g + at_.x(k));
+    if (k == at_.N) break;
+    read_stage(batch.r.of_stage(k), first, last, at_.nu, 0.0, g + at_.u(k));
+    read_stage(batch.c.of_stage(k), first, last, at_.nx, 0.0, g + at_.y(k + 1));
+  }
+  if (fixed_start_) read_stage(batch.x0.of_stage(0), first, last, at_.nx, 0.0, g + at_.y(0));
+  valid_vectors_ = valid_vectors_ & finite(sum(poison(g_)));
+  rounding_.g_size = max(largest(g_));
 }
 
 // One pass of Ruiz equilibration over a stage.
@@ -208,43 +235,52 @@ void RiccatiKkt<Real>::balance(int k, Equilibration& scaling) {
 }
 
 template <class Real>
-void RiccatiKkt<Real>::scale(Equilibration& scaling) {
+void RiccatiKkt<Real>::scale_matrices(Equilibration& scaling) {
   const int n = at_.n, nx = at_.nx, nu = at_.nu, stride = at_.stride;
   for (PackArray* a : {&scaling.D, &scaling.E}) a->setConstant(Pack(1.0));
-  Real *D = entries(scaling.D), *E = entries(scaling.E), *g = entries(g_);
-  Real largest = 0.0;
+  scaling.c = 1.0;
+  Real *D = entries(scaling.D), *E = entries(scaling.E);
   for (int k = 0; k <= at_.N; ++k) {
     balance(k, scaling);
     const Real* d = D + at_.w(k);
-    for (int j = 0; j < n; ++j) {
-      g[at_.w(k) + j] *= d[j];
-      largest = qp_control::max(largest, abs(g[at_.w(k) + j]));
-      for (int i = 0; i < n; ++i) largest = qp_control::max(largest, abs(H(k)[i * stride + j]));
-      if (at_.boxed) E[at_.box(k) + j] = Real(1.0) / d[j];
-    }
+    for (int j = 0; j < at_.bounded; ++j) E[at_.box(k) + j] = Real(1.0) / d[at_.bounded_first + j];
+    for (int j = 0; j < n; ++j) entries(curvature_)[at_.w(k) + j] *= d[j] * d[j];
+    for (int i = 0; i < nx && k > 0; ++i)
+      for (int j = 0; j < n; ++j) dynamics(k - 1)[i * stride + j] *= D[at_.w(k - 1) + j] / d[nu + i];
   }
-  const Real clamped = qp_control::min(qp_control::max(largest, Real(1e-12)), Real(1e12));
-  const Real c = select(largest > Real(0.0), inverse_power_of_two(clamped), 1.0);
+  H_size_ = max(largest(H_));
+}
+
+template <class Real>
+void RiccatiKkt<Real>::scale_vectors(Equilibration& scaling) {
+  const int nx = at_.nx, nu = at_.nu, variables = this->variables();
+  Pack size = 0.0;
+  for (int j = 0; j < variables; ++j) {
+    g_[j] *= scaling.D[j];
+    size = qp_control::max(size, abs(g_[j]));
+  }
+  size = qp_control::max(H_size_, max(size));
+  const Pack clamped = qp_control::min(qp_control::max(size, Pack(1e-12)), Pack(1e12));
+  const Pack c = select(size > Pack(0.0), inverse_power_of_two(clamped), 1.0), change = c / scaling.c;
   scaling.c = c;
+  if (any(change != Pack(1.0)))
+    for (Pack& entry : H_) entry *= change;
+  for (int j = 0; j < nu; ++j) H(at_.N)[j * at_.stride + j] = 1.0;  // u_N
+  for (int j = 0; j < variables; ++j) {
+    g_[j] *= c;
+    regularisation_[j] = c * curvature_[j];
+  }
+  Real *D = entries(scaling.D), *g = entries(g_);
   for (int k = 0; k <= at_.N; ++k) {
-    const Real *d = D + at_.w(k), *next = D + at_.w(k + 1);
-    Real *y = D + at_.y(k), *gap = g + at_.y(k);
+    const Real* d = D + at_.x(k);
     for (int i = 0; i < nx; ++i) {
-      gap[i] = gap[i] / d[nu + i];
-      y[i] = Real(1.0) / (c * d[nu + i]);
-    }
-    for (int j = 0; j < n; ++j) {
-      g[at_.w(k) + j] *= c;
-      entries(regularisation_)[at_.w(k) + j] *= c * d[j] * d[j];
-      for (int i = 0; i < n; ++i) H(k)[i * stride + j] *= c;
-      for (int i = 0; i < nx && k < at_.N; ++i) dynamics(k)[i * stride + j] *= d[j] / next[nu + i];
+      g[at_.y(k) + i] = g[at_.y(k) + i] / d[i];
+      D[at_.y(k) + i] = Real(1.0) / (real(c, d) * d[i]);
     }
   }
-  for (int j = 0; j < nu; ++j) H(at_.N)[j * stride + j] = 1.0;  // u_N
-  Real *low = entries(lower_), *high = entries(upper_);
-  for (int i = 0; i < at_.rows(); ++i) {
-    low[i] *= E[i];
-    high[i] *= E[i];
+  for (int i = 0; i < lower_.size(); ++i) {
+    lower_[i] *= scaling.E[i];
+    upper_[i] *= scaling.E[i];
   }
 }
 
@@ -278,7 +314,7 @@ void RiccatiKkt<Real>::apply_rows(const PackArray& in, PackArray& to) const {
   Real* v = entries(to);
   for (int k = 0; k <= at_.N; ++k) {
     multiply(stage_rows(k), at_.row_count(k), at_.n, at_.stride, x + at_.w(k), v + at_.row(k));
-    if (at_.boxed) std::copy_n(x + at_.w(k), at_.stride, v + at_.box(k));
+    std::copy_n(x + at_.w(k) + at_.bounded_first, at_.bounded, v + at_.box(k));
   }
 }
 
@@ -288,18 +324,21 @@ void RiccatiKkt<Real>::add_rows_transposed(const PackArray& from, PackArray& to)
   Real* out = entries(to);
   for (int k = 0; k <= at_.N; ++k) {
     add_combination(stage_rows(k), at_.row_count(k), at_.n, at_.stride, z + at_.row(k), out + at_.w(k));
-    for (int j = 0; j < at_.n && at_.boxed; ++j) out[at_.w(k) + j] += z[at_.box(k) + j];
+    for (int j = 0; j < at_.bounded; ++j) out[at_.w(k) + at_.bounded_first + j] += z[at_.box(k) + j];
   }
 }
 
 template <class Real>
-void RiccatiKkt<Real>::row_sizes(PackArray& to) const {
+void RiccatiKkt<Real>::row_sizes(const Equilibration& scaling, PackArray& to) const {
   to.setConstant(Pack(1.0));
   Real* out = entries(to);
+  const Real *D = entries(scaling.D), *E = entries(scaling.E);
   for (int k = 0; k <= at_.N; ++k)
     for (int i = 0; i < at_.row_count(k); ++i) {
       Real& size = out[at_.row(k) + i] = 0.0;
-      for (int j = 0; j < at_.n; ++j) size = qp_control::max(size, abs(stage_rows(k)[i * at_.stride + j]));
+      for (int j = 0; j < at_.n; ++j)
+        size = qp_control::max(size, abs(stage_rows(k)[i * at_.stride + j]) / D[at_.w(k) + j]);
+      size = size / E[at_.row(k) + i];
     }
 }
 
@@ -318,9 +357,10 @@ Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
   Real *M = entries(M_), *W = entries(W_), *weighted = entries(weighted_);
   std::copy_n(H(k), block_, M);
   const Real* regularisation = entries(regularisation_) + at_.w(k);
-  for (int j = 0; j < n; ++j) {
-    M[j * stride + j] += rho + regularisation[j];
-    if (at_.boxed) M[j * stride + j] += weight[at_.box(k) + j];
+  for (int j = 0; j < n; ++j) M[j * stride + j] += rho + regularisation[j];
+  for (int j = 0; j < at_.bounded; ++j) {
+    const int i = at_.bounded_first + j;
+    M[i * stride + i] += weight[at_.box(k) + j];
   }
   int count = 0;
   for (int i = 0; i < at_.row_count(k); ++i) {
@@ -361,7 +401,7 @@ Mask RiccatiKkt<Real>::factor(const PackArray& now, Pack rho) {
   weight_ = now;
   rho_ = rho;
   Mask definite = Mask::all(true);
-  for (int k = last; k >= 0; --k) definite = definite & factor_stage(k, weight, real(rho, static_cast<Real*>(nullptr)));
+  for (int k = last; k >= 0; --k) definite = definite & factor_stage(k, weight, real(rho, weight));
   definite_ = definite;
   // The stages behind belong to this factor only if they are sound.
   factored_ = qp_control::all(definite);

@@ -64,8 +64,8 @@ void LaneAdjoint::put(const DenseBatch& batch, int first, int last, const DenseB
     if (!solved) able.set(lane, false);
   }
   w.read(solution, first, last, w.x, w.z);
-  w.system.find_active(w.x, w.z);
   able = able & kkt.scale(w.scaling);
+  w.system.find_active(w.scaling, w.x, w.z);
   if (any(able)) able = able & w.system.factor();
   for (int lane = 0; lane < last - first; ++lane) done[lane] = able[lane];
   if (!any(able)) return;
@@ -74,7 +74,7 @@ void LaneAdjoint::put(const DenseBatch& batch, int first, int last, const DenseB
   Pack objective;
   load_elements({loss.objective.data, loss.objective.stride}, first, last, 1, 0.0, &objective);
   const Pack c = w.scaling.c;
-  for (int j = 0; j < n; ++j) w.rhs.x[j] = c * w.scaling.D[j] * (w.rhs.x[j] + objective * w.system.slope[j]);
+  for (int j = 0; j < n; ++j) w.rhs.x[j] = c * w.scaling.D[j] * w.rhs.x[j] + objective * w.system.slope[j];
   for (int i = 0; i < kkt.rows(); ++i) w.rhs.z[i] *= w.system.active[i] * w.scaling.E[i];
   const Pack residual = w.system.solve(w.rhs, w.q);
   for (int j = 0; j < n; ++j) w.q.x[j] *= w.scaling.D[j];

@@ -143,11 +143,12 @@ Mask LaneKkt::convex() {
   return cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
 }
 
-void LaneKkt::row_sizes(PackArray& out) const {
+void LaneKkt::row_sizes(const Equilibration& scaling, PackArray& out) const {
   out.setConstant(Pack(1.0));
   for (int i = 0; i < stored_; ++i) {
     out[i] = 0.0;
-    for (int j = 0; j < n_; ++j) out[i] = qp_control::max(out[i], abs(row(i)[j]));
+    for (int j = 0; j < n_; ++j) out[i] = qp_control::max(out[i], abs(row(i)[j]) / scaling.D[j]);
+    out[i] = out[i] / scaling.E[i];
   }
 }
 
