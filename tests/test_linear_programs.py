@@ -95,3 +95,24 @@ def test_linear_programs_in_units_eight_orders_apart_need_the_rescue_and_are_sol
         assert sol.objective == pytest.approx(g @ x, rel=1e-7, abs=1e-5)
         steps.append(sol.iterations)
     assert max(steps) > 60
+
+
+def test_multipliers_without_a_bound_do_not_keep_a_linear_program_from_nine_digits():
+    """Rows of positive entries with b = 0 hold variables at zero, and every larger multiplier of theirs would do, too.
+
+    An interior point has multipliers of 1e7 and more there, whose rounding alone exceeds 1e-9.
+    """
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        A = rng.normal(size=(50, 100)) * 10.0 ** rng.uniform(-2, 2, size=(50, 100)) * (rng.random((50, 100)) < 0.3)
+        x = np.where(rng.random(100) < 0.4, rng.exponential(size=100), 0.0) * 10.0 ** rng.uniform(-1, 3, size=100)
+        A[:25] = 0.0
+        for row in A[:25]:
+            row[rng.choice(np.flatnonzero(x == 0.0), 4, replace=False)] = 10.0 ** rng.uniform(-2, 2, size=4)
+        g = np.where(x > 0.0, 0.0, rng.exponential(size=100)) - A.T @ rng.normal(size=50)
+        arguments = {"g": g, "A": A, "b": A @ x, "lb": np.zeros(100)}
+        sol = qc.solve_qp(**arguments, settings=qc.Settings(eps_abs=1e-9, eps_gap=1e-9))
+        assert sol.status is qc.Status.SOLVED
+        assert_honest(QP(**{"H": None} | arguments), sol)
+        # Those that the problem was made with are of size one.
+        assert np.abs(sol.y).max() < 1e6
