@@ -95,3 +95,28 @@ def test_linear_programs_in_units_eight_orders_apart_need_the_rescue_and_are_sol
         assert sol.objective == pytest.approx(g @ x, rel=1e-7, abs=1e-5)
         steps.append(sol.iterations)
     assert max(steps) > 60
+
+
+def held_at_zero(seed, n):
+    """Rows of positive entries with b = 0 hold variables at zero: every larger multiplier of theirs would do, too."""
+    rng = np.random.default_rng(seed)
+    m, holding = n // 2, n // 4
+    A = rng.normal(size=(m, n)) * 10.0 ** rng.uniform(-2, 2, size=(m, n)) * (rng.random((m, n)) < 0.3)
+    x = np.where(rng.random(n) < 0.4, rng.exponential(size=n), 0.0) * 10.0 ** rng.uniform(-1, 3, size=n)
+    A[:holding] = 0.0
+    for row in A[:holding]:
+        held = rng.choice(np.flatnonzero(x == 0.0), 4, replace=False)
+        row[held] = 10.0 ** rng.uniform(-2, 2, size=4)
+    g = np.where(x > 0.0, 0.0, rng.exponential(size=n)) - A.T @ rng.normal(size=m)
+    return {"g": g, "A": A, "b": A @ x, "lb": np.zeros(n)}
+
+
+# Of 60 variables those that the interior point does not solve by itself.
+@pytest.mark.parametrize(("n", "seeds"), [(100, range(20)), (60, (18, 21, 114, 171, 179, 195, 201, 260, 262, 271))])
+def test_multipliers_without_a_bound_do_not_keep_a_linear_program_from_nine_digits(n, seeds):
+    """An interior point stops at multipliers of 1e7 and more, whose rounding alone exceeds 1e-9."""
+    for seed in seeds:
+        arguments = held_at_zero(seed, n)
+        sol = qc.solve_qp(**arguments, settings=qc.Settings(eps_abs=1e-9, eps_gap=1e-9))
+        assert sol.status is qc.Status.SOLVED
+        assert_honest(QP(**{"H": None} | arguments), sol)

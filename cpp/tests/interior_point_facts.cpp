@@ -1,7 +1,8 @@
-// Facts about the linear systems of the interior-point rescue, and about residuals near rounding.
+// Facts about the linear systems of the interior-point rescue, its multipliers, and residuals near rounding.
 #include <Eigen/LU>
 
 #include "check.hpp"
+#include "qp_control/multipliers.hpp"
 #include "qp_control/quasi_definite.hpp"
 #include "qp_control/residuals.hpp"
 #include "qp_control/rounding.hpp"
@@ -74,6 +75,51 @@ const Register late_system_is_solved("so do those of the last steps, whose weigh
       check(norm_inf(r) <= 1e-6 * norm_inf(a) + 1e-12 * terms, "first equation");
       check(norm_inf(s) <= 1e-6 * norm_inf(b) + 1e-12 * terms, "second equation");
     }
+});
+
+const Register multipliers_shrink("multipliers shrink to the least ones that their signs allow", [] {
+  // x1 + x2 = 0 holds the variables at zero: w = -(g + y) <= 0 for every y >= 2, and the row is the shorter the better.
+  StackedQP qp(2, 1);
+  qp.g << -1.0, -2.0;
+  qp.R.setOnes();
+  qp.lower.setZero();
+  qp.upper << 0.0, INFINITY, INFINITY;
+  Vector z(3);
+  z << 1e8, 1.0 - 1e8, 2.0 - 1e8;
+  std::vector<int> active = {1, -1, -1};
+  shrink_multipliers(qp, Vector::Zero(2), active, z);
+  check_close(z[0], 2.0, 1e-7, "of the row");
+  check_close(z[1], -1.0, 1e-7, "of the variable that stays active");
+  check(z[2] == 0.0 && active == std::vector<int>{1, -1, 0}, "the variable whose multiplier vanishes is free");
+});
+
+const Register shrunk_multipliers_remain_multipliers("what has shrunk is still a multiplier", [] {
+  for (int trial = 0; trial < 20; ++trial) {
+    // A point where everything is active: 10 rows and 6 variables at bounds hold 6 variables.
+    StackedQP qp = random_qp(6, 10);
+    const Vector x = random<Vector>(6);
+    Vector v(16), z(16), slope = qp.H * x;
+    qp.apply_rows(x, v);
+    std::vector<int> active(16);
+    for (int i = 0; i < 16; ++i) {
+      const bool equality = i % 4 == 0;
+      z[i] = 1e6 * normal();
+      active[i] = z[i] > 0.0 ? 1 : -1;
+      qp.upper[i] = z[i] > 0.0 || equality ? v[i] : INFINITY;
+      qp.lower[i] = z[i] < 0.0 || equality ? v[i] : -INFINITY;
+    }
+    qp.add_rows_transposed(z, slope);
+    qp.g = random<Vector>(6) - slope;  // z is one up to a part of size one, which the active box takes
+    const auto size = [&] { return qp.R.rowwise().norm().cwiseProduct(z.head(10)).norm(); };
+    const double before = size();
+    shrink_multipliers(qp, x, active, z);
+    Vector residual = qp.g + qp.H * x;
+    qp.add_rows_transposed(z, residual);
+    check(norm_inf(residual) <= 1e-9 * before, "stationary");
+    check(size() < 0.99 * before, "smaller");
+    for (int i = 0; i < 16; ++i)
+      check(active[i] == 0 ? z[i] == 0.0 : qp.is_equality(i) || active[i] * z[i] >= -1e-9 * before, "sign");
+  }
 });
 
 const Register bad_system_is_refused("a system with an entry that is not finite is refused", [] {

@@ -21,7 +21,7 @@ void set_active_system(const StackedQP& qp, const std::vector<int>& active, Acti
                        std::vector<int>& order);
 
 // Takes a point to the exact solution of the equalities that the active rows make. False: the system cannot be
-// factored.
-bool polish(const StackedQP& qp, const std::vector<int>& active, Vector& x, Vector& z);
+// factored. enough: relative residual that ends the refinement.
+bool polish(const StackedQP& qp, const std::vector<int>& active, Vector& x, Vector& z, double enough = 1e-15);
 
 }  // namespace qp_control

@@ -44,8 +44,9 @@ class ActiveSystem {
   // r = rhs - K s
   void residual(const ActiveVector& rhs, const ActiveVector& s, ActiveVector& r) const;
   // Refines s towards K s = rhs, from the value it has (a singular K leaves the part of s in its null space as it is).
-  // Returns the largest entry of the residual relative to the largest entry of the products in it.
-  double refine(const ActiveVector& rhs, ActiveVector& s) const;
+  // Returns the largest entry of the residual relative to the largest entry of the products in it; ends where that is
+  // `enough` or does not fall any more.
+  double refine(const ActiveVector& rhs, ActiveVector& s, double enough = 1e-15) const;
   // True where K has a null space: a random vector does not survive K and its inverse.
   bool singular() const;
   // Minimum-norm least-squares solution of K s = rhs, in the caller's units. rank_deficiency: of K.

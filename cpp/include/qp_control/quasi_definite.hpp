@@ -35,8 +35,8 @@ class QuasiDefinite {
   double refine(const Vector& a, const Vector& b, Vector& x, Vector& y) const;
 
   Matrix H_;
-  RowMatrix R_;
-  bool diagonal_;  // H
+  RowMatrix R_, R_size_;  // the latter with absolute values
+  bool diagonal_;         // H
   Eliminated eliminated_;
   Vector d_, e_;
   Matrix scaled_, reduced_;

@@ -46,7 +46,7 @@ void set_active_system(const StackedQP& qp, const std::vector<int>& active, Acti
   system.set(qp.H, std::move(rows), std::move(fixed));
 }
 
-bool polish(const StackedQP& qp, const std::vector<int>& active, Vector& x, Vector& z) {
+bool polish(const StackedQP& qp, const std::vector<int>& active, Vector& x, Vector& z, double enough) {
   ActiveSystem system(qp.n());
   std::vector<int> order;
   set_active_system(qp, active, system, order);
@@ -64,7 +64,7 @@ bool polish(const StackedQP& qp, const std::vector<int>& active, Vector& x, Vect
     rhs.fixed[k] = bound(qp.stored_rows() + fixed[k]);
     s.fixed[k] = z[qp.stored_rows() + fixed[k]];
   }
-  system.refine(rhs, s);
+  system.refine(rhs, s, enough);
   x = s.x;
   z.setZero();
   for (std::size_t k = 0; k < order.size(); ++k) z[order[k]] = s.rows[k];

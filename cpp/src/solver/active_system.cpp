@@ -13,7 +13,6 @@ namespace {
 
 constexpr double rho = 1e-7, mu = 1e-7;  // of the regularised system, on equilibrated data
 constexpr int refinement_steps = 30;
-constexpr double exact = 1e-15;
 
 // Deterministic numbers in (-1, 1) (splitmix64).
 void fill_random(Vector& v, std::uint64_t& state) {
@@ -122,7 +121,7 @@ double ActiveSystem::scale_of(const ActiveVector& rhs, const ActiveVector& s) co
   return rhs.norm() + H_norm_ * x + row_norm_ * (x + norm_inf(s.rows)) + norm_inf(s.fixed);
 }
 
-double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s) const {
+double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s, double enough) const {
   // The fixed variables and their multipliers are exact after every step, so the refinement is about the rest.
   const int nf = static_cast<int>(free_.size()), count = row_count();
   const auto D = numbers(scaling_.D, nf), E = numbers(scaling_.E, count);
@@ -143,7 +142,7 @@ double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s) const {
       best_error = error;
       best = s;
     }
-    if (error <= exact) break;
+    if (error <= enough) break;
     stalled = error > 0.5 * last ? stalled + 1 : 0;
     last = error;
     // [H + rho I, G'; G, -1/weight] (step, row_step) = (r.x, r.rows), in the equilibrated unknowns.

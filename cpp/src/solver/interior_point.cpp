@@ -165,18 +165,17 @@ void InteriorPoint::keep() {
 
 void InteriorPoint::run(int max_steps, const Deadline& deadline, Iterate& it) {
   start();
-  double best = std::numeric_limits<double>::infinity();
+  double best = std::numeric_limits<double>::infinity(), kept_mean = best;
   for (int step = 0, stalled = 0; step < std::min(max_steps, most_steps); ++step) {
     const double error = evaluate();
     if (!std::isfinite(error)) break;
-    if (error < best) {
-      stalled = error < 0.9 * best ? 0 : stalled + 1;
-      best = error;
-      keep();
-    } else {
-      ++stalled;
-    }
+    stalled = error < 0.9 * best ? 0 : stalled + 1;
     // The products go on falling below rounding, and tell the active rows the more clearly.
+    if (error < best || (error < 10.0 * best && mean_ < 0.1 * kept_mean)) {
+      kept_mean = mean_;
+      keep();
+    }
+    best = std::min(best, error);
     const bool exact = !sides_.empty() && mean_ < 1e-25;
     if (exact || stalled > most_stalled || deadline.passed()) break;
     mu_ = std::clamp(1e-5 * mean_, least_regularisation, most_regularisation);

@@ -7,6 +7,7 @@
 #include "qp_control/certificates.hpp"
 #include "qp_control/interior_point.hpp"
 #include "qp_control/judgement.hpp"
+#include "qp_control/multipliers.hpp"
 
 namespace qp_control {
 namespace {
@@ -39,11 +40,12 @@ class Minimiser::Judge : public SingleJudge {
     polished(work_.x_, work_.z_);
     if (!within_) {
       // Where rows are dependent, the multipliers of an interior point may be far larger than they need be, and their
-      // rounding with them: once more from zero.
+      // rounding with them. The refinement goes on as long as it gains anything: it ends early where all residuals are
+      // small beside the largest product, which may be one of the rows, and the dual residual has more to gain.
       unscale(it);
-      const std::vector<int> active = active_rows(qp_, work_.z_);
-      work_.z_.setZero();
-      if (polish(qp_, active, work_.x_, work_.z_)) consider(work_.x_, work_.z_);
+      std::vector<int> active = active_rows(qp_, work_.z_);
+      shrink_multipliers(qp_, work_.x_, active, work_.z_);
+      if (polish(qp_, active, work_.x_, work_.z_, 0.0)) consider(work_.x_, work_.z_);
     }
     return within_ ? Verdict::SOLVED : Verdict::GO_ON;
   }

@@ -23,7 +23,11 @@ bool is_diagonal(const Matrix& H) {
 }  // namespace
 
 QuasiDefinite::QuasiDefinite(Matrix H, RowMatrix R)
-    : H_(std::move(H)), R_(std::move(R)), diagonal_(is_diagonal(H_)), eliminated_(Eliminated::ROWS) {
+    : H_(std::move(H)),
+      R_(std::move(R)),
+      R_size_(R_.cwiseAbs()),
+      diagonal_(is_diagonal(H_)),
+      eliminated_(Eliminated::ROWS) {
   if (diagonal_ && R_.rows() > 0 && R_.rows() < R_.cols()) eliminated_ = Eliminated::VARIABLES;
 }
 
@@ -88,11 +92,13 @@ double QuasiDefinite::refine(const Vector& a, const Vector& b, Vector& x, Vector
     x += dx;
     y += dy;
     const Vector Px = (diagonal_ ? Vector(H_.diagonal().cwiseProduct(x)) : Vector(H_ * x)) + d_.cwiseProduct(x);
-    const Vector Ry = R_.transpose() * y, Rx = R_ * x, ey = e_.cwiseProduct(y);
-    r = a - Px - Ry;
-    s = b - Rx + ey;
-    const double size_r = norm_inf(a) + rounding / good * (norm_inf(Px) + norm_inf(Ry));
-    const double size_s = norm_inf(b) + rounding / good * (norm_inf(Rx) + norm_inf(ey));
+    const Vector ey = e_.cwiseProduct(y);
+    r = a - Px - R_.transpose() * y;
+    s = b - R_ * x + ey;
+    // Rounding is that of the terms, however small a sum they make.
+    const double Ry_size = norm_inf(R_size_.transpose() * y.cwiseAbs()), Rx_size = norm_inf(R_size_ * x.cwiseAbs());
+    const double size_r = norm_inf(a) + rounding / good * (norm_inf(Px) + Ry_size);
+    const double size_s = norm_inf(b) + rounding / good * (Rx_size + norm_inf(ey));
     const double error = std::max(size_r > 0.0 ? norm_inf(r) / size_r : 0.0, size_s > 0.0 ? norm_inf(s) / size_s : 0.0);
     if (!(error < best)) break;
     const bool slow = error > 0.5 * best;
