@@ -1,5 +1,6 @@
 // Facts about the linear systems of the interior-point rescue, and about residuals near rounding.
 #include <Eigen/LU>
+#include <numeric>
 
 #include "check.hpp"
 #include "qp_control/quasi_definite.hpp"
@@ -37,11 +38,26 @@ System random_system(int n, int m, bool diagonal, double smallest) {
   return out;
 }
 
+// Its workspace has seen a larger system before.
+QuasiDefinite loaded(const System& system) {
+  const int n = static_cast<int>(system.H.rows()), m = static_cast<int>(system.R.rows());
+  QuasiDefinite out(n, m + 3);
+  std::vector<int> rows(m + 3);
+  std::iota(rows.begin(), rows.end(), 0);
+  const System larger = random_system(n, m + 3, true, 0.1);
+  out.load(larger.H, larger.R, rows);
+  check(out.factor(larger.d, larger.e), "factored");
+  rows.resize(m);
+  out.load(system.H, system.R, rows);
+  return out;
+}
+
 void check_solution(const System& system, double tolerance, const char* what) {
   const Vector a = random<Vector>(system.H.rows()), b = random<Vector>(system.R.rows());
-  QuasiDefinite solver(system.H, system.R);
+  QuasiDefinite solver = loaded(system);
   check(solver.factor(system.d, system.e), "factored");
-  Vector x, y;
+  Vector x;
+  Reserved<Vector> y;
   solver.solve(a, b, x, y);
   Vector found(x.size() + y.size()), rhs(found.size());
   found << x, y;
@@ -64,9 +80,10 @@ const Register late_system_is_solved("so do those of the last steps, whose weigh
       for (double& d : system.d) d = std::pow(10.0, 20.0 * std::abs(std::sin(100.0 * d)) - 10.0);
       system.e.setConstant(1e-12);
       const Vector a = random<Vector>(12), b = random<Vector>(5);
-      QuasiDefinite solver(system.H, system.R);
+      QuasiDefinite solver = loaded(system);
       check(solver.factor(system.d, system.e), "factored");
-      Vector x, y;
+      Vector x;
+      Reserved<Vector> y;
       solver.solve(a, b, x, y);
       const Vector r = a - system.H * x - system.d.cwiseProduct(x) - system.R.transpose() * y;
       const Vector s = b - system.R * x + system.e.cwiseProduct(y);
@@ -79,7 +96,7 @@ const Register late_system_is_solved("so do those of the last steps, whose weigh
 const Register bad_system_is_refused("a system with an entry that is not finite is refused", [] {
   System system = random_system(4, 2, false, 0.1);
   system.d[1] = std::numeric_limits<double>::infinity();
-  check(!QuasiDefinite(system.H, system.R).factor(system.d, system.e), "infinite weight");
+  check(!loaded(system).factor(system.d, system.e), "infinite weight");
 });
 
 const Register precise_residuals_agree("residuals in extended precision agree with the others up to rounding", [] {

@@ -12,12 +12,14 @@
 
 #include "qp_control/equilibration.hpp"
 #include "qp_control/linear_algebra.hpp"
+#include "qp_control/reserved.hpp"
 
 namespace qp_control {
 
 // A point or a right-hand side: of the variables, the rows, the fixed variables.
 struct ActiveVector {
-  Vector x, rows, fixed;
+  Reserved<Vector> x, rows, fixed;
+  void reserve(int n, int rows);
   double norm() const { return std::max({norm_inf(x), norm_inf(rows), norm_inf(fixed)}); }
 };
 
@@ -25,21 +27,25 @@ class ActiveSystem {
  public:
   explicit ActiveSystem(int n) : n_(n), H_(nullptr) {}
 
-  // H must outlive the system; rows is r x n.
-  void set(const Matrix& H, RowMatrix rows, std::vector<int> fixed);
+  // Room for systems with that many rows: nothing but least_squares() and singular() allocates then.
+  void reserve(int rows);
+
+  // G is made of some rows of the stacked list [R; I], in increasing order. H must outlive the system.
+  void set(const Matrix& H, const RowMatrix& R, const std::vector<int>& active);
   bool factor();
 
   int row_count() const { return static_cast<int>(rows_.rows()); }
   const std::vector<int>& fixed() const { return fixed_; }
   ActiveVector zero() const;
+  void set_zero(ActiveVector& v) const;
 
   // r = rhs - K s
   void residual(const ActiveVector& rhs, const ActiveVector& s, ActiveVector& r) const;
   // Refines s towards K s = rhs, from the value it has (a singular K leaves the part of s in its null space as it is).
   // Returns the largest entry of the residual relative to the largest entry of the products in it.
-  double refine(const ActiveVector& rhs, ActiveVector& s) const;
+  double refine(const ActiveVector& rhs, ActiveVector& s);
   // True where K has a null space: a random vector does not survive K and its inverse.
-  bool singular() const;
+  bool singular();
   // Minimum-norm least-squares solution of K s = rhs, in the caller's units. rank_deficiency: of K.
   ActiveVector least_squares(const ActiveVector& rhs, int* rank_deficiency = nullptr) const;
 
@@ -48,12 +54,15 @@ class ActiveSystem {
 
   int n_;
   const Matrix* H_;
-  RowMatrix rows_;
+  Reserved<RowMatrix> rows_;
   std::vector<int> fixed_, free_;
   Equilibration scaling_{0, 0};  // of the free variables and of the rows
   int stride_ = 0;
-  PackArray H_free_, rows_free_, weighted_, M_, L_, inverse_diagonal_;  // equilibrated
-  PackArray unused_;                                                    // there are no bounds to be scaled
+  Reserved<PackArray> H_free_, rows_free_, weighted_, M_, L_, inverse_diagonal_;  // equilibrated
+  Reserved<PackArray> unused_;                                                    // there are no bounds to be scaled
+  std::vector<const double*> row_at_, weighted_at_;
+  ActiveVector residual_, best_;  // of the refinement
+  Reserved<PackArray> step_, row_residual_, row_step_;
   double H_norm_ = 0.0, row_norm_ = 0.0;
 };
 
