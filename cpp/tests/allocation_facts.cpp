@@ -230,7 +230,7 @@ const Register rescue_allocates_nothing("the rescue allocates once", [] {
     int rescued = 0;
     for (int k = 0; k < 24; ++k) {
       Vector x;
-      rescued += solver.solve(badly_scaled_lp(n, n / 2, x), Status::SOLVED, "linear program").iterations > 60;
+      rescued += solver.solve(linear_program(n, n / 2, 8.0, x), Status::SOLVED, "linear program").iterations > 60;
     }
     check(n < 60 || rescued > 0, "some are rescued");
   }

@@ -47,14 +47,14 @@ inline StackedQP contradicting_qp(int n, int stored, int pairs) {
   return qp;
 }
 
-// A linear program in units eight orders apart; x is a solution. Many need the rescue.
-inline StackedQP badly_scaled_lp(int n, int equalities, Vector& x) {
+// A linear program in units so many orders of magnitude apart; x is a solution. From eight on some need the rescue.
+inline StackedQP linear_program(int n, int equalities, double orders, Vector& x) {
   StackedQP qp(n, equalities);
   std::uniform_real_distribution<double> uniform;
   Vector units(n), slope(n);
   x.setZero(n);
   for (int j = 0; j < n; ++j) {
-    units[j] = std::pow(10.0, 8.0 * uniform(generator) - 4.0);
+    units[j] = std::pow(10.0, orders * (uniform(generator) - 0.5));
     slope[j] = 0.0;
     (uniform(generator) < 0.6 ? x[j] : slope[j]) = std::abs(normal());
   }

@@ -24,6 +24,8 @@ class QuasiDefinite {
   void load(const Eigen::Ref<const Matrix>& H, const Eigen::Ref<const RowMatrix>& R, const std::vector<int>& rows);
 
   auto row(int i) const { return R_.row(i); }
+  // Of the last solve: was the whole matrix not needed?
+  bool eliminated() const { return eliminated_ != Eliminated::NOTHING; }
   // False: not finite.
   bool factor(const Vector& d, const Reserved<Vector>& e);
   // Refined. Where the residual asks for it, factors the whole matrix, now and in every later factor().
