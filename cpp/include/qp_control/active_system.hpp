@@ -27,7 +27,7 @@ class ActiveSystem {
  public:
   explicit ActiveSystem(int n) : n_(n), H_(nullptr) {}
 
-  // Room for systems with that many rows: nothing but least_squares() and singular() allocates then.
+  // Room for systems with that many rows: set(), factor() and refine() allocate nothing then.
   void reserve(int rows);
 
   // G is made of some rows of the stacked list [R; I], in increasing order. H must outlive the system.
