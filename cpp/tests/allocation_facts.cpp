@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "check.hpp"
+#include "qp_control/certificates.hpp"
 #include "qp_control/lane_solver.hpp"
 #include "random_problems.hpp"
 
@@ -89,15 +90,41 @@ const Register solver_allocates_nothing("a solve allocates nothing, cold and war
   }
 });
 
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+// Solves problems of one size, also with shared matrices. As many solves as there are workspaces that few problems need
+// may allocate, each of them once: that of the first, and a rescue for the problem and for each of its two levels.
+class Once {
+ public:
+  Once(int n, int stored, const Settings& settings, int workspaces = 4)
+      : solver_({n, 0, stored}), solution_(n, stored + n), settings_(settings), left_(workspaces) {}
+
+  const Solution& solve(const StackedQP& qp, Status status, const char* what) {
+    const RowMatrix H = qp.H;
+    DenseQP problem = view(qp, H);
+    if (qp.linear_program) problem.H = nullptr;
+    for (const bool same_matrices : {false, true}) {
+      left_ -= allocations_of(
+                   [&] { solver_.solve(problem, settings_, Deadline(0.0), false, solution_, same_matrices); }) > 0;
+      check(left_ >= 0, what);
+      check(solution_.status == status, what);
+    }
+    return solution_;
+  }
+
+ private:
+  DenseSolver solver_;
+  Solution solution_;
+  const Settings settings_;
+  int left_;
+};
+
 const Register outcomes_allocate_nothing("a solve that ends without a solution allocates nothing", [] {
   const int n = 12;
   DenseSolver solver({n, 0, n});
   Solution solution(n, 2 * n);
-  StackedQP indefinite = random_qp(n, n), unbounded = random_qp(n, n), invalid = random_qp(n, n);
+  StackedQP indefinite = random_qp(n, n), invalid = random_qp(n, n);
   indefinite.H = -indefinite.H;
-  unbounded.H.setZero();
-  unbounded.lower.setConstant(-std::numeric_limits<double>::infinity());
-  unbounded.upper.setConstant(std::numeric_limits<double>::infinity());
   invalid.g[3] = std::numeric_limits<double>::quiet_NaN();
   Settings stopped;
   stopped.max_iter = 1;
@@ -108,9 +135,105 @@ const Register outcomes_allocate_nothing("a solve that ends without a solution a
     check(solution.status == status, what);
   };
   expect(indefinite, Settings(), Status::NON_CONVEX, "indefinite");
-  expect(unbounded, Settings(), Status::DUAL_INFEASIBLE, "unbounded");
   expect(invalid, Settings(), Status::INVALID_INPUT, "NaN");
   expect(random_qp(n, n), stopped, Status::MAX_ITER, "stopped");
+});
+
+const Register rays_allocate_nothing("unbounded problems allocate once", [] {
+  for (const int n : {3, 10, 60}) {
+    Once solver(n, n, Settings(), 1);
+    for (int fixed = 0; fixed < n; fixed += 1 + n / 3) {
+      StackedQP qp = random_qp(n, n);
+      const Vector ray = random<Vector>(n);
+      qp.lower.setConstant(-infinity);
+      qp.upper.setConstant(infinity);
+      qp.H -= qp.H * ray * (ray.transpose() * qp.H) / ray.dot(qp.H * ray);
+      qp.H = 0.5 * (qp.H + qp.H.transpose()).eval();
+      qp.g = -ray;
+      for (int i = 0; i < fixed; ++i) {
+        qp.R.row(i) -= qp.R.row(i).dot(ray) / ray.squaredNorm() * ray.transpose();
+        qp.lower[i] = -1.0;
+        qp.upper[i] = 1.0;
+      }
+      solver.solve(qp, Status::DUAL_INFEASIBLE, "unbounded");
+    }
+  }
+});
+
+const Register closest_allocates_nothing("closest feasible problems allocate once", [] {
+  Settings closest;
+  closest.closest = true;
+  for (const int n : {3, 10, 60, 140}) {
+    const int stored = n + 1;
+    Once solver(n, stored, closest);
+    for (int pairs = 1; 2 * pairs <= stored; pairs += 1 + n / 5) {
+      StackedQP qp = contradicting_qp(n, stored, pairs);
+      solver.solve(qp, Status::CLOSEST_FEASIBLE, "contradicting rows");
+      for (double& weight : qp.weight) weight = std::exp(normal());
+      solver.solve(qp, Status::CLOSEST_FEASIBLE, "weights");
+    }
+    StackedQP crossed = contradicting_qp(n, stored, 1);
+    std::swap(crossed.lower[2], crossed.upper[2]);
+    crossed.lower[stored] = crossed.upper[stored] + 0.1;
+    for (int i = 0; i + 1 < stored; i += 2) crossed.lower[i] = crossed.upper[i] + 0.1;
+    solver.solve(crossed, Status::CLOSEST_FEASIBLE, "crossed bounds, rows and box");
+    StackedQP all = random_qp(n, stored);  // the largest first level
+    for (int i = 0; i < all.rows(); ++i) all.lower[i] = all.upper[i] + 1.0;
+    solver.solve(all, Status::CLOSEST_FEASIBLE, "all bounds crossed");
+    solver.solve(random_qp(n, stored), Status::SOLVED, "feasible");
+  }
+});
+
+const Register hard_rows_allocate_nothing("hard rows that hold or contradict allocate once", [] {
+  Settings closest;
+  closest.closest = true;
+  for (const int n : {3, 10, 60, 140}) {
+    Once solver(n, n, closest);
+    for (int pairs = 1; 2 * pairs <= n; pairs += 1 + n / 5) {
+      StackedQP qp = contradicting_qp(n, n, pairs);
+      for (int i = 0; i < 2 * pairs; i += 2) qp.weight[i] = infinity;
+      solver.solve(qp, Status::CLOSEST_FEASIBLE, "one row of each pair is hard");
+      for (int i = 0; i < 2 * pairs; ++i) qp.weight[i] = infinity;
+      const Solution& solution = solver.solve(qp, Status::PRIMAL_INFEASIBLE, "both are");
+      check(is_farkas(qp, solution.certificate_z, Vector::Zero(n)), "certificate");
+    }
+  }
+});
+
+const Register certificates_allocate_nothing("proofs of infeasibility allocate once", [] {
+  for (const int n : {3, 10, 60, 140}) {
+    Once solver(n, n, Settings());
+    for (int pairs = 1; 2 * pairs <= n; pairs += 1 + n / 5) {
+      const StackedQP qp = contradicting_qp(n, n, pairs);
+      const Solution& solution = solver.solve(qp, Status::PRIMAL_INFEASIBLE, "contradicting rows");
+      check(is_farkas(qp, solution.certificate_z, Vector::Zero(n)), "certificate");
+      StackedQP crossed = qp;
+      crossed.lower[0] = crossed.upper[0] + 1.0;
+      solver.solve(crossed, Status::PRIMAL_INFEASIBLE, "crossed bounds");
+    }
+  }
+});
+
+const Register rescue_allocates_nothing("the rescue allocates once", [] {
+  Settings settings;
+  settings.eps_abs = 1e-6;
+  for (const int d : {3, 7, 8}) {
+    Once solver(d, d, settings, 1);
+    for (int k = 0; k < 2; ++k) {
+      const Solution& solution = solver.solve(klee_minty_cube(d), Status::SOLVED, "cube");
+      if (d > 3) check(solution.iterations > 60, "the loop has given up");
+    }
+  }
+  for (const int n : {10, 60}) {
+    Once solver(n, n / 2, settings, 2);  // the rescue, and the search for a ray
+    generator.seed(n);
+    int rescued = 0;
+    for (int k = 0; k < 24; ++k) {
+      Vector x;
+      rescued += solver.solve(linear_program(n, n / 2, 8.0, x), Status::SOLVED, "linear program").iterations > 60;
+    }
+    check(n < 60 || rescued > 0, "some are rescued");
+  }
 });
 
 const Register lanes_allocate_nothing("a solve in lanes allocates nothing", [] {
@@ -136,6 +259,9 @@ const Register lanes_allocate_nothing("a solve in lanes allocates nothing", [] {
   check(allocations_of([&] { solver.solve(batch, 0, lanes, Settings(), Deadline(0.0), false, out, solved); }) == 0,
         "cold");
   for (const bool one : solved) check(one, "solved");
+  check(allocations_of([&] { solver.solve(batch, 0, lanes, Settings(), Deadline(0.0), true, out, solved); }) == 0,
+        "warm, with the same matrices");
+  for (const bool one : solved) check(one, "solved again");
 });
 
 }  // namespace

@@ -66,6 +66,15 @@ struct StackedQP {
   void add_rows_transposed(const Vector& z, Vector& out) const;
   // Row i, stored or of the box, as a dense vector.
   Vector row(int i) const;
+  template <class Row>
+  void write_row(int i, Row&& to) const {
+    if (i < stored_rows()) {
+      to = R.row(i);
+    } else {
+      to.setZero();
+      to[i - stored_rows()] = 1.0;
+    }
+  }
 
   Matrix H;
   Vector g;

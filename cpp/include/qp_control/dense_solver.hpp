@@ -1,6 +1,8 @@
 // Solves one dense QP: augmented Lagrangian, polish on the active set, certificates, closest feasible problem.
 #pragma once
 
+#include <memory>
+
 #include "qp_control/deadline.hpp"
 #include "qp_control/dense_qp.hpp"
 #include "qp_control/least_shift.hpp"
@@ -10,7 +12,9 @@
 
 namespace qp_control {
 
-// A workspace for problems of one size: made once per thread, used for many problems.
+// A workspace for problems of one size: made once per thread, used for many problems. Allocates in its constructor, and
+// once more each where a problem first needs the least shift of its constraints, the level above it, or its hard rows
+// apart from the others (and see minimise.hpp): what few need, and what takes several times the memory of the rest.
 class DenseSolver {
  public:
   explicit DenseSolver(DenseDims dims);
@@ -28,13 +32,31 @@ class DenseSolver {
 
   void solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
   void certify(const Settings& settings, const Deadline& deadline, Solution& solution);
-  void certify_crossed(Solution& solution) const;
+  void certify_crossed(Solution& solution);
   void solve_closest(const Settings& settings, const Deadline& deadline, bool crossed, Solution& solution);
-  bool certify_hard_rows(const Settings& settings, const Deadline& deadline, Solution& solution) const;
+  bool certify_hard_rows(const Settings& settings, const Deadline& deadline, Solution& solution);
+  bool claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution);
+  void store_point(const StackedQP& qp, const Vector& x, Solution& solution);
+
+  struct SecondLevel {
+    SecondLevel(int n, int stored_rows) : qp(n, n + stored_rows), minimiser(n, n + stored_rows), z(stored_rows + n) {}
+    StackedQP qp;
+    Minimiser minimiser;
+    Vector z;  // of the first level's rows
+  };
+  struct HardRows {
+    HardRows(int n, int stored_rows) : qp(n, stored_rows) {}
+    StackedQP qp;
+    LeastShiftMemo least_shift;
+  };
 
   StackedQP qp_;
   Minimiser minimiser_;
   LeastShiftMemo least_shift_;
+  std::unique_ptr<SecondLevel> second_level_;
+  std::unique_ptr<HardRows> hard_rows_;
+  Products products_;
+  Vector farkas_;
   Matrices matrices_ = Matrices::INVALID;
   Vector x_start_, z_start_;
 };

@@ -20,10 +20,13 @@
 
 namespace qp_control {
 
+// A workspace for problems of one size.
 class InteriorPoint {
  public:
-  // The problem that kkt holds; elasticity as in Penalties.
-  InteriorPoint(const DenseKkt& kkt, const PackArray& elasticity);
+  InteriorPoint(int n, int stored_rows);
+
+  // Takes in the problem that kkt holds; kkt must outlive what follows. elasticity as in Penalties.
+  void load(const DenseKkt& kkt, const PackArray& elasticity);
 
   // At most max_steps factorisations. Writes the best point that it has seen to (it.x, it.z), where multipliers are
   // zero on the rows that look inactive, and adds to it.steps.
@@ -40,32 +43,34 @@ class InteriorPoint {
   double evaluate();
   bool factor();
   // Step (dx_, ds_, dz_, dy_) towards s z = target (per side).
-  void solve(const Vector& target);
-  double step_length(const Vector& value, const Vector& change) const;
+  void solve(const Reserved<Vector>& target);
+  double step_length(const Reserved<Vector>& value, const Reserved<Vector>& change) const;
   double mean_product() const { return sides_.empty() ? 0.0 : s_.dot(z_) / double(sides_.size()); }
   void keep();
 
-  const DenseKkt& kkt_;
+  const DenseKkt* kkt_ = nullptr;
   const int n_, rows_, stored_;
-  const ConstVectorMap elasticity_;
-  const bool coupled_;  // primal and dual residuals share unknowns: one step length for both
+  Vector elasticity_;
+  bool coupled_ = false;  // primal and dual residuals share unknowns: one step length for both
   std::vector<Side> sides_;
   std::vector<int> equalities_;
   std::vector<int> bounded_;  // stored rows with a finite bound: those of system_
   std::vector<int> slot_;     // of a stored row among them
-  std::optional<QuasiDefinite> system_;
+  QuasiDefinite system_;
   double rho_ = 1e-8, mu_ = 1e-8, mean_ = 0.0;
   PackArray x_, v_, Hx_, Rz_, row_;
-  Vector s_, z_, ds_, dz_, side_weight_, side_residual_, side_rhs_, target_;
-  Vector y_, dy_, equality_residual_;  // of the equalities
-  Vector weight_, weighted_rhs_;       // of the rows
-  Vector dx_, d_, e_, a_, b_, multiplier_step_;
+  Reserved<Vector> s_, z_, ds_, dz_, side_weight_, side_residual_, side_rhs_, target_;
+  Reserved<Vector> y_, dy_, equality_residual_;  // of the equalities
+  Vector weight_, weighted_rhs_;                 // of the rows
+  Vector dx_, d_, a_;
+  Reserved<Vector> e_, b_, multiplier_step_;  // of the rows of system_
   Vector best_x_, best_z_;
   Vector dual_residual_;
 };
 
-// The loop; where it has not ended after a while, an interior point first and the loop again from there.
+// The loop; where it has not ended after a while, an interior point first and the loop again from there. `rescue` is
+// made where it is first needed, and kept.
 void minimise_with_rescue(DenseKkt& kkt, SingleJudge& judge, Penalties& penalties, int max_steps,
-                          const Deadline& deadline, Iterate& it);
+                          const Deadline& deadline, Iterate& it, std::optional<InteriorPoint>& rescue);
 
 }  // namespace qp_control

@@ -12,11 +12,11 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "qp_control/deadline.hpp"
 #include "qp_control/dense_qp.hpp"
+#include "qp_control/pivoted_qr.hpp"
 #include "qp_control/solution.hpp"
 
 namespace qp_control {
@@ -29,7 +29,20 @@ struct ShiftedRow {
 
 class LeastShift {
  public:
+  // Memory for set().
+  struct Room {
+    void reserve(int n, int rows);
+    PseudoInverse inverse;
+    Reserved<Vector> of_shifted, of_hard, of_variables;
+  };
+
+  LeastShift() = default;
   LeastShift(const StackedQP& qp, std::vector<ShiftedRow> shifted, std::vector<ShiftedRow> hard);
+
+  // Memory for any level of a problem of that size; set() allocates nothing then.
+  void reserve(int n, int rows);
+  // Becomes the level of `shifted` and `hard`, which the caller has filled in.
+  void set(const StackedQP& qp, Room& room);
 
   // Whether it is the level of just these rows of qp.
   bool is_of(const StackedQP& qp, const std::vector<ShiftedRow>& shifted_rows,
@@ -38,45 +51,51 @@ class LeastShift {
   int count() const { return static_cast<int>(shifted.size()); }
   int rank() const { return static_cast<int>(Q.cols()); }
 
-  // The second level. Its stored rows are the reduced equalities, then the stored rows of qp; shifted rows lose their
-  // bounds.
-  StackedQP reduced(const StackedQP& qp) const;
+  // The second level, in a problem with as many more stored rows than qp as there are variables: the reduced
+  // equalities, rows of nothing for those that a larger rank would bring, then the stored rows of qp; shifted rows lose
+  // their bounds.
+  void reduce(const StackedQP& qp, StackedQP& out) const;
   // Multipliers of qp from those of the second level.
-  Vector multipliers(const StackedQP& qp, const Vector& z_reduced) const;
-  // The other way round; a row that is shifted on both sides shares its multiplier between them.
-  Vector reduced_multipliers(const Vector& z) const;
+  void multipliers(const Vector& z_reduced, Vector& z) const;
 
   std::vector<ShiftedRow> shifted, hard;
-  Vector root_weight;  // of the shifted rows
-  RowMatrix E;         // W^1/2 E
-  Vector e;            // W^1/2 e
-  RowMatrix F;
-  Vector f;
-  Matrix E_null;  // E P_F
-  Matrix Q;
-  RowMatrix Q_E;  // Q'E
-  Vector Q_e;
-  Vector s;           // W^1/2 s: signed, row minus bound
-  Matrix F_pinv;      // of F
-  Vector multiplier;  // pi of the hard rows
+  Reserved<Vector> root_weight;  // of the shifted rows
+  Reserved<RowMatrix> E;         // W^1/2 E
+  Reserved<Vector> e;            // W^1/2 e
+  Reserved<RowMatrix> F;
+  Reserved<Vector> f;
+  Reserved<RowMatrix> E_null;  // E P_F
+  Reserved<Matrix> Q;
+  Reserved<RowMatrix> Q_E;  // Q'E
+  Reserved<Vector> Q_e;
+  Reserved<Vector> s;           // W^1/2 s: signed, row minus bound
+  Reserved<Matrix> F_pinv;      // of F
+  Reserved<Vector> multiplier;  // pi of the hard rows
 };
 
-// Finds the least shift; x is a point that attains it. max_steps bounds its Newton steps, which are added to `steps`.
 struct LeastShiftResult {
   int steps = 0;
-  Vector x;
-  std::optional<LeastShift> level;  // empty where it did not converge, as when the hard rows contradict each other
+  Vector x;            // attains the least shift
+  bool found = false;  // not where it did not converge, as when the hard rows contradict each other
+  LeastShift level;
 };
-LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Deadline& deadline);
 
-// Remembers the last answer: elements that share their constraints share their least shift.
+// Finds the least shift, and remembers the last answer: elements that share their constraints share their least shift.
+// Allocates in the first call, for all problems of that size.
 class LeastShiftMemo {
  public:
+  LeastShiftMemo();
+  ~LeastShiftMemo();
+
+  // max_steps bounds the Newton steps.
   const LeastShiftResult& find(const StackedQP& qp, int max_steps, const Deadline& deadline);
 
  private:
+  struct Search;
+
   bool is_of(const StackedQP& qp, int max_steps) const;
 
+  std::unique_ptr<Search> search_;
   RowMatrix R_;
   Vector lower_, upper_, weight_;
   int max_steps_ = -1;

@@ -24,16 +24,20 @@ bool all_finite(const Eigen::DenseBase<Derived>& a) {
   return a.size() == 0 || (a.derived().array() * 0.0).sum() == 0.0;
 }
 
-// Cholesky factor of M, from and in its lower triangle. False: M is not positive definite.
-bool cholesky(Matrix& M);
-// b <- (L L')^-1 b
-void cholesky_solve(const Matrix& L, Vector& b);
+// C = A B, column by column: Eigen's own product of two matrices takes memory where they are large.
+template <class Left, class Right, class Product>
+void multiply(const Left& A, const Right& B, Product& C) {
+  for (Eigen::Index j = 0; j < B.cols(); ++j) C.col(j).noalias() = A * B.col(j);
+}
 
 // Complete orthogonal factorisation; directions smaller than `threshold` times the largest count as null.
 // Minimum-norm least-squares solution of A x = b; `rank`, if given, receives that of A.
 Vector least_squares(const Matrix& A, const Vector& b, double threshold, int* rank = nullptr);
-Matrix pseudo_inverse(const Matrix& A, double threshold);
-// Orthonormal columns that span the range of A, directions smaller than `smallest` left out.
-Matrix range_basis(const Matrix& A, double smallest);
+
+// M <- L and U of P M = L U, L with ones on its diagonal: row exchanges by the largest entry. exchanged: row k, with
+// which one; M.rows() entries.
+void lu(Eigen::Ref<Matrix> M, int* exchanged);
+// b <- M^-1 b; not finite where M is singular.
+void lu_solve(const Eigen::Ref<const Matrix>& LU, const int* exchanged, Eigen::Ref<Vector> b);
 
 }  // namespace qp_control

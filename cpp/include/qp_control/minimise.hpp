@@ -2,10 +2,16 @@
 // every outer step in the caller's units.
 #pragma once
 
+#include <optional>
+#include <vector>
+
+#include "qp_control/active_set.hpp"
 #include "qp_control/augmented_lagrangian.hpp"
+#include "qp_control/certificates.hpp"
 #include "qp_control/deadline.hpp"
 #include "qp_control/dense_kkt.hpp"
 #include "qp_control/dense_qp.hpp"
+#include "qp_control/interior_point.hpp"
 #include "qp_control/residuals.hpp"
 #include "qp_control/rounding.hpp"
 #include "qp_control/settings.hpp"
@@ -20,7 +26,8 @@ struct Outcome {
   Residuals residuals;
 };
 
-// A workspace for problems of one size.
+// A workspace for problems of one size. Allocates in its constructor, and once more each where a problem first needs
+// the rescue or the ray of an unbounded one, which few do.
 class Minimiser {
  public:
   Minimiser(int n, int stored_rows);
@@ -47,6 +54,10 @@ class Minimiser {
   Vector x_, z_, step_;  // unscaled
   Products products_;
   RoundingBounds<double> rounding_;
+  std::vector<int> active_, tried_;  // rows
+  Polish polish_;
+  std::optional<InteriorPoint> rescue_;
+  RayRoom ray_room_;
   Outcome outcome_;
 };
 

@@ -1,12 +1,11 @@
 #include "qp_control/active_set.hpp"
 
 #include <cmath>
-#include <utility>
 
 namespace qp_control {
 
-std::vector<int> active_rows(const StackedQP& qp, const Vector& z) {
-  std::vector<int> active(qp.rows());
+void active_rows(const StackedQP& qp, const Vector& z, std::vector<int>& active) {
+  active.assign(qp.rows(), 0);
   for (int i = 0; i < qp.rows(); ++i) {
     if (qp.is_equality(i))
       active[i] = z[i] < 0.0 ? -1 : 1;
@@ -15,11 +14,11 @@ std::vector<int> active_rows(const StackedQP& qp, const Vector& z) {
     else if (z[i] < 0.0 && std::isfinite(qp.lower[i]))
       active[i] = -1;
   }
-  return active;
 }
 
 std::vector<int> active_rows(const StackedQP& qp, const Vector& x, const Vector& z) {
-  std::vector<int> active = active_rows(qp, z);
+  std::vector<int> active;
+  active_rows(qp, z, active);
   Vector v(qp.rows());
   qp.apply_rows(x, v);
   const auto meets = [&](int i, double bound) {
@@ -34,24 +33,25 @@ std::vector<int> active_rows(const StackedQP& qp, const Vector& x, const Vector&
 
 void set_active_system(const StackedQP& qp, const std::vector<int>& active, ActiveSystem& system,
                        std::vector<int>& order) {
-  const int stored = qp.stored_rows();
-  std::vector<int> fixed;
   order.clear();
-  for (int i = 0; i < stored; ++i)
+  for (int i = 0; i < qp.rows(); ++i)
     if (active[i] != 0) order.push_back(i);
-  for (int i = stored; i < qp.rows(); ++i)
-    if (active[i] != 0) fixed.push_back(i - stored);
-  RowMatrix rows(order.size(), qp.n());
-  for (std::size_t k = 0; k < order.size(); ++k) rows.row(k) = qp.R.row(order[k]);
-  system.set(qp.H, std::move(rows), std::move(fixed));
+  system.set(qp.H, qp.R, order);
+  order.resize(system.row_count());
 }
 
-bool polish(const StackedQP& qp, const std::vector<int>& active, Vector& x, Vector& z, double enough) {
-  ActiveSystem system(qp.n());
-  std::vector<int> order;
-  set_active_system(qp, active, system, order);
-  if (!system.factor()) return false;
-  ActiveVector rhs = system.zero(), s = system.zero();
+Polish::Polish(int n, int stored_rows) : system_(n) {
+  system_.reserve(stored_rows);
+  order_.reserve(stored_rows + n);
+  for (ActiveVector* v : {&rhs_, &s_}) v->reserve(n, stored_rows);
+}
+
+bool Polish::run(const StackedQP& qp, const std::vector<int>& active, Vector& x, Vector& z, double enough) {
+  auto &rhs = rhs_, &s = s_;
+  const auto& order = order_;
+  set_active_system(qp, active, system_, order_);
+  if (!system_.factor()) return false;
+  for (ActiveVector* v : {&rhs, &s}) system_.set_zero(*v);
   rhs.x = -qp.g;
   s.x = x;
   const auto bound = [&](int i) { return active[i] > 0 ? qp.upper[i] : qp.lower[i]; };
@@ -59,12 +59,12 @@ bool polish(const StackedQP& qp, const std::vector<int>& active, Vector& x, Vect
     rhs.rows[k] = bound(order[k]);
     s.rows[k] = z[order[k]];
   }
-  const auto& fixed = system.fixed();
+  const auto& fixed = system_.fixed();
   for (std::size_t k = 0; k < fixed.size(); ++k) {
     rhs.fixed[k] = bound(qp.stored_rows() + fixed[k]);
     s.fixed[k] = z[qp.stored_rows() + fixed[k]];
   }
-  system.refine(rhs, s, enough);
+  system_.refine(rhs, s, enough);
   x = s.x;
   z.setZero();
   for (std::size_t k = 0; k < order.size(); ++k) z[order[k]] = s.rows[k];

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
-#include <utility>
 
 #include "qp_control/dense_kernels.hpp"
 
@@ -15,7 +14,7 @@ constexpr double rho = 1e-7, mu = 1e-7;  // of the regularised system, on equili
 constexpr int refinement_steps = 30;
 
 // Deterministic numbers in (-1, 1) (splitmix64).
-void fill_random(Vector& v, std::uint64_t& state) {
+void fill_random(Reserved<Vector>& v, std::uint64_t& state) {
   for (double& entry : v) {
     std::uint64_t z = (state += 0x9e3779b97f4a7c15ull);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -26,30 +25,66 @@ void fill_random(Vector& v, std::uint64_t& state) {
 
 }  // namespace
 
-void ActiveSystem::set(const Matrix& H, RowMatrix rows, std::vector<int> fixed) {
+void ActiveVector::reserve(int n, int most_rows) {
+  x.reserve(n);
+  rows.reserve(most_rows);
+  fixed.reserve(n);
+}
+
+void ActiveSystem::reserve(int rows) {
+  const int most = std::max(n_, rows), stride = padded(n_), matrix = packs(stride * ((n_ + 3) / 4 * 4));
+  rows_.reserve(long(rows) * n_);
+  for (std::vector<int>* v : {&fixed_, &free_}) v->reserve(n_);
+  for (Reserved<PackArray>* a : {&H_free_, &M_, &L_}) a->reserve(matrix);
+  rows_free_.reserve(packs(stride * rows));
+  weight_.reserve(rows);
+  weighted_.reserve(packs(stride * rows) + tile_overhang);
+  for (Reserved<PackArray>* a : {&inverse_diagonal_, &unused_, &step_, &row_residual_, &row_step_})
+    a->reserve(packs(most));
+  scaling_ = Equilibration(packs(n_), packs(rows));
+  for (auto* v : {&row_at_, &weighted_at_}) v->reserve(rows);
+  for (ActiveVector* v : {&residual_, &best_}) v->reserve(n_, rows);
+}
+
+void ActiveSystem::set(const Matrix& H, const RowMatrix& R, const std::vector<int>& active) {
   H_ = &H;
-  rows_ = std::move(rows);
-  fixed_ = std::move(fixed);
+  const int stored = static_cast<int>(R.rows());
+  const int r = static_cast<int>(std::lower_bound(active.begin(), active.end(), stored) - active.begin());
+  rows_.resize(r, n_);
+  for (int k = 0; k < r; ++k) rows_.row(k) = R.row(active[k]);
+  fixed_.clear();
+  for (std::size_t k = r; k < active.size(); ++k) fixed_.push_back(active[k] - stored);
   H_norm_ = norm_inf(H);
   row_norm_ = norm_inf(rows_);
 }
 
 ActiveVector ActiveSystem::zero() const {
-  return {Vector::Zero(n_), Vector::Zero(rows_.rows()), Vector::Zero(fixed_.size())};
+  ActiveVector out;
+  set_zero(out);
+  return out;
+}
+
+void ActiveSystem::set_zero(ActiveVector& v) const {
+  v.x.setZero(n_);
+  v.rows.setZero(rows_.rows());
+  v.fixed.setZero(fixed_.size());
 }
 
 bool ActiveSystem::factor() {
-  std::vector<bool> is_fixed(n_, false);
-  for (const int j : fixed_) is_fixed[j] = true;
   free_.clear();
-  for (int j = 0; j < n_; ++j)
-    if (!is_fixed[j]) free_.push_back(j);
+  auto next = fixed_.begin();
+  for (int j = 0; j < n_; ++j) {
+    if (next != fixed_.end() && *next == j)
+      ++next;
+    else
+      free_.push_back(j);
+  }
   const int nf = static_cast<int>(free_.size()), r = row_count(), stride = stride_ = padded(nf);
   const int matrix = packs(stride * ((nf + 3) / 4 * 4));
-  for (PackArray* a : {&H_free_, &M_, &L_}) a->setConstant(matrix, Pack(0.0));
+  for (Reserved<PackArray>* a : {&H_free_, &M_, &L_}) a->setConstant(matrix, Pack(0.0));
   rows_free_.setConstant(packs(stride * r), Pack(0.0));
   weighted_.setConstant(packs(stride * r) + tile_overhang, Pack(0.0));
-  for (PackArray* a : {&inverse_diagonal_, &unused_}) a->setConstant(packs(std::max(nf, r)), Pack(0.0));
+  for (Reserved<PackArray>* a : {&inverse_diagonal_, &unused_}) a->setConstant(packs(std::max(nf, r)), Pack(0.0));
   const bool all_free = fixed_.empty();
   const auto gather = [&](const double* from, double* to) {
     if (all_free)
@@ -64,7 +99,7 @@ bool ActiveSystem::factor() {
     // What elimination leaves of a row may be rounding; scaling must not blow that up into a row of its own.
     if (!all_free && norm_inf(ConstVectorMap(row, nf)) <= 1e-13 * norm_inf(rows_.row(i))) std::fill_n(row, nf, 0.0);
   }
-  scaling_ = Equilibration(packs(nf), packs(r));
+  if (scaling_.D.size() < packs(nf) || scaling_.E.size() < packs(r)) scaling_ = Equilibration(packs(nf), packs(r));
   scaling_.scale<double>({nf, r, stride, false, numbers(H_free_), numbers(unused_), numbers(rows_free_),
                           numbers(unused_), numbers(unused_)});
 
@@ -72,12 +107,13 @@ bool ActiveSystem::factor() {
   M_ = H_free_;
   for (int j = 0; j < nf; ++j) numbers(M_)[j + j * stride] += rho;
   for (int p = 0; p < rows_free_.size(); ++p) weighted_[p] = rows_free_[p] * Pack(1.0 / mu);
-  std::vector<const double*> rows(r), weighted(r);
+  row_at_.resize(r);
+  weighted_at_.resize(r);
   for (int i = 0; i < r; ++i) {
-    rows[i] = numbers(rows_free_) + i * stride;
-    weighted[i] = numbers(weighted_) + i * stride;
+    row_at_[i] = numbers(rows_free_) + i * stride;
+    weighted_at_[i] = numbers(weighted_) + i * stride;
   }
-  add_outer_products(r, weighted.data(), rows.data(), numbers(M_), nf, stride);
+  add_outer_products(r, weighted_at_.data(), row_at_.data(), numbers(M_), nf, stride);
   return cholesky(numbers(M_), numbers(L_), numbers(inverse_diagonal_), nf, stride);
 }
 
@@ -121,14 +157,16 @@ double ActiveSystem::scale_of(const ActiveVector& rhs, const ActiveVector& s) co
   return rhs.norm() + H_norm_ * x + row_norm_ * (x + norm_inf(s.rows)) + norm_inf(s.fixed);
 }
 
-double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s, double enough) const {
+double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s, double enough) {
   // The fixed variables and their multipliers are exact after every step, so the refinement is about the rest.
   const int nf = static_cast<int>(free_.size()), count = row_count();
   const auto D = numbers(scaling_.D, nf), E = numbers(scaling_.E, count);
-  ActiveVector r = zero(), best = s;
+  ActiveVector& r = residual_;
+  set_zero(r);
+  best_ = s;
   double best_error = std::numeric_limits<double>::infinity(), last = best_error;
-  PackArray step = PackArray::Constant(packs(nf), Pack(0.0));
-  PackArray row_residual(packs(count)), row_step(packs(count));
+  step_.setConstant(packs(nf), Pack(0.0));
+  for (Reserved<PackArray>* a : {&row_residual_, &row_step_}) a->resize(packs(count));
   for (int k = 0, stalled = 0; k <= refinement_steps && stalled < 2; ++k) {
     for (std::size_t i = 0; i < fixed_.size(); ++i) s.x[fixed_[i]] = rhs.fixed[i];
     residual(rhs, s, r);
@@ -140,27 +178,27 @@ double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s, double eno
     if (!(error <= 1e300)) break;
     if (error < best_error) {
       best_error = error;
-      best = s;
+      best_ = s;
     }
     if (error <= enough) break;
     stalled = error > 0.5 * last ? stalled + 1 : 0;
     last = error;
     // [H + rho I, G'; G, -1/weight] (step, row_step) = (r.x, r.rows), in the equilibrated unknowns.
-    for (int j = 0; j < nf; ++j) numbers(step)[j] = scaling_.c[0] * D[j] * r.x[free_[j]];
-    numbers(row_residual, count) = E.cwiseProduct(r.rows);
-    numbers(row_step, count) = numbers(row_residual, count).cwiseProduct(weight_);
-    add_combination(numbers(rows_free_), count, nf, stride_, numbers(row_step), numbers(step));
-    cholesky_solve(numbers(L_), numbers(inverse_diagonal_), nf, stride_, numbers(step));
-    multiply(numbers(rows_free_), count, nf, stride_, numbers(step), numbers(row_step));
-    for (int j = 0; j < nf; ++j) s.x[free_[j]] += D[j] * numbers(step)[j];
-    numbers(row_step, count) = (numbers(row_step, count) - numbers(row_residual, count)).cwiseProduct(weight_);
-    s.rows += E.cwiseProduct(numbers(row_step, count)) / scaling_.c[0];
+    for (int j = 0; j < nf; ++j) numbers(step_)[j] = scaling_.c[0] * D[j] * r.x[free_[j]];
+    numbers(row_residual_, count) = E.cwiseProduct(r.rows);
+    numbers(row_step_, count) = numbers(row_residual_, count).cwiseProduct(weight_);
+    add_combination(numbers(rows_free_), count, nf, stride_, numbers(row_step_), numbers(step_));
+    cholesky_solve(numbers(L_), numbers(inverse_diagonal_), nf, stride_, numbers(step_));
+    multiply(numbers(rows_free_), count, nf, stride_, numbers(step_), numbers(row_step_));
+    for (int j = 0; j < nf; ++j) s.x[free_[j]] += D[j] * numbers(step_)[j];
+    numbers(row_step_, count) = (numbers(row_step_, count) - numbers(row_residual_, count)).cwiseProduct(weight_);
+    s.rows += E.cwiseProduct(numbers(row_step_, count)) / scaling_.c[0];
   }
-  s = best;
+  s = best_;
   return best_error;
 }
 
-bool ActiveSystem::singular() const {
+bool ActiveSystem::singular() {
   if (row_count() + fixed_.size() > static_cast<std::size_t>(n_)) return true;
   std::uint64_t state = 1;
   ActiveVector probe = zero(), rhs = zero(), minus = zero();

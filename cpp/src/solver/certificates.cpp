@@ -50,12 +50,16 @@ bool is_ray_within(const StackedQP& qp, const Vector& d, double tolerance, Produ
 
 }  // namespace
 
-bool is_farkas(const StackedQP& qp, const Vector& z, const Vector& x) {
+bool is_farkas(const StackedQP& qp, const Vector& z, const Vector& x, Products& work) {
   const double size = norm_inf(z);
   if (!(size > 0.0) || !std::isfinite(size)) return false;
   const double value = support(qp, z, 0.0);
-  Vector Rz;
-  return value < 0.0 && -value > 1e6 * transposed_norm(qp, z, Rz) * std::max(1.0, norm_inf(x));
+  return value < 0.0 && -value > 1e6 * transposed_norm(qp, z, work.Rz) * std::max(1.0, norm_inf(x));
+}
+
+bool is_farkas(const StackedQP& qp, const Vector& z, const Vector& x) {
+  Products work(qp.n(), qp.rows());
+  return is_farkas(qp, z, x, work);
 }
 
 bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance, Products& work) {
@@ -65,34 +69,41 @@ bool resembles_farkas(const StackedQP& qp, const Vector& z, double tolerance, Pr
   return value < 0.0 && transposed_norm(qp, z, work.Rz) <= -tolerance * value;
 }
 
-bool is_ray(const StackedQP& qp, const Vector& ray) {
-  Products work(qp.n(), qp.rows());
-  return is_ray_within(qp, ray, exact_ray, work);
-}
+bool is_ray(const StackedQP& qp, const Vector& ray, Products& work) { return is_ray_within(qp, ray, exact_ray, work); }
 
-bool clean_ray(const StackedQP& qp, Vector& ray, Products& work) {
+bool clean_ray(const StackedQP& qp, Vector& ray, Products& work, RayRoom& room) {
   if (!is_ray_within(qp, ray, 1e-3, work)) return false;
   // Project on the null space of H and of the rows that the ray runs along.
+  auto& [qr, basis, along] = room;
   Vector& v = work.v;
   qp.apply_rows(ray, v);
   const double size = norm_inf(ray);
-  std::vector<int> along;
+  const int n = qp.n(), h = qp.linear_program ? 0 : n;
+  qr.reserve(long(n) * (n + qp.rows()), n + qp.rows());
+  basis.reserve(long(n) * n);
+  along.reserve(n);
+  auto& zero_rows = qr.matrix();  // as columns
+  zero_rows.resize(n, h + qp.rows());
+  if (h > 0) zero_rows.leftCols(h) = qp.H;
+  int count = h;
   for (int i = 0; i < qp.rows(); ++i) {
     const double row_size = i < qp.stored_rows() ? norm_inf(qp.R.row(i)) : 1.0;
     const bool bounded = std::isfinite(qp.upper[i]) || std::isfinite(qp.lower[i]);
-    if (bounded && std::abs(v[i]) <= 1e-3 * size * row_size) along.push_back(i);
+    if (bounded && std::abs(v[i]) <= 1e-3 * size * row_size) qp.write_row(i, zero_rows.col(count++));
   }
-  const int n = qp.n(), h = qp.linear_program ? 0 : n;
-  Matrix zero_rows(h + along.size(), n);
-  if (h > 0) zero_rows.topRows(h) = qp.H;
-  for (std::size_t k = 0; k < along.size(); ++k) zero_rows.row(h + k) = qp.row(along[k]);
-  for (int i = 0; i < zero_rows.rows(); ++i) {
-    const double norm = zero_rows.row(i).norm();
-    if (norm > 0.0) zero_rows.row(i) /= norm;
+  zero_rows.resize(n, count);
+  for (int k = 0; k < count; ++k) {
+    const double norm = zero_rows.col(k).norm();
+    if (norm > 0.0) zero_rows.col(k) /= norm;
   }
-  if (zero_rows.rows() > 0) {
-    const Matrix inverse = pseudo_inverse(zero_rows, 1e-13);
-    for (int pass = 0; pass < 2; ++pass) ray -= inverse * (zero_rows * ray);
+  if (count > 0) {
+    qr.factor();
+    qr.basis(qr.rank(1e-13 * qr.largest()), basis);
+    for (int pass = 0; pass < 2; ++pass) {
+      along.resize(basis.cols());
+      along.noalias() = basis.transpose() * ray;
+      ray.noalias() -= basis * along;
+    }
   }
   const double cleaned = norm_inf(ray);
   if (!(cleaned > 1e-3 * size)) return false;

@@ -19,8 +19,8 @@ void write_solution(const Blocks& k, const Solution& s, const DenseBatchSolution
   write(s.z.data(), out.y.at(i), k.n_eq);
   write(s.z.data() + k.n_eq, out.z.at(i), k.n_in);
   write(s.z.data() + k.box, out.w.at(i), k.n);
-  const Vector s_eq = (s.shift_upper - s.shift_lower).head(k.n_eq);
-  write(s_eq.data(), out.s_eq.at(i), k.n_eq);
+  if (double* s_eq = out.s_eq.at(i))
+    for (int e = 0; e < k.n_eq; ++e) s_eq[e] = s.shift_upper[e] - s.shift_lower[e];
   write(s.shift_lower.data() + k.n_eq, out.s_lower.at(i), k.n_in);
   write(s.shift_upper.data() + k.n_eq, out.s_upper.at(i), k.n_in);
   write(s.shift_lower.data() + k.box, out.s_lb.at(i), k.n);

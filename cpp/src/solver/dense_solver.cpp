@@ -39,27 +39,24 @@ Status status_of(Verdict verdict) {
   }
 }
 
-void store(const Outcome& outcome, Solution& solution) {
+void store(const Residuals& residuals, Solution& solution) {
+  solution.primal_residual = residuals.primal;
+  solution.dual_residual = residuals.dual;
+  solution.duality_gap = std::abs(residuals.gap);
+  solution.objective = residuals.objective;
+}
+
+// z and residuals: those of the outcome where it is of the caller's problem.
+void store(const Outcome& outcome, const Vector& z, const Residuals& residuals, Solution& solution) {
   solution.x = outcome.x;
-  solution.z = outcome.z;
+  solution.z = z;
   solution.iterations += outcome.steps;
-  solution.primal_residual = outcome.residuals.primal;
-  solution.dual_residual = outcome.residuals.dual;
-  solution.duality_gap = std::abs(outcome.residuals.gap);
-  solution.objective = outcome.residuals.objective;
+  store(residuals, solution);
   solution.status = status_of(outcome.verdict);
   if (solution.status == Status::DUAL_INFEASIBLE) solution.certificate_x = outcome.ray;
 }
 
-// A point with nothing but its residuals to say for itself.
-void store_point(const StackedQP& qp, const Vector& x, Solution& solution) {
-  Outcome outcome(qp.n(), qp.rows());
-  outcome.verdict = Verdict::MAX_ITER;
-  outcome.x = x;
-  outcome.z.setZero();
-  outcome.residuals = residuals(qp, x, outcome.z);
-  store(outcome, solution);
-}
+void store(const Outcome& outcome, Solution& solution) { store(outcome, outcome.z, outcome.residuals, solution); }
 
 // A warm start that has not led to the solution by then is given up.
 constexpr int most_warm_steps = 200;
@@ -67,18 +64,6 @@ constexpr int most_warm_steps = 200;
 int least_shift_steps(const Settings& settings) { return std::max(200, settings.max_iter); }
 
 double largest_shift(const LeastShift& level) { return norm_inf(level.s.cwiseQuotient(level.root_weight)); }
-
-// The least shift is itself the Farkas vector; false where it does not pass the check.
-bool claim_infeasible(const StackedQP& qp, const LeastShift& level, const Vector& x, Solution& solution) {
-  Vector farkas = Vector::Zero(qp.rows());
-  for (int i = 0; i < level.count(); ++i) farkas[level.shifted[i].row] += level.root_weight[i] * level.s[i];
-  for (std::size_t k = 0; k < level.hard.size(); ++k) farkas[level.hard[k].row] += level.multiplier[k];
-  if (!is_farkas(qp, farkas, x)) return false;
-  if (!solution.x.allFinite()) store_point(qp, x, solution);
-  solution.status = Status::PRIMAL_INFEASIBLE;
-  solution.certificate_z = farkas / norm_inf(farkas);
-  return true;
-}
 
 // Writes the shifts of the solution and applies them to the bounds of `shifted`.
 void apply_shift(const LeastShift& level, StackedQP& shifted, Solution& solution) {
@@ -103,6 +88,8 @@ void apply_shift(const LeastShift& level, StackedQP& shifted, Solution& solution
 DenseSolver::DenseSolver(DenseDims dims)
     : qp_(dims.n, dims.n_eq + dims.n_in),
       minimiser_(dims.n, dims.n_eq + dims.n_in),
+      products_(dims.n, dims.rows()),
+      farkas_(dims.rows()),
       x_start_(dims.n),
       z_start_(dims.rows()) {}
 
@@ -163,38 +150,60 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
     certify(settings, deadline, solution);
 }
 
+// A point with nothing but its residuals to say for itself.
+void DenseSolver::store_point(const StackedQP& qp, const Vector& x, Solution& solution) {
+  solution.x = x;
+  solution.z.setZero();
+  store(residuals(qp, solution.x, solution.z, products_), solution);
+  solution.status = Status::MAX_ITER;
+}
+
+// The least shift is itself the Farkas vector; false where it does not pass the check.
+bool DenseSolver::claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution) {
+  const LeastShift& level = found.level;
+  farkas_.setZero();
+  for (int i = 0; i < level.count(); ++i) farkas_[level.shifted[i].row] += level.root_weight[i] * level.s[i];
+  for (std::size_t k = 0; k < level.hard.size(); ++k) farkas_[level.hard[k].row] += level.multiplier[k];
+  if (!is_farkas(qp, farkas_, found.x, products_)) return false;
+  if (!solution.x.allFinite()) store_point(qp, found.x, solution);
+  solution.status = Status::PRIMAL_INFEASIBLE;
+  solution.certificate_z = farkas_ / norm_inf(farkas_);
+  return true;
+}
+
 // Hard rows alone: the shift that they would need, weights one.
-bool DenseSolver::certify_hard_rows(const Settings& settings, const Deadline& deadline, Solution& solution) const {
-  StackedQP hard = qp_;
+bool DenseSolver::certify_hard_rows(const Settings& settings, const Deadline& deadline, Solution& solution) {
+  if (!hard_rows_) hard_rows_ = std::make_unique<HardRows>(qp_.n(), qp_.stored_rows());
+  StackedQP& hard = hard_rows_->qp;
+  hard.R = qp_.R;
   for (int i = 0; i < hard.rows(); ++i) {
-    if (std::isinf(hard.weight[i])) continue;
-    hard.lower[i] = -std::numeric_limits<double>::infinity();
-    hard.upper[i] = std::numeric_limits<double>::infinity();
+    const bool is_hard = std::isinf(qp_.weight[i]);
+    hard.lower[i] = is_hard ? qp_.lower[i] : -std::numeric_limits<double>::infinity();
+    hard.upper[i] = is_hard ? qp_.upper[i] : std::numeric_limits<double>::infinity();
   }
-  hard.weight.setOnes();
-  const LeastShiftResult found = find_least_shift(hard, least_shift_steps(settings), deadline);
+  const LeastShiftResult& found = hard_rows_->least_shift.find(hard, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
-  return found.level && claim_infeasible(hard, *found.level, found.x, solution);
+  return found.found && claim_infeasible(hard, found, solution);
 }
 
 void DenseSolver::certify(const Settings& settings, const Deadline& deadline, Solution& solution) {
   qp_.weight.setOnes();
   const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
-  if (found.level) {
-    const LeastShift& level = *found.level;
-    if (largest_shift(level) <= settings.eps_abs) {
+  if (found.found) {
+    if (largest_shift(found.level) <= settings.eps_abs) {
       store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);  // feasible to tolerance after all
       return;
     }
-    if (claim_infeasible(qp_, level, found.x, solution)) return;
+    if (claim_infeasible(qp_, found, solution)) return;
   }
   solution.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
 }
 
 // A pair of crossed bounds is its own proof.
-void DenseSolver::certify_crossed(Solution& solution) const {
-  store_point(qp_, Vector::Zero(qp_.n()), solution);
+void DenseSolver::certify_crossed(Solution& solution) {
+  solution.x.setZero();
+  store_point(qp_, solution.x, solution);
   solution.status = Status::PRIMAL_INFEASIBLE;
   solution.certificate_z.setZero();
 }
@@ -204,33 +213,32 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   if (any_hard && certify_hard_rows(settings, deadline, solution)) return;
   const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
-  if (!found.level) {
+  if (!found.found) {
     if (crossed) store_point(qp_, found.x, solution);
     solution.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
     return;
   }
-  const LeastShift& level = *found.level;
+  const LeastShift& level = found.level;
   if (!crossed && largest_shift(level) <= settings.eps_abs) {
     store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);
     return;
   }
-  StackedQP shifted = qp_;
-  apply_shift(level, shifted, solution);
-  const StackedQP reduced = level.reduced(qp_);
-  Minimiser second_level(reduced.n(), reduced.stored_rows());
-  second_level.load(reduced);
-  Outcome outcome = second_level.run(settings, deadline, nullptr, nullptr, false);
-  outcome.z = level.multipliers(qp_, outcome.z);
-  outcome.residuals = residuals(shifted, outcome.x, outcome.z);
-  store(outcome, solution);
+  if (!second_level_) second_level_ = std::make_unique<SecondLevel>(qp_.n(), qp_.stored_rows());
+  SecondLevel& second = *second_level_;
+  level.reduce(qp_, second.qp);
+  second.minimiser.load(second.qp);
+  const Outcome& outcome = second.minimiser.run(settings, deadline, nullptr, nullptr, false);
+  level.multipliers(outcome.z, second.z);
+  apply_shift(level, qp_, solution);
+  Residuals judged = residuals(qp_, outcome.x, second.z, products_);
+  store(outcome, second.z, judged, solution);
   // The level holds the rows as its factorisation knows them; the claim is about the caller's.
-  if (outcome.verdict == Verdict::DUAL_INFEASIBLE && !is_ray(qp_, outcome.ray)) {
+  if (outcome.verdict == Verdict::DUAL_INFEASIBLE && !is_ray(qp_, outcome.ray, products_)) {
     solution.status = Status::NUMERICAL_ERROR;
     solution.certificate_x.setConstant(std::numeric_limits<double>::quiet_NaN());
   }
   if (outcome.verdict != Verdict::SOLVED) return;
   // Multipliers of shifted rows are free in sign; the second level has judged the others.
-  Residuals judged = outcome.residuals;
   judged.complementarity = judged.gap = 0.0;
   solution.status = judged.within(settings) ? Status::CLOSEST_FEASIBLE : Status::NUMERICAL_ERROR;
 }

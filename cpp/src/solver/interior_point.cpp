@@ -14,14 +14,30 @@ constexpr double least_regularisation = 1e-13, most_regularisation = 1e-11;
 
 }  // namespace
 
-InteriorPoint::InteriorPoint(const DenseKkt& kkt, const PackArray& elasticity)
-    : kkt_(kkt),
-      n_(kkt.n()),
-      rows_(kkt.rows()),
-      stored_(kkt.stored_rows()),
-      elasticity_(numbers(elasticity), kkt.rows()),
-      coupled_((elasticity_.array() > 0.0).any()),
-      slot_(kkt.stored_rows(), -1) {
+InteriorPoint::InteriorPoint(int n, int stored_rows)
+    : n_(n),
+      rows_(stored_rows + n),
+      stored_(stored_rows),
+      elasticity_(rows_),
+      slot_(stored_rows),
+      system_(n, stored_rows) {
+  sides_.reserve(2 * rows_);
+  equalities_.reserve(rows_);
+  bounded_.reserve(stored_);
+  for (Reserved<Vector>* a : {&s_, &z_, &ds_, &dz_, &side_weight_, &side_residual_, &side_rhs_, &target_})
+    a->reserve(2 * rows_);
+  for (Reserved<Vector>* a : {&y_, &dy_, &equality_residual_}) a->reserve(rows_);
+  for (Reserved<Vector>* a : {&e_, &b_, &multiplier_step_}) a->reserve(stored_);
+}
+
+void InteriorPoint::load(const DenseKkt& kkt, const PackArray& elasticity) {
+  kkt_ = &kkt;
+  elasticity_ = numbers(elasticity, rows_);
+  coupled_ = (elasticity_.array() > 0.0).any();
+  rho_ = mu_ = 1e-8;
+  sides_.clear();
+  equalities_.clear();
+  bounded_.clear();
   const auto lower = numbers(kkt.lower(), rows_), upper = numbers(kkt.upper(), rows_);
   for (int i = 0; i < rows_; ++i) {
     if (i < stored_ && (std::isfinite(lower[i]) || std::isfinite(upper[i]))) {
@@ -35,18 +51,15 @@ InteriorPoint::InteriorPoint(const DenseKkt& kkt, const PackArray& elasticity)
     if (std::isfinite(upper[i])) sides_.push_back({i, 1.0, upper[i]});
     if (std::isfinite(lower[i])) sides_.push_back({i, -1.0, lower[i]});
   }
-  RowMatrix R(bounded_.size(), n_);
-  for (std::size_t k = 0; k < bounded_.size(); ++k) R.row(k) = kkt.stored().row(bounded_[k]);
-  system_.emplace(kkt.hessian(), std::move(R));
-  const auto size = static_cast<Eigen::Index>(sides_.size()),
-             equalities = static_cast<Eigen::Index>(equalities_.size());
+  system_.load(kkt.hessian(), kkt.stored(), bounded_);
   for (PackArray* a : {&x_, &Hx_, &Rz_}) a->setConstant(packs(n_), Pack(0.0));
   for (PackArray* a : {&v_, &row_}) a->setConstant(packs(rows_), Pack(0.0));
-  for (Vector* a : {&s_, &z_, &ds_, &dz_, &side_weight_, &side_residual_, &side_rhs_, &target_}) a->setZero(size);
-  for (Vector* a : {&y_, &dy_, &equality_residual_}) a->setZero(equalities);
+  for (Reserved<Vector>* a : {&s_, &z_, &ds_, &dz_, &side_weight_, &side_residual_, &side_rhs_, &target_})
+    a->setZero(sides_.size());
+  for (Reserved<Vector>* a : {&y_, &dy_, &equality_residual_}) a->setZero(equalities_.size());
+  for (Reserved<Vector>* a : {&e_, &b_, &multiplier_step_}) a->setZero(bounded_.size());
   for (Vector* a : {&best_x_, &dual_residual_, &dx_, &d_, &a_}) a->setZero(n_);
   for (Vector* a : {&weight_, &weighted_rhs_, &best_z_}) a->setZero(rows_);
-  for (Vector* a : {&e_, &b_, &multiplier_step_}) a->setZero(bounded_.size());
 }
 
 // From the least-squares point of all bounds, moved into the interior.
@@ -59,12 +72,13 @@ void InteriorPoint::start() {
   mean_ = 1.0;
   if (!factor()) return;
   for (std::size_t k = 0; k < sides_.size(); ++k) side_residual_[k] = sides_[k].sign * sides_[k].bound;
-  for (std::size_t k = 0; k < equalities_.size(); ++k) equality_residual_[k] = numbers(kkt_.lower())[equalities_[k]];
-  dual_residual_ = numbers(kkt_.g(), n_);
-  solve(Vector::Zero(s_.size()));
+  for (std::size_t k = 0; k < equalities_.size(); ++k) equality_residual_[k] = numbers(kkt_->lower())[equalities_[k]];
+  dual_residual_ = numbers(kkt_->g(), n_);
+  target_.setZero();
+  solve(target_);
   numbers(x_, n_) = dx_;
   y_ = dy_;
-  kkt_.apply_rows(x_, v_);
+  kkt_->apply_rows(x_, v_);
   if (sides_.empty()) return;
   for (std::size_t k = 0; k < sides_.size(); ++k)
     s_[k] = sides_[k].sign * (sides_[k].bound - numbers(v_)[sides_[k].row]);
@@ -75,8 +89,8 @@ void InteriorPoint::start() {
 }
 
 double InteriorPoint::evaluate() {
-  kkt_.apply_rows(x_, v_);
-  kkt_.apply_hessian(x_, Hx_);
+  kkt_->apply_rows(x_, v_);
+  kkt_->apply_hessian(x_, Hx_);
   auto row = numbers(row_, rows_);
   row.setZero();
   const auto v = numbers(v_, rows_);
@@ -91,15 +105,15 @@ double InteriorPoint::evaluate() {
   for (std::size_t k = 0; k < equalities_.size(); ++k) {
     const int i = equalities_[k];
     row[i] += y_[k];
-    equality_residual_[k] = numbers(kkt_.lower())[i] - v[i] + elasticity_[i] * y_[k];
+    equality_residual_[k] = numbers(kkt_->lower())[i] - v[i] + elasticity_[i] * y_[k];
     primal = std::max(primal, std::abs(equality_residual_[k]));
-    size = std::max(size, std::abs(numbers(kkt_.lower())[i]));
+    size = std::max(size, std::abs(numbers(kkt_->lower())[i]));
   }
   Rz_.setConstant(Pack(0.0));
-  kkt_.add_rows_transposed(row_, Rz_);
-  dual_residual_ = numbers(Hx_, n_) + numbers(kkt_.g(), n_) + numbers(Rz_, n_);
+  kkt_->add_rows_transposed(row_, Rz_);
+  dual_residual_ = numbers(Hx_, n_) + numbers(kkt_->g(), n_) + numbers(Rz_, n_);
   mean_ = mean_product();
-  const double dual_size = 1.0 + norm_inf(numbers(kkt_.g(), n_));
+  const double dual_size = 1.0 + norm_inf(numbers(kkt_->g(), n_));
   return std::max({primal / (1.0 + size), norm_inf(dual_residual_) / dual_size, mean_});
 }
 
@@ -113,10 +127,10 @@ bool InteriorPoint::factor() {
   for (const int i : equalities_) weight_[i] = 1.0 / (mu_ + elasticity_[i]);
   d_ = weight_.tail(n_).array() + rho_;
   for (std::size_t k = 0; k < bounded_.size(); ++k) e_[k] = 1.0 / weight_[bounded_[k]];
-  return system_->factor(d_, e_);
+  return system_.factor(d_, e_);
 }
 
-void InteriorPoint::solve(const Vector& target) {
+void InteriorPoint::solve(const Reserved<Vector>& target) {
   // sign R dx + ds - (mu + delta) dz = residual and z ds + s dz = target - s z, so with the weights of the sides
   // dz = weight (sign R dx - rhs); of a row all sides together: R dx - e dy = its weighted mean of the rhs.
   weighted_rhs_.setZero();
@@ -128,7 +142,7 @@ void InteriorPoint::solve(const Vector& target) {
     weighted_rhs_[equalities_[k]] = weight_[equalities_[k]] * equality_residual_[k];
   a_ = weighted_rhs_.tail(n_) - dual_residual_;
   for (std::size_t k = 0; k < bounded_.size(); ++k) b_[k] = e_[k] * weighted_rhs_[bounded_[k]];
-  system_->solve(a_, b_, dx_, multiplier_step_);
+  system_.solve(a_, b_, dx_, multiplier_step_);
 
   const auto row_change = [&](int i) {
     return i < stored_ ? multiplier_step_[slot_[i]] : weight_[i] * dx_[i - stored_] - weighted_rhs_[i];
@@ -141,14 +155,14 @@ void InteriorPoint::solve(const Vector& target) {
     const bool two_sided = k > 0 && sides_[k - 1].row == i;
     if (!two_sided) continue;
     const std::size_t light = side_weight_[k] < side_weight_[k - 1] ? k : k - 1, heavy = 2 * k - 1 - light;
-    const double v = i < stored_ ? system_->row(slot_[i]).dot(dx_) : dx_[i - stored_];
+    const double v = i < stored_ ? system_.row(slot_[i]).dot(dx_) : dx_[i - stored_];
     dz_[light] = side_weight_[light] * (sides_[light].sign * v - side_rhs_[light]);
     dz_[heavy] = sides_[heavy].sign * row_change(i) + dz_[light];
   }
   for (std::size_t k = 0; k < sides_.size(); ++k) ds_[k] = (target[k] - s_[k] * dz_[k]) / z_[k];
 }
 
-double InteriorPoint::step_length(const Vector& value, const Vector& change) const {
+double InteriorPoint::step_length(const Reserved<Vector>& value, const Reserved<Vector>& change) const {
   double length = 1.0;
   for (Eigen::Index k = 0; k < value.size(); ++k)
     if (change[k] < 0.0) length = std::min(length, -to_boundary * value[k] / change[k]);
@@ -204,12 +218,13 @@ void InteriorPoint::run(int max_steps, const Deadline& deadline, Iterate& it) {
 }
 
 void minimise_with_rescue(DenseKkt& kkt, SingleJudge& judge, Penalties& penalties, int max_steps,
-                          const Deadline& deadline, Iterate& it) {
+                          const Deadline& deadline, Iterate& it, std::optional<InteriorPoint>& rescue) {
   augmented_lagrangian(kkt, judge, penalties, std::min(max_steps, patience), it);
   const int first = it.steps;
   if (judge.verdict != Verdict::MAX_ITER || first >= max_steps) return;
-  InteriorPoint rescue(kkt, penalties.delta);
-  rescue.run(max_steps - first, deadline, it);
+  if (!rescue) rescue.emplace(kkt.n(), kkt.stored_rows());
+  rescue->load(kkt, penalties.delta);
+  rescue->run(max_steps - first, deadline, it);
   refresh(kkt, Mask::all(true), it);
   it.Rz.setConstant(Pack(0.0));
   kkt.add_rows_transposed(it.z, it.Rz);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "qp_control/augmented_lagrangian.hpp"
@@ -55,52 +56,89 @@ class ShiftJudge : public SingleJudge {
   int stalled = 0;
 };
 
-// A row that only meets its bound may look violated at the iterate; the exact shift tells. True: some were dropped.
-bool drop_unshifted(const StackedQP& qp, std::optional<LeastShift>& level) {
-  std::vector<ShiftedRow> kept;
-  for (int i = 0; i < level->count(); ++i) {
-    const ShiftedRow& row = level->shifted[i];
-    const double shift = row.side * level->s[i] / level->root_weight[i];
-    if (row.side == 0 || shift > unshifted(qp, row.row, bound_of(qp, row))) kept.push_back(row);
-  }
-  if (kept.size() == level->shifted.size()) return false;
-  level.emplace(qp, std::move(kept), std::vector<ShiftedRow>(level->hard));
-  return true;
-}
-
 }  // namespace
+
+void LeastShift::Room::reserve(int n, int rows) {
+  inverse.qr.reserve(2L * rows * n, std::max(n, rows));
+  inverse.row_space.reserve(long(n) * n);
+  inverse.inner.reserve(long(n) * rows);
+  of_shifted.reserve(std::max(2 * rows, n));
+  of_hard.reserve(rows);
+  of_variables.reserve(n);
+}
 
 LeastShift::LeastShift(const StackedQP& qp, std::vector<ShiftedRow> shifted_rows, std::vector<ShiftedRow> hard_rows)
     : shifted(std::move(shifted_rows)), hard(std::move(hard_rows)) {
+  Room room;
+  set(qp, room);
+}
+
+// A row may be shifted on both sides.
+void LeastShift::reserve(int n, int rows) {
+  const long most = 2L * rows;
+  shifted.reserve(most);
+  hard.reserve(rows);
+  for (Reserved<Vector>* v : {&root_weight, &e, &s}) v->reserve(most);
+  for (Reserved<Vector>* v : {&f, &multiplier}) v->reserve(rows);
+  for (Reserved<RowMatrix>* a : {&E, &E_null}) a->reserve(most * n);
+  Q.reserve(most * n);
+  F.reserve(long(rows) * n);
+  F_pinv.reserve(long(rows) * n);
+  Q_E.reserve(long(n) * n);
+  Q_e.reserve(n);
+}
+
+void LeastShift::set(const StackedQP& qp, Room& room) {
   const int n = qp.n(), m = count(), k = static_cast<int>(hard.size());
   root_weight.resize(m);
   E.resize(m, n);
   e.resize(m);
   for (int i = 0; i < m; ++i) {
     root_weight[i] = std::sqrt(qp.weight[shifted[i].row]);
-    E.row(i) = root_weight[i] * qp.row(shifted[i].row).transpose();
+    qp.write_row(shifted[i].row, E.row(i));
+    E.row(i) *= root_weight[i];
     e[i] = root_weight[i] * bound_of(qp, shifted[i]);
   }
   F.resize(k, n);
   f.resize(k);
   for (int i = 0; i < k; ++i) {
-    F.row(i) = qp.row(hard[i].row).transpose();
+    qp.write_row(hard[i].row, F.row(i));
     f[i] = bound_of(qp, hard[i]);
   }
-  F_pinv = Matrix::Zero(n, k);
+  auto& [inverse, of_shifted, of_hard, of_variables] = room;
+  F_pinv.setZero(n, k);
   E_null = E;
   if (k > 0) {
-    F_pinv = pseudo_inverse(F, rank_tolerance);
-    E_null -= (E * F_pinv) * F;
+    pseudo_inverse(F, rank_tolerance, inverse, F_pinv);
+    of_hard.resize(k);
+    for (int i = 0; i < m; ++i) {
+      of_hard.noalias() = F_pinv.transpose() * E.row(i).transpose();
+      E_null.row(i).transpose().noalias() -= F.transpose() * of_hard;
+    }
   }
   // A projected row of size rounding must not count as a direction, so the threshold is relative to E itself.
-  Q = range_basis(E_null, m > 0 && n > 0 ? rank_tolerance * E.colwise().norm().maxCoeff() : 0.0);
-  Q_E = Q.transpose() * E;
-  Q_e = Q.transpose() * e;
+  PivotedQr& qr = inverse.qr;
+  qr.matrix() = E_null;
+  qr.factor();
+  qr.basis(qr.rank(m > 0 && n > 0 ? rank_tolerance * E.colwise().norm().maxCoeff() : 0.0), Q);
+  Q_E.resize(rank(), n);
+  for (int i = 0; i < rank(); ++i) Q_E.row(i).transpose().noalias() = E.transpose() * Q.col(i);
+  Q_e.resize(rank());
+  Q_e.noalias() = Q.transpose() * e;
   s = -e;
-  if (k > 0) s += E * (F_pinv * f);
-  for (int pass = 0; pass < 2; ++pass) s -= Q * (Q.transpose() * s);  // twice: cancellation against a large e
-  multiplier = -F_pinv.transpose() * (E.transpose() * s);
+  of_variables.resize(n);
+  if (k > 0) {
+    of_variables.noalias() = F_pinv * f;
+    s.noalias() += E * of_variables;
+  }
+  of_shifted.resize(rank());
+  for (int pass = 0; pass < 2; ++pass) {  // twice: cancellation against a large e
+    of_shifted.noalias() = Q.transpose() * s;
+    s.noalias() -= Q * of_shifted;
+  }
+  of_variables.noalias() = E.transpose() * s;
+  multiplier.resize(k);
+  multiplier.noalias() = -F_pinv.transpose() * of_variables;
 }
 
 bool LeastShift::is_of(const StackedQP& qp, const std::vector<ShiftedRow>& shifted_rows,
@@ -116,58 +154,81 @@ bool LeastShift::is_of(const StackedQP& qp, const std::vector<ShiftedRow>& shift
   return true;
 }
 
-StackedQP LeastShift::reduced(const StackedQP& qp) const {
+void LeastShift::reduce(const StackedQP& qp, StackedQP& out) const {
   const int n = qp.n(), stored = qp.stored_rows(), r = rank();
-  StackedQP out(n, r + stored);
+  const double infinity = std::numeric_limits<double>::infinity();
   out.H = qp.H;
   out.g = qp.g;
   out.linear_program = qp.linear_program;
   out.R.topRows(r) = Q_E;
+  out.R.middleRows(r, n - r).setZero();
   out.R.bottomRows(stored) = qp.R;
   out.lower.head(r) = out.upper.head(r) = Q_e;
+  out.lower.segment(r, n - r).setConstant(-infinity);
+  out.upper.segment(r, n - r).setConstant(infinity);
   out.lower.tail(stored + n) = qp.lower;
   out.upper.tail(stored + n) = qp.upper;
   for (const ShiftedRow& row : shifted) {
-    out.lower[r + row.row] = -std::numeric_limits<double>::infinity();
-    out.upper[r + row.row] = std::numeric_limits<double>::infinity();
+    out.lower[n + row.row] = -infinity;
+    out.upper[n + row.row] = infinity;
   }
   // A hard row that holds the shift back must stay where it is.
-  for (std::size_t k = 0; k < hard.size(); ++k) out.lower[r + hard[k].row] = out.upper[r + hard[k].row] = f[k];
-  return out;
+  for (std::size_t k = 0; k < hard.size(); ++k) out.lower[n + hard[k].row] = out.upper[n + hard[k].row] = f[k];
 }
 
-Vector LeastShift::multipliers(const StackedQP& qp, const Vector& z_reduced) const {
-  Vector z = z_reduced.tail(qp.rows());
-  const Vector nu = root_weight.cwiseProduct(Q * z_reduced.head(rank()));
+void LeastShift::multipliers(const Vector& z_reduced, Vector& z) const {
+  z = z_reduced.tail(z.size());
   for (const ShiftedRow& row : shifted) z[row.row] = 0.0;
-  for (int i = 0; i < count(); ++i) z[shifted[i].row] += nu[i];
-  return z;
+  for (int i = 0; i < count(); ++i) z[shifted[i].row] += root_weight[i] * Q.row(i).dot(z_reduced.head(rank()));
 }
 
-Vector LeastShift::reduced_multipliers(const Vector& z) const {
-  std::vector<int> sides(z.size(), 0);
-  for (const ShiftedRow& row : shifted) ++sides[row.row];
-  Vector nu(count());
-  for (int i = 0; i < count(); ++i) nu[i] = z[shifted[i].row] / (root_weight[i] * sides[shifted[i].row]);
-  Vector out(rank() + z.size());
-  out << Q.transpose() * nu, z;
-  for (const ShiftedRow& row : shifted) out[rank() + row.row] = 0.0;
-  return out;
+struct LeastShiftMemo::Search {
+  Search(int n, int stored_rows)
+      : rows_only(n, stored_rows),
+        kkt(n, stored_rows),
+        scaling(packs(n), packs(stored_rows + n)),
+        penalties(packs(stored_rows + n)),
+        iterate(packs(n), packs(stored_rows + n)),
+        v(stored_rows + n) {
+    room.reserve(n, stored_rows + n);
+  }
+
+  void run(const StackedQP& qp, int max_steps, const Deadline& deadline, LeastShiftResult& out);
+  // A row that only meets its bound may look violated at the iterate; the exact shift tells. True: some were dropped.
+  bool drop_unshifted(const StackedQP& qp, LeastShift& level);
+
+  StackedQP rows_only;
+  DenseKkt kkt;
+  Equilibration scaling;
+  Penalties penalties;
+  Iterate iterate;
+  std::optional<InteriorPoint> rescue;
+  Vector v;  // rows of the point
+  LeastShift::Room room;
+};
+
+bool LeastShiftMemo::Search::drop_unshifted(const StackedQP& qp, LeastShift& level) {
+  std::size_t kept = 0;
+  for (int i = 0; i < level.count(); ++i) {
+    const ShiftedRow row = level.shifted[i];
+    const double shift = row.side * level.s[i] / level.root_weight[i];
+    if (row.side == 0 || shift > unshifted(qp, row.row, bound_of(qp, row))) level.shifted[kept++] = row;
+  }
+  if (kept == level.shifted.size()) return false;
+  level.shifted.resize(kept);
+  level.set(qp, room);
+  return true;
 }
 
-LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Deadline& deadline) {
+void LeastShiftMemo::Search::run(const StackedQP& qp, int max_steps, const Deadline& deadline, LeastShiftResult& out) {
   const int n = qp.n(), m = qp.rows();
-  LeastShiftResult out;
-  StackedQP rows_only = qp;
-  rows_only.H.setZero();
-  rows_only.g.setZero();
   rows_only.linear_program = true;
-  DenseKkt kkt(n, qp.stored_rows());
-  Equilibration scaling(packs(n), packs(m));
+  rows_only.R = qp.R;
+  rows_only.lower = qp.lower;
+  rows_only.upper = qp.upper;
   kkt.load(rows_only, scaling);
 
   // Elastic rows in the caller's units, whatever the scaling of the rows; the cost's own scale is free.
-  Penalties penalties(packs(m));
   penalties.least_rho = 1e-9;
   penalties.settles = false;
   auto delta = numbers(penalties.delta, m);
@@ -181,16 +242,19 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
   if (std::isfinite(smallest)) delta /= smallest;
   penalties.reset(kkt.lower(), kkt.upper());
 
-  Iterate it(packs(n), packs(m));
+  iterate.x.setConstant(Pack(0.0));
+  iterate.z.setConstant(Pack(0.0));
   ShiftJudge judge(deadline);
-  minimise_with_rescue(kkt, judge, penalties, max_steps, deadline, it);
-  out.steps = it.steps;
-  out.x = numbers(scaling.D, n).cwiseProduct(numbers(it.x, n));
-  const auto z = numbers(it.z, m);
-  if (judge.verdict != Verdict::SOLVED) return out;
+  minimise_with_rescue(kkt, judge, penalties, max_steps, deadline, iterate, rescue);
+  out.steps = iterate.steps;
+  out.x = numbers(scaling.D, n).cwiseProduct(numbers(iterate.x, n));
+  out.found = judge.verdict == Verdict::SOLVED;
+  if (!out.found) return;
 
-  std::vector<ShiftedRow> shifted, hard;
-  Vector v(m);
+  const auto z = numbers(iterate.z, m);
+  auto &shifted = out.level.shifted, &hard = out.level.hard;
+  shifted.clear();
+  hard.clear();
   qp.apply_rows(out.x, v);
   for (int i = 0; i < m; ++i) {
     const bool is_hard = std::isinf(qp.weight[i]);
@@ -203,11 +267,13 @@ LeastShiftResult find_least_shift(const StackedQP& qp, int max_steps, const Dead
       if (qp.lower[i] - v[i] > unshifted(qp, i, qp.lower[i])) shifted.push_back({i, -1});
     }
   }
-  out.level.emplace(qp, std::move(shifted), std::move(hard));
+  out.level.set(qp, room);
   while (drop_unshifted(qp, out.level)) {
   }
-  return out;
 }
+
+LeastShiftMemo::LeastShiftMemo() = default;
+LeastShiftMemo::~LeastShiftMemo() = default;
 
 bool LeastShiftMemo::is_of(const StackedQP& qp, int max_steps) const {
   return max_steps == max_steps_ && equal_arrays(R_, qp.R) && equal_arrays(lower_, qp.lower) &&
@@ -216,12 +282,16 @@ bool LeastShiftMemo::is_of(const StackedQP& qp, int max_steps) const {
 
 const LeastShiftResult& LeastShiftMemo::find(const StackedQP& qp, int max_steps, const Deadline& deadline) {
   if (is_of(qp, max_steps)) return result_;
-  result_ = find_least_shift(qp, max_steps, deadline);
+  if (!search_) {
+    search_ = std::make_unique<Search>(qp.n(), qp.stored_rows());
+    result_.level.reserve(qp.n(), qp.rows());
+  }
+  search_->run(qp, max_steps, deadline, result_);
   R_ = qp.R;
   lower_ = qp.lower;
   upper_ = qp.upper;
   weight_ = qp.weight;
-  max_steps_ = result_.level ? max_steps : -1;  // what the clock has stopped is not an answer
+  max_steps_ = result_.found ? max_steps : -1;  // what the clock has stopped is not an answer
   return result_;
 }
 

@@ -1,11 +1,7 @@
 #include "qp_control/minimise.hpp"
 
 #include <limits>
-#include <vector>
 
-#include "qp_control/active_set.hpp"
-#include "qp_control/certificates.hpp"
-#include "qp_control/interior_point.hpp"
 #include "qp_control/judgement.hpp"
 #include "qp_control/multipliers.hpp"
 
@@ -22,6 +18,7 @@ class Minimiser::Judge : public SingleJudge {
   Judge(Minimiser& work, const Settings& settings, const Deadline& deadline, bool look_for_certificates)
       : work_(work), qp_(*work.qp_), settings_(settings), deadline_(deadline), certify_(look_for_certificates) {
     judgement_.restart();
+    work_.tried_.clear();
   }
 
   bool expired() const override { return deadline_.passed(); }
@@ -43,9 +40,9 @@ class Minimiser::Judge : public SingleJudge {
       // rounding with them. The refinement goes on as long as it gains anything: it ends early where all residuals are
       // small beside the largest product, which may be one of the rows, and the dual residual has more to gain.
       unscale(it);
-      std::vector<int> active = active_rows(qp_, work_.z_);
-      shrink_multipliers(qp_, work_.x_, active, work_.z_);
-      if (polish(qp_, active, work_.x_, work_.z_, 0.0)) consider(work_.x_, work_.z_);
+      active_rows(qp_, work_.z_, work_.active_);
+      shrink_multipliers(qp_, work_.x_, work_.active_, work_.z_);
+      if (work_.polish_.run(qp_, work_.active_, work_.x_, work_.z_, 0.0)) consider(work_.x_, work_.z_);
     }
     return within_ ? Verdict::SOLVED : Verdict::GO_ON;
   }
@@ -69,7 +66,7 @@ class Minimiser::Judge : public SingleJudge {
     }
     if (++outer_ < 2 || !stagnated) return Verdict::GO_ON;
     work_.step_ = numbers(scaling.D, qp_.n()).cwiseProduct(numbers(it.x, qp_.n()) - numbers(it.x_center, qp_.n()));
-    if (clean_ray(qp_, work_.step_, work_.products_)) {
+    if (clean_ray(qp_, work_.step_, work_.products_, work_.ray_room_)) {
       work_.outcome_.ray = work_.step_;
       return Verdict::DUAL_INFEASIBLE;
     }
@@ -133,13 +130,13 @@ class Minimiser::Judge : public SingleJudge {
   }
 
   bool polished(Vector& x, Vector& z) {
-    const std::vector<int> active = active_rows(qp_, z);
+    active_rows(qp_, z, work_.active_);
     // The same active set again only from a much better point: where its rows are dependent the point decides the
     // signs.
-    if (active == tried_ && error_ > 0.01 * error_when_tried_) return false;
-    tried_ = active;
+    if (work_.active_ == work_.tried_ && error_ > 0.01 * error_when_tried_) return false;
+    work_.tried_ = work_.active_;
     error_when_tried_ = error_;
-    return polish(qp_, active, x, z) && consider(x, z);
+    return work_.polish_.run(qp_, work_.active_, x, z) && consider(x, z);
   }
 
   Minimiser& work_;
@@ -152,7 +149,6 @@ class Minimiser::Judge : public SingleJudge {
   double error_ = std::numeric_limits<double>::infinity();
   bool rescued_ = false;
   int outer_ = 0, since_best_ = 0;
-  std::vector<int> tried_;
   double error_when_tried_ = 0.0;
 };
 
@@ -165,7 +161,11 @@ Minimiser::Minimiser(int n, int stored_rows)
       z_(stored_rows + n),
       step_(n),
       products_(n, stored_rows + n),
-      outcome_(n, stored_rows + n) {}
+      polish_(n, stored_rows),
+      outcome_(n, stored_rows + n) {
+  active_.reserve(stored_rows + n);
+  tried_.reserve(stored_rows + n);
+}
 
 bool Minimiser::load(const StackedQP& qp) {
   qp_ = &qp;
@@ -199,7 +199,7 @@ const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline
   outcome_.residuals.primal = outcome_.residuals.dual = outcome_.residuals.complementarity = nan;
   outcome_.residuals.gap = outcome_.residuals.objective = nan;
   Judge judge(*this, settings, deadline, look_for_certificates);
-  minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_);
+  minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, rescue_);
   outcome_.verdict = judge.verdict;
   if (judge.verdict != Verdict::SOLVED) outcome_.residuals = residuals(qp, outcome_.x, outcome_.z, products_);
   outcome_.steps = iterate_.steps;

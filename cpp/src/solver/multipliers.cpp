@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "qp_control/pivoted_qr.hpp"
+
 namespace qp_control {
 namespace {
 
@@ -11,7 +13,7 @@ constexpr double rounding = 1e-13;    // of the change of a multiplier, beside i
 // Orthonormal columns, one more at a time.
 class Basis {
  public:
-  Basis(const Matrix& first, Eigen::Index largest) : Q_(first.rows(), largest), rank_(first.cols()) {
+  Basis(const Reserved<Matrix>& first, Eigen::Index largest) : Q_(first.rows(), largest), rank_(first.cols()) {
     Q_.leftCols(rank_) = first;
   }
   bool complete() const { return rank_ == Q_.cols(); }
@@ -53,9 +55,13 @@ void shrink_multipliers(const StackedQP& qp, const Vector& x, std::vector<int>& 
   }
   Vector w = -qp.g - qp.H * x - S.transpose() * y;
   const Vector column_size = S.colwise().norm();
-  Matrix columns(count, free.size());
-  for (std::size_t k = 0; k < free.size(); ++k) columns.col(k) = S.col(free[k]).normalized();
-  Basis taken(range_basis(columns, negligible), count);
+  PivotedQr columns;
+  columns.matrix().resize(count, free.size());
+  for (std::size_t k = 0; k < free.size(); ++k) columns.matrix().col(k) = S.col(free[k]).normalized();
+  columns.factor();
+  Reserved<Matrix> range;
+  columns.basis(columns.rank(negligible), range);
+  Basis taken(range, count);
 
   while (!taken.complete()) {
     const Vector step = -taken.rest(y);

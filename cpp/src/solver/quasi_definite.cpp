@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <utility>
+
+#include "qp_control/dense_kernels.hpp"
 
 namespace qp_control {
 namespace {
@@ -22,100 +23,172 @@ bool is_diagonal(const Matrix& H) {
 
 }  // namespace
 
-QuasiDefinite::QuasiDefinite(Matrix H, RowMatrix R)
-    : H_(std::move(H)),
-      R_(std::move(R)),
-      R_size_(R_.cwiseAbs()),
-      diagonal_(is_diagonal(H_)),
-      eliminated_(Eliminated::ROWS) {
-  if (diagonal_ && R_.rows() > 0 && R_.rows() < R_.cols()) eliminated_ = Eliminated::VARIABLES;
+QuasiDefinite::QuasiDefinite(int n, int most_rows) : H_(n, n), d_(n) {
+  // Variables are eliminated only where they are more than the rows.
+  const int stride = padded(n), vectors = packs(std::max(stride * most_rows, n * stride));
+  for (Reserved<RowMatrix>* a : {&R_, &R_size_}) a->reserve(long(most_rows) * n);
+  vectors_.reserve(vectors);
+  weighted_.reserve(vectors + tile_overhang);
+  for (Reserved<PackArray>* a : {&M_, &L_}) a->reserve(packs(stride * ((n + 3) / 4 * 4)));
+  for (Reserved<PackArray>* a : {&inverse_diagonal_, &rhs_}) a->reserve(packs(n));
+  for (auto* v : {&vector_at_, &weighted_at_}) v->reserve(std::max(n, most_rows));
+  whole_.reserve(long(n + most_rows) * (n + most_rows));
+  exchanged_.reserve(n + most_rows);
+  for (Vector* v : {&r_, &step_x_, &best_x_, &Px_, &Ry_, &x_size_}) v->resize(n);
+  for (Reserved<Vector>* v : {&e_, &s_, &step_y_, &best_y_, &Rx_, &ey_, &y_size_}) v->reserve(most_rows);
+  stacked_.reserve(n + most_rows);
 }
 
-bool QuasiDefinite::factor(const Vector& d, const Vector& e) {
+void QuasiDefinite::load(const Eigen::Ref<const Matrix>& H, const Eigen::Ref<const RowMatrix>& R,
+                         const std::vector<int>& rows) {
+  const int n = static_cast<int>(H_.rows()), m = static_cast<int>(rows.size());
+  H_ = H;
+  R_.resize(m, n);
+  for (int k = 0; k < m; ++k) R_.row(k) = R.row(rows[k]);
+  R_size_ = R_.cwiseAbs();
+  diagonal_ = is_diagonal(H_);
+  eliminated_ = diagonal_ && m > 0 && m < n ? Eliminated::VARIABLES : Eliminated::ROWS;
+
+  const bool of_rows = eliminated_ == Eliminated::ROWS;
+  const int count = of_rows ? m : n, size = of_rows ? n : m, stride = padded(size);
+  vectors_.setConstant(packs(stride * count), Pack(0.0));
+  weighted_.setConstant(packs(stride * count) + tile_overhang, Pack(0.0));
+  for (Reserved<PackArray>* a : {&M_, &L_}) a->setConstant(packs(stride * ((size + 3) / 4 * 4)), Pack(0.0));
+  for (Reserved<PackArray>* a : {&inverse_diagonal_, &rhs_}) a->setConstant(packs(size), Pack(0.0));
+  vector_at_.resize(count);
+  weighted_at_.resize(count);
+  for (int k = 0; k < count; ++k) {
+    double* at = numbers(vectors_) + k * stride;
+    for (int i = 0; i < size; ++i) at[i] = of_rows ? R_(k, i) : R_(i, k);
+    vector_at_[k] = at;
+    weighted_at_[k] = numbers(weighted_) + k * stride;
+  }
+}
+
+bool QuasiDefinite::factor(const Vector& d, const Reserved<Vector>& e) {
   d_ = d;
   e_ = e;
   return d_.allFinite() && e_.allFinite() && factor();
 }
 
 bool QuasiDefinite::factor() {
-  const Eigen::Index n = H_.rows(), m = R_.rows();
-  if (eliminated_ == Eliminated::ROWS) {
-    scaled_ = e_.cwiseSqrt().cwiseInverse().asDiagonal() * R_;
-    reduced_ = H_;
-    reduced_.diagonal() += d_;
-    // Eigen's product of nothing is undefined.
-    if (m > 0 && n > 0) reduced_.selfadjointView<Eigen::Lower>().rankUpdate(scaled_.transpose());
-  } else if (eliminated_ == Eliminated::VARIABLES) {
-    scaled_ = R_ * (H_.diagonal() + d_).cwiseSqrt().cwiseInverse().asDiagonal();
-    reduced_ = e_.asDiagonal();
-    reduced_.selfadjointView<Eigen::Lower>().rankUpdate(scaled_);
-  }
-  if (eliminated_ != Eliminated::NOTHING) {
-    cholesky_.compute(reduced_);
-    if (cholesky_.info() == Eigen::Success) return true;
-    eliminated_ = Eliminated::NOTHING;
-  }
-  reduced_.resize(n + m, n + m);
-  reduced_.topLeftCorner(n, n) = H_;
-  reduced_.topLeftCorner(n, n).diagonal() += d_;
-  reduced_.topRightCorner(n, m) = R_.transpose();
-  reduced_.bottomLeftCorner(m, n) = R_;
-  reduced_.bottomRightCorner(m, m) = (-e_).asDiagonal();
-  lu_.compute(reduced_);
+  if (eliminated_ != Eliminated::NOTHING && factor_reduced()) return true;
+  eliminated_ = Eliminated::NOTHING;
+  factor_whole();
   return true;
 }
 
-void QuasiDefinite::back_substitute(const Vector& a, const Vector& b, Vector& x, Vector& y) const {
+bool QuasiDefinite::factor_reduced() {
+  const bool of_rows = eliminated_ == Eliminated::ROWS;
+  const int n = static_cast<int>(H_.rows()), m = static_cast<int>(R_.rows());
+  const int count = of_rows ? m : n, size = of_rows ? n : m, stride = padded(size);
+  double* M = numbers(M_);
+  M_.setZero();
+  for (int j = 0; j < size && of_rows; ++j) Eigen::Map<Vector>(M + j * stride, n) = H_.col(j);
+  for (int j = 0; j < size; ++j) M[j + j * stride] += of_rows ? d_[j] : e_[j];
+  for (int k = 0; k < count; ++k) {
+    const double weight = 1.0 / (of_rows ? e_[k] : H_(k, k) + d_[k]);
+    Eigen::Map<Vector>(numbers(weighted_) + k * stride, size) = weight * ConstVectorMap(vector_at_[k], size);
+  }
+  add_outer_products(count, weighted_at_.data(), vector_at_.data(), M, size, stride);
+  return cholesky(M, numbers(L_), numbers(inverse_diagonal_), size, stride);
+}
+
+void QuasiDefinite::factor_whole() {
+  const Eigen::Index n = H_.rows(), m = R_.rows();
+  whole_.setZero(n + m, n + m);
+  whole_.topLeftCorner(n, n) = H_;
+  whole_.topLeftCorner(n, n).diagonal() += d_;
+  whole_.topRightCorner(n, m) = R_.transpose();
+  whole_.bottomLeftCorner(m, n) = R_;
+  whole_.bottomRightCorner(m, m).diagonal() = -e_;
+  exchanged_.resize(n + m);
+  lu(whole_, exchanged_.data());
+}
+
+void QuasiDefinite::back_substitute() {
+  const int n = static_cast<int>(H_.rows()), m = static_cast<int>(R_.rows());
+  Vector& x = step_x_;
+  Reserved<Vector>& y = step_y_;
+  y.resize(m);
   if (eliminated_ == Eliminated::ROWS) {
-    x = cholesky_.solve(a + R_.transpose() * b.cwiseQuotient(e_));
-    y = (R_ * x - b).cwiseQuotient(e_);
+    y = s_.cwiseQuotient(e_);
+    auto rhs = numbers(rhs_, n);
+    rhs = r_;
+    rhs.noalias() += R_.transpose() * y;
+    cholesky_solve(numbers(L_), numbers(inverse_diagonal_), n, padded(n), numbers(rhs_));
+    x = rhs;
+    y = -s_;
+    y.noalias() += R_ * x;
+    y = y.cwiseQuotient(e_);
   } else if (eliminated_ == Eliminated::VARIABLES) {
-    const Vector p = H_.diagonal() + d_;
-    y = cholesky_.solve(R_ * a.cwiseQuotient(p) - b);
-    x = (a - R_.transpose() * y).cwiseQuotient(p);
+    const auto p = H_.diagonal() + d_;
+    x = r_.cwiseQuotient(p);
+    auto rhs = numbers(rhs_, m);
+    rhs = -s_;
+    rhs.noalias() += R_ * x;
+    cholesky_solve(numbers(L_), numbers(inverse_diagonal_), m, padded(m), numbers(rhs_));
+    y = rhs;
+    x = r_;
+    x.noalias() -= R_.transpose() * y;
+    x = x.cwiseQuotient(p);
   } else {
-    Vector stacked(a.size() + b.size());
-    stacked << a, b;
-    stacked = lu_.solve(stacked).eval();
-    x = stacked.head(a.size());
-    y = stacked.tail(b.size());
+    stacked_.resize(n + m);
+    stacked_ << r_, s_;
+    lu_solve(whole_, exchanged_.data(), stacked_);
+    x = stacked_.head(n);
+    y = stacked_.tail(m);
   }
 }
 
-double QuasiDefinite::refine(const Vector& a, const Vector& b, Vector& x, Vector& y) const {
+double QuasiDefinite::refine(const Vector& a, const Reserved<Vector>& b, Vector& x, Reserved<Vector>& y) {
   x.setZero(a.size());
   y.setZero(b.size());
-  Vector best_x = x, best_y = y, r = a, s = b, dx, dy;
+  best_x_ = x;
+  best_y_ = y;
+  r_ = a;
+  s_ = b;
+  Rx_.resize(b.size());
   double best = std::numeric_limits<double>::infinity();
   for (int k = 0; k < refinement_steps; ++k) {
-    back_substitute(r, s, dx, dy);
-    x += dx;
-    y += dy;
-    const Vector Px = (diagonal_ ? Vector(H_.diagonal().cwiseProduct(x)) : Vector(H_ * x)) + d_.cwiseProduct(x);
-    const Vector ey = e_.cwiseProduct(y);
-    r = a - Px - R_.transpose() * y;
-    s = b - R_ * x + ey;
+    back_substitute();
+    x += step_x_;
+    y += step_y_;
+    if (diagonal_)
+      Px_ = H_.diagonal().cwiseProduct(x);
+    else
+      Px_.noalias() = H_ * x;
+    Px_ += d_.cwiseProduct(x);
+    Ry_.noalias() = R_.transpose() * y;
+    Rx_.noalias() = R_ * x;
+    ey_ = e_.cwiseProduct(y);
+    r_ = a - Px_ - Ry_;
+    s_ = b - Rx_ + ey_;
     // Rounding is that of the terms, however small a sum they make.
-    const double Ry_size = norm_inf(R_size_.transpose() * y.cwiseAbs()), Rx_size = norm_inf(R_size_ * x.cwiseAbs());
-    const double size_r = norm_inf(a) + rounding / good * (norm_inf(Px) + Ry_size);
-    const double size_s = norm_inf(b) + rounding / good * (Rx_size + norm_inf(ey));
-    const double error = std::max(size_r > 0.0 ? norm_inf(r) / size_r : 0.0, size_s > 0.0 ? norm_inf(s) / size_s : 0.0);
+    x_size_ = x.cwiseAbs();
+    y_size_ = y.cwiseAbs();
+    Ry_.noalias() = R_size_.transpose() * y_size_;
+    Rx_.noalias() = R_size_ * x_size_;
+    const double size_r = norm_inf(a) + rounding / good * (norm_inf(Px_) + norm_inf(Ry_));
+    const double size_s = norm_inf(b) + rounding / good * (norm_inf(Rx_) + norm_inf(ey_));
+    const double error =
+        std::max(size_r > 0.0 ? norm_inf(r_) / size_r : 0.0, size_s > 0.0 ? norm_inf(s_) / size_s : 0.0);
     if (!(error < best)) break;
     const bool slow = error > 0.5 * best;
     best = error;
-    best_x = x;
-    best_y = y;
+    best_x_ = x;
+    best_y_ = y;
     if (error <= good || slow) break;
   }
-  x = best_x;
-  y = best_y;
+  x = best_x_;
+  y = best_y_;
   return best;
 }
 
-void QuasiDefinite::solve(const Vector& a, const Vector& b, Vector& x, Vector& y) {
+void QuasiDefinite::solve(const Vector& a, const Reserved<Vector>& b, Vector& x, Reserved<Vector>& y) {
   if (refine(a, b, x, y) <= acceptable || eliminated_ == Eliminated::NOTHING) return;
   eliminated_ = Eliminated::NOTHING;
-  factor();
+  factor_whole();
   refine(a, b, x, y);
 }
 
