@@ -20,13 +20,13 @@ from qp_control.problem import NAMES, sizes_of
 from qp_control.qp_function import FIELDS, adjoint_arrays, solve_arrays
 from qp_control.settings import Settings
 
-_OPTIONS = tuple(field.name for field in fields_of(Settings))
+OPTIONS = tuple(field.name for field in fields_of(Settings))
 _TYPES = {
     "eps_abs": "float", "eps_rel": "float", "eps_gap": "float?", "max_iter": "int", "time_limit": "float?",
     "infeasible": "str?", "on_failure": "str", "weakly_active": "str", "smoothing": "float", "threads": "int",
 }  # fmt: skip
 _INPUTS = ", ".join(f"Tensor? {name}" for name in INPUTS)
-_SETTINGS = ", ".join(f"{_TYPES[name]} {name}" for name in _OPTIONS) + ", float symmetry_tolerance"
+SETTINGS_SCHEMA = ", ".join(f"{_TYPES[name]} {name}" for name in OPTIONS) + ", float symmetry_tolerance"
 _START = "Tensor? x, Tensor? y, Tensor? z, Tensor? w"
 _COUNT = len(INPUTS)
 _SOLVE_OUTPUTS = FIELDS + 6
@@ -34,24 +34,25 @@ _SOLVE_OUTPUTS = FIELDS + 6
 
 def _setup(inputs: Sequence[Tensor | None], options: Sequence[Any]) -> Setup:
     shapes = {name: tuple(t.shape) for name, t in zip(INPUTS, inputs, strict=True) if t is not None}
-    return Setup(sizes_of(shapes), Settings(**dict(zip(_OPTIONS, options[:-1], strict=True))), options[-1])
+    return Setup(sizes_of(shapes), Settings(**dict(zip(OPTIONS, options[:-1], strict=True))), options[-1])
 
 
-def _refuse_forward_mode() -> None:
+def refuse_forward_mode() -> None:
+    """Raise NotImplementedError inside forward-mode differentiation, where an operator would give zeros."""
     # While tracing, and while running: a function compiled earlier may be called with dual numbers.
     if forward_ad._current_level >= 0:
         raise NotImplementedError(
-            "QPLayer has no forward mode under torch.compile: take torch.func.jvp of the eager layer"
+            "the layer has no forward mode under torch.compile: take torch.func.jvp of the eager layer"
         )
 
 
 @torch.library.custom_op(
     "qp_control::solve",
     mutates_args=(),
-    schema=f"({_INPUTS}, {_START}, {_SETTINGS}) -> ({', '.join(['Tensor'] * _SOLVE_OUTPUTS)})",
+    schema=f"({_INPUTS}, {_START}, {SETTINGS_SCHEMA}) -> ({', '.join(['Tensor'] * _SOLVE_OUTPUTS)})",
 )
 def _solve(*arguments: Any) -> tuple[Tensor, ...]:
-    _refuse_forward_mode()
+    refuse_forward_mode()
     inputs, options = arguments[: _COUNT + 4], arguments[_COUNT + 4 :]
     arrays = solve_arrays(_setup(inputs[:_COUNT], options), inputs)[1]
     return tuple(torch.from_numpy(array) for array in arrays)
@@ -59,7 +60,7 @@ def _solve(*arguments: Any) -> tuple[Tensor, ...]:
 
 @_solve.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    _refuse_forward_mode()
+    refuse_forward_mode()
     sizes = _setup(arguments[:_COUNT], arguments[_COUNT + 4 :]).sizes
     g = arguments[NAMES.index("g")]
     lead = (sizes.batch,) if sizes.batched else ()
@@ -71,7 +72,9 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
 @torch.library.custom_op(
     "qp_control::adjoint",
     mutates_args=(),
-    schema=(f"({_INPUTS}, Tensor[] fields, Tensor status, Tensor?[] loss, bool[] needed, {_SETTINGS}) -> Tensor[]"),
+    schema=(
+        f"({_INPUTS}, Tensor[] fields, Tensor status, Tensor?[] loss, bool[] needed, {SETTINGS_SCHEMA}) -> Tensor[]"
+    ),
 )
 def _adjoint(*arguments: Any) -> list[Tensor]:
     inputs, (fields, status, loss, needed), options = (
@@ -134,6 +137,6 @@ _solve.register_autograd(_backward, setup_context=_setup_context)
 def solve_compiled(setup: Setup, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """`qp_function.solve` for a function that is being compiled."""
     s = setup.settings
-    options = [getattr(s, name) for name in _OPTIONS]
+    options = [getattr(s, name) for name in OPTIONS]
     outputs: tuple[Tensor, ...] = torch.ops.qp_control.solve(*inputs, *options, setup.symmetry_tolerance)
     return outputs

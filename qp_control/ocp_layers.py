@@ -9,7 +9,9 @@ import torch
 
 from qp_control.layers import as_start, check_tensor, is_native, to_native
 from qp_control.ocp import POINT
-from qp_control.ocp_function import OcpSetup, solve
+from qp_control.ocp_compiled import solve_compiled
+from qp_control.ocp_function import OcpSetup
+from qp_control.ocp_function import solve as solve_eager
 from qp_control.ocp_problem import OCP_NAMES, ocp_sizes, with_stage_axis
 from qp_control.problem import symmetry_tolerance
 from qp_control.settings import Settings
@@ -63,12 +65,14 @@ class OcpLayerSolution(NamedTuple):
     """(B,) difference of primal and dual cost."""
 
 
-@lru_cache(maxsize=256)
-def _setup(
+def _make_setup(
     shapes: tuple[torch.Size | None, ...], horizon: int | None, settings: Settings, tolerance: float
 ) -> OcpSetup:
     present = {name: tuple(shape) for name, shape in zip(OCP_NAMES, shapes, strict=True) if shape is not None}
     return OcpSetup(ocp_sizes(present, horizon), settings, tolerance)
+
+
+_cached_setup = lru_cache(maxsize=256)(_make_setup)
 
 
 class OcpLayer(torch.nn.Module):
@@ -148,10 +152,12 @@ class OcpLayer(torch.nn.Module):
             check_tensor(name, value)
         shapes = tuple(None if value is None else value.shape for value in inputs)
         tolerance = max(symmetry_tolerance(t.dtype) for t in (Q, R, Q_N, A) if t is not None)
-        setup = _setup(shapes, self.horizon, self.settings, tolerance)
+        compiling = torch.compiler.is_compiling()
+        setup = (_make_setup if compiling else _cached_setup)(shapes, self.horizon, self.settings, tolerance)
         named = zip(OCP_NAMES, inputs, strict=True)
         inputs = [None if value is None else with_stage_axis(name, value) for name, value in named]
         start = [] if warm_start is None else [as_start(getattr(warm_start, name)) for name in POINT]
+        solve = solve_compiled if compiling else solve_eager
         outputs = solve(setup, [value if is_native(value) else to_native(value) for value in (*inputs, *start)])
         if not is_native(A):
             outputs = tuple(t.to(A.device, A.dtype if t.is_floating_point() else None) for t in outputs)

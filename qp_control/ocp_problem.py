@@ -174,6 +174,12 @@ def with_stage_axis(name: str, value: Any) -> Any:
     return value.reshape(value.shape[0], 1, *value.shape[1:])
 
 
+def without_stage_axis(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape before `with_stage_axis`."""
+    form, stages = _FORMS[name]
+    return shape if stages is not None or len(shape) == len(form) else (shape[0], *shape[2:])
+
+
 def ocp_from_arrays(arguments: dict[str, Any], horizon: int | None) -> OcpProblem:
     """Convert NumPy-like arguments; values are not looked at, see `check_ocp_data`.
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from ocp_problems import INF, Dense, random_ocp
 from test_ocp import infeasible
+from torch.autograd import forward_ad
 
 import qp_control as qc
 from qp_control.ocp import POINT, SHIFTS
@@ -291,3 +292,29 @@ def test_arguments_of_another_type_are_refused():
         qc.OcpLayer(horizon=2)(one, one, Q=torch.ones(1, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match="u_lower has 3 stages"):
         qc.OcpLayer(horizon=2)(one, one, u_lower=torch.full((3, 1), -INF, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_compiled_layer_is_one_graph_with_the_bits_of_the_eager_one(batched):
+    d, N = small()
+    if batched:
+        d["x0"] = np.stack([d["x0"], d["x0"] + 0.01])
+    data = tensors(d)
+    names, layer = list(data), qc.OcpLayer(horizon=N)
+
+    def run(*values):
+        return layer(**dict(zip(names, values, strict=True)))
+
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch's own
+        compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+        found, out = compiled(*data.values()), run(*data.values())
+        for name, a, b in zip(out._fields, found, out, strict=True):
+            assert torch.equal(a, b) and a.dtype == b.dtype and a.requires_grad == b.requires_grad, name
+        slopes, expected = gradients(loss_of(found), data), gradients(loss_of(out), data)
+        for name in data:
+            assert torch.equal(slopes[name], expected[name]), name
+        with forward_ad.dual_level(), pytest.raises(Exception, match="no forward mode under torch"):
+            compiled(*(forward_ad.make_dual(v.detach(), torch.ones_like(v)) for v in data.values()))
+    torch._dynamo.reset()

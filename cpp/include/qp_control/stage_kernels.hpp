@@ -21,6 +21,66 @@ inline void add_combination(const Pack* A, int m, int n, int stride, const Pack*
   add_transposed(A, m, n, stride, z, out);
 }
 
+// out = H x, H symmetric: in lanes each number of H is read once.
+inline void multiply_symmetric(const Pack* H, int n, int, const Pack* x, Pack* out) {
+  using lane_detail::with_size;
+  for (int j = 0; j < n; ++j) out[j] = 0.0;
+  for (int i0 = 0; i0 < n; i0 += 4)
+    with_size(std::min(4, n - i0), [&](auto size) {
+      Pack s[size], own[size];
+      for (int a = 0; a < size; ++a) {
+        s[a] = 0.0;
+        own[a] = x[i0 + a];
+      }
+      for (int j = 0; j < i0; ++j) {
+        const Pack other = x[j];
+        Pack sum = out[j];
+        for (int a = 0; a < size; ++a) {
+          const Pack h = H[(i0 + a) * n + j];
+          s[a] += h * other;
+          sum += h * own[a];
+        }
+        out[j] = sum;
+      }
+      for (int a = 0; a < size; ++a) {
+        for (int b = 0; b < size; ++b) s[a] += H[(i0 + std::max(a, b)) * n + i0 + std::min(a, b)] * own[b];
+        out[i0 + a] = s[a];
+      }
+    });
+}
+inline void multiply_symmetric(const double* H, int n, int stride, const double* x, double* out) {
+  multiply(H, n, n, stride, x, out);
+}
+
+// out_y = G x and out_x += G'y, G of size m x n: in lanes each number of G is read once.
+inline void multiply_both(const Pack* G, int m, int n, int, const Pack* x, const Pack* y, Pack* out_y, Pack* out_x) {
+  using lane_detail::with_size;
+  for (int i0 = 0; i0 < m; i0 += 4)
+    with_size(std::min(4, m - i0), [&](auto size) {
+      Pack s[size], own[size];
+      for (int a = 0; a < size; ++a) {
+        s[a] = 0.0;
+        own[a] = y[i0 + a];
+      }
+      for (int j = 0; j < n; ++j) {
+        const Pack other = x[j];
+        Pack sum = out_x[j];
+        for (int a = 0; a < size; ++a) {
+          const Pack g = G[(i0 + a) * n + j];
+          s[a] += g * other;
+          sum += g * own[a];
+        }
+        out_x[j] = sum;
+      }
+      for (int a = 0; a < size; ++a) out_y[i0 + a] = s[a];
+    });
+}
+inline void multiply_both(const double* G, int m, int n, int stride, const double* x, const double* y, double* out_y,
+                          double* out_x) {
+  multiply(G, m, n, stride, x, out_y);
+  add_combination(G, m, n, stride, y, out_x);
+}
+
 // Forward substitution with the first columns: b_1 <- L_11^-1 b_1, b_2 <- b_2 - L_21 b_1.
 inline void forward_part(const Pack* L, const Pack* inverse, int first, int n, int, Pack* b) {
   for (int i = 0; i < n; ++i) {

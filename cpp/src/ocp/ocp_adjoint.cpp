@@ -120,10 +120,12 @@ void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const Ocp
   read_piece(loss.objective, 0, 1, first, last, &objective);
   const Pack weight = objective, c = w.scaling.c;
   for (int j = 0; j < kkt.unknowns(); ++j) w.rhs.x[j] *= c * w.scaling.D[j];
-  // The slope of the objective has nothing of the dynamics' multipliers.
-  for (int j = kkt.variables(); j < kkt.unknowns(); ++j) w.system.point[j] = 0.0;
-  kkt.apply_hessian(w.system.point, w.slope);
-  for (int j = 0; j < kkt.variables(); ++j) w.rhs.x[j] += weight * (w.slope[j] + kkt.g()[j]);
+  if (any(weight != Pack(0.0))) {
+    // The slope of the objective has nothing of the dynamics' multipliers.
+    for (int j = kkt.variables(); j < kkt.unknowns(); ++j) w.system.point[j] = 0.0;
+    kkt.apply_hessian(w.system.point, w.slope);
+    for (int j = 0; j < kkt.variables(); ++j) w.rhs.x[j] += weight * (w.slope[j] + kkt.g()[j]);
+  }
   for (int i = 0; i < kkt.rows(); ++i) w.rhs.z[i] *= w.system.active[i] * w.scaling.E[i];
   const Pack residual = w.system.solve(w.rhs, w.q);
   for (int j = 0; j < kkt.unknowns(); ++j) w.q.x[j] *= w.scaling.D[j];

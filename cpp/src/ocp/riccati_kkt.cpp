@@ -286,25 +286,23 @@ void RiccatiKkt<Real>::scale_vectors(Equilibration& scaling) {
 
 template <class Real>
 void RiccatiKkt<Real>::apply_hessian(const PackArray& in, PackArray& to) const {
-  to.setConstant(Pack(0.0));
   const int n = at_.n, nx = at_.nx, stride = at_.stride;
   const Real* x = entries(in);
   Real* out = entries(to);
+  if (!lanes_apart) to.setConstant(Pack(0.0));  // the padding
   for (int k = 0; k <= at_.N; ++k) {
-    multiply(H(k), n, n, stride, x + at_.w(k), out + at_.w(k));
-    const Real* y = x + at_.y(k);
-    Real* gap = out + at_.y(k);
-    for (int i = 0; i < nx; ++i) {
-      if (k > 0 || fixed_start_) {
-        gap[i] -= x[at_.x(k) + i];
-        out[at_.x(k) + i] -= y[i];
-      } else {
-        gap[i] = y[i];
-      }
-    }
+    multiply_symmetric(H(k), n, stride, x + at_.w(k), out + at_.w(k));
+    const Real *y = x + at_.y(k), *state = x + at_.x(k);
+    Real *gap = out + at_.y(k), *slope = out + at_.x(k);
+    if (k == 0 && fixed_start_)
+      for (int i = 0; i < nx; ++i) gap[i] = -state[i];
+    else if (k == 0)
+      for (int i = 0; i < nx; ++i) gap[i] = y[i];
+    else
+      for (int i = 0; i < nx; ++i) gap[i] -= state[i];
+    for (int i = 0; i < nx && (k > 0 || fixed_start_); ++i) slope[i] -= y[i];
     if (k == at_.N) break;
-    multiply(dynamics(k), nx, n, stride, x + at_.w(k), out + at_.y(k + 1));
-    add_combination(dynamics(k), nx, n, stride, x + at_.y(k + 1), out + at_.w(k));
+    multiply_both(dynamics(k), nx, n, stride, x + at_.w(k), x + at_.y(k + 1), out + at_.y(k + 1), out + at_.w(k));
   }
 }
 
@@ -379,7 +377,7 @@ Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
   add_outer_products(count, left_.data(), right_.data(), M, n, stride);
   Real *inverse = entries(inverse_) + at_.w(k), *diagonal = entries(diagonal_) + at_.w(k);
   const Mask definite = mask(cholesky(M, L(k), inverse, n, stride));
-  for (int j = 0; j < n; ++j) diagonal[j] = Real(1.0) / inverse[j];
+  for (int j = nu; j < n; ++j) diagonal[j] = Real(1.0) / inverse[j];
   return definite;
 }
 
