@@ -8,7 +8,8 @@ import pytest
 import qp_control as qc
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/qp_layer.md", "benchmarks/README.md"]
+PAGES = ["docs/qp_layer.md", "docs/optimal_control.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", *PAGES, "benchmarks/README.md"]
 
 
 def test_readme_example_runs_and_prints_what_it_is_about(capsys):
@@ -20,13 +21,14 @@ def test_readme_example_runs_and_prints_what_it_is_about(capsys):
     assert "gradient [-0.5" in printed
 
 
-def test_code_of_the_layers_page_prints_what_stands_below_it(capsys):
-    text = (ROOT / "docs/qp_layer.md").read_text()
+@pytest.mark.parametrize("page", PAGES)
+def test_code_of_a_page_prints_what_stands_below_it(page, capsys):
+    text = (ROOT / page).read_text()
     blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)
     assert len(blocks) == text.count("```python")
     namespace = {}
     for code, printed in blocks:
-        exec(compile(code, "docs/qp_layer.md", "exec"), namespace)
+        exec(compile(code, page, "exec"), namespace)
         assert capsys.readouterr().out == printed
 
 

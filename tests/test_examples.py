@@ -22,6 +22,7 @@ EXPECTED = {
         "p = [2. 1.]  dx/dp = [ 0.5 -0.5] [-0.5  0.5]",
         "error below 1e-12: True",
     ],
+    "05_optimal_control.py": ["weights beside that of u: 3.000, 1.000", "CLOSEST_FEASIBLE speed limit shifted by [0."],
     "train_cart_pole_swing_up.py": ["imitation", "closed_loop", "learned"],
 }
 ARGUMENTS = {"train_cart_pole_swing_up.py": ["1", "1"]}
