@@ -7,7 +7,7 @@
 #include "qp_control/certificates.hpp"
 #include "qp_control/lane_solver.hpp"
 #include "qp_control/ocp_solver.hpp"
-#include "random_problems.hpp"
+#include "random_ocp.hpp"
 
 namespace {
 
@@ -267,47 +267,16 @@ const Register lanes_allocate_nothing("a solve in lanes allocates nothing", [] {
 
 template <class Real>
 void ocp_allocates_nothing(int nx) {
-  const int N = 6, nu = 2, B = OcpSolver<Real>::width();
-  OcpBatch batch;
-  batch.dims = {N, nx, nu, 1, 1};
-  batch.size = B;
-  const auto numbers = [](long size, double scale) {
-    std::vector<double> out(size);
-    for (double& entry : out) entry = scale * normal();
-    return out;
-  };
-  std::vector<double> Q(nx * nx), R(nu * nu), A = numbers(nx * nx, 0.2), x0 = numbers(B * nx, 1.0);
-  for (int i = 0; i < nx; ++i) Q[i * nx + i] = A[i * nx + i] = 1.0;
-  for (int i = 0; i < nu; ++i) R[i * nu + i] = 1.0;
-  const std::vector<double> input = numbers(nx * nu, 1.0), row = numbers(nx, 1.0), low(nx, -50.0), high(nx, 0.2);
-  batch.Q = {Q.data(), 0, 0};
-  batch.R = {R.data(), 0, 0};
-  batch.A = {A.data(), 0, 0};
-  batch.B = {input.data(), 0, 0};
-  batch.C = batch.C_N = {row.data(), 0, 0};
-  batch.lower = batch.lower_N = {low.data(), 0, 0};
-  batch.u_upper = {high.data(), 0, 0};
-  batch.x0 = {x0.data(), nx, 0};
-  std::vector<std::vector<double>> arrays;
-  OcpBatchSolution out;
-  const auto add = [&](MutableBatchArray& array, long size) {
-    arrays.emplace_back(size * B);
-    array = {arrays.back().data(), size};
-  };
-  for (auto* array : {&out.x, &out.y, &out.w_x}) add(*array, (N + 1) * nx);
-  for (auto* array : {&out.u, &out.w_u}) add(*array, N * nu);
-  for (auto* array : {&out.z, &out.z_N}) add(*array, N);
-  for (auto* array : {&out.objective, &out.primal_residual, &out.dual_residual, &out.duality_gap}) add(*array, 1);
-  std::vector<long long> status(B), iterations(B);
-  out.status = status.data();
-  out.iterations = iterations.data();
-  OcpSolver<Real> solver(batch);
+  const int B = OcpSolver<Real>::width();
+  RandomOcp ocp(6, nx, 2, B);
+  OcpSolver<Real> solver(ocp.batch);
   for (const bool warm : {false, true}) {
-    check(allocations_of([&] { solver.solve(batch, 0, B, Settings(), Deadline(0.0), warm, out); }) == 0,
-          warm ? "warm" : "cold");
-    for (const long long one : status) check(one == 0, "solved");
+    const auto solve = [&] { solver.solve(ocp.batch, 0, B, Settings(), Deadline(0.0), warm, ocp.solution); };
+    check(allocations_of(solve) == 0, warm ? "warm" : "cold");
+    for (const long long one : ocp.status) check(one == 0, "solved");
   }
-  check(*std::max_element(out.w_u.data, out.w_u.data + B * N * nu) > 0.0, "a bound is active");
+  const MutableBatchArray& w_u = ocp.solution.w_u;
+  check(*std::max_element(w_u.data, w_u.data + B * w_u.stride) > 0.0, "a bound is active");
 }
 
 const Register riccati_allocates_nothing("an optimal-control solve allocates nothing, in lanes and alone", [] {
