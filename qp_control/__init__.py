@@ -11,6 +11,7 @@ from typing import Any
 from qp_control.derivatives import Gradients, Tangent, qp_adjoint, qp_tangent
 from qp_control.exceptions import ProblemFileError, QPControlError, SolveError
 from qp_control.ocp import OcpSolution, solve_ocp
+from qp_control.ocp_problem import OcpQP
 from qp_control.problem_io import load_problem, save_problem
 from qp_control.qp import Solution, solve_qp
 from qp_control.ragged import solve_qps
@@ -33,6 +34,7 @@ __all__ = [
     "LayerSolution",
     "OcpLayer",
     "OcpLayerSolution",
+    "OcpQP",
     "OcpSolution",
     "ProblemFileError",
     "QPControlError",

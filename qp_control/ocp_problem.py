@@ -53,6 +53,65 @@ _SYMMETRIC = ("Q", "R", "Q_N")
 _LOWER, _UPPER = ("lower", "lower_N", "x_lower", "u_lower"), ("upper", "upper_N", "x_upper", "u_upper")
 
 
+@dataclass(frozen=True)
+class OcpQP:
+    """An optimal-control QP as data, of arrays or of tensors, in the shapes that stand at the top of this file.
+
+    `solve_ocp(**qp.arguments())` and `OcpLayer(horizon=qp.horizon)(**qp.data())` solve it,
+    `save_problem(path, **qp.arguments())` keeps it.
+    """
+
+    A: Any
+    B: Any
+    x0: Any = None
+    horizon: int | None = None
+    """N, where no argument has an axis of stages."""
+    Q: Any = None
+    R: Any = None
+    S: Any = None
+    q: Any = None
+    r: Any = None
+    Q_N: Any = None
+    q_N: Any = None
+    c: Any = None
+    C: Any = None
+    D: Any = None
+    lower: Any = None
+    upper: Any = None
+    C_N: Any = None
+    lower_N: Any = None
+    upper_N: Any = None
+    x_lower: Any = None
+    x_upper: Any = None
+    u_lower: Any = None
+    u_upper: Any = None
+
+    def data(self) -> dict[str, Any]:
+        """The arguments that are present, by name."""
+        return {name: getattr(self, name) for name in OCP_NAMES if getattr(self, name) is not None}
+
+    def arguments(self) -> dict[str, Any]:
+        """The same and the horizon, if it is given."""
+        return self.data() if self.horizon is None else self.data() | {"horizon": self.horizon}
+
+    def sizes(self) -> OcpSizes:
+        """Its sizes.
+
+        Raises:
+            ValueError: shapes do not fit together.
+        """
+        return ocp_sizes({name: tuple(value.shape) for name, value in self.data().items()}, self.horizon)
+
+    def element(self, index: int) -> OcpQP:
+        """One problem of the batch."""
+        horizon, own = self.sizes().horizon, {}
+        for name, value in self.data().items():
+            form, stages = _FORMS[name]
+            per_element = value.ndim == len(form) + (1 if stages is None else 2)
+            own[name] = value[index if value.shape[0] > 1 else 0] if per_element else value
+        return OcpQP(**own, horizon=horizon)
+
+
 class OcpSizes(NamedTuple):
     """Sizes of a batch of optimal-control QPs; `batched` is False where every argument lacks the batch axis."""
 

@@ -1,4 +1,4 @@
-"""QPs as files, so that every failure can be sent in: npz archives without pickles."""
+"""QPs and optimal-control QPs as files, so that every failure can be sent in: npz archives without pickles."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from typing import Any
 import numpy as np
 
 from qp_control.exceptions import ProblemFileError
-from qp_control.problem import NAMES, WEIGHTS, Array, as_array
+from qp_control.ocp_problem import OCP_NAMES
+from qp_control.problem import NAMES, WEIGHTS, as_array
+
+_QP = frozenset(NAMES + WEIGHTS)
+_OCP = frozenset((*OCP_NAMES, "horizon"))
 
 
 def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
-    """Write a QP to `path`; `solve_qp(**load_problem(path))` solves it again.
+    """Write a QP, or an optimal-control QP, to `path`; `solve_qp(**load_problem(path))`, or `solve_ocp`, solves it
+    again.
 
     Args:
         path: the file, by convention ending in .npz, in a folder that exists.
-        **arrays: arguments of `solve_qp` by name (H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box), as
-            arrays or tensors; None is left out. Values may be NaN: a problem that cannot be solved is what one wants to
-            keep.
+        **arrays: arguments of `solve_qp` by name (H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box), or of
+            `solve_ocp` (Q, R, A, B, x0, ..), as arrays or tensors; None is left out. Values may be NaN: a problem that
+            cannot be solved is what one wants to keep.
 
     Returns:
         The path.
@@ -29,9 +34,10 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
         ValueError: an unknown name, or an array without numbers.
         OSError: the file cannot be written.
     """
-    unknown = set(arrays) - set(NAMES) - set(WEIGHTS)
+    unknown = min(set(arrays) - _QP, set(arrays) - _OCP, key=len)
     if unknown:
-        raise ValueError(f"{sorted(unknown)} are not parts of a QP; expected some of {[*NAMES, *WEIGHTS]}")
+        parts = f"some of {[*NAMES, *WEIGHTS]}, or of {[*OCP_NAMES, 'horizon']}"
+        raise ValueError(f"{sorted(unknown)} are not parts of a QP; expected {parts}")
     data = {}
     for name, value in arrays.items():
         if value is None:
@@ -52,8 +58,8 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
     return path
 
 
-def load_problem(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read a QP written by `save_problem`, by argument name.
+def load_problem(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save_problem` has written, by argument name.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -71,8 +77,10 @@ def load_problem(path: str | os.PathLike[str]) -> dict[str, Array]:
         raise
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ProblemFileError(f"{path} is not a problem file, or damaged: {error}") from error
-    unknown = set(data) - set(NAMES) - set(WEIGHTS)
-    if unknown or "g" not in data:
+    unknown = min(set(data) - _QP, set(data) - _OCP, key=len)
+    if unknown or not ("g" in data or {"A", "B"} <= set(data)):
         reason = f"has unknown arrays {sorted(unknown)}" if unknown else "has no g"
         raise ProblemFileError(f"{path} {reason}: not a problem file")
-    return {name: as_array(name, array) for name, array in data.items()}
+    horizon = data.pop("horizon", None)
+    arrays: dict[str, Any] = {name: as_array(name, array) for name, array in data.items()}
+    return arrays if horizon is None else arrays | {"horizon": int(horizon)}

@@ -214,3 +214,17 @@ def test_max_iter_one_is_honest():
     d, _ = random_ocp(0)
     sol = qc.solve_ocp(**d, settings=qc.Settings(max_iter=1))
     assert sol.status == qc.Status.MAX_ITER
+
+
+def test_problem_as_data_is_solved_saved_and_taken_apart(tmp_path):
+    d, N = random_ocp(0, rows=2)
+    x0 = np.stack([d["x0"], d["x0"] + 0.001])
+    qp = qc.OcpQP(**d | {"x0": x0})
+    assert qp.sizes()[:3] == (2, N, 4)
+    both = qc.solve_ocp(**qp.arguments())
+    file = qc.save_problem(tmp_path / "ocp.npz", **qp.element(1).arguments())
+    again = qc.load_problem(file)
+    assert again["horizon"] == N
+    np.testing.assert_array_equal(qc.solve_ocp(**again).u, both.u[1])
+    with pytest.raises(ValueError, match="not parts of a QP"):
+        qc.save_problem(tmp_path / "mixed.npz", Q=np.eye(2), H=np.eye(2))
