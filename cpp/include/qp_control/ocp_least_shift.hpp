@@ -29,6 +29,13 @@ class OcpLeastShift {
   void shrink_multipliers(OcpElement& solution);
 
  private:
+  // Which bounds row i violates, at the point that the loop has left; true: not those of before.
+  bool identify(const OcpBounds& bounds);
+  // minimise the sum of sides/2 (row d - target)^2, in the caller's units, subject to the dynamics, with or without
+  // their constants, from d = iterate_.x; its residuals, as multipliers of the rows, to iterate_.z. False: no factor.
+  bool solve_least_squares(bool with_constants);
+  void read_result(OcpElement& out) const;
+  void to_loop(std::vector<double>& from, PackArray& to) const;
   void read_shifts(const OcpBounds& bounds);
 
   OcpDims dims_;
@@ -36,8 +43,10 @@ class OcpLeastShift {
   Equilibration scaling_;
   Iterate iterate_;
   Penalties penalties_;
+  double unit_ = 1.0;  // multipliers of the loop times their scale are shifts times this
   OcpElement point_, change_;
   std::vector<double> sides_;  // of each row, how many of its bounds are shifted; an equality is one
+  std::vector<double> target_, value_;
 };
 
 }  // namespace qp_control
