@@ -15,8 +15,12 @@
 #include "qp_control/residuals.hpp"
 #include "qp_control/rounding.hpp"
 #include "qp_control/settings.hpp"
+#include "qp_control/solution.hpp"
 
 namespace qp_control {
+
+// How a run that ends with this verdict is reported.
+Status status_of(Verdict verdict);
 
 struct Outcome {
   Outcome(int n, int rows) : x(n), z(rows), ray(n) {}

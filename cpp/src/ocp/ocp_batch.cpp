@@ -8,6 +8,7 @@
 #include "qp_control/batch.hpp"
 #include "qp_control/blocks.hpp"
 #include "qp_control/ocp_dense.hpp"
+#include "qp_control/ocp_single.hpp"
 #include "qp_control/ocp_solver.hpp"
 
 namespace qp_control {
@@ -33,7 +34,13 @@ struct Worker {
     return *general;
   }
 
+  OcpSingleSolver& single(const OcpBatch& batch) {
+    if (!one) one = std::make_unique<OcpSingleSolver>(batch);
+    return *one;
+  }
+
   OcpSolver<Real> structured;
+  std::unique_ptr<OcpSingleSolver> one;
   std::unique_ptr<Dense> general;
 };
 
@@ -60,6 +67,8 @@ void fill(const OcpBatch& batch, const OcpBatchSolution& out, int i, double shif
     put(*array, 1, rest);
 }
 
+bool has_verdict(Status status) { return status != Status::MAX_ITER && status != Status::NUMERICAL_ERROR; }
+
 template <class Real>
 BatchEnd solve(const OcpBatch& batch, const Settings& settings, bool warm, const OcpBatchSolution& out,
                const std::function<bool()>& interrupted) {
@@ -82,10 +91,13 @@ BatchEnd solve(const OcpBatch& batch, const Settings& settings, bool warm, const
         fill(batch, out, i, status == Status::SOLVED ? 0.0 : nan, status == Status::SOLVED ? 0.0 : nan,
              status != Status::SOLVED);
         if (status != Status::MAX_ITER) continue;
+        const Deadline own(settings.time_limit);  // that of the group has waited for the others
+        worker.single(batch).solve(batch, i, settings, own, out);
         const auto& dims = batch.dims;
-        if (dims.horizon * dims.stage_size() > largest_dense) continue;
+        if (has_verdict(static_cast<Status>(out.status[i])) || dims.horizon * dims.stage_size() > largest_dense)
+          continue;
         auto& [form, solver, solution] = worker.dense(batch);
-        solver.solve(form.problem(batch, i), settings, Deadline(settings.time_limit), false, solution);
+        solver.solve(form.problem(batch, i), settings, own, false, solution);
         form.write(solution, out, i);
       }
     }

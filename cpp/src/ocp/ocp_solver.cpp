@@ -5,6 +5,7 @@
 
 #include "qp_control/lane_judge.hpp"
 #include "qp_control/ocp_residuals.hpp"
+#include "qp_control/ocp_start.hpp"
 #include "qp_control/riccati_kkt.hpp"
 #include "qp_control/stage_io.hpp"
 
@@ -29,8 +30,6 @@ struct OcpSolver<Real>::Workspace {
   }
 
   Mask read_start(const OcpBatchSolution& from, int first, int last);
-  void obey_dynamics(Mask able);
-  Mask satisfied() const;
   void write_point(const OcpBatchSolution& out, int first, int last, Mask which) const;
 
   RiccatiKkt<Real> kkt;
@@ -58,30 +57,6 @@ Mask OcpSolver<Real>::Workspace::read_start(const OcpBatchSolution& from, int fi
   for (int j = 0; j < x0.size(); ++j) x0[j] = select(usable, x0[j] / scaling.D[j], 0.0);
   for (int i = 0; i < z0.size(); ++i) z0[i] = select(usable, scaling.c * z0[i] / scaling.E[i], 0.0);
   return usable;
-}
-
-// A full Newton step on the active set of the start: its states follow the dynamics from x0, in closed loop, which
-// does not overflow where the dynamics are unstable.
-template <class Real>
-void OcpSolver<Real>::Workspace::obey_dynamics(Mask able) {
-  Iterate& it = iterate;
-  penalties.settling = Mask::all(true);
-  penalties.apply();
-  find_active(kkt, it);
-  it.x_center = it.x;
-  it.z_center = it.z;
-  refresh(kkt, Mask::all(true), it);
-  evaluate(kkt, penalties, it);
-  newton_step(kkt, penalties, able, it);
-  evaluate(kkt, penalties, it);
-}
-
-// Whether the iterate is within the bounds, or nearly.
-template <class Real>
-Mask OcpSolver<Real>::Workspace::satisfied() const {
-  Pack violation = 0.0;
-  for (int i = 0; i < iterate.v.size(); ++i) violation = max(violation, max(iterate.above[i], -iterate.below[i]));
-  return kkt.max(violation) <= Pack(1e-6);
 }
 
 template <class Real>
@@ -117,8 +92,8 @@ bool OcpSolver<Real>::solve(const OcpBatch& batch, int first, int last, const Se
   }
   LaneJudge<RiccatiKkt<Real>> judge(kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z);
   if (any(able)) {
-    work.obey_dynamics(able);
-    work.penalties.settling = settle | work.satisfied();
+    obey_dynamics(kkt, work.penalties, able, work.iterate);
+    work.penalties.settling = settle | within_bounds(kkt, work.iterate);
     work.penalties.apply();
     augmented_lagrangian(kkt, judge, work.penalties, std::min(most_steps, settings.max_iter), work.iterate);
   }

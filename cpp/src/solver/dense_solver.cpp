@@ -24,21 +24,6 @@ void Solution::clear() {
 
 namespace {
 
-Status status_of(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::SOLVED:
-      return Status::SOLVED;
-    case Verdict::DUAL_INFEASIBLE:
-      return Status::DUAL_INFEASIBLE;
-    case Verdict::TIME_LIMIT:
-      return Status::TIME_LIMIT;
-    case Verdict::NUMERICAL_ERROR:
-      return Status::NUMERICAL_ERROR;
-    default:
-      return Status::MAX_ITER;
-  }
-}
-
 void store(const Residuals& residuals, Solution& solution) {
   solution.primal_residual = residuals.primal;
   solution.dual_residual = residuals.dual;

@@ -11,6 +11,7 @@
 #include "qp_control/dense_kkt.hpp"
 #include "qp_control/equilibration.hpp"
 #include "qp_control/interior_point.hpp"
+#include "qp_control/shift_judge.hpp"
 
 namespace qp_control {
 namespace {
@@ -29,32 +30,6 @@ template <class Array>
 bool equal_arrays(const Array& a, const Array& b) {
   return a.rows() == b.rows() && a.cols() == b.cols() && std::equal(a.data(), a.data() + a.size(), b.data());
 }
-
-// Stops at a stationary point of the elastic cost that satisfies the hard rows.
-class ShiftJudge : public SingleJudge {
- public:
-  explicit ShiftJudge(const Deadline& limit) : deadline(limit) {}
-  bool expired() const override { return deadline.passed(); }
-  double tolerance() const override { return 1e-13; }
-  Verdict judge(const Iterate& it) override {
-    const double primal = it.primal[0];
-    double dual = 0.0;  // there is no H and no g
-    for (int j = 0; j < it.Rz.size(); ++j) dual = std::max(dual, max_of_lanes(abs(it.Rz[j]))[0]);
-    if (dual <= 1e-12 && primal <= 1e-11) return Verdict::SOLVED;
-    if (dual + primal < 0.5 * best) {
-      best = dual + primal;
-      stalled = 0;
-    }
-    if (expired()) return Verdict::TIME_LIMIT;
-    if (++stalled >= 25) return best < 1e-8 ? Verdict::SOLVED : Verdict::MAX_ITER;
-    return Verdict::GO_ON;
-  }
-
- private:
-  const Deadline& deadline;
-  double best = 1e300;
-  int stalled = 0;
-};
 
 }  // namespace
 
@@ -244,7 +219,7 @@ void LeastShiftMemo::Search::run(const StackedQP& qp, int max_steps, const Deadl
 
   iterate.x.setConstant(Pack(0.0));
   iterate.z.setConstant(Pack(0.0));
-  ShiftJudge judge(deadline);
+  ShiftJudge judge(kkt, deadline);
   minimise_with_rescue(kkt, judge, penalties, max_steps, deadline, iterate, rescue);
   out.steps = iterate.steps;
   out.x = numbers(scaling.D, n).cwiseProduct(numbers(iterate.x, n));

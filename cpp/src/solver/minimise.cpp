@@ -12,6 +12,21 @@ constexpr int most_idle = 20;  // outer steps without progress, after a rescue, 
 
 }  // namespace
 
+Status status_of(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::SOLVED:
+      return Status::SOLVED;
+    case Verdict::DUAL_INFEASIBLE:
+      return Status::DUAL_INFEASIBLE;
+    case Verdict::TIME_LIMIT:
+      return Status::TIME_LIMIT;
+    case Verdict::NUMERICAL_ERROR:
+      return Status::NUMERICAL_ERROR;
+    default:
+      return Status::MAX_ITER;
+  }
+}
+
 // Judges every outer step on the problem in the caller's units and keeps the best point.
 class Minimiser::Judge : public SingleJudge {
  public:

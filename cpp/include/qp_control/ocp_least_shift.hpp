@@ -1,0 +1,52 @@
+// First level of the closest feasible optimal-control problem: the shift of the rows and boxes that is least in the
+// Euclidean norm of the caller's units,
+//
+//     minimise 1/2 |s|^2   subject to   lower - s_lower <= C x + D u <= upper + s_upper, ..,  and the dynamics,
+//
+// by the loop on the Riccati back end, without a cost and with elastic rows, whose multipliers are the shifts.
+#pragma once
+
+#include "qp_control/augmented_lagrangian.hpp"
+#include "qp_control/deadline.hpp"
+#include "qp_control/ocp_element.hpp"
+#include "qp_control/riccati_kkt.hpp"
+
+namespace qp_control {
+
+class OcpLeastShift {
+ public:
+  explicit OcpLeastShift(const OcpBatch& batch);
+
+  // Of element 0 of `problem`, whose bounds are `bounds`. False: not found.
+  bool find(const OcpBatch& problem, const OcpBounds& bounds, int max_steps, const Deadline& deadline);
+  int steps() const { return iterate_.steps + 1; }
+  // x and u attain the least shift; (y, z) is the Farkas vector of the rows and dynamics, z the shifts themselves.
+  const OcpElement& point() const { return point_; }
+  double largest_shift() const;
+
+  // Of the shifted problem's multipliers, those on shifted rows and equalities become the least ones that do the same:
+  // z = E d, where E has those rows and d obeys the dynamics without their constants. y makes up for it.
+  void shrink_multipliers(OcpElement& solution);
+
+ private:
+  // Which bounds row i violates, at the point that the loop has left; true: not those of before.
+  bool identify(const OcpBounds& bounds);
+  // minimise the sum of sides/2 (row d - target)^2, in the caller's units, subject to the dynamics, with or without
+  // their constants, from d = iterate_.x; its residuals, as multipliers of the rows, to iterate_.z. False: no factor.
+  bool solve_least_squares(bool with_constants);
+  void read_result(OcpElement& out) const;
+  void to_loop(std::vector<double>& from, PackArray& to) const;
+  void read_shifts(const OcpBounds& bounds);
+
+  OcpDims dims_;
+  RiccatiKkt<double> kkt_;
+  Equilibration scaling_;
+  Iterate iterate_;
+  Penalties penalties_;
+  double unit_ = 1.0;  // multipliers of the loop times their scale are shifts times this
+  OcpElement point_, change_;
+  std::vector<double> sides_;  // of each row, how many of its bounds are shifted; an equality is one
+  std::vector<double> target_, value_;
+};
+
+}  // namespace qp_control

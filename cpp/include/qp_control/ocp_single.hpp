@@ -1,0 +1,50 @@
+// Solves one optimal-control QP, whatever comes of it, at a cost that is linear in the horizon: for those that do not
+// let go of the loop as the ordinary ones do (ocp_solver.hpp). Infeasible ones get their closest feasible solution, in
+// which the dynamics are never shifted, or the proof that they are infeasible.
+#pragma once
+
+#include <memory>
+
+#include "qp_control/deadline.hpp"
+#include "qp_control/ocp_least_shift.hpp"
+#include "qp_control/ocp_minimiser.hpp"
+#include "qp_control/solution.hpp"
+
+namespace qp_control {
+
+class OcpSingleSolver {
+ public:
+  explicit OcpSingleSolver(const OcpBatch& batch);
+
+  // Element i, whose data are known to be valid and convex. Writes all of its solution, and adds to its iterations.
+  void solve(const OcpBatch& batch, int i, const Settings& settings, const Deadline& deadline,
+             const OcpBatchSolution& out);
+
+ private:
+  struct Levels {
+    explicit Levels(const OcpBatch& batch) : first(batch), second(batch) {}
+    OcpLeastShift first;
+    OcpMinimiser second;
+  };
+  struct Answer {
+    explicit Answer(const OcpDims& dims) : point(dims) {}
+    OcpElement point;
+    Residuals residuals;
+    Status status = Status::NUMERICAL_ERROR;
+    int steps = 0;
+  };
+
+  void take(const OcpOutcome& outcome);
+  void judge_point(const OcpBatch& problem, Status status);
+  void certify_crossed(const OcpBatch& problem);
+  void look_closer(const OcpBatch& problem, bool crossed, const Settings& settings, const Deadline& deadline);
+  void claim_infeasible(const OcpBatch& problem);
+  void solve_shifted(const OcpBatch& problem, const Settings& settings, const Deadline& deadline);
+
+  OcpBounds bounds_;
+  OcpMinimiser minimiser_;
+  Answer answer_;
+  std::unique_ptr<Levels> levels_;  // made where they are first needed
+};
+
+}  // namespace qp_control

@@ -1,0 +1,116 @@
+#include "qp_control/ocp_single.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "qp_control/minimise.hpp"
+#include "qp_control/ocp_certificates.hpp"
+#include "qp_control/ocp_residuals.hpp"
+
+namespace qp_control {
+namespace {
+
+double largest(const std::vector<double>& a) {
+  double out = 0.0;
+  for (double entry : a) out = std::max(out, std::abs(entry));
+  return out;
+}
+
+}  // namespace
+
+OcpSingleSolver::OcpSingleSolver(const OcpBatch& batch) : bounds_(batch), minimiser_(batch), answer_(batch.dims) {}
+
+void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settings, const Deadline& deadline,
+                            const OcpBatchSolution& out) {
+  const OcpBatch problem = bounds_.of(batch, i);
+  answer_.point.fill(0.0);
+  answer_.steps = 0;
+  const bool crossed = bounds_.crossed();
+  bool infeasible = crossed;
+  if (!crossed) {
+    const OcpOutcome& outcome = minimiser_.run(problem, settings, deadline, true);
+    take(outcome);
+    const bool stuck = outcome.verdict == Verdict::MAX_ITER && outcome.steps >= 100 &&
+                       outcome.residuals.primal > settings.eps_abs;
+    infeasible = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE || stuck;
+  }
+  if (crossed && !settings.closest) {
+    certify_crossed(problem);
+  } else if (infeasible) {
+    if (!levels_) levels_ = std::make_unique<Levels>(batch);
+    look_closer(problem, crossed, settings, deadline);
+  }
+  answer_.point.write(out, i);
+  *out.objective.at(i) = answer_.residuals.objective;
+  *out.primal_residual.at(i) = answer_.residuals.primal;
+  *out.dual_residual.at(i) = answer_.residuals.dual;
+  *out.duality_gap.at(i) = std::abs(answer_.residuals.gap);
+  out.status[i] = static_cast<long long>(answer_.status);
+  out.iterations[i] += answer_.steps;
+}
+
+void OcpSingleSolver::take(const OcpOutcome& outcome) {
+  answer_.point.x = outcome.point.x;
+  answer_.point.u = outcome.point.u;
+  answer_.point.y = outcome.point.y;
+  answer_.point.z = outcome.point.z;
+  answer_.residuals = outcome.residuals;
+  answer_.status = status_of(outcome.verdict);
+  answer_.steps += outcome.steps;
+}
+
+// A point with nothing but its residuals to say for itself.
+void OcpSingleSolver::judge_point(const OcpBatch& problem, Status status) {
+  answer_.residuals = ocp_residuals(problem, 0, answer_.point.arrays());
+  answer_.status = status;
+}
+
+// A pair of crossed bounds is its own proof.
+void OcpSingleSolver::certify_crossed(const OcpBatch& problem) { judge_point(problem, Status::PRIMAL_INFEASIBLE); }
+
+void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const Settings& settings,
+                                  const Deadline& deadline) {
+  OcpLeastShift& least_shift = levels_->first;
+  const bool found = least_shift.find(problem, bounds_, std::max(200, settings.max_iter), deadline);
+  answer_.steps += least_shift.steps();
+  if (!found) {
+    answer_.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
+    if (crossed) judge_point(problem, answer_.status);
+  } else if (!crossed && least_shift.largest_shift() <= settings.eps_abs) {
+    take(minimiser_.run(problem, settings, deadline, false));  // feasible to tolerance after all
+  } else if (settings.closest) {
+    solve_shifted(problem, settings, deadline);
+  } else {
+    claim_infeasible(problem);
+  }
+}
+
+// The least shift is itself the Farkas vector.
+void OcpSingleSolver::claim_infeasible(const OcpBatch& problem) {
+  const OcpElement& found = levels_->first.point();
+  const double size = std::max(largest(found.x), largest(found.u));
+  answer_.status = is_ocp_farkas(problem, found.y, found.z, size) ? Status::PRIMAL_INFEASIBLE : Status::MAX_ITER;
+  if (answer_.point.finite()) return;
+  answer_.point.fill(0.0);
+  answer_.point.x = found.x;
+  answer_.point.u = found.u;
+  judge_point(problem, answer_.status);
+}
+
+// `problem` looks at bounds_, which are shifted here.
+void OcpSingleSolver::solve_shifted(const OcpBatch& problem, const Settings& settings, const Deadline& deadline) {
+  const OcpElement& found = levels_->first.point();
+  bounds_.shift(found.shift_lower, found.shift_upper);
+  take(levels_->second.run(problem, settings, deadline, false));
+  answer_.point.shift_lower = found.shift_lower;
+  answer_.point.shift_upper = found.shift_upper;
+  if (answer_.status != Status::SOLVED) return;
+  levels_->first.shrink_multipliers(answer_.point);
+  judge_point(problem, Status::CLOSEST_FEASIBLE);
+  // Multipliers of shifted rows are free in sign; the second level has judged the others.
+  Residuals judged = answer_.residuals;
+  judged.complementarity = judged.gap = 0.0;
+  if (!judged.within(settings)) answer_.status = Status::NUMERICAL_ERROR;
+}
+
+}  // namespace qp_control
