@@ -4,7 +4,8 @@ Regulators with bounded inputs and matrices per stage, as a controller has them 
 elements of a batch share them and differ in x0. "us_forward", "us_backward": time of `OcpLayer` per stage and element,
 the forward pass also per iteration (Newton step), in microseconds, the median of at least five runs, all horizons of a
 size taking turns; "x_50": us_forward over that with a horizon of 50. "memory_MB": by how much a forward and backward
-pass raises the peak of a process of its own, gradients included; "kB_per_stage": the same per stage and element. Nothing is compared with; there is no last column.
+pass raises the peak of a process of its own, gradients included; "kB_per_stage": the same per stage and element.
+Nothing is compared with; there is no last column.
 
     python benchmarks/mpc_scaling.py                 # minutes
 """
@@ -99,9 +100,7 @@ def timed(cases: list[Case], threads: int, repeats: int) -> list[dict[str, Any]]
         stages = case.horizon * case.batch
         row: dict[str, Any] = {**case._asdict(), "iterations": iterations}
         row |= {"forward_ms": 1e3 * forward, "backward_ms": 1e3 * backward}
-        rows.append(
-            row | {"us_forward": 1e6 * forward / (stages * iterations), "us_backward": 1e6 * backward / stages}
-        )
+        rows.append(row | {"us_forward": 1e6 * forward / (stages * iterations), "us_backward": 1e6 * backward / stages})
     return rows
 
 
@@ -119,7 +118,11 @@ def main() -> None:
     groups = [[case for case in group if case.work <= arguments.work] for group in groups]
     print(report.machine("torch", threads=arguments.threads))
     peaks = memory([case for group in groups for case in group], arguments.threads)
-    widths = dict.fromkeys(("nx", "nu", "horizon", "batch"), 7) | {"iterations": 10, "forward_ms": 10, "backward_ms": 11}
+    widths = dict.fromkeys(("nx", "nu", "horizon", "batch"), 7) | {
+        "iterations": 10,
+        "forward_ms": 10,
+        "backward_ms": 11,
+    }
     widths |= {"us_forward": 10, "us_backward": 11, "x_50": 5, "memory_MB": 9, "kB_per_stage": 12}
     table = report.Report("mpc_scaling", widths, arguments.out)
     for group in groups:

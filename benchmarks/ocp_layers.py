@@ -5,13 +5,15 @@ gradient is taken by A, B, c, Q, R and x0. Plant 0 and 7 are those of acados' pu
 |u| <= 1 plant 7 runs away, and its costates reach 1e8, so residuals are judged relative to the largest state and
 costate of an element everywhere. A stable plant has spectral radius one.
 
-Every solver runs with the loosest tolerance (ours: eps_abs = eps_rel) with which the largest such residual of the batch,
+Every solver runs with the loosest tolerance (ours: eps_abs = eps_rel) with which the largest such residual of the
+batch,
 recomputed here from its point, is at most 1e-6. Elements above that are failures, and a solver with failures is no best
 peer. mpc.pytorch returns no costates; its point gets those of its states. "cost_above": the largest amount by which the
 cost of an element is above ours, relative. "difference" and "gradient_difference": to ours at a tolerance of 1e-9, the
 largest of all entries, relative to the largest entry of the array (at least one). piqp has no derivative and solves one
 problem after the other; QP layers get the dense form, where it is small enough. Solvers take turns in blocks; a figure
-is the median. "x_ours": times of forward and of forward + backward, over ours, failures or not. The last column compares forward with forward (piqp included) and forward + backward with the same.
+is the median. "x_ours": times of forward and of forward + backward, over ours, failures or not. The last column
+compares forward with forward (piqp included) and forward + backward with the same.
 
     python benchmarks/ocp_layers.py                                # minutes: mpc.pytorch is slow
     python benchmarks/ocp_layers.py --cells 8,4,20,128,1,7         # nx, nu, N, batch, bound, plant (or "stable")

@@ -65,7 +65,8 @@ class Regulators:
         """(B,) the largest error of an optimality condition, relative to the largest state or costate (at least one).
 
         Dynamics and bounds count relative to the states; y_k = Q x_k + A'y_{k+1} relative to the costates, and so does
-        w = -(R u + B'y), the multiplier of the bounds, which is to be positive only where u = bound, negative only where
+        w = -(R u + B'y), the multiplier of the bounds, which is to be positive only where u = bound, negative
+        only where
         u = -bound: the condition is u = clip(u + w), with w so scaled.
         """
         size_x, size_y = (np.maximum(1.0, np.abs(v).max(axis=(1, 2)))[:, None, None] for v in (x, y))

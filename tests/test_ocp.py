@@ -228,3 +228,45 @@ def test_problem_as_data_is_solved_saved_and_taken_apart(tmp_path):
     np.testing.assert_array_equal(qc.solve_ocp(**again).u, both.u[1])
     with pytest.raises(ValueError, match="not parts of a QP"):
         qc.save_problem(tmp_path / "mixed.npz", Q=np.eye(2), H=np.eye(2))
+
+
+def out_of_reach(seed, **options):
+    """A state's last bounds moved away, or the first row's where there are no boxes."""
+    d, N = random_ocp(seed, **options)
+    if "x_lower" in d:
+        d["x_lower"][-1, 1] = d["x_upper"][-1, 1] + np.random.default_rng(seed).uniform(0.0, 30.0)
+        d["x_upper"][-1, 1] = d["x_lower"][-1, 1] + 1.0
+    else:
+        d["lower"][0, 0], d["upper"][0, 0] = 60.0, 61.0
+    return d, N
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"rows": 2},
+        {"rows": 2, "terminal_rows": 2},
+        {"free": True, "rows": 1},
+        {"N": 1, "rows": 2},
+        {"N": 30},
+        {"nx": 26, "N": 4},
+    ],
+    ids=str,
+)
+def test_closest_feasible_solution_equals_that_of_the_dense_form(options, seed):
+    d, N = out_of_reach(seed, **options)
+    closest = qc.Settings(infeasible="closest")
+    sol = qc.solve_ocp(**d, horizon=N, settings=closest)
+    dense = Dense(d, N)
+    exact = qc.solve_qp(**dense.keywords(), settings=closest)
+    assert sol.status == exact.status == qc.Status.CLOSEST_FEASIBLE
+    v = dense.join(sol.x, sol.u)
+    np.testing.assert_allclose(v, exact.x, atol=1e-7)
+    assert np.abs(dense.E @ v - dense.e).max() < 1e-9
+    np.testing.assert_allclose(dense.join(sol.s_x_lower, sol.s_u_lower), exact.s_lb, atol=1e-7)
+    np.testing.assert_allclose(dense.join(sol.s_x_upper, sol.s_u_upper), exact.s_ub, atol=1e-7)
+    if "lower" in d:
+        shift = np.concatenate([sol.s_lower.ravel(), sol.s_lower_N])
+        np.testing.assert_allclose(shift, exact.s_lower, atol=1e-7)
