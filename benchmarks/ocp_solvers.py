@@ -106,7 +106,7 @@ class Dense(Solver):
         A, B, c, Q, R, x0 = self.leaves
         batch, N = len(x0), self.problem.horizon
         stage = torch.eye(N + 1, dtype=torch.float64)
-        H = torch.block_diag(torch.kron(stage, Q), torch.kron(self.stages, R))
+        H = torch.block_diag(torch.kron(stage, Q), torch.kron(self.stages, R))  # type: ignore[no-untyped-call]
         E = torch.cat([torch.kron(self.shift, A) - self.eye, torch.kron(self.shift[:, :-1].contiguous(), B)], 1)
         e = -torch.cat([x0, c.repeat(N).expand(batch, -1)], 1)
         return H, torch.zeros(len(H), dtype=torch.float64), E, e
@@ -175,7 +175,7 @@ class MpcPytorch(Solver):
     def solve(self) -> tuple[torch.Tensor, torch.Tensor]:
         A, B, c, Q, R, x0 = self.leaves
         nx, nu, N, batch = self.problem.sizes
-        C = torch.block_diag(Q, R).expand(N + 1, batch, nx + nu, nx + nu)
+        C = torch.block_diag(Q, R).expand(N + 1, batch, nx + nu, nx + nu)  # type: ignore[no-untyped-call]
         F = torch.cat([A, B], 1).expand(N, batch, nx, nx + nu)
         zero = torch.zeros(N + 1, batch, nx + nu, dtype=torch.float64)
         solver = self.mpc.MPC(

@@ -1,7 +1,7 @@
 // Gradients of a loss with respect to the data of optimal-control QPs, from its gradients with respect to their
 // solutions: the formulas of derivatives.hpp with the dynamics among the equalities, the linear system solved by the
-// Riccati recursion. The ordinary case, a solved problem whose KKT system on its active rows is regular, for as many as a
-// register has lanes (Real = Pack) or for one (Real = double).
+// Riccati recursion. The ordinary case, a solved problem whose KKT system on its active rows is regular, for as many as
+// a register has lanes (Real = Pack) or for one (Real = double).
 #pragma once
 
 #include <memory>

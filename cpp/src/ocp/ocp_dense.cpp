@@ -163,8 +163,8 @@ void OcpDense::read_loss(const OcpBatchSolution& from, int i, OutputDerivative& 
 
 void OcpDense::add_gradients(const OcpBatch& batch, const DataDerivative& from, const OcpGradients& to, int i) const {
   const int N = at_.N, nx = at_.nx, nu = at_.nu, rows = at_.stage_rows, box = dims_.n_eq + dims_.n_in;
-  const auto block = [i](const auto& source, int row, int col, int height, int width, const StageGradient& target, int k,
-                         double factor) {
+  const auto block = [i](const auto& source, int row, int col, int height, int width, const StageGradient& target,
+                         int k, double factor) {
     if (target.data == nullptr) return;
     for (int a = 0; a < height; ++a)
       for (int c = 0; c < width; ++c) target.at(i, k)[a * width + c] += factor * source(row + a, col + c);

@@ -102,7 +102,8 @@ void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, cons
         stack(dense.form.problem(batch, i), dense.qp);
         dense.form.read_solution(solution, i, dense.solution);
         dense.form.read_loss(loss, i, dense.loss);
-        write_certificate(adjoint(dense.qp, dense.solution, dense.loss, settings, dense.data, dense.at), certificate, i);
+        write_certificate(adjoint(dense.qp, dense.solution, dense.loss, settings, dense.data, dense.at), certificate,
+                          i);
         dense.form.add_gradients(batch, dense.data, target, i);
       }
     }

@@ -27,8 +27,7 @@ void read_iterate(const OcpLayout<double>& at, const Equilibration& scaling, con
         for (int j = 0; j < size; ++j) array.data[position + j] = D[place + j] * numbers(x)[place + j];
       },
       [&](const MutableBatchArray& array, int position, int size, int place) {
-        for (int j = 0; j < size; ++j)
-          array.data[position + j] = E[place + j] * numbers(z)[place + j] / scaling.c[0];
+        for (int j = 0; j < size; ++j) array.data[position + j] = E[place + j] * numbers(z)[place + j] / scaling.c[0];
       });
 }
 

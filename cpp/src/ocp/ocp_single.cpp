@@ -30,8 +30,8 @@ void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settin
   if (!crossed) {
     const OcpOutcome& outcome = minimiser_.run(problem, settings, deadline, true);
     take(outcome);
-    const bool stuck = outcome.verdict == Verdict::MAX_ITER && outcome.steps >= 100 &&
-                       outcome.residuals.primal > settings.eps_abs;
+    const bool stuck =
+        outcome.verdict == Verdict::MAX_ITER && outcome.steps >= 100 && outcome.residuals.primal > settings.eps_abs;
     infeasible = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE || stuck;
   }
   if (crossed && !settings.closest) {
