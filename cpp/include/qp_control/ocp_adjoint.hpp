@@ -7,24 +7,9 @@
 #include <memory>
 
 #include "qp_control/derivatives_batch.hpp"
-#include "qp_control/ocp_solution.hpp"
+#include "qp_control/ocp_gradients.hpp"
 
 namespace qp_control {
-
-// The gradient of one argument: of stage k of element i at data + i * batch + (k - first) * stage, as StageArray; what
-// stages or elements share is added up, so it must begin with zeros.
-struct StageGradient {
-  double* data = nullptr;
-  long batch = 0, stage = 0;
-  int first = 0;
-  long size = 0;  // of one element's stages together
-  double* at(int i, int k) const { return data + i * batch + (k - first) * stage; }
-};
-
-struct OcpGradients {
-  StageGradient Q, R, S, q, r, Q_N, q_N, A, B, c, x0, C, D, lower, upper, C_N, lower_N, upper_N;
-  StageGradient x_lower, x_upper, u_lower, u_upper;
-};
 
 template <class Real>
 class OcpAdjoint {

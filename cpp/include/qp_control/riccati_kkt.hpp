@@ -24,12 +24,14 @@ namespace qp_control {
 
 // Of the stages' Hessians: positive semidefinite, which is checked, or whatever they are.
 enum class Curvature { CONVEX, ANY };
+// Equilibrated, or in the caller's units.
+enum class Units { BALANCED, OF_CALLER };
 
 template <class Real>
 class RiccatiKkt {
  public:
   // Room for problems like those of the batch. With any curvature it loads and multiplies only, and calls all convex.
-  explicit RiccatiKkt(const OcpBatch& batch, Curvature curvature = Curvature::CONVEX);
+  explicit RiccatiKkt(const OcpBatch& batch, Curvature curvature = Curvature::CONVEX, Units units = Units::BALANCED);
 
   const OcpLayout<Real>& layout() const { return at_; }
   // In packs: of all unknowns, of those with proximal terms, of the rows.
@@ -104,7 +106,7 @@ class RiccatiKkt {
   Mask factor_stage(int k, const Real* weight, Real rho);
 
   OcpLayout<Real> at_;
-  bool fixed_start_, shared_matrices_, any_curvature_, loaded_ = false, symmetric_ = true;
+  bool fixed_start_, shared_matrices_, any_curvature_, balanced_, loaded_ = false, symmetric_ = true;
   int block_;  // numbers of a stage's matrix
   PackArray H_, dynamics_, R_, g_, lower_, upper_;
   PackArray curvature_, regularisation_;  // that makes each stage's H positive definite; times c

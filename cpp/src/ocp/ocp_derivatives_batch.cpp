@@ -7,6 +7,7 @@
 #include "qp_control/batch.hpp"
 #include "qp_control/ocp_batch.hpp"
 #include "qp_control/ocp_dense.hpp"
+#include "qp_control/ocp_shifted_adjoint.hpp"
 #include "qp_control/shared_sum.hpp"
 
 namespace qp_control {
@@ -65,7 +66,13 @@ struct Worker {
     return *general;
   }
 
+  ShiftedOcpAdjoint& of_shifted(const OcpBatch& batch) {
+    if (!shifted) shifted = std::make_unique<ShiftedOcpAdjoint>(batch);
+    return *shifted;
+  }
+
   OcpAdjoint<Real> structured;
+  std::unique_ptr<ShiftedOcpAdjoint> shifted;
   std::unique_ptr<Dense> general;
 };
 
@@ -98,6 +105,9 @@ void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, cons
           write_certificate({not_a_number, 0, 0}, certificate, i);
           if (!settings.nan_without_solution) continue;
         }
+        if (structured && solution.status[i] == static_cast<int>(Status::CLOSEST_FEASIBLE) &&
+            worker.of_shifted(batch).put(batch, i, solution, loss, target, certificate))
+          continue;
         auto& dense = worker.dense(batch);
         stack(dense.form.problem(batch, i), dense.qp);
         dense.form.read_solution(solution, i, dense.solution);

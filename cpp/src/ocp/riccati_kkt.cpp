@@ -38,11 +38,12 @@ Pack largest(const PackArray& a) {
 }  // namespace
 
 template <class Real>
-RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch, Curvature curvature)
+RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch, Curvature curvature, Units units)
     : at_(batch),
       fixed_start_(batch.fixed_start()),
       shared_matrices_(share_matrices(batch)),
       any_curvature_(curvature == Curvature::ANY),
+      balanced_(units == Units::BALANCED),
       block_(block_size(at_.n, at_.stride)) {
   const auto make = [&](PackArray& a, int size) { a.setConstant(at_.in_packs(size), Pack(0.0)); };
   const int stages = at_.N + 1, rows = std::max(at_.stage_rows, at_.terminal_rows);
@@ -234,7 +235,7 @@ void RiccatiKkt<Real>::scale_matrices(Equilibration& scaling) {
   scaling.c = 1.0;
   Real *D = entries(scaling.D), *E = entries(scaling.E);
   for (int k = 0; k <= at_.N; ++k) {
-    balance(k, scaling);
+    if (balanced_) balance(k, scaling);
     const Real* d = D + at_.w(k);
     for (int j = 0; j < at_.bounded; ++j) E[at_.box(k) + j] = Real(1.0) / d[at_.bounded_first + j];
     for (int j = 0; j < n; ++j) entries(curvature_)[at_.w(k) + j] *= d[j] * d[j];
