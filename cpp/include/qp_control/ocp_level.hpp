@@ -1,7 +1,7 @@
 // The first level of a shifted optimal-control QP (kkt_system.hpp) as derivatives need it: least-squares problems
 //
-//     [E'E  F'] (x)   (a)
-//     [F    0 ] (p) = (b),
+//     [E'E  F'] (x)   (E'a)
+//     [F    0 ] (p) = ( b ),
 //
 // E the shifted rows, F the dynamics, in the caller's units; of all x the least one. The recursion solves them with rho
 // on the diagonal, and refinement from zero takes rho away again: what it adds to x has nothing of the null space.
@@ -20,8 +20,9 @@ class OcpLevel {
 
   // Of element i; E are the rows where `shifted` is 1, elsewhere it is 0. False: it cannot be factored.
   bool set(const OcpBatch& batch, int i, const PackArray& shifted);
-  // (a, b) and (x, p) as vectors of unknowns (ocp_layout.hpp). Returns the residual.
-  double solve(const PackArray& rhs, PackArray& out);
+  // (x, p) is a vector of unknowns (ocp_layout.hpp), b stands in one, a in a vector of rows; no b: zero. Returns the
+  // residual.
+  double solve(const PackArray& a, const PackArray* b, PackArray& out);
 
   // E x, zero on other rows; out += E'z.
   void apply(const PackArray& x, PackArray& rows) const;
@@ -30,8 +31,8 @@ class OcpLevel {
  private:
   RiccatiKkt<double> kkt_;
   Equilibration scaling_;
-  PackArray shifted_, rows_, product_, step_, best_;
-  double size_ = 1.0;  // of E'E
+  PackArray shifted_, rows_, rhs_, product_, step_, best_;
+  double row_size_ = 1.0;
 };
 
 }  // namespace qp_control

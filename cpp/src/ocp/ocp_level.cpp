@@ -8,7 +8,8 @@
 namespace qp_control {
 namespace {
 
-constexpr double rho = 1e-7;  // beside E'E
+constexpr double rho = 1e-7;      // beside E'E
+constexpr double enough = 1e-15;  // relative residual that ends the refinement
 constexpr int refinement_steps = 30;
 
 // NaN where an entry is not finite.
@@ -28,6 +29,7 @@ OcpLevel::OcpLevel(const OcpBatch& batch)
       scaling_(kkt_.unknowns(), kkt_.rows()),
       shifted_(kkt_.rows()),
       rows_(kkt_.rows()),
+      rhs_(kkt_.unknowns()),
       product_(kkt_.unknowns()),
       step_(kkt_.unknowns()),
       best_(kkt_.unknowns()) {
@@ -39,9 +41,8 @@ bool OcpLevel::set(const OcpBatch& batch, int i, const PackArray& shifted) {
   shifted_ = shifted;
   kkt_.row_sizes(scaling_, rows_);
   for (int k = 0; k < rows_.size(); ++k) rows_[k] *= shifted[k];
-  const double row = largest(rows_);
-  size_ = row * row;
-  return any(kkt_.factor(shifted_, rho * size_));
+  row_size_ = largest(rows_);
+  return any(kkt_.factor(shifted_, rho * row_size_ * row_size_));
 }
 
 void OcpLevel::apply(const PackArray& x, PackArray& rows) const {
@@ -51,8 +52,15 @@ void OcpLevel::apply(const PackArray& x, PackArray& rows) const {
 
 void OcpLevel::add_transposed(const PackArray& z, PackArray& out) const { kkt_.add_rows_transposed(z, out); }
 
-double OcpLevel::solve(const PackArray& rhs, PackArray& out) {
-  const double infinity = std::numeric_limits<double>::infinity(), rhs_size = largest(rhs);
+double OcpLevel::solve(const PackArray& a, const PackArray* b, PackArray& out) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const int costates = kkt_.variables(), count = kkt_.unknowns() - costates;
+  for (int k = 0; k < rows_.size(); ++k) rows_[k] = shifted_[k] * a[k];
+  rhs_.setConstant(Pack(0.0));
+  if (b != nullptr) rhs_.tail(count) = b->tail(count);
+  // E'a may be the rounding of its terms, which no x has to answer for.
+  const double rhs_size = std::max(row_size_ * largest(rows_), largest(rhs_));
+  kkt_.add_rows_transposed(rows_, rhs_);
   out.setConstant(Pack(0.0));
   best_ = out;
   double best = infinity, last = infinity;
@@ -60,15 +68,13 @@ double OcpLevel::solve(const PackArray& rhs, PackArray& out) {
     kkt_.apply_hessian(out, product_);
     apply(out, rows_);
     kkt_.add_rows_transposed(rows_, product_);
-    for (int j = 0; j < rhs.size(); ++j) step_[j] = rhs[j] - product_[j];
-    const double size = std::max(rhs_size, std::max(1.0, size_) * largest(out));
+    for (int j = 0; j < out.size(); ++j) step_[j] = rhs_[j] - product_[j];
+    const double size = std::max(rhs_size, std::max(1.0, row_size_ * row_size_) * largest(out));
     const double error = size > 0.0 ? largest(step_) / size : 0.0;
-    if (!(error < infinity)) break;
-    if (error < best) {
-      best = error;
-      best_ = out;
-    }
-    if (error <= 1e-16 || error > 0.9 * last) break;
+    if (!(error < best)) break;
+    best = error;
+    best_ = out;
+    if (error <= enough || error > 0.5 * last) break;
     last = error;
     kkt_.solve(step_);
     for (int j = 0; j < out.size(); ++j) out[j] += step_[j];

@@ -51,7 +51,8 @@ bool ShiftedOcpAdjoint::read_shifts(const OcpBatchSolution& from, int i, PackArr
 
 // Sets v_ and level_v_, E and the active rows.
 bool ShiftedOcpAdjoint::find_point(const OcpBatch& batch, int i, const OcpBatchSolution& solution) {
-  if (!any(kkt_.load(batch, i, i + 1, scaling_))) return false;
+  kkt_.load(batch, i, i + 1, scaling_);
+  if (!any(kkt_.valid())) return false;
   read(solution, i, v_);
   PackArray& s = level_v_.rows;
   if (!read_shifts(solution, i, s)) return false;
@@ -60,17 +61,11 @@ bool ShiftedOcpAdjoint::find_point(const OcpBatch& batch, int i, const OcpBatchS
   const LaneLevel level{&shifted_, &s};
   system_.find_active(scaling_, v_.unknowns, v_.rows, &level);
   if (!level_.set(batch, i, shifted_) || !any(system_.factor(&shifted_))) return false;
-  // pi of the first level, then the least eta.
-  PackArray& rhs = work_.unknowns;
-  const auto of_rows = [&](const PackArray& z, double sign, PackArray& out) {
-    for (int k = 0; k < z.size(); ++k) work_.rows[k] = Pack(sign) * shifted_[k] * z[k];
-    rhs.setConstant(Pack(0.0));
-    level_.add_transposed(work_.rows, rhs);
-    return level_.solve(rhs, out) <= OcpLevel::accepted;
-  };
-  if (!of_rows(s, -1.0, q_.unknowns) || !of_rows(v_.rows, 1.0, level_v_.unknowns)) return false;
-  const int costates = kkt_.variables(), count = kkt_.unknowns() - costates;
-  level_v_.unknowns.segment(costates, count) = q_.unknowns.segment(costates, count);
+  // The multipliers of the first level, E's + F'pi = 0, and the least eta.
+  if (!(level_.solve(s, nullptr, first_.unknowns) <= OcpLevel::accepted)) return false;
+  if (!(level_.solve(v_.rows, nullptr, level_v_.unknowns) <= OcpLevel::accepted)) return false;
+  const int count = kkt_.unknowns() - kkt_.variables();
+  level_v_.unknowns.tail(count) = -first_.unknowns.tail(count);
   return true;
 }
 
@@ -86,15 +81,11 @@ void ShiftedOcpAdjoint::read_loss(const OcpBatchSolution& loss, int i) {
 // Returns the residual.
 double ShiftedOcpAdjoint::solve() {
   const int unknowns = kkt_.unknowns(), costates = kkt_.variables(), rows = kkt_.rows();
-  PackArray &rhs = work_.unknowns, &rows_rhs = work_.rows;
+  PackArray &rhs = work_.unknowns, &product = work_.rows;
   // The first level.
-  for (int k = 0; k < rows; ++k) rows_rhs[k] = shifted_[k] * r_.rows[k];
-  rhs.setConstant(Pack(0.0));
-  rhs.tail(unknowns - costates) = r_.unknowns.tail(unknowns - costates);
-  level_.add_transposed(rows_rhs, rhs);
-  double residual = level_.solve(rhs, first_.unknowns);
-  level_.apply(first_.unknowns, rows_rhs);  // E x
-  for (int k = 0; k < rows; ++k) level_q_.rows[k] = rows_rhs[k] - shifted_[k] * r_.rows[k];
+  double residual = level_.solve(r_.rows, &r_.unknowns, first_.unknowns);
+  level_.apply(first_.unknowns, product);
+  for (int k = 0; k < rows; ++k) level_q_.rows[k] = product[k] - shifted_[k] * r_.rows[k];
 
   // The second level.
   rhs = r_.unknowns;
@@ -107,18 +98,15 @@ double ShiftedOcpAdjoint::solve() {
     for (int j = 0; j < costates; ++j) scaled_r_.x[j] += Pack(objective_) * (slope_[j] + kkt_.g()[j]);
   }
   for (int k = 0; k < rows; ++k)
-    scaled_r_.z[k] = scaling_.E[k] * system_.active[k] * select(shifted_[k] > Pack(0.0), rows_rhs[k], r_.rows[k]);
+    scaled_r_.z[k] = scaling_.E[k] * system_.active[k] * select(shifted_[k] > Pack(0.0), product[k], r_.rows[k]);
   residual = std::max(residual, system_.solve(scaled_r_, scaled_q_)[0]);
   for (int j = 0; j < unknowns; ++j) q_.unknowns[j] = scaling_.D[j] * scaled_q_.x[j];
   for (int k = 0; k < rows; ++k) q_.rows[k] = scaling_.E[k] / c * scaled_q_.z[k];
 
   // The least eta.
-  for (int k = 0; k < rows; ++k) rows_rhs[k] = shifted_[k] * q_.rows[k];
-  rhs.setConstant(Pack(0.0));
-  level_.add_transposed(rows_rhs, rhs);
-  residual = std::max(residual, level_.solve(rhs, level_q_.unknowns));
-  level_.apply(level_q_.unknowns, rows_rhs);
-  for (int k = 0; k < rows; ++k) q_.rows[k] = select(shifted_[k] > Pack(0.0), rows_rhs[k] - r_s_[k], q_.rows[k]);
+  residual = std::max(residual, level_.solve(q_.rows, nullptr, level_q_.unknowns));
+  level_.apply(level_q_.unknowns, product);
+  for (int k = 0; k < rows; ++k) q_.rows[k] = select(shifted_[k] > Pack(0.0), product[k] - r_s_[k], q_.rows[k]);
   q_.unknowns.tail(unknowns - costates) += level_q_.unknowns.tail(unknowns - costates);
   level_q_.unknowns.tail(unknowns - costates) = first_.unknowns.tail(unknowns - costates);
   return residual;
