@@ -1,5 +1,5 @@
-"""Adjoints of optimal-control QPs where the ordinary one ends: at given points whose stages are not convex, against dense
-KKT systems in NumPy, and at shifted solutions, against the dense layer and differences of two levels in NumPy."""
+"""Adjoints of optimal-control QPs where the ordinary one ends: at given points whose stages are not convex, against
+dense KKT systems in NumPy, and at shifted solutions, against the dense layer and differences of two levels in NumPy."""
 
 import numpy as np
 import pytest
@@ -333,8 +333,8 @@ def test_gradients_of_shifted_solutions_equal_those_of_the_dense_layer(make, see
 
 
 class TwoLevels:
-    """A shifted solution in NumPy: the least squares of the shifted rows on the dynamics, then the QP that is left, with
-    the sets of rows of one solution."""
+    """A shifted solution in NumPy: the least squares of the shifted rows on the dynamics, then the QP that is left. The
+    sets of rows are those of one solution."""
 
     def __init__(self, d, N, out):
         self.N, dense = N, Dense(d, N)
