@@ -62,7 +62,7 @@ void compare_gradients(RandomOcp& ocp) {
   };
   const OcpGradients structured = gradients(), dense = gradients();
   std::vector<double> residual(B);
-  ocp_adjoint_batch(ocp.batch, ocp.solution, loss, {}, structured, {residual.data(), nullptr, nullptr});
+  ocp_adjoint_batch(ocp.batch, ocp.solution, {}, {{loss, structured, {residual.data(), nullptr, nullptr}}});
   OcpDense form(ocp.batch);
   const DenseDims d = form.dims();
   StackedQP qp(d.n, d.n_eq + d.n_in);
@@ -111,7 +111,8 @@ const Register shifted_gradients("of shifted solutions too, and the recursions a
       const OcpBatchSolution loss = ocp.fields();
       for (int i = 0; i < 3; ++i) {
         check(ocp.status[i] == static_cast<int>(Status::CLOSEST_FEASIBLE), "out of reach");
-        check(adjoint.put(ocp.batch, i, ocp.solution, loss, {}, {nullptr, nullptr, nullptr}), "answered");
+        check(adjoint.prepare(ocp.batch, i, ocp.solution), "regular");
+        check(adjoint.put(ocp.batch, i, loss, {}, {nullptr, nullptr, nullptr}), "answered");
       }
       compare_gradients(ocp);
     }
@@ -159,7 +160,8 @@ std::vector<double> gradients_by_recursion(RandomOcp& ocp, const OcpBatchSolutio
     to.q = {out.data(), size + nx, 0};
     to.u_upper = {out.data() + nx, size + nx, 0};
     to.x0 = {out.data() + size, size + nx, 0};
-    adjoint.put(ocp.batch, first, last, ocp.solution, loss, to, {residual.data(), nullptr, nullptr}, done);
+    adjoint.prepare(ocp.batch, first, last, ocp.solution);
+    adjoint.put(ocp.batch, first, last, loss, to, {residual.data(), nullptr, nullptr}, done);
     for (int i = first; i < last; ++i) check(done[i - first] == expected[i], "what the recursion answers for");
   }
   return out;

@@ -17,10 +17,12 @@ class OcpAdjoint {
   explicit OcpAdjoint(const OcpBatch& batch);
   ~OcpAdjoint();
 
-  // Elements first..last-1, at most one per lane. Each is differentiated and its gradients added to `out`, or its entry
-  // of `done` is false and nothing is.
-  void put(const OcpBatch& batch, int first, int last, const OcpBatchSolution& solution, const OcpBatchSolution& loss,
-           const OcpGradients& out, const CertificateBatch& certificate, bool* done);
+  // Factors the systems of elements first..last-1, at most one per lane.
+  void prepare(const OcpBatch& batch, int first, int last, const OcpBatchSolution& solution);
+  // Of the same elements, for any number of losses. Each is differentiated and its gradients added to `out`, or its
+  // entry of `done` is false and nothing is.
+  void put(const OcpBatch& batch, int first, int last, const OcpBatchSolution& loss, const OcpGradients& out,
+           const CertificateBatch& certificate, bool* done);
 
   static constexpr int width() { return std::is_same_v<Real, Pack> ? lanes : 1; }
 

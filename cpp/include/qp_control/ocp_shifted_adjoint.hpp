@@ -22,10 +22,12 @@ class ShiftedOcpAdjoint {
  public:
   explicit ShiftedOcpAdjoint(const OcpBatch& batch);
 
-  // Adds the gradients of element i to `out`; false, and nothing is added: not an accepted solution of the system, or
-  // rows that are shifted on both sides.
-  bool put(const OcpBatch& batch, int i, const OcpBatchSolution& solution, const OcpBatchSolution& loss,
-           const OcpGradients& out, const CertificateBatch& certificate);
+  // Factors the systems of element i. False: one of them is singular, or rows are shifted on both sides.
+  bool prepare(const OcpBatch& batch, int i, const OcpBatchSolution& solution);
+  // Adds the gradients of the same element to `out`, for any number of losses; false, and nothing is added: the
+  // solution is not accurate enough.
+  bool put(const OcpBatch& batch, int i, const OcpBatchSolution& loss, const OcpGradients& out,
+           const CertificateBatch& certificate);
 
  private:
   // Of the unknowns: states, inputs and costates; eta and pi.
@@ -37,7 +39,6 @@ class ShiftedOcpAdjoint {
   void read(const OcpBatchSolution& from, int i, Vector& to) const;
   // upper - lower; false where a row has both.
   bool read_shifts(const OcpBatchSolution& from, int i, PackArray& upper_minus_lower);
-  bool find_point(const OcpBatch& batch, int i, const OcpBatchSolution& solution);
   void read_loss(const OcpBatchSolution& loss, int i);
   double solve();
 

@@ -5,6 +5,7 @@
 #include "qp_control/stage_io.hpp"
 
 namespace qp_control {
+
 template <class Real>
 struct OcpAdjoint<Real>::Workspace {
   explicit Workspace(const OcpBatch& batch)
@@ -26,6 +27,7 @@ struct OcpAdjoint<Real>::Workspace {
   PackArray x, z;   // the solution
   PackArray slope;  // of the objective there
   LaneVector rhs, q;
+  Mask able;
 };
 
 template <class Real>
@@ -47,12 +49,9 @@ template <class Real>
 OcpAdjoint<Real>::~OcpAdjoint() = default;
 
 template <class Real>
-void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const OcpBatchSolution& solution,
-                           const OcpBatchSolution& loss, const OcpGradients& out, const CertificateBatch& certificate,
-                           bool* done) {
+void OcpAdjoint<Real>::prepare(const OcpBatch& batch, int first, int last, const OcpBatchSolution& solution) {
   Workspace& w = *work_;
-  IndefiniteRiccati<Real>& kkt = w.kkt;
-  Mask able = kkt.load(batch, first, last, w.scaling);
+  Mask able = w.kkt.load(batch, first, last, w.scaling);
   for (int lane = 0; lane < lanes; ++lane) {
     const int i = std::is_same_v<Real, Pack> ? first + lane : first;
     if (i >= last || solution.status[i] != static_cast<int>(Status::SOLVED)) able.set(lane, false);
@@ -60,8 +59,16 @@ void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const Ocp
   w.read(solution, first, last, w.x, w.z);
   w.system.find_active(w.scaling, w.x, w.z);
   if (any(able)) able = able & w.system.factor();
-  for (int lane = 0; lane < last - first; ++lane) done[lane] = able[lane];
-  if (!any(able)) return;
+  w.able = able;
+}
+
+template <class Real>
+void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const OcpBatchSolution& loss,
+                           const OcpGradients& out, const CertificateBatch& certificate, bool* done) {
+  Workspace& w = *work_;
+  IndefiniteRiccati<Real>& kkt = w.kkt;
+  for (int lane = 0; lane < last - first; ++lane) done[lane] = w.able[lane];
+  if (!any(w.able)) return;
 
   w.read(loss, first, last, w.rhs.x, w.rhs.z);
   Real objective;

@@ -50,7 +50,7 @@ bool ShiftedOcpAdjoint::read_shifts(const OcpBatchSolution& from, int i, PackArr
 }
 
 // Sets v_ and level_v_, E and the active rows.
-bool ShiftedOcpAdjoint::find_point(const OcpBatch& batch, int i, const OcpBatchSolution& solution) {
+bool ShiftedOcpAdjoint::prepare(const OcpBatch& batch, int i, const OcpBatchSolution& solution) {
   kkt_.load(batch, i, i + 1, scaling_);
   if (!any(kkt_.valid())) return false;
   read(solution, i, v_);
@@ -112,10 +112,8 @@ double ShiftedOcpAdjoint::solve() {
   return residual;
 }
 
-bool ShiftedOcpAdjoint::put(const OcpBatch& batch, int i, const OcpBatchSolution& solution,
-                            const OcpBatchSolution& loss, const OcpGradients& out,
+bool ShiftedOcpAdjoint::put(const OcpBatch& batch, int i, const OcpBatchSolution& loss, const OcpGradients& out,
                             const CertificateBatch& certificate) {
-  if (!find_point(batch, i, solution)) return false;
   read_loss(loss, i);
   const double residual = solve();
   if (!(residual <= system_.accepted)) return false;
