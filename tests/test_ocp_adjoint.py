@@ -1,13 +1,10 @@
-"""Adjoints of optimal-control QPs where the ordinary one ends: at given points whose stages are not convex, against
-dense KKT systems in NumPy, and at shifted solutions, against the dense layer and differences of two levels in NumPy."""
-
-from dataclasses import replace
+"""Adjoints of optimal-control QPs at given points whose stages are not convex, against dense KKT systems in NumPy."""
 
 import numpy as np
 import pytest
 import torch
-from ocp_problems import INF, Dense, random_ocp
-from test_ocp_layer import assert_same, dense_gradients, loss_of
+from ocp_problems import Dense, random_ocp
+from test_ocp_layer import gradients, tensors
 from torch.autograd import forward_ad
 
 import qp_control as qc
@@ -103,10 +100,6 @@ class Oracle:
         return np.concatenate([*out, bounds[0] - bounds[1]])
 
 
-def tensors(d, grad=True):
-    return {name: torch.tensor(value, requires_grad=grad) for name, value in d.items()}
-
-
 def run(data, N, point, status=None):
     """at_solution on named data; a point of arrays or tensors."""
     setup = OcpSetup(ocp_sizes({name: tuple(value.shape) for name, value in data.items()}, N), qc.Settings())
@@ -121,11 +114,6 @@ def random_loss(shapes, seed):
 
 def apply(weights, fields):
     return sum((torch.tensor(weight) * field).sum() for weight, field in zip(weights, fields, strict=True))
-
-
-def gradients(loss, data, **options):
-    found = torch.autograd.grad(loss, list(data.values()), allow_unused=True, **options)
-    return dict(zip(data, found, strict=True))
 
 
 def dense_loss(d, N, weights):
@@ -230,6 +218,19 @@ def test_shared_data_has_the_sum_of_the_gradients():
         np.testing.assert_allclose(found[name], total, rtol=1e-11, atol=1e-11, err_msg=name)
 
 
+def test_function_transforms_give_the_jacobian_of_the_first_input():
+    d, N, solution = indefinite(0, nx=3, nu=2, N=3, rows=1, tight=3.0)
+    point, data = [torch.tensor(field) for field in point_of(d, N, solution)], tensors(d, grad=False)
+
+    def first_input(x0):
+        return run(data | {"x0": x0}, N, point)[1][0]
+
+    expected = torch.autograd.functional.jacobian(first_input, data["x0"])
+    assert expected.abs().max() > 0.01
+    for jacobian in (torch.func.jacrev, torch.func.jacfwd):
+        np.testing.assert_allclose(jacobian(first_input)(data["x0"]), expected, atol=1e-9)
+
+
 def test_second_derivatives_and_tangents_are_those_of_the_gradients():
     d, N, solution = indefinite(1, nx=2, nu=1, N=3, rows=1, tight=0.5)
     point, data = point_of(d, N, solution), tensors(d)
@@ -268,213 +269,3 @@ def test_second_derivatives_and_tangents_are_those_of_the_gradients():
     expected = (values[0] - values[1]) / (2 * step)
     change = sum((second[name] * other[name]).sum().item() for name in other)
     assert change == pytest.approx(expected, rel=1e-5)  # differences of step 1e-5: about 1e-9 and the third derivative
-
-
-def box_out_of_reach(seed, **kind):
-    d, N = random_ocp(seed, **{"rows": 1, "tight": 2.0} | kind)
-    d["x_lower"][N // 2], d["x_upper"][N // 2] = 8.0, INF
-    return d, N
-
-
-def terminal_state_out_of_reach(seed, **kind):
-    d, N = random_ocp(seed, **{"terminal_rows": 3, "tight": 2.0} | kind)
-    d["lower_N"] = d["upper_N"] = d["lower_N"] + 8.0
-    return d, N
-
-
-def terminal_rows_that_determine_the_inputs(seed, **kind):
-    d, N = random_ocp(seed, **{"terminal_rows": 5, "nu": 1, "N": 2, "box": False} | kind)
-    d["lower_N"] = d["upper_N"] = np.random.default_rng(seed).normal(size=d["lower_N"].shape)
-    return d, N
-
-
-def same_row_twice(seed, **kind):
-    d, N = random_ocp(seed, **{"rows": 2, "box": False} | kind)
-    d["C"][:, 1], d["D"][:, 1] = d["C"][:, 0], d["D"][:, 0]
-    d["lower"][:, 1], d["upper"][:, 1] = d["upper"][:, 0] + 0.5, INF
-    d["u_upper"] = np.full(d["B"].shape[-1], 1.0)
-    return d, N
-
-
-def state_without_inputs(seed, **kind):
-    """The last state goes its own way, and ends where it must not."""
-    d, N = random_ocp(seed, **{"terminal_rows": 2, "box": False} | kind)
-    d["A"][:, -1, :-1], d["B"][:, -1], d["C_N"][0], d["C_N"][0, -1] = 0.0, 0.0, 0.0, 1.0
-    d["lower_N"], d["upper_N"] = np.full(2, -INF), np.full(2, -50.0)
-    return d, N
-
-
-def free_start_out_of_reach(seed, **kind):
-    d, N = box_out_of_reach(seed, free=True, **kind)
-    d["x_lower"][0], d["x_upper"][0] = -1.0, 1.0
-    return d, N
-
-
-OUT_OF_REACH = [
-    box_out_of_reach,
-    terminal_state_out_of_reach,
-    terminal_rows_that_determine_the_inputs,
-    same_row_twice,
-    state_without_inputs,
-    free_start_out_of_reach,
-]
-
-
-@pytest.mark.parametrize("beyond_lanes", [False, True])
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("make", OUT_OF_REACH)
-def test_gradients_of_shifted_solutions_equal_those_of_the_dense_layer(make, seed, beyond_lanes):
-    kind = {"nx": 21, "nu": 5, "N": 2} if beyond_lanes else {}
-    if beyond_lanes and "terminal" in make.__name__:
-        kind |= {"terminal_rows": 12}
-    d, N = make(seed, **kind)
-    data = tensors(d)
-    out = qc.OcpLayer(horizon=N)(**data)
-    assert out.status == qc.Status.CLOSEST_FEASIBLE
-    assert_same(gradients(loss_of(out), data), dense_gradients(d, N), 1e-8)
-
-
-class TwoLevels:
-    """A shifted solution in NumPy: the least squares of the shifted rows on the dynamics, then the QP that is left. The
-    sets of rows are those of one solution."""
-
-    def __init__(self, d, N, out):
-        self.N, dense = N, Dense(d, N)
-        at = {name: getattr(out, name).detach().numpy() for name in out._fields}
-        stacked = [np.concatenate([at[f"s_{side}"].ravel(), at[f"s_{side}_N"]]) for side in ("lower", "upper")]
-        boxes = [dense.join(at[f"s_x_{side}"], at[f"s_u_{side}"]) for side in ("lower", "upper")]
-        low, up = (np.concatenate(pair) for pair in zip(stacked, boxes, strict=True))
-        multipliers = np.concatenate([at["z"].ravel(), at["z_N"], dense.join(at["w_x"], at["w_u"])])
-        lower, upper = self.bounds(dense)
-        self.shifted = np.flatnonzero((low > 0) | (up > 0) | (lower == upper))
-        self.at_upper = (up - low >= 0)[self.shifted]
-        active = np.abs(multipliers) > 1e-6
-        active[self.shifted] = False
-        self.active, self.active_upper = np.flatnonzero(active), (multipliers > 0)[active]
-        E = self.rows(dense)[self.shifted] @ self.free_directions(dense)[0]
-        self.rank, self.count, self.freedom = np.linalg.matrix_rank(E), *E.shape
-
-    @staticmethod
-    def rows(dense):
-        eye = np.eye(len(dense.g))
-        return eye if dense.C is None else np.vstack([dense.C, eye])
-
-    @staticmethod
-    def bounds(dense):
-        if dense.C is None:
-            return dense.lb, dense.ub
-        return np.concatenate([dense.l, dense.lb]), np.concatenate([dense.u, dense.ub])
-
-    @staticmethod
-    def free_directions(dense):
-        return np.linalg.svd(dense.E)[2][len(dense.e) :].T, np.linalg.lstsq(dense.E, dense.e, rcond=None)[0]
-
-    def solve(self, d):
-        """(states, inputs) and the shifts of the shifted rows, row minus bound."""
-        dense = Dense(d, self.N)
-        Z, v = self.free_directions(dense)
-        R, (lower, upper) = self.rows(dense), self.bounds(dense)
-        E, J = R[self.shifted], R[self.active]
-        e = np.where(self.at_upper, upper[self.shifted], lower[self.shifted])
-        b = np.where(self.active_upper, upper[self.active], lower[self.active])
-        t = np.linalg.lstsq(E @ Z, e - E @ v, rcond=1e-9)[0]
-        G = np.vstack([E, J]) @ Z
-        K = np.block([[Z.T @ dense.H @ Z, G.T], [G, np.zeros((len(G), len(G)))]])
-        right = np.concatenate([-Z.T @ (dense.g + dense.H @ v), E @ Z @ t, b - J @ v])
-        v = v + Z @ np.linalg.lstsq(K, right, rcond=1e-9)[0][: Z.shape[1]]
-        return v, E @ v - e
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("make", OUT_OF_REACH)
-def test_gradients_of_shifted_solutions_equal_differences_of_two_levels(make, seed):
-    d, N = make(seed)
-    data = tensors(d)
-    out = qc.OcpLayer(horizon=N)(**data)
-    levels = TwoLevels(d, N, out)
-    dense = Dense(d, N)
-    v, s = levels.solve(d)
-    np.testing.assert_allclose(dense.join(out.x.detach().numpy(), out.u.detach().numpy()), v, atol=1e-7)
-    rng = np.random.default_rng(seed)
-    weight = rng.normal(size=v.shape)
-    weight_x, weight_u = dense.split(weight)
-    shifts = [out.s_lower, out.s_upper, out.s_lower_N, out.s_upper_N, out.s_x_lower, out.s_x_upper, out.s_u_lower]
-    loss = apply([weight_x, weight_u.reshape(N, -1)], [out.x, out.u])
-    loss = loss + sum((t**2).sum() for t in (*shifts, out.s_u_upper))
-    found = gradients(loss, data)
-    # The rows lack rank in one regime: a change that gives it to them moves the solution by a jump.
-    fixed = () if levels.rank == levels.freedom else ("A", "B", "C", "D", "C_N")
-    step = 1e-6
-    for name in set(d) - {*fixed, "lower_N"}:
-        delta = np.where(np.isfinite(d[name]), rng.normal(size=d[name].shape), 0.0)
-        if name in ("Q", "R", "Q_N"):
-            delta = delta + np.swapaxes(delta, -1, -2)
-        names = ("lower_N", "upper_N") if name == "upper_N" else (name,)  # equal bounds move together
-        values = []
-        for sign in (1.0, -1.0):
-            v, s = levels.solve(d | {name: d[name] + sign * step * delta for name in names})
-            values.append(weight @ v + s @ s)
-        expected = (values[0] - values[1]) / (2 * step)
-        change = sum((found[name].numpy() * delta).sum() for name in names if found[name] is not None)
-        # Rounding of the values over the step, about 1e-16 / 1e-6 of them with a condition of up to 1e3.
-        assert change == pytest.approx(expected, rel=1e-6, abs=1e-7 * max(1.0, abs(values[0]))), name
-
-
-@pytest.mark.parametrize("make", [box_out_of_reach, same_row_twice])
-def test_differences_of_two_levels_are_taken_in_both_regimes(make):
-    d, N = make(0)
-    levels = TwoLevels(d, N, qc.OcpLayer(horizon=N)(**tensors(d)))
-    if make is box_out_of_reach:
-        assert levels.rank == levels.freedom < levels.count
-    else:
-        assert levels.rank < levels.count <= levels.freedom
-
-
-@pytest.mark.parametrize("kind", ["input boxes", "mixed rows", "all boxes and terminal rows", "beyond the lanes"])
-def test_gain_equals_differences_of_the_first_input(kind):
-    d, _ = random_ocp(0, **KINDS[kind] | {"tight": 6.0})
-    qp, step = qc.OcpQP(**d), 1e-6
-    gain = qc.ocp_gain(qp, qc.solve_ocp(**d))
-    columns = []
-    for direction in np.eye(len(d["x0"])):
-        u = [qc.solve_ocp(**d | {"x0": d["x0"] + sign * step * direction}).u[0] for sign in (1.0, -1.0)]
-        columns.append((u[0] - u[1]) / (2 * step))
-    # The solver polishes to about 1e-13, and u is linear in x0 between kinks.
-    np.testing.assert_allclose(gain, np.stack(columns, -1), atol=1e-6)
-    assert np.abs(gain).max() > 0.01
-
-
-def test_gain_far_from_the_constraints_is_that_of_the_riccati_equation():
-    d, N = random_ocp(3, box=False)
-    P = d["Q_N"]
-    for k in reversed(range(N)):
-        A, B, S = d["A"][k], d["B"][k], d["S"][k]
-        K = -np.linalg.solve(d["R"][k] + B.T @ P @ B, S + B.T @ P @ A)
-        P = d["Q"][k] + A.T @ P @ A + (S + B.T @ P @ A).T @ K
-    np.testing.assert_allclose(qc.ocp_gain(qc.OcpQP(**d), qc.solve_ocp(**d)), K, rtol=1e-9, atol=1e-10)
-
-
-def test_gains_of_a_batch_are_those_of_its_elements():
-    good, _ = random_ocp(5, N=4, rows=1)
-    shifted, _ = box_out_of_reach(6, N=4)
-    broken = good | {"c": np.full_like(good["c"], np.nan)}
-    batch = {name: np.stack([d[name] for d in (good, shifted, broken, good)]) for name in good}
-    with pytest.warns(RuntimeWarning, match="1 of 4"):
-        out = qc.OcpLayer()(**tensors(batch, grad=False))
-    assert out.status[:2].tolist() == [qc.Status.SOLVED, qc.Status.CLOSEST_FEASIBLE]
-    gains = qc.ocp_gain(qc.OcpQP(**batch), out)
-    assert gains.shape == (4, 2, 4) and np.isnan(gains[2]).all()
-    for i, d in ((0, good), (1, shifted), (3, good)):
-        alone = tensors(d)
-        u = qc.OcpLayer()(**alone).u[0]
-        rows = [torch.autograd.grad(entry, alone["x0"], retain_graph=True)[0] for entry in u]
-        np.testing.assert_allclose(gains[i], torch.stack(rows), rtol=1e-10, atol=1e-10)
-
-
-def test_gain_without_a_start_is_refused():
-    d, _ = random_ocp(0)
-    qp, solution = qc.OcpQP(**d), qc.solve_ocp(**d)
-    with pytest.raises(ValueError, match="x0 is missing"):
-        qc.ocp_gain(replace(qp, x0=None), solution)
-    with pytest.raises(ValueError, match=r"solution\.x has shape \(8, 4\), expected \(9, 4\)"):
-        qc.ocp_gain(qp, replace(solution, x=solution.x[1:]))
