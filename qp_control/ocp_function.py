@@ -19,13 +19,13 @@ from torch.autograd import forward_ad
 
 from qp_control import _solver, qp_function
 from qp_control.kkt_functions import Optional, Setup, to_array
-from qp_control.ocp import POINT, SHIFTS, ocp_start_arrays
+from qp_control.ocp import POINT, SHIFTS, SLACKS, ocp_start_arrays
 from qp_control.ocp_dense_form import DenseForm, dense_form
 from qp_control.ocp_problem import OCP_NAMES, OcpSizes, base_rank, check_ocp_symmetric
 from qp_control.problem import Array
 from qp_control.settings import Settings, Status
 
-FIELDS = len(POINT) + len(SHIFTS)
+FIELDS = len(POINT) + len(SHIFTS) + len(SLACKS)
 _DATA = len(OCP_NAMES)
 
 
@@ -52,7 +52,7 @@ class _Start:
 
 
 def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional]) -> list[Array]:
-    """Solve; 15 fields, objective, status, iterations, primal and dual residual, duality gap.
+    """Solve; 19 fields, objective, status, iterations, primal and dual residual, duality gap.
 
     Raises:
         ValueError: Q or R is not symmetric, or the starting point does not fit.
@@ -74,7 +74,7 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional]) -> list[Array]:
 
 
 class OcpSolve(torch.autograd.Function):
-    """(setup, *inputs) -> 15 fields, objective, status, iterations, primal and dual residual, duality gap."""
+    """(setup, *inputs) -> 19 fields, objective, status, iterations, primal and dual residual, duality gap."""
 
     @staticmethod
     def forward(ctx: Any, setup: OcpSetup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
@@ -125,7 +125,7 @@ def adjoint_arrays(
 
 
 def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
-    """15 fields, objective, status, iterations, primal and dual residual, duality gap."""
+    """19 fields, objective, status, iterations, primal and dual residual, duality gap."""
     level: int = forward_ad._current_level
     if level < 0 and not torch._C._are_functorch_transforms_active():
         return OcpSolve.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
@@ -133,9 +133,10 @@ def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ..
     start = inputs[_DATA:]
     if start and start[0] is not None:
         x, u, y, z, z_N, w_x, w_u = start
-        shape = (setup.sizes.batch,) if setup.sizes.batched else ()
-        shifts = [x.new_zeros((*shape, *s)) for s in setup.sizes.shift_shapes]  # type: ignore[union-attr]
-        dense_start: list[Optional] = list(form.fields([x, u, y, z, z_N, w_x, w_u, *shifts])[:4])  # type: ignore[list-item]
+        shape, sizes = (setup.sizes.batch,) if setup.sizes.batched else (), setup.sizes
+        rest = [x.new_zeros((*shape, *s)) for s in (*sizes.shift_shapes, *sizes.slack_shapes)]  # type: ignore[union-attr]
+        point = [x, u, y, z, z_N, w_x, w_u, *rest]
+        dense_start: list[Optional] = list(form.solution(inputs[:_DATA], point)[:4])  # type: ignore[arg-type]
     else:
         dense_start = [None] * 4
     dense = form.assemble(inputs[:_DATA])
@@ -169,7 +170,7 @@ def _differentiable_adjoint(
     dense = form.assemble(inputs)
     blocks = [torch.zeros_like(f) if g is None else g for f, g in zip(fields, loss, strict=False)]
     dense_loss = (*form.fields(blocks), loss[FIELDS])
-    saved = (*dense, *form.fields(fields), status)
+    saved = (*dense, *form.solution(inputs, fields), status)
     dense_gradients = qp_function.differentiable_adjoint(_dense_setup(setup, form), saved, dense_loss)
     pairs = [
         (value, gradient)

@@ -51,8 +51,16 @@ class OcpLayerSolution(NamedTuple):
     """(B, N, nu)"""
     s_u_upper: torch.Tensor
     """(B, N, nu)"""
+    slack_lower: torch.Tensor
+    """(B, N, rows) slack of soft rows, zero on hard ones: lower - slack_lower <= C x + D u."""
+    slack_upper: torch.Tensor
+    """(B, N, rows)"""
+    slack_lower_N: torch.Tensor
+    """(B, terminal_rows)"""
+    slack_upper_N: torch.Tensor
+    """(B, terminal_rows)"""
     objective: torch.Tensor
-    """(B,) the cost of (x, u)."""
+    """(B,) the cost of (x, u) and of the slacks."""
     status: torch.Tensor
     """(B,) int64, see `Status`."""
     iterations: torch.Tensor
@@ -83,7 +91,10 @@ class OcpLayer(torch.nn.Module):
                     lower <= C x_k + D u_k <= upper, k < N, lower_N <= C_N x_N <= upper_N
                     u_lower <= u_k <= u_upper, k < N, x_lower <= x_k <= x_upper, k >= 1
 
-    Where the constraints of an element contradict each other, all but the dynamics are shifted by the least amount,
+    Rows of C, D and C_N may be soft, with weights of their slacks' linear and quadratic cost, see `solve_ocp`.
+
+    Where the constraints of an element contradict each other, all but the dynamics and soft rows are shifted by the
+    least amount,
     with status CLOSEST_FEASIBLE; `Settings(infeasible="certify")` turns that off. Elements are independent.
 
     Derivatives beyond the first (create_graph), forward mode and torch.func transforms go through the uncondensed dense
@@ -127,13 +138,17 @@ class OcpLayer(torch.nn.Module):
         x_upper: torch.Tensor | None = None,
         u_lower: torch.Tensor | None = None,
         u_upper: torch.Tensor | None = None,
+        slack_linear: torch.Tensor | None = None,
+        slack_quadratic: torch.Tensor | None = None,
+        slack_linear_N: torch.Tensor | None = None,
+        slack_quadratic_N: torch.Tensor | None = None,
         warm_start: Any = None,
     ) -> OcpLayerSolution:
         """Solve.
 
         Args:
-            A .. u_upper: as in `solve_ocp`: an axis N in front of an argument is one of stages, a further axis B one of
-                elements. What stages or elements share has the sum as its gradient.
+            A .. slack_quadratic_N: as in `solve_ocp`: an axis N in front of an argument is one of stages, a further
+                axis B one of elements. What stages or elements share has the sum as its gradient.
             warm_start: anything with x, u, y, z, z_N, w_x, w_u, for example what an earlier call returned.
 
         Returns:
@@ -146,7 +161,7 @@ class OcpLayer(torch.nn.Module):
         """
         inputs = [
             Q, R, S, q, r, Q_N, q_N, A, B, c, x0, C, D, lower, upper, C_N, lower_N, upper_N,
-            x_lower, x_upper, u_lower, u_upper,
+            x_lower, x_upper, u_lower, u_upper, slack_linear, slack_quadratic, slack_linear_N, slack_quadratic_N,
         ]  # fmt: skip
         for name, value in zip(OCP_NAMES, inputs, strict=True):
             check_tensor(name, value)

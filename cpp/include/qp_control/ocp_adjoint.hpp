@@ -24,6 +24,7 @@ struct StageGradient {
 struct OcpGradients {
   StageGradient Q, R, S, q, r, Q_N, q_N, A, B, c, x0, C, D, lower, upper, C_N, lower_N, upper_N;
   StageGradient x_lower, x_upper, u_lower, u_upper;
+  StageGradient slack_linear, slack_quadratic, slack_linear_N, slack_quadratic_N;
 };
 
 template <class Real>

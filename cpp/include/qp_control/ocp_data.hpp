@@ -1,5 +1,5 @@
 // Optimal-control QPs as the loop sees them: read into its vectors, checked, equilibrated, and multiplied with. The
-// loop's unknowns are (w, y), its Hessian is the symmetric matrix
+// loop's unknowns are (w, y), w with the slacks of soft rows (ocp_slacks.hpp), its Hessian is the symmetric matrix
 //
 //     [H E'; E 0],   E w = (-x_0, A_0 x_0 + B_0 u_0 - x_1, ..),
 //
@@ -9,6 +9,7 @@
 
 #include "qp_control/equilibration.hpp"
 #include "qp_control/ocp_layout.hpp"
+#include "qp_control/ocp_slacks.hpp"
 #include "qp_control/rounding.hpp"
 
 namespace qp_control {
@@ -24,6 +25,7 @@ class OcpData {
   int unknowns() const { return at_.in_packs(at_.unknowns()); }
   int variables() const { return at_.in_packs(at_.variables()); }
   int rows() const { return at_.in_packs(at_.rows()); }
+  const OcpSlacks<Real>& slacks() const { return slacks_; }
   const PackArray& g() const { return g_; }
   const PackArray& lower() const { return lower_; }
   const PackArray& upper() const { return upper_; }
@@ -40,6 +42,9 @@ class OcpData {
   const RoundingBounds<Pack>& rounding() const { return rounding_; }  // of the caller's data
   // Whether every Q and R read last was equal to its transpose.
   bool symmetric() const { return symmetric_; }
+
+  // The multipliers of the loop's rows at the start x = 0: of slacks those that hold them there.
+  void start_cold(PackArray& z) const;
 
   void apply_hessian(const PackArray& x, PackArray& out) const;
   void apply_rows(const PackArray& x, PackArray& v) const;
@@ -65,6 +70,7 @@ class OcpData {
 
   OcpLayout<Real> at_;
   bool fixed_start_;
+  OcpSlacks<Real> slacks_;
   int block_;                 // numbers of a stage's matrix
   PackArray regularisation_;  // that makes each stage's H positive definite
   PackArray M_;               // of the stage at hand

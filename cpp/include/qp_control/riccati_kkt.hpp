@@ -50,7 +50,7 @@ class RiccatiKkt : public OcpData<Real> {
   PackArray weight_;        // of the rows in the factor
   PackArray W_, weighted_;  // of the stage at hand
   std::vector<const Real*> left_, right_;
-  mutable PackArray v_, work_;
+  mutable PackArray v_, work_, values_;
   Pack rho_;  // in the factor
   bool factored_ = false;
   Mask definite_;

@@ -55,6 +55,10 @@ void fill(const OcpBatch& batch, const OcpBatchSolution& out, int i, double shif
   for (const auto* array : {&out.s_x_lower, &out.s_x_upper}) put(*array, long(N + 1) * nx, shifts);
   for (const auto* array : {&out.s_u_lower, &out.s_u_upper}) put(*array, long(N) * nu, shifts);
   const OcpLayout<Pack> layout(batch);
+  for (const auto* array : {&out.slack_lower, &out.slack_upper})
+    if (layout.soft_rows == 0 || all) put(*array, long(N) * rows, rest);
+  for (const auto* array : {&out.slack_lower_N, &out.slack_upper_N})
+    if (layout.soft_terminal_rows == 0 || all) put(*array, terminal_rows, rest);
   if (!layout.boxed_x || all) put(out.w_x, long(N + 1) * nx, rest);
   if (!layout.boxed_u || all) put(out.w_u, long(N) * nu, rest);
   if (!all) return;

@@ -50,6 +50,7 @@ template <class Real>
 OcpData<Real>::OcpData(const OcpBatch& batch)
     : at_(batch),
       fixed_start_(batch.fixed_start()),
+      slacks_(at_),
       block_(block_size<Real>(at_.n, at_.stride)),
       shared_matrices_(share_matrices(batch)) {
   make(H_, (at_.N + 1) * block_);
@@ -58,7 +59,7 @@ OcpData<Real>::OcpData(const OcpBatch& batch)
   make(R_, (at_.N * at_.stage_rows + at_.terminal_rows) * at_.stride);
   make(g_, at_.unknowns());
   for (PackArray* a : {&lower_, &upper_}) make(*a, at_.rows());
-  for (PackArray* a : {&curvature_, &regularisation_}) make(*a, at_.variables());
+  for (PackArray* a : {&curvature_, &regularisation_}) make(*a, at_.w(at_.N + 1));
   for (PackArray* a : {&norm_, &inverse_of_trial_}) make(*a, at_.stride);
   make(read_, std::max({at_.nx, at_.nu, at_.stage_rows, at_.terminal_rows}) * at_.n + at_.n);
 }
@@ -105,6 +106,7 @@ void OcpData<Real>::load_vectors(const OcpBatch& batch, int first, int last) {
     read_stage(batch.c.of_stage(k), first, last, at_.nx, 0.0, g + at_.y(k + 1));
   }
   if (fixed_start_) read_stage(batch.x0.of_stage(0), first, last, at_.nx, 0.0, g + at_.y(0));
+  valid_vectors_ = valid_vectors_ & slacks_.load(batch, first, last, g, entries(lower_), entries(upper_));
   valid_vectors_ = valid_vectors_ & finite(sum(poison(g_)));
   rounding_.g_size = max(largest(g_));
 }
@@ -240,17 +242,17 @@ void OcpData<Real>::scale_matrices(Equilibration& scaling) {
     for (int i = 0; i < nx && k > 0; ++i)
       for (int j = 0; j < n; ++j) dynamics(k - 1)[i * stride + j] *= D[at_.w(k - 1) + j] / d[nu + i];
   }
+  slacks_.scale(scaling);
   H_size_ = max(largest(H_));
 }
 
 template <class Real>
 void OcpData<Real>::scale_vectors(Equilibration& scaling) {
-  const int nx = at_.nx, nu = at_.nu, variables = this->variables();
+  const int nx = at_.nx, nu = at_.nu, ordinary = at_.in_packs(at_.w(at_.N + 1)), variables = this->variables();
   Pack size = 0.0;
-  for (int j = 0; j < variables; ++j) {
-    g_[j] *= scaling.D[j];
-    size = qp_control::max(size, abs(g_[j]));
-  }
+  for (int j = 0; j < variables; ++j) g_[j] *= scaling.D[j];
+  // Without the slacks': their weights may be large and mean little.
+  for (int j = 0; j < ordinary; ++j) size = qp_control::max(size, abs(g_[j]));
   size = qp_control::max(H_size_, max(size));
   const Pack clamped = qp_control::min(qp_control::max(size, Pack(1e-12)), Pack(1e12));
   const Pack c = select(size > Pack(0.0), inverse_power_of_two(clamped), 1.0), change = c / scaling.c;
@@ -258,10 +260,9 @@ void OcpData<Real>::scale_vectors(Equilibration& scaling) {
   if (any(change != Pack(1.0)))
     for (Pack& entry : H_) entry *= change;
   for (int j = 0; j < nu; ++j) H(at_.N)[j * at_.stride + j] = 1.0;  // u_N
-  for (int j = 0; j < variables; ++j) {
-    g_[j] *= c;
-    regularisation_[j] = c * curvature_[j];
-  }
+  for (int j = 0; j < variables; ++j) g_[j] *= c;
+  for (int j = 0; j < ordinary; ++j) regularisation_[j] = c * curvature_[j];
+  slacks_.scale_cost(scaling);
   Real *D = entries(scaling.D), *g = entries(g_);
   for (int k = 0; k <= at_.N; ++k) {
     const Real* d = D + at_.x(k);
@@ -277,11 +278,25 @@ void OcpData<Real>::scale_vectors(Equilibration& scaling) {
 }
 
 template <class Real>
+void OcpData<Real>::start_cold(PackArray& z) const {
+  z.setConstant(Pack(0.0));
+  if (!at_.soft()) return;
+  const Real* g = entries(g_);
+  Real* out = entries(z);
+  for (int k = 0; k <= at_.N; ++k)
+    for (int i = 0; i < at_.soft_count(k); ++i) {
+      out[at_.box_of_slacks_lower(k) + i] = -g[at_.slack_lower(k) + i];
+      out[at_.box_of_slacks_upper(k) + i] = -g[at_.slack_upper(k) + i];
+    }
+}
+
+template <class Real>
 void OcpData<Real>::apply_hessian(const PackArray& in, PackArray& to) const {
   const int n = at_.n, nx = at_.nx, stride = at_.stride;
   const Real* x = entries(in);
   Real* out = entries(to);
   if (!lanes_apart) to.setConstant(Pack(0.0));  // the padding
+  slacks_.apply_hessian(x, out);
   for (int k = 0; k <= at_.N; ++k) {
     multiply_symmetric(H(k), n, stride, x + at_.w(k), out + at_.w(k));
     const Real *y = x + at_.y(k), *state = x + at_.x(k);
@@ -306,6 +321,7 @@ void OcpData<Real>::apply_rows(const PackArray& in, PackArray& to) const {
     multiply(stage_rows(k), at_.row_count(k), at_.n, at_.stride, x + at_.w(k), v + at_.row(k));
     std::copy_n(x + at_.w(k) + at_.bounded_first, at_.bounded, v + at_.box(k));
   }
+  slacks_.add_rows(x, v);
 }
 
 template <class Real>
@@ -316,6 +332,7 @@ void OcpData<Real>::add_rows_transposed(const PackArray& from, PackArray& to) co
     add_combination(stage_rows(k), at_.row_count(k), at_.n, at_.stride, z + at_.row(k), out + at_.w(k));
     for (int j = 0; j < at_.bounded; ++j) out[at_.w(k) + at_.bounded_first + j] += z[at_.box(k) + j];
   }
+  slacks_.add_rows_transposed(z, out);
 }
 
 template <class Real>
@@ -329,6 +346,7 @@ void OcpData<Real>::row_sizes(const Equilibration& scaling, PackArray& to) const
       for (int j = 0; j < at_.n; ++j)
         size = qp_control::max(size, abs(stage_rows(k)[i * at_.stride + j]) / D[at_.w(k) + j]);
       size = size / E[at_.row(k) + i];
+      if (i < at_.soft_count(k)) size = qp_control::max(size, Real(1.0));
     }
 }
 
@@ -338,6 +356,9 @@ void OcpData<Real>::clear_padding(PackArray& to) const {
   for (int k = 0; k <= at_.N; ++k) {
     std::fill(x + at_.w(k) + at_.n, x + at_.w(k + 1), Real(0.0));
     std::fill(x + at_.y(k) + at_.nx, x + at_.y(k + 1), Real(0.0));
+    std::fill(x + at_.slack_lower(k) + at_.soft_count(k), x + at_.slack_upper(k), Real(0.0));
+    std::fill(x + at_.slack_upper(k) + at_.soft_count(k), x + at_.slack_upper(k) + at_.pad(at_.soft_count(k)),
+              Real(0.0));
   }
 }
 

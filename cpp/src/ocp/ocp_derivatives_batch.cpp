@@ -11,7 +11,7 @@
 
 namespace qp_control {
 
-const OcpField ocp_fields[22] = {
+const OcpField ocp_fields[26] = {
     {&OcpBatch::Q, &OcpGradients::Q},
     {&OcpBatch::R, &OcpGradients::R},
     {&OcpBatch::S, &OcpGradients::S},
@@ -34,6 +34,10 @@ const OcpField ocp_fields[22] = {
     {&OcpBatch::x_upper, &OcpGradients::x_upper},
     {&OcpBatch::u_lower, &OcpGradients::u_lower},
     {&OcpBatch::u_upper, &OcpGradients::u_upper},
+    {&OcpBatch::slack_linear, &OcpGradients::slack_linear},
+    {&OcpBatch::slack_quadratic, &OcpGradients::slack_quadratic},
+    {&OcpBatch::slack_linear_N, &OcpGradients::slack_linear_N},
+    {&OcpBatch::slack_quadratic_N, &OcpGradients::slack_quadratic_N},
 };
 
 namespace {
@@ -76,7 +80,7 @@ void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, cons
   const bool structured = settings.weakly_active == WeaklyActive::LEAST_SQUARES;
   const int grain = grain_of(batch.size, width), ranges = (batch.size + grain - 1) / grain;
   std::vector<SharedSum> sums;
-  for (int f = 0; f < 22; ++f) {
+  for (int f = 0; f < int(std::size(ocp_fields)); ++f) {
     const StageGradient& gradient = out.*ocp_fields[f].gradient;
     sums.emplace_back(MutableBatchArray{gradient.data, gradient.batch}, gradient.size, ranges);
   }
@@ -86,7 +90,8 @@ void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, cons
     if (!workers[id]) workers[id] = std::make_unique<Worker<Real>>(batch);
     Worker<Real>& worker = *workers[id];
     OcpGradients target = out;
-    for (int f = 0; f < 22; ++f) (target.*ocp_fields[f].gradient).data = sums[f].of_range(first / grain).data;
+    for (int f = 0; f < int(std::size(ocp_fields)); ++f)
+      (target.*ocp_fields[f].gradient).data = sums[f].of_range(first / grain).data;
     bool done[64] = {};
     for (int group = first; group < last; group += width) {
       const int end = std::min(group + width, last);
@@ -100,7 +105,7 @@ void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, cons
         }
         auto& dense = worker.dense(batch);
         stack(dense.form.problem(batch, i), dense.qp);
-        dense.form.read_solution(solution, i, dense.solution);
+        dense.form.read_solution(batch, solution, i, dense.solution);
         dense.form.read_loss(loss, i, dense.loss);
         write_certificate(adjoint(dense.qp, dense.solution, dense.loss, settings, dense.data, dense.at), certificate,
                           i);

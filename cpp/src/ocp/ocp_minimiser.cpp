@@ -29,6 +29,13 @@ void read_iterate(const OcpLayout<double>& at, const Equilibration& scaling, con
       [&](const MutableBatchArray& array, int position, int size, int place) {
         for (int j = 0; j < size; ++j) array.data[position + j] = E[place + j] * numbers(z)[place + j] / scaling.c[0];
       });
+  // Slacks held at their bounds are zero.
+  for_each_slack(at, arrays, [&](const MutableBatchArray& array, int position, int size, int place, int box) {
+    for (int j = 0; j < size; ++j) {
+      const double slack = D[place + j] * numbers(x)[place + j];
+      array.data[position + j] = numbers(z)[box + j] < 0.0 || slack < 0.0 ? 0.0 : slack;
+    }
+  });
 }
 
 class OcpMinimiser::Judge : public SingleJudge {
@@ -174,11 +181,12 @@ const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& set
   kkt_.load(problem, 0, 1, scaling_);
   penalties_.reset(kkt_.lower(), kkt_.upper());
   iterate_.x.setConstant(Pack(0.0));
-  iterate_.z.setConstant(Pack(0.0));
+  kkt_.start_cold(iterate_.z);
   // What fails before its first outer step must not answer with the problem before it.
   outcome_.point.fill(0.0);
   ray_.fill(0.0);
-  for (auto* a : {&outcome_.point.x, &outcome_.point.u, &outcome_.point.y, &outcome_.point.z})
+  for (auto* a : {&outcome_.point.x, &outcome_.point.u, &outcome_.point.y, &outcome_.point.z,
+                  &outcome_.point.slack_lower, &outcome_.point.slack_upper})
     std::fill(a->begin(), a->end(), std::numeric_limits<double>::quiet_NaN());
   Judge judge(*this, problem, settings, deadline, look_for_certificates);
   obey_dynamics(kkt_, penalties_, Mask::all(true), iterate_);

@@ -21,7 +21,8 @@ RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch) : Data(batch) {
   const int overhang = std::is_same_v<Real, Pack> ? 0 : lanes * tile_overhang;
   this->make(L_, (at_.N + 1) * block_);
   this->make(weight_, at_.rows());
-  for (PackArray* a : {&diagonal_, &inverse_}) this->make(*a, at_.variables());
+  for (PackArray* a : {&diagonal_, &inverse_}) this->make(*a, at_.w(at_.N + 1));
+  this->make(values_, rows);
   this->make(W_, at_.nx * at_.stride + overhang);
   this->make(weighted_, rows * at_.stride + overhang);
   for (PackArray* a : {&v_, &work_}) this->make(*a, at_.stride);
@@ -46,9 +47,10 @@ Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
     const int i = at_.bounded_first + j;
     M[i * stride + i] += weight[at_.box(k) + j];
   }
+  const Real* remaining = this->slacks_.eliminate(k, weight, rho);
   int count = 0;
   for (int i = 0; i < at_.row_count(k); ++i) {
-    const Real w = weight[at_.row(k) + i];
+    const Real w = remaining[i];
     if (!any(w != Real(0.0))) continue;
     const Real* row = stage_rows(k) + i * stride;
     Real* to = weighted + count * stride;
@@ -101,6 +103,7 @@ void RiccatiKkt<Real>::solve(PackArray& rhs) const {
   // Backward: the cost-to-go 1/2 x'P_k x + p_k'x; (L_u^-1 v_u, p_k) takes the place of the right-hand side of w_k.
   for (int k = at_.N; k >= 0; --k) {
     Real* here = s + at_.w(k);
+    if (at_.soft()) add_combination(stage_rows(k), at_.soft_count(k), n, stride, this->slacks_.on_rows(k, s), here);
     for (int j = 0; j < n; ++j) here[j] = -here[j];
     if (k < at_.N) {
       for (int i = 0; i < nx; ++i) v[nu + i] = -s[at_.y(k + 1) + i];
@@ -133,6 +136,10 @@ void RiccatiKkt<Real>::solve(PackArray& rhs) const {
       for (int i = 0; i < nx; ++i) y[i] += v[nu + i];
       backward_part(L(k), inverse(k), nu, n, stride, here);
     }
+    if (!at_.soft()) continue;
+    Real* values = entries(values_);
+    multiply(stage_rows(k), at_.soft_count(k), n, stride, here, values);
+    this->slacks_.recover(k, values, s);
   }
 }
 
