@@ -43,7 +43,7 @@ class OcpData {
   // Whether every Q and R read last was equal to its transpose.
   bool symmetric() const { return symmetric_; }
 
-  // The multipliers of the loop's rows at the start x = 0: of slacks those that hold them there.
+  // The multipliers of the loop's rows at the start x = 0: those of slacks with large weights nearly hold them there.
   void start_cold(PackArray& z) const;
 
   void apply_hessian(const PackArray& x, PackArray& out) const;

@@ -11,6 +11,7 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr int balancing_passes = 4;
+constexpr double easy_slope = 4.0;  // of a slack in the loop's units, found sooner without a guess
 
 Mask mask(Mask m) { return m; }
 Mask mask(bool b) { return Mask::all(b); }
@@ -285,8 +286,8 @@ void OcpData<Real>::start_cold(PackArray& z) const {
   Real* out = entries(z);
   for (int k = 0; k <= at_.N; ++k)
     for (int i = 0; i < at_.soft_count(k); ++i) {
-      out[at_.box_of_slacks_lower(k) + i] = -g[at_.slack_lower(k) + i];
-      out[at_.box_of_slacks_upper(k) + i] = -g[at_.slack_upper(k) + i];
+      const Real slope = g[at_.slack_lower(k) + i], held = qp_control::max(Real(0.0), slope - Real(easy_slope));
+      out[at_.box_of_slacks_lower(k) + i] = out[at_.box_of_slacks_upper(k) + i] = -held;
     }
 }
 
