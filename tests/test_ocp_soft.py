@@ -166,6 +166,18 @@ def test_one_soft_row_has_the_solution_by_hand(weights, u):
         assert not sol.slack_upper.any()
 
 
+@pytest.mark.parametrize(("weight", "of_bound", "of_weight"), [(0.5, 0.0, 1.0), (1.0, 1.0, 0.0), (2.0, 1.0, 0.0)])
+def test_gradient_at_the_kink_is_that_of_the_hard_row(weight, of_bound, of_weight):
+    """Weakly active rows, here the slack's bound, count as active."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    lower = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    w1 = torch.full((1,), weight, dtype=torch.float64, requires_grad=True)
+    x0 = torch.zeros(1, dtype=torch.float64)
+    out = qc.OcpLayer(horizon=1)(0 * one, one, x0, R=one, D=one, lower=lower, slack_linear=w1)
+    found = torch.autograd.grad(out.u.sum(), [lower, w1])
+    np.testing.assert_allclose([g.item() for g in found], [of_bound, of_weight], atol=1e-9)
+
+
 def test_linear_weights_beyond_the_multipliers_are_exact_penalties():
     d, _ = random_ocp(3, rows=3, terminal_rows=2)
     hard = qc.solve_ocp(**d)

@@ -1,12 +1,12 @@
-// The slacks of soft rows (ocp_qp.hpp) among the loop's unknowns, in the scale of their rows: row i of a stage is
-// [D C]_i w + s_l - s_u, and its slacks have the Hessian w2, the slope w1 and the bound zero. A hard row leaves its
-// slacks out, which then have a curvature of one, no slope and no bounds, and are zero.
+// The slacks of soft rows (ocp_qp.hpp) among the loop's unknowns: row i of a stage is [D C]_i w + a (s_l - s_u), a
+// their scale, and its slacks have the Hessian w2, the slope w1 and the bound zero. A hard row leaves its slacks out, a
+// = 0; they then have a curvature of one, no slope and no bounds, and are zero.
 //
 // Elimination: with the weight t of a row and h = w2 + rho + weight of the bound of each slack,
 //
-//     M = [t C'C, t C', -t C'; t C, h_l + t, -t; -t C, -t, h_u + t]
+//     M = [t C'C, a t C', -a t C'; a t C, h_l + a^2 t, -a^2 t; -a t C, -a^2 t, h_u + a^2 t]
 //
-// leaves t h_l h_u / d on C'C, d = h_l h_u + t (h_l + h_u). Real: see ocp_layout.hpp.
+// leaves t h_l h_u / d on C'C, d = h_l h_u + a^2 t (h_l + h_u). Real: see ocp_layout.hpp.
 #pragma once
 
 #include <cmath>
@@ -41,10 +41,8 @@ class OcpSlacks {
 
   // Reads the weights, and writes slopes and bounds. False: one is negative or NaN.
   Mask load(const OcpBatch& batch, int first, int last, Real* g, Real* lower, Real* upper);
-  // Their scale, from that of the rows.
-  void scale(Equilibration& scaling) const;
-  // After the cost's own scale is known.
-  void scale_cost(const Equilibration& scaling);
+  // Their scale, from that of the rows and of the cost.
+  void scale(Equilibration& scaling);
 
   void apply_hessian(const Real* x, Real* out) const;
   void add_rows(const Real* x, Real* v) const;
@@ -76,8 +74,9 @@ class OcpSlacks {
   void for_each(const Body& body) const;
 
   const OcpLayout<Real> at_;
-  PackArray linear_, quadratic_, curvature_, soft_;  // soft_: 1, of a hard row 0
-  PackArray h_, coupling_, inverse_;                 // t where the row is soft; 1 / d
+  PackArray linear_, quadratic_, soft_;  // weights of the caller's, zero for hard rows; 1, of a hard row 0
+  PackArray curvature_, coefficient_;    // Hessian and a, in the loop's units
+  PackArray h_, coupling_, inverse_;     // a t; 1 / d
   mutable PackArray rows_;
 };
 

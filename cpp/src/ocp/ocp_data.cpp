@@ -243,7 +243,6 @@ void OcpData<Real>::scale_matrices(Equilibration& scaling) {
     for (int i = 0; i < nx && k > 0; ++i)
       for (int j = 0; j < n; ++j) dynamics(k - 1)[i * stride + j] *= D[at_.w(k - 1) + j] / d[nu + i];
   }
-  slacks_.scale(scaling);
   H_size_ = max(largest(H_));
 }
 
@@ -251,9 +250,11 @@ template <class Real>
 void OcpData<Real>::scale_vectors(Equilibration& scaling) {
   const int nx = at_.nx, nu = at_.nu, ordinary = at_.in_packs(at_.w(at_.N + 1)), variables = this->variables();
   Pack size = 0.0;
-  for (int j = 0; j < variables; ++j) g_[j] *= scaling.D[j];
   // Without the slacks': their weights may be large and mean little.
-  for (int j = 0; j < ordinary; ++j) size = qp_control::max(size, abs(g_[j]));
+  for (int j = 0; j < ordinary; ++j) {
+    g_[j] *= scaling.D[j];
+    size = qp_control::max(size, abs(g_[j]));
+  }
   size = qp_control::max(H_size_, max(size));
   const Pack clamped = qp_control::min(qp_control::max(size, Pack(1e-12)), Pack(1e12));
   const Pack c = select(size > Pack(0.0), inverse_power_of_two(clamped), 1.0), change = c / scaling.c;
@@ -261,9 +262,10 @@ void OcpData<Real>::scale_vectors(Equilibration& scaling) {
   if (any(change != Pack(1.0)))
     for (Pack& entry : H_) entry *= change;
   for (int j = 0; j < nu; ++j) H(at_.N)[j * at_.stride + j] = 1.0;  // u_N
+  slacks_.scale(scaling);
+  for (int j = ordinary; j < variables; ++j) g_[j] *= scaling.D[j];
   for (int j = 0; j < variables; ++j) g_[j] *= c;
   for (int j = 0; j < ordinary; ++j) regularisation_[j] = c * curvature_[j];
-  slacks_.scale_cost(scaling);
   Real *D = entries(scaling.D), *g = entries(g_);
   for (int k = 0; k <= at_.N; ++k) {
     const Real* d = D + at_.x(k);

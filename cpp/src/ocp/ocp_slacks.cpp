@@ -8,6 +8,7 @@ namespace qp_control {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double largest_curvature = 1e16;  // that still has a say in the scale
 
 Mask mask(Mask m) { return m; }
 Mask mask(bool b) { return Mask::all(b); }
@@ -30,7 +31,8 @@ template <class Real>
 OcpSlacks<Real>::OcpSlacks(const OcpLayout<Real>& at) : at_(at) {
   const int slacks = at.variables() - at.slack_lower(0);
   const auto make = [&](PackArray& a, int size) { a.setConstant(at.in_packs(size), Pack(0.0)); };
-  for (PackArray* a : {&linear_, &quadratic_, &curvature_, &soft_, &h_, &coupling_, &inverse_}) make(*a, slacks);
+  for (PackArray* a : {&linear_, &quadratic_, &soft_, &curvature_, &coefficient_, &h_, &coupling_, &inverse_})
+    make(*a, slacks);
   make(rows_, std::max(at.soft_rows, at.soft_terminal_rows));
 }
 
@@ -69,21 +71,18 @@ Mask OcpSlacks<Real>::load(const OcpBatch& batch, int first, int last, Real* g, 
 }
 
 template <class Real>
-void OcpSlacks<Real>::scale(Equilibration& scaling) const {
+void OcpSlacks<Real>::scale(Equilibration& scaling) {
   Real *D = entries<Real>(scaling.D), *E = entries<Real>(scaling.E);
-  for_each([&](int row, int unknown, int box, double) {
-    D[unknown] = Real(1.0) / E[row];
-    E[box] = E[row];
-  });
-}
-
-template <class Real>
-void OcpSlacks<Real>::scale_cost(const Equilibration& scaling) {
-  const Real *D = entries<Real>(scaling.D), *quadratic = entries<Real>(quadratic_), *soft = entries<Real>(soft_);
-  Real* curvature = entries<Real>(curvature_);
+  const Real *quadratic = entries<Real>(quadratic_), *soft = entries<Real>(soft_);
+  Real *curvature = entries<Real>(curvature_), *coefficient = entries<Real>(coefficient_);
   const Real c = real(scaling.c, D);
-  for_each([&](int, int unknown, int, double) {
+  // One pass of Ruiz equilibration over the columns of the slacks, whose coefficients are those of their rows.
+  for_each([&](int row, int unknown, int box, double) {
     const int j = place(unknown);
+    const Real size = max(E[row] * E[row], min(c * quadratic[j], Real(largest_curvature)));
+    D[unknown] = inverse_root_power_of_two(size);
+    E[box] = Real(1.0) / D[unknown];
+    coefficient[j] = soft[j] * E[row] * D[unknown];
     curvature[j] = select(soft[j] > Real(0.0), c * D[unknown] * D[unknown] * quadratic[j], 1.0);
   });
 }
@@ -96,18 +95,18 @@ void OcpSlacks<Real>::apply_hessian(const Real* x, Real* out) const {
 
 template <class Real>
 void OcpSlacks<Real>::add_rows(const Real* x, Real* v) const {
-  const Real* soft = entries<Real>(soft_);
+  const Real* a = entries<Real>(coefficient_);
   for_each([&](int row, int unknown, int box, double sign) {
-    v[row] += Real(sign) * soft[place(unknown)] * x[unknown];
+    v[row] += Real(sign) * a[place(unknown)] * x[unknown];
     v[box] = x[unknown];
   });
 }
 
 template <class Real>
 void OcpSlacks<Real>::add_rows_transposed(const Real* z, Real* out) const {
-  const Real* soft = entries<Real>(soft_);
+  const Real* a = entries<Real>(coefficient_);
   for_each([&](int row, int unknown, int box, double sign) {
-    out[unknown] += Real(sign) * soft[place(unknown)] * z[row] + z[box];
+    out[unknown] += Real(sign) * a[place(unknown)] * z[row] + z[box];
   });
 }
 
@@ -115,17 +114,17 @@ template <class Real>
 const Real* OcpSlacks<Real>::eliminate(int k, const Real* weight, Real rho) {
   const int count = at_.soft_count(k), low = place(at_.slack_lower(k)), high = place(at_.slack_upper(k));
   if (count == 0) return weight + at_.row(k);
-  const Real *curvature = entries<Real>(curvature_), *soft = entries<Real>(soft_);
+  const Real *curvature = entries<Real>(curvature_), *a = entries<Real>(coefficient_);
   Real *h = entries<Real>(h_), *coupling = entries<Real>(coupling_), *inverse = entries<Real>(inverse_);
   Real* left = entries<Real>(rows_);
   for (int i = 0; i < count; ++i) {
-    const Real t = weight[at_.row(k) + i], coupled = soft[low + i] * t;
+    const Real t = weight[at_.row(k) + i], coupled = a[low + i] * t;
     const Real lower = curvature[low + i] + rho + weight[at_.box_of_slacks_lower(k) + i];
     const Real upper = curvature[high + i] + rho + weight[at_.box_of_slacks_upper(k) + i];
     h[low + i] = lower;
     h[high + i] = upper;
     coupling[low + i] = coupled;
-    inverse[low + i] = Real(1.0) / (lower * upper + coupled * (lower + upper));
+    inverse[low + i] = Real(1.0) / (lower * upper + a[low + i] * coupled * (lower + upper));
     left[i] = t * lower * upper * inverse[low + i];
   }
   return left;
@@ -145,10 +144,11 @@ const Real* OcpSlacks<Real>::on_rows(int k, const Real* rhs) const {
 template <class Real>
 void OcpSlacks<Real>::recover(int k, const Real* rows, Real* rhs) const {
   const int count = at_.soft_count(k), low = place(at_.slack_lower(k)), high = place(at_.slack_upper(k));
-  const Real *h = entries<Real>(h_), *coupling = entries<Real>(coupling_), *inverse = entries<Real>(inverse_);
+  const Real *a = entries<Real>(coefficient_), *h = entries<Real>(h_), *coupling = entries<Real>(coupling_),
+             *inverse = entries<Real>(inverse_);
   Real *lower = rhs + at_.slack_lower(k), *upper = rhs + at_.slack_upper(k);
   for (int i = 0; i < count; ++i) {
-    const Real t = coupling[low + i], both = t * (lower[i] + upper[i]);
+    const Real t = coupling[low + i], both = a[low + i] * t * (lower[i] + upper[i]);
     const Real r_lower = lower[i] - t * rows[i], r_upper = upper[i] + t * rows[i];
     lower[i] = inverse[low + i] * (h[high + i] * r_lower + both);
     upper[i] = inverse[low + i] * (h[low + i] * r_upper + both);
@@ -170,12 +170,12 @@ template <class Real>
 void OcpSlacks<Real>::start(const PackArray& rows, const PackArray& low, const PackArray& high,
                             const PackArray& multipliers, PackArray& point) const {
   const Real *v = entries<Real>(rows), *lower = entries<Real>(low), *upper = entries<Real>(high);
-  const Real *z = entries<Real>(multipliers), *soft = entries<Real>(soft_);
+  const Real *z = entries<Real>(multipliers), *a = entries<Real>(coefficient_);
   Real* x = entries<Real>(point);
   for_each([&](int row, int unknown, int box, double sign) {
     const Real excess = sign > 0.0 ? lower[row] - v[row] : v[row] - upper[row];
-    const auto held = (z[box] < Real(0.0)) | (soft[place(unknown)] == Real(0.0));
-    x[unknown] = select(held, 0.0, max(Real(0.0), excess));
+    const auto held = (z[box] < Real(0.0)) | (a[place(unknown)] == Real(0.0));
+    x[unknown] = select(held, 0.0, max(Real(0.0), excess) / a[place(unknown)]);
   });
 }
 
