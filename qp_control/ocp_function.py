@@ -87,25 +87,57 @@ class OcpSolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
-        setup: OcpSetup = ctx.setup
-        saved = ctx.saved_tensors
-        inputs, fields, status = saved[:_DATA], saved[_DATA:-1], saved[-1]
-        loss = grads[: FIELDS + 1]
         needed = list(ctx.needs_input_grad[1 : _DATA + 1])
-        if torch.is_grad_enabled():
-            gradients = _differentiable_adjoint(setup, inputs, fields, status, loss, needed)
-        else:
-            arrays = [to_array(t) for t in (*inputs, *fields)]
-            found = adjoint_arrays(
-                setup,
-                arrays[:_DATA],
-                arrays[_DATA:],
-                status.reshape(-1).numpy(),
-                [None if g is None else qp_function.loss_array(g) for g in loss],
-                needed,
-            )
-            gradients = [None if array is None else torch.from_numpy(array) for array in found]
+        gradients = _backward(ctx.setup, ctx.saved_tensors, grads[: FIELDS + 1], needed)
         return (None, *gradients, *[None] * (ctx.count - 1 - _DATA))
+
+
+def _backward(
+    setup: OcpSetup, saved: Sequence[Any], loss: Sequence[Optional], needed: Sequence[bool]
+) -> list[Optional]:
+    """Gradients of the data; saved: the data, the 15 fields, the status."""
+    inputs, fields, status = saved[:_DATA], saved[_DATA:-1], saved[-1]
+    if torch.is_grad_enabled():
+        return _differentiable_adjoint(setup, inputs, fields, status, loss, needed)
+    arrays = [to_array(t) for t in (*inputs, *fields)]
+    found = adjoint_arrays(
+        setup,
+        arrays[:_DATA],
+        arrays[_DATA:],
+        status.reshape(-1).numpy(),
+        [None if g is None else qp_function.loss_array(g) for g in loss],
+        needed,
+    )
+    return [None if array is None else torch.from_numpy(array) for array in found]
+
+
+class OcpPoint(torch.autograd.Function):
+    """(setup, status, objective, 15 fields, *inputs) -> the fields and the objective, with the derivatives of a solution."""
+
+    @staticmethod
+    def forward(ctx: Any, setup: OcpSetup, status: torch.Tensor, *values: Optional) -> tuple[Optional, ...]:
+        point, inputs = values[: FIELDS + 1], values[FIELDS + 1 :]
+        ctx.setup, ctx.count = setup, 0
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs, *point[:FIELDS], status)
+        return tuple(value.view_as(value) for value in point)  # type: ignore[union-attr]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
+        needed = list(ctx.needs_input_grad[3 + FIELDS :])
+        gradients = _backward(ctx.setup, ctx.saved_tensors, grads, needed)
+        return (None, None, *[None] * (FIELDS + 1), *gradients)
+
+
+def at_solution(
+    setup: OcpSetup, inputs: Sequence[Optional], point: Sequence[torch.Tensor], status: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """The 15 fields and the objective of a solution that is known, as a differentiable function of the data.
+
+    The Hessians of the stages may be indefinite; what must be positive definite is the Hessian on the directions that
+    the dynamics and the active constraints leave.
+    """
+    return OcpPoint.apply(setup, status, *point, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def adjoint_arrays(

@@ -10,9 +10,9 @@ import torch
 from qp_control.layers import as_start, check_tensor, is_native, to_native
 from qp_control.ocp import POINT
 from qp_control.ocp_compiled import solve_compiled
-from qp_control.ocp_function import OcpSetup
+from qp_control.ocp_function import FIELDS, OcpSetup, at_solution
 from qp_control.ocp_function import solve as solve_eager
-from qp_control.ocp_problem import OCP_NAMES, ocp_sizes, with_stage_axis
+from qp_control.ocp_problem import OCP_NAMES, OcpQP, ocp_sizes, with_stage_axis
 from qp_control.problem import symmetry_tolerance
 from qp_control.settings import Settings
 
@@ -162,3 +162,20 @@ class OcpLayer(torch.nn.Module):
         if not is_native(A):
             outputs = tuple(t.to(A.device, A.dtype if t.is_floating_point() else None) for t in outputs)
         return OcpLayerSolution(*outputs)
+
+    def at_solution(self, qp: OcpQP, solution: OcpLayerSolution) -> OcpLayerSolution:
+        """A known solution of `qp` with the derivatives by its data, without solving.
+
+        The Hessians of the stages may be indefinite, as in the QP that belongs to the converged solution of a nonlinear
+        problem; only on the directions that dynamics and active constraints leave it must be positive definite.
+        Elements whose status says that they have no solution contribute nothing to gradients. All tensors are float64
+        on the CPU.
+        """
+        data = qp.data()
+        inputs = [data.get(name) for name in OCP_NAMES]
+        shapes = tuple(None if value is None else value.shape for value in inputs)
+        setup = _cached_setup(shapes, qp.horizon or self.horizon, self.settings, symmetry_tolerance(torch.float64))
+        named = zip(OCP_NAMES, inputs, strict=True)
+        inputs = [None if value is None else to_native(with_stage_axis(name, value)) for name, value in named]
+        fields = at_solution(setup, inputs, solution[: FIELDS + 1], solution.status)
+        return OcpLayerSolution(*fields, *solution[FIELDS + 1 :])

@@ -104,7 +104,7 @@ def test_resumed_training_equals_an_uninterrupted_one(
     timing = {"seconds", "steps_per_second"}
     rows = [[{k: v for k, v in row.items() if k not in timing} for row in read_metrics(t.run)] for t in (whole, second)]
     assert rows[0] == rows[1] and len(rows[0]) == SMALL.iterations
-    assert torch.equal(load_controller(run, task).log_q, expected.log_q)
+    assert torch.equal(load_controller(run, task).state_cost.log_diagonal, expected.state_cost.log_diagonal)
 
 
 def test_seeds_differ_and_repeat(task: TrainingTask) -> None:
@@ -178,8 +178,8 @@ def test_damaged_checkpoint_is_a_clear_error_and_stays(task: TrainingTask, tmp_p
         run.checkpoint.write_bytes({"empty": b"", "truncated": whole[:-9], "text": b"no checkpoint" * 9}[damage])
     else:
         saved = checkpoint.read(run.checkpoint)
-        saved.tensors["best.log_q"] = torch.zeros(3) if damage == "other parameters" else torch.full((4,), torch.nan)
-        saved.tensors["best.log_q"] = saved.tensors["best.log_q"].double()
+        saved.tensors["best.state_cost.log_diagonal"] = torch.zeros(3) if damage == "other parameters" else torch.full((4,), torch.nan)
+        saved.tensors["best.state_cost.log_diagonal"] = saved.tensors["best.state_cost.log_diagonal"].double()
         checkpoint.write(run.checkpoint, saved)
     left = run.checkpoint.read_bytes() if run.checkpoint.exists() else None
     with pytest.raises(RunError, match=r"checkpoint"):
