@@ -122,7 +122,8 @@ class MPC(nn.Module):
         for name, value in _checked_names(data or {}).items():
             self.data[name] = nn.Parameter(value, requires_grad=value.requires_grad)
         self.sqp = sqp or SqpSettings()
-        self.layer = OcpLayer(settings, horizon=self.horizon)
+        # Where multipliers are as large as 1e9, an absolute tolerance alone asks for more digits than there are.
+        self.layer = OcpLayer(settings or Settings(eps_rel=1e-12), horizon=self.horizon)
 
     @property
     def model_parameters(self) -> list[nn.Parameter]:

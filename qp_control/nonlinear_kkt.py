@@ -26,6 +26,12 @@ def cost_blocks(qp: OcpQP, ocp: NonlinearOcp) -> dict[str, Tensor]:
     return blocks
 
 
+def cost_size(qp: OcpQP, ocp: NonlinearOcp) -> Tensor:
+    """Largest entry (B,) of the cost's Hessian."""
+    blocks = cost_blocks(qp, ocp)
+    return torch.cat([blocks[name].flatten(1) for name in ("Q", "R", "S", "Q_N")], 1).abs().amax(1)
+
+
 def with_curvature(qp: OcpQP, ocp: NonlinearOcp, x: Tensor, u: Tensor, stage: Tensor, end: Tensor) -> OcpQP:
     """The QP with (B, N, n, n) by (x, u) and (B, nx, nx) added to its Hessian, and the same gradient at (x, u)."""
     nx, N = x.shape[-1], ocp.horizon

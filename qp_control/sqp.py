@@ -21,16 +21,16 @@ import torch
 from torch import Tensor
 
 from qp_control.convexification import convexified
-from qp_control.merit import L1Penalty
-from qp_control.nonlinear_kkt import elements_of, residuals, with_curvature
+from qp_control.merit import Penalty
+from qp_control.nonlinear_kkt import cost_size, elements_of, residuals, with_curvature
 from qp_control.nonlinear_ocp import NonlinearOcp, times
 from qp_control.ocp_layers import OcpLayer, OcpLayerSolution
 from qp_control.ocp_problem import OcpQP
 from qp_control.settings import Status
 
 _ARMIJO, _MEMORY, _HALVINGS = 1e-4, 5, 12
+_CURVED = 1e6  # largest curvature of the dynamics that is believed, relative to that of the cost
 _ROUNDING = 1e-12  # of the penalty function, relative
-_MULTIPLIERS = ("y", "z", "z_N", "w_x", "w_u")
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class _Run:
         self.which = torch.arange(ocp.batch)
         self.weight = x.new_zeros(ocp.batch)
         self.history = x.new_full((ocp.batch, _MEMORY), -float("inf"))
+        self.shifted = torch.zeros(ocp.batch, dtype=torch.bool)
         self.curved = False  # do the multipliers belong to the trajectory?
         self.answers: dict[str, Tensor] = {}
 
@@ -109,7 +110,11 @@ class _Run:
             return layer(**qp.data(), warm_start=self.point)
         p = self.point
         curvature = self.ocp.curvature(self.x, self.u, p.y, p.z, p.z_N)
-        convex, M = convexified(qp, self.ocp, self.x, self.u, *curvature, p.w_u != 0.0)
+        # Multipliers of shifted rows, and those that grow without end before rows are shifted, say nothing of the cost.
+        size = torch.cat([v.flatten(1) for v in curvature], 1).abs().amax(1)
+        regular = (p.status != Status.CLOSEST_FEASIBLE) & (size <= _CURVED * (1.0 + cost_size(qp, self.ocp)))
+        stage, end = (torch.where(regular.view(-1, *[1] * (v.ndim - 1)), v, 0.0) for v in curvature)
+        convex, M = convexified(qp, self.ocp, self.x, self.u, stage, end, p)
         found = layer(**convex.data(), warm_start=p)
         return found._replace(y=found.y + times(M, found.x - self.x))
 
@@ -134,6 +139,7 @@ class _Run:
         self.ocp = self.ocp.element(which)
         self.x, self.u, self.which = self.x[which], self.u[which], self.which[which]
         self.weight, self.history = self.weight[which], self.history[which]
+        self.shifted = self.shifted[which]
         if self.point is not None:
             self.point = _elements(self.point, which)
         return elements_of(qp, which)
@@ -146,17 +152,17 @@ class _Run:
         self.point, self.curved = found._replace(x=self.x, u=self.u), True
 
     def _step_length(self, qp: OcpQP, found: OcpLayerSolution) -> Tensor:
-        largest = torch.cat([getattr(found, name).flatten(1).abs() for name in _MULTIPLIERS], 1)
-        self.weight = torch.maximum(self.weight, 1.1 * largest.amax(1))
-        merit = L1Penalty(self.ocp, qp, self.weight)
-        now, slope = merit.along(self.x, self.u, found)
-        self.history = torch.cat([self.history[:, 1:], now[:, None]], 1)
+        penalty = Penalty(self.ocp, qp, self.x, self.u, found, self.weight)
+        self.weight = penalty.weight
+        # Values of the other kind of penalty say nothing.
+        kept = torch.where((penalty.shifted == self.shifted)[:, None], self.history[:, 1:], -float("inf"))
+        self.history, self.shifted = torch.cat([kept, penalty.start[:, None]], 1), penalty.shifted
         ceiling = self.history.amax(1)
-        t = torch.ones_like(now)
+        t = torch.ones_like(ceiling)
         for _ in range(_HALVINGS):
             length = t[:, None, None]
-            value = merit(self.x + length * (found.x - self.x), self.u + length * (found.u - self.u))
-            refused = ~(value <= ceiling + _ARMIJO * t * slope + _ROUNDING * ceiling.abs())
+            value = penalty(self.x + length * (found.x - self.x), self.u + length * (found.u - self.u))
+            refused = ~(value <= ceiling + _ARMIJO * t * penalty.slope + _ROUNDING * ceiling.abs())
             if not bool(refused.any()):
                 break
             t = torch.where(refused, 0.5 * t, t)
