@@ -34,7 +34,7 @@ def quadrotor_mpc(**options):
 
 
 def arm_mpc(**options):
-    limit = [12.0, 25.0, 12.0, 12.0, 4.0, 2.0, 1.0]
+    limit = [12.0, 7.0, 12.0, 4.0, 4.0, 2.0, 1.0]
     mpc = MPC(seven_joint_arm(), 8, mode="converged", sqp=TIGHT, settings=EXACT, input_limit=limit, **options)
     return mpc.set_weights([10.0] * 7 + [0.1] * 7, [1e-1] * 7, [50.0] * 7 + [1.0] * 7)
 

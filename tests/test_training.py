@@ -144,8 +144,8 @@ def test_failed_training_writes_the_qp_it_failed_on(task: TrainingTask, tmp_path
     path = error.value.problem_path
     assert path is not None and path.parent == run.path / "failures" and "MAX_ITER" in path.name
     problem = qc.load_problem(path)
-    assert qc.solve_qp(**problem).status == qc.Status.SOLVED  # with iterations enough
-    assert qc.solve_qp(**problem, settings=qc.Settings(max_iter=1)).status == qc.Status.MAX_ITER
+    assert qc.solve_ocp(**problem).status == qc.Status.SOLVED  # with iterations enough
+    assert qc.solve_ocp(**problem, settings=qc.Settings(max_iter=1)).status == qc.Status.MAX_ITER
     for a, b in zip(trainer.controller.parameters(), before, strict=True):
         assert torch.equal(a, b)  # nothing was learned from QPs without an answer
 
@@ -160,7 +160,7 @@ def test_gradient_that_is_not_finite_is_skipped_and_its_qp_kept(
     with pytest.raises(TrainingError, match="loss nan"):
         trainer.train(rows.append)
     assert rows[0]["updated"] == 0
-    assert "g" in qc.load_problem(next((run.path / "failures").glob("*.npz")))
+    assert "A" in qc.load_problem(next((run.path / "failures").glob("*.npz")))
     assert all(p.isfinite().all() for p in trainer.controller.parameters())
 
 
