@@ -9,10 +9,10 @@ dx_{k+1}. The backward recursion
 
     [Q S'; S R] = H_k + [A B]' M_{k+1} [A B],   M_k = Q - S'R^-1 S - delta I,   M_N = Q_N - delta I
 
-leaves the stages [S'R^-1 S + delta I, S'; S R], which are convex wherever R is positive definite: where the QP is convex
-on the trajectories. Where it is not, the squares of the active rows and boxes are added with a weight, which costs
-nothing as long as they stay active. Where that does not do either, negative eigenvalues of the stages' Hessians change
-their sign, and only then the step is that of another QP.
+leaves the stages [S'R^-1 S + delta I, S'; S R], which are convex wherever R is positive definite: where the QP is
+convex on the trajectories. Where it is not, the squares of the active rows and boxes are added with a weight, which
+costs nothing as long as they stay active. Where that does not do either, negative eigenvalues of the stages' Hessians
+change their sign, and only then the step is that of another QP.
 
 Source: R. Verschueren, M. Zanon, R. Quirynen, M. Diehl, "A sparsity preserving convexification procedure for indefinite
 quadratic programs arising in direct optimal control", SIAM J. Optim. 27 (2017).
@@ -32,8 +32,8 @@ from qp_control.ocp_problem import OcpQP
 
 # delta, relative to the largest entries of the Hessian.
 _LEAST = 1e-8
-# Least eigenvalue of R, once its diagonal is one, and largest M, relative to those of the Hessian, that are trusted.
-_REGULAR, _GROWTH = 1e-8, 1e6
+# Least pivot of R's Cholesky factor, R's diagonal made one, and largest M, relative to the Hessian, that are trusted.
+_REGULAR, _GROWTH = 1e-4, 1e6
 # Weight of active rows, relative to the largest entries of the Hessian.
 _HOLD = 10.0
 
@@ -57,7 +57,9 @@ def convexified(
         left = (~done).nonzero()[:, 0]
         held, held_last = _active_squares(qp, ocp, point, left)
         weight = _HOLD * size[left][:, None, None]
-        again = _recursion(hessian[left] + weight[:, None] * held, last[left] + weight * held_last, AB[left], size[left])
+        again = _recursion(
+            hessian[left] + weight[:, None] * held, last[left] + weight * held_last, AB[left], size[left]
+        )
         new[left], M[left], done[left] = again
     delta = _LEAST * size[:, None, None] * torch.eye(nx, dtype=x.dtype)
     new_last = delta.clone()
@@ -84,12 +86,13 @@ def _recursion(hessian: Tensor, last: Tensor, AB: Tensor, size: Tensor) -> tuple
         S, R = H[:, nx:, :nx], H[:, nx:, nx:]
         # Inputs have units of their own: R is judged with a diagonal of ones.
         d = R.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
-        _, failed = torch.linalg.cholesky_ex(d[:, :, None] * R * d[:, None, :] - _REGULAR * eye)
-        good &= (failed == 0) & (M[-1].abs().amax((1, 2)) <= _GROWTH * size)
-        # What is thrown away must not fail.
-        R_safe = torch.where(good[:, None, None], R, eye)
-        gain = S.mT @ torch.cholesky_solve(S, torch.linalg.cholesky(R_safe))
-        gain = torch.where(good[:, None, None], 0.5 * (gain + gain.mT), 0.0)
+        L, failed = torch.linalg.cholesky_ex(d[:, :, None] * R * d[:, None, :])
+        pivots = L.diagonal(dim1=-2, dim2=-1).amin(-1)
+        good &= (failed == 0) & (pivots > _REGULAR) & (M[-1].abs().amax((1, 2)) <= _GROWTH * size)
+        # What is thrown away must not become NaN.
+        L = torch.where(good[:, None, None], L, eye)
+        half = torch.linalg.solve_triangular(L, d[:, :, None] * S, upper=False)
+        gain = torch.where(good[:, None, None], half.mT @ half, 0.0)
         M.append(torch.where(good[:, None, None], H[:, :nx, :nx] - gain - delta, 0.0))
         stages.append(torch.cat([torch.cat([gain + delta, S.mT], -1), torch.cat([S, R], -1)], -2))
     return torch.stack(stages[::-1], 1), torch.stack(M[::-1], 1), good
@@ -118,4 +121,5 @@ def _active_squares(qp: OcpQP, ocp: NonlinearOcp, point: Any, elements: Tensor) 
 def _turned_over(hessian: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(hessian)
     values = values.abs().maximum(_LEAST * values.abs().amax(-1, keepdim=True))
-    return (vectors * values[..., None, :]) @ vectors.mT
+    turned: Tensor = (vectors * values[..., None, :]) @ vectors.mT
+    return turned

@@ -1,4 +1,4 @@
-"""A state that remembers the last input, so that limits on the rate of inputs are rows of the optimal-control problem."""
+"""A state that remembers the last input, so that limits on the rate of inputs are rows of the problem."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _InputMemory:
     def second_order(self, x: Tensor, u: Tensor, y: Tensor, parameters: Tensor | None = None) -> Tensor:
         nx, nu = self.dynamics.nx, self.nu
         inner = self.dynamics.second_order(x[..., :nx], u, y[..., :nx], parameters)
-        out = inner.new_zeros(*inner.shape[:-2], nx + 2 * nu, nx + 2 * nu)
+        out: Tensor = inner.new_zeros(*inner.shape[:-2], nx + 2 * nu, nx + 2 * nu)
         out[..., :nx, :nx], out[..., :nx, nx + nu :] = inner[..., :nx, :nx], inner[..., :nx, nx:]
         out[..., nx + nu :, :nx], out[..., nx + nu :, nx + nu :] = inner[..., nx:, :nx], inner[..., nx:, nx:]
         return out

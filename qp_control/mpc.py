@@ -116,8 +116,8 @@ class MPC(nn.Module):
         self.terminal_cost = make_weight(terminal_cost, nx)
         self.model = model_parameters(dynamics)
         share = float(torch.logit(torch.tensor(0.98, dtype=torch.float64)))
-        for name, size in (("input_fraction", nu), ("state_fraction", len(self.limited))):
-            setattr(self, name, nn.Parameter(torch.full((size,), share, dtype=torch.float64)))
+        self.input_fraction = nn.Parameter(torch.full((nu,), share, dtype=torch.float64))
+        self.state_fraction = nn.Parameter(torch.full((len(self.limited),), share, dtype=torch.float64))
         self.data = nn.ParameterDict()
         for name, value in _checked_names(data or {}).items():
             self.data[name] = nn.Parameter(value, requires_grad=value.requires_grad)
@@ -191,7 +191,9 @@ class MPC(nn.Module):
         r = torch.as_tensor(r, dtype=torch.float64)
         if r.shape[-1] != self.nx or r.ndim > 3 or (r.ndim == 3 and r.shape[1] != self.horizon + 1):
             got, N = tuple(r.shape), self.horizon
-            raise ValueError(f"reference has shape {got}, expected (nx,), (B, nx) or (B, N + 1, nx), nx {self.nx}, N {N}")
+            raise ValueError(
+                f"reference has shape {got}, expected (nx,), (B, nx) or (B, N + 1, nx), nx {self.nx}, N {N}"
+            )
         if not bool(r.any()):
             return
         stages = r if r.ndim == 3 else r[..., None, :]
@@ -212,7 +214,9 @@ class MPC(nn.Module):
         if bool(finite.all()):
             return qp
         nan = torch.tensor(float("nan"), dtype=torch.float64)
-        dynamics = {name: torch.where(_like(finite, v), v, nan) for name in _NOT_YOURS for v in [getattr(qp, name)]}
+        dynamics: dict[str, Any] = {
+            name: torch.where(_like(finite, v), v, nan) for name in _NOT_YOURS for v in [getattr(qp, name)]
+        }
         return dataclasses.replace(qp, **dynamics)
 
     def _build_finite(

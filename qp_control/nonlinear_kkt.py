@@ -11,6 +11,7 @@ from torch import Tensor
 from qp_control.nonlinear_ocp import NonlinearOcp, full, per_element, times
 from qp_control.ocp_problem import OcpQP
 
+
 def cost_blocks(qp: OcpQP, ocp: NonlinearOcp) -> dict[str, Tensor]:
     """Q, R, S, q, r of all stages, (B, N, ...), and Q_N, q_N, (B, ...); what is absent is zero."""
     nx, nu, N = ocp.x0.shape[-1], ocp.dynamics.nu, ocp.horizon
@@ -52,8 +53,8 @@ def with_curvature(qp: OcpQP, ocp: NonlinearOcp, x: Tensor, u: Tensor, stage: Te
 def residuals(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Primal and dual residual (B,) at the trajectory that `qp` was linearised around, and the dual one's scale.
 
-    point: x, u (the trajectory), y, z, z_N, w_x, w_u and the shifts. Primal: largest gap of the dynamics, violation of a
-    (shifted) constraint or distance of a constraint with a multiplier from its bound. Scale: one, or the largest
+    point: x, u (the trajectory), y, z, z_N, w_x, w_u and the shifts. Primal: largest gap of the dynamics, violation of
+    a (shifted) constraint or distance of a constraint with a multiplier from its bound. Scale: one, or the largest
     multiplier.
     """
     N, data = ocp.horizon, qp.data()
@@ -66,7 +67,7 @@ def residuals(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> tuple[Tensor, Tensor,
     at_end = times(b["Q_N"], x[:, N]) + b["q_N"] - y[:, N] + point.w_x[:, N]
     gap = times(A, before) + times(B, u) + full("c", data["c"], ocp) - x[:, 1:]
     primal = [gap.flatten(1), x[:, 0] - ocp.x0]
-    for name, slope, of in (("C", at_x, before), ("D", at_u, u)):
+    for name, slope in (("C", at_x), ("D", at_u)):
         if name in data:
             slope += times(full(name, data[name], ocp).mT, point.z)
     if "C_N" in data:
@@ -79,9 +80,7 @@ def residuals(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> tuple[Tensor, Tensor,
     return torch.cat(primal, 1).abs().amax(1), dual.abs().amax(1), scale
 
 
-def constraint_sides(
-    ocp: NonlinearOcp, qp: OcpQP, point: Any
-) -> list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
+def constraint_sides(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> list[tuple[Tensor, ...]]:
     """Values, multipliers, bounds and shifts of the rows, terminal rows and boxes, those that are there."""
     data, N = qp.data(), ocp.horizon
     x, u = point.x, point.u
@@ -111,7 +110,8 @@ def constraint_sides(
 def elements_of(qp: OcpQP, which: Tensor) -> OcpQP:
     """A part of the batch of a QP; what the batch shares stays."""
     data = {
-        name: value[which] if per_element(name, value) and len(value) > 1 else value for name, value in qp.data().items()
+        name: value[which] if per_element(name, value) and len(value) > 1 else value
+        for name, value in qp.data().items()
     }
     return OcpQP(**data, horizon=qp.horizon)
 

@@ -134,9 +134,7 @@ class NonlinearOcp:
             data |= self._linearized_rows(states, inputs)
         return OcpQP(A=A, B=B, c=c, x0=self.x0, horizon=self.horizon, **data)
 
-    def curvature(
-        self, states: Tensor, inputs: Tensor, y: Tensor, z: Tensor, z_N: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def curvature(self, states: Tensor, inputs: Tensor, y: Tensor, z: Tensor, z_N: Tensor) -> tuple[Tensor, Tensor]:
         """What f and h add to the Hessian of the Lagrangian: (B, N, n, n) by (x_k, u_k), (B, nx, nx) by x_N."""
         x, nx = states[:, :-1], states.shape[-1]
         total: Tensor = self.dynamics.second_order(x, inputs, y[:, 1:], self._stage_parameters())

@@ -51,8 +51,10 @@ class _Start:
         self.__dict__.update(zip(POINT, values, strict=True))
 
 
-def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional]) -> list[Array]:
+def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = True) -> list[Array]:
     """Solve; 15 fields, objective, status, iterations, primal and dual residual, duality gap.
+
+    report: elements without an answer warn or raise, as the settings say, and have NaN for a solution.
 
     Raises:
         ValueError: Q or R is not symmetric, or the starting point does not fit.
@@ -66,7 +68,7 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional]) -> list[Array]:
         check_ocp_symmetric(dict(zip(OCP_NAMES, data, strict=True)), setup.symmetry_tolerance)
     fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[FIELDS:]
     fields.append(objective)
-    if (status > Status.CLOSEST_FEASIBLE).any():
+    if report and (status > Status.CLOSEST_FEASIBLE).any():
         problem = {name: array for name, array in zip(OCP_NAMES, data, strict=True) if array is not None}
         qp_function.report_failures(setup.settings, problem, fields, status)
     outputs = [*fields, status, iterations, primal, dual, gap]
@@ -112,7 +114,7 @@ def _backward(
 
 
 class OcpPoint(torch.autograd.Function):
-    """(setup, status, objective, 15 fields, *inputs) -> the fields and the objective, with the derivatives of a solution."""
+    """(setup, status, 15 fields, objective, *inputs) -> the fields and the objective, differentiable."""
 
     @staticmethod
     def forward(ctx: Any, setup: OcpSetup, status: torch.Tensor, *values: Optional) -> tuple[Optional, ...]:
@@ -120,7 +122,7 @@ class OcpPoint(torch.autograd.Function):
         ctx.setup, ctx.count = setup, 0
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs, *point[:FIELDS], status)
-        return tuple(value.view_as(value) for value in point)  # type: ignore[union-attr]
+        return tuple(value.view_as(value) for value in point if value is not None)
 
     @staticmethod
     def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:

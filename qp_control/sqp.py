@@ -30,6 +30,7 @@ from qp_control.settings import Status
 
 _ARMIJO, _MEMORY, _HALVINGS = 1e-4, 5, 12
 _CURVED = 1e6  # largest curvature of the dynamics that is believed, relative to that of the cost
+_INEXACT = 1e-8  # residuals of a QP, relative to its largest state or multiplier, that a step may have
 _ROUNDING = 1e-12  # of the penalty function, relative
 
 
@@ -82,12 +83,16 @@ def solve_sqp(
             if not bool(stay.all()):
                 qp = run.keep(stay, qp)
         found = run.step(qp, layer, settings)
-        solved = (found.status == Status.SOLVED) | (found.status == Status.CLOSEST_FEASIBLE)
-        if not bool(solved.all()):
-            run.give_up(~solved, found, iteration)
-            if not bool(solved.any()):
+        useful = _useful(found)
+        if not bool(useful.all()):
+            run.give_up(~useful, found, iteration)
+            if not bool(useful.any()):
                 break
-            qp, found = run.keep(solved, qp), _elements(found, solved)
+            qp, found = run.keep(useful, qp), _elements(found, useful)
+        # A QP that just missed its tolerance says nothing of shifts.
+        found = found._replace(
+            **{name: getattr(found, name).nan_to_num() for name in found._fields if name[:2] == "s_"}
+        )
         run.move(qp, found, settings.line_search)
     return run.result()
 
@@ -107,7 +112,7 @@ class _Run:
     def step(self, qp: OcpQP, layer: OcpLayer, settings: SqpSettings) -> OcpLayerSolution:
         """Solution of the QP of a step."""
         if settings.hessian == "gauss_newton" or not self.curved:
-            return layer(**qp.data(), warm_start=self.point)
+            return layer.solve(qp, self.point)
         p = self.point
         curvature = self.ocp.curvature(self.x, self.u, p.y, p.z, p.z_N)
         # Multipliers of shifted rows, and those that grow without end before rows are shifted, say nothing of the cost.
@@ -115,7 +120,7 @@ class _Run:
         regular = (p.status != Status.CLOSEST_FEASIBLE) & (size <= _CURVED * (1.0 + cost_size(qp, self.ocp)))
         stage, end = (torch.where(regular.view(-1, *[1] * (v.ndim - 1)), v, 0.0) for v in curvature)
         convex, M = convexified(qp, self.ocp, self.x, self.u, stage, end, p)
-        found = layer(**convex.data(), warm_start=p)
+        found = layer.solve(convex, p)
         return found._replace(y=found.y + times(M, found.x - self.x))
 
     def judge(self, qp: OcpQP, iteration: int, settings: SqpSettings) -> Tensor:
@@ -123,7 +128,7 @@ class _Run:
         primal, dual, scale = residuals(self.ocp, qp, self.point)
         done = (primal <= settings.eps) & (dual <= settings.eps * scale)
         self.point = self.point._replace(
-            status=torch.where(done, self.point.status, int(Status.MAX_ITER)),
+            status=torch.where(done, _answered(self.point.status), int(Status.MAX_ITER)),
             iterations=torch.full_like(self.which, iteration),
             primal_residual=primal,
             dual_residual=dual,
@@ -177,6 +182,18 @@ class _Run:
 
     def result(self) -> OcpLayerSolution:
         return OcpLayerSolution(**self.answers)
+
+
+def _answered(status: Tensor) -> Tensor:
+    return torch.where(status == Status.CLOSEST_FEASIBLE, status, int(Status.SOLVED))
+
+
+def _useful(found: OcpLayerSolution) -> Tensor:
+    """Which QPs were solved well enough for a step: near the end of many digits some miss their tolerance."""
+    solved = (found.status == Status.SOLVED) | (found.status == Status.CLOSEST_FEASIBLE)
+    size = torch.stack([found.y.abs().amax((1, 2)), found.x.abs().amax((1, 2))]).amax(0).clamp_min(1.0)
+    close = torch.maximum(found.primal_residual, found.dual_residual) <= _INEXACT * size
+    return solved | ((found.status == Status.MAX_ITER) & close)
 
 
 def _elements(point: Any, which: Tensor) -> OcpLayerSolution:

@@ -1,4 +1,4 @@
-"""Systems from the textbooks, to try controllers on: a cart-pole and a quadrotor as torch functions, an arm for Pinocchio."""
+"""Systems to try controllers on: a cart-pole and a quadrotor as torch functions, an arm for Pinocchio."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def quadrotor(dt: float = 0.05) -> TorchDynamics:
     input: the thrusts of the rotors [N] beyond hovering, front, left, back, right. Parameters: (mass [kg], moments of
     inertia [kg m^2], distance of the rotors from the centre [m], drag torque per thrust [m]).
 
-    Source: R. Mahony, V. Kumar, P. Corke, "Multirotor aerial vehicles", IEEE Robotics and Automation Magazine 19 (2012).
+    Source: R. Mahony, V. Kumar, P. Corke, "Multirotor aerial vehicles", IEEE Robotics & Automation Magazine 19 (2012).
     """
 
     def derivative(x: Tensor, u: Tensor, p: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def quadrotor(dt: float = 0.05) -> TorchDynamics:
 
 
 def seven_joint_arm(dt: float = 0.05) -> RobotDynamics:
-    """An arm of seven revolute joints, alternately about z and y, 1.2 m long and 13 kg heavy; torque limits 40 to 8 N m."""
+    """An arm of seven revolute joints, alternately about z and y, 1.2 m long, 13 kg; torque limits 40 to 8 N m."""
     model = pin.Model()
     parent, placement = 0, pin.SE3.Identity()
     lengths = (0.2, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1)

@@ -107,9 +107,7 @@ def value_and_jacobians(function: Function, x: Tensor, u: Tensor) -> tuple[Tenso
         out = function(*many)
         weights = torch.eye(m, dtype=out.dtype).view(m, *[1] * (out.ndim - 2), m).expand_as(out)
         found = torch.autograd.grad(out, many, weights, create_graph=graph, allow_unused=True)
-    jacobians = [
-        (torch.zeros_like(t) if g is None else g).movedim(0, -2) for g, t in zip(found, many, strict=True)
-    ]
+    jacobians = [(torch.zeros_like(t) if g is None else g).movedim(0, -2) for g, t in zip(found, many, strict=True)]
     if not graph:
         value, jacobians = value.detach(), [j.detach() for j in jacobians]
     return value, jacobians[0], jacobians[1]
@@ -125,10 +123,8 @@ def weighted_hessian(function: Function, x: Tensor, u: Tensor, y: Tensor) -> Ten
         (slope,) = torch.autograd.grad(value, many, create_graph=True)
         if not slope.requires_grad:  # an affine function
             return joint.new_zeros(*joint.shape, n)
-        picked = sum(slope[i, ..., i].sum() for i in range(n))
-        (rows,) = torch.autograd.grad(picked, many, allow_unused=True)
-    if rows is None:
-        return joint.new_zeros(*joint.shape, n)
+        picked = torch.stack([slope[i, ..., i].sum() for i in range(n)]).sum()
+        (rows,) = torch.autograd.grad(picked, many, materialize_grads=True)
     hessian: Tensor = rows.movedim(0, -2)
     return 0.5 * (hessian + hessian.transpose(-1, -2))
 

@@ -229,7 +229,11 @@ def test_terminal_weight_is_what_was_set(mpc: MPC) -> None:
 def test_model_scales_are_those_of_a_longer_and_heavier_pole(model: RobotDynamics) -> None:
     mpc = MPC(model, 5)
     with torch.no_grad():
-        mpc.model.log_mass[1], mpc.model.log_length[1], mpc.model.log_damping[0] = math.log(2.0), math.log(3.0), math.log(5.0)
+        mpc.model.log_mass[1], mpc.model.log_length[1], mpc.model.log_damping[0] = (
+            math.log(2.0),
+            math.log(3.0),
+            math.log(5.0),
+        )
     nominal, scaled = model.parameters, mpc.model()
     assert torch.equal(scaled[:10], nominal[:10])
     assert torch.allclose(scaled[10], 2 * nominal[10])

@@ -1,4 +1,4 @@
-"""Converged nonlinear MPC: optimality, exact gradients, rows of obstacles, speeds and rates, delay, infeasible starts."""
+"""Nonlinear MPC: optimality, exact gradients, obstacles, limits of speeds and rates, delay, infeasible starts."""
 
 from __future__ import annotations
 
@@ -47,11 +47,13 @@ SYSTEMS = {
 
 
 def kkt(mpc, x0, plan, **options):
-    """Largest entry of the Lagrangian's gradient and of the gaps, by automatic differentiation of the problem itself."""
+    """Largest entry of the Lagrangian's gradient and of the gaps, by automatic differentiation of the problem."""
     x, u = (v.detach().clone().requires_grad_() for v in (plan.states, plan.inputs))
     Q, R, P = options.get("Q", mpc.state_cost()), mpc.input_cost(), mpc.terminal_cost()
     e = x - mpc.reference
-    cost = 0.5 * ((e[:, :-1] @ Q) * e[:, :-1]).sum() + 0.5 * ((u @ R) * u).sum() + 0.5 * ((e[:, -1] @ P) * e[:, -1]).sum()
+    cost = (
+        0.5 * ((e[:, :-1] @ Q) * e[:, :-1]).sum() + 0.5 * ((u @ R) * u).sum() + 0.5 * ((e[:, -1] @ P) * e[:, -1]).sum()
+    )
     gap = mpc.dynamics.step(x[:, :-1], u, mpc.model()) - x[:, 1:]
     lagrangian = cost + (plan.y[:, 1:] * gap).sum() + (plan.y[:, 0] * (x0 - x[:, 0])).sum()
     lagrangian = lagrangian + (plan.w_u * u).sum() + (plan.w_x * x).sum()
@@ -90,7 +92,9 @@ def test_gradients_of_the_converged_plan_equal_finite_differences(name):
     loss(plan).backward()
     found, step = plan.detach(), 1e-5
     arguments = {"x0": x0, **{n: p for n, p in mpc.named_parameters() if p.grad is not None}}
-    assert {"state_cost.log_diagonal", "input_cost.log_diagonal", "terminal_cost.lower", "input_fraction"} <= set(arguments)
+    assert {"state_cost.log_diagonal", "input_cost.log_diagonal", "terminal_cost.lower", "input_fraction"} <= set(
+        arguments
+    )
     assert any(n.startswith("model.") for n in arguments)
     for k, (argument, value) in enumerate(arguments.items()):
         direction = normal(*value.shape, seed=3 + k)
@@ -115,7 +119,10 @@ def test_gauss_newton_finds_the_same_plan_with_more_steps():
 
 
 def test_linear_plant_takes_one_step_in_both_modes():
-    A, B = torch.tensor([[1.0, 0.1], [0.0, 1.0]], dtype=torch.float64), torch.tensor([[0.0], [0.1]], dtype=torch.float64)
+    A, B = (
+        torch.tensor([[1.0, 0.1], [0.0, 1.0]], dtype=torch.float64),
+        torch.tensor([[0.0], [0.1]], dtype=torch.float64),
+    )
     plant = qc.TorchDynamics(lambda x, u: x @ A.T + u @ B.T, 2, 1)
     x0 = normal(3, 2)
     options = {"input_limit": [1.0]}
@@ -188,7 +195,9 @@ def test_delay_is_planned_for():
     plant = cart_pole()
 
     def run(delay_known):
-        mpc = MPC(plant, 20, delay=2 if delay_known else 0).set_weights([1.0, 5.0, 0.1, 0.1], [0.01], [10.0, 50.0, 1.0, 1.0])
+        mpc = MPC(plant, 20, delay=2 if delay_known else 0).set_weights(
+            [1.0, 5.0, 0.1, 0.1], [0.01], [10.0, 50.0, 1.0, 1.0]
+        )
         x, queue, plan = torch.tensor([[0.0, 0.3, 0.0, 0.0]], dtype=torch.float64), [torch.zeros(1, 1)] * 2, None
         largest = 0.0
         for _ in range(60):

@@ -178,7 +178,9 @@ def test_damaged_checkpoint_is_a_clear_error_and_stays(task: TrainingTask, tmp_p
         run.checkpoint.write_bytes({"empty": b"", "truncated": whole[:-9], "text": b"no checkpoint" * 9}[damage])
     else:
         saved = checkpoint.read(run.checkpoint)
-        saved.tensors["best.state_cost.log_diagonal"] = torch.zeros(3) if damage == "other parameters" else torch.full((4,), torch.nan)
+        saved.tensors["best.state_cost.log_diagonal"] = (
+            torch.zeros(3) if damage == "other parameters" else torch.full((4,), torch.nan)
+        )
         saved.tensors["best.state_cost.log_diagonal"] = saved.tensors["best.state_cost.log_diagonal"].double()
         checkpoint.write(run.checkpoint, saved)
     left = run.checkpoint.read_bytes() if run.checkpoint.exists() else None
