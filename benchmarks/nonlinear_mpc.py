@@ -82,10 +82,9 @@ SYSTEMS = {
 
 def controller(name: str, threads: int, mode: str = "converged", hessian: Any = "exact", **options: Any) -> MPC:
     s = SYSTEMS[name]
-    mpc = MPC(
-        s.dynamics(threads), s.horizon, mode=mode, input_limit=s.limit, settings=qc.Settings(threads=threads, eps_rel=1e-12),  # type: ignore[arg-type]
-        sqp=qc.SqpSettings(eps=EPS, hessian=hessian, max_iter=100), **options,
-    )  # fmt: skip
+    options |= {"mode": mode, "sqp": qc.SqpSettings(eps=EPS, hessian=hessian, max_iter=100)}
+    options |= {"input_limit": s.limit, "settings": qc.Settings(threads=threads, eps_rel=1e-12)}
+    mpc = MPC(s.dynamics(threads), s.horizon, **options)
     return mpc.set_weights(s.q, s.r, s.terminal)
 
 

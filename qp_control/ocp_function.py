@@ -89,16 +89,48 @@ class OcpSolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
+        saved = ctx.saved_tensors
         needed = list(ctx.needs_input_grad[1 : _DATA + 1])
-        gradients = _backward(ctx.setup, ctx.saved_tensors, grads[: FIELDS + 1], needed)
+        gradients = _gradients(ctx.setup, saved[:_DATA], saved[_DATA:-1], saved[-1], grads[: FIELDS + 1], needed)
         return (None, *gradients, *[None] * (ctx.count - 1 - _DATA))
 
 
-def _backward(
-    setup: OcpSetup, saved: Sequence[Any], loss: Sequence[Optional], needed: Sequence[bool]
+class OcpPoint(torch.autograd.Function):
+    """(setup, status, *data, *point) -> the point, as an implicit function of the data; 7 fields, or 15 with shifts."""
+
+    @staticmethod
+    def forward(ctx: Any, setup: OcpSetup, status: torch.Tensor, *tensors: Optional) -> tuple[torch.Tensor, ...]:
+        ctx.setup = setup
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(status, *tensors)
+        return tuple([field.clone() for field in tensors[_DATA:] if field is not None])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
+        status, *tensors = ctx.saved_tensors
+        fields = _with_shifts(ctx.setup, tensors[_DATA:])
+        needed = list(ctx.needs_input_grad[2 : _DATA + 2])
+        loss = [*grads, *[None] * (FIELDS + 1 - len(grads))]
+        gradients = _gradients(ctx.setup, tensors[:_DATA], fields, status, loss, needed)
+        return (None, None, *gradients, *[None] * len(grads))
+
+
+def _with_shifts(setup: OcpSetup, point: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The 15 fields of a point; where its shifts are not given it is feasible."""
+    if len(point) == FIELDS:
+        return list(point)
+    lead = (setup.sizes.batch,) if setup.sizes.batched else ()
+    return [*point, *(point[0].new_zeros((*lead, *shape)) for shape in setup.sizes.shift_shapes)]
+
+
+def _gradients(
+    setup: OcpSetup,
+    inputs: Sequence[Optional],
+    fields: Sequence[torch.Tensor],
+    status: torch.Tensor,
+    loss: Sequence[Optional],
+    needed: list[bool],
 ) -> list[Optional]:
-    """Gradients of the data; saved: the data, the 15 fields, the status."""
-    inputs, fields, status = saved[:_DATA], saved[_DATA:-1], saved[-1]
     if torch.is_grad_enabled():
         return _differentiable_adjoint(setup, inputs, fields, status, loss, needed)
     arrays = [to_array(t) for t in (*inputs, *fields)]
@@ -111,35 +143,6 @@ def _backward(
         needed,
     )
     return [None if array is None else torch.from_numpy(array) for array in found]
-
-
-class OcpPoint(torch.autograd.Function):
-    """(setup, status, 15 fields, objective, *inputs) -> the fields and the objective, differentiable."""
-
-    @staticmethod
-    def forward(ctx: Any, setup: OcpSetup, status: torch.Tensor, *values: Optional) -> tuple[Optional, ...]:
-        point, inputs = values[: FIELDS + 1], values[FIELDS + 1 :]
-        ctx.setup, ctx.count = setup, 0
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, *point[:FIELDS], status)
-        return tuple(value.view_as(value) for value in point if value is not None)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
-        needed = list(ctx.needs_input_grad[3 + FIELDS :])
-        gradients = _backward(ctx.setup, ctx.saved_tensors, grads, needed)
-        return (None, None, *[None] * (FIELDS + 1), *gradients)
-
-
-def at_solution(
-    setup: OcpSetup, inputs: Sequence[Optional], point: Sequence[torch.Tensor], status: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """The 15 fields and the objective of a solution that is known, as a differentiable function of the data.
-
-    The Hessians of the stages may be indefinite; what must be positive definite is the Hessian on the directions that
-    the dynamics and the active constraints leave.
-    """
-    return OcpPoint.apply(setup, status, *point, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def adjoint_arrays(
@@ -160,21 +163,52 @@ def adjoint_arrays(
 
 def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
     """15 fields, objective, status, iterations, primal and dual residual, duality gap."""
-    level: int = forward_ad._current_level
-    if level < 0 and not torch._C._are_functorch_transforms_active():
+    if not _transformed():
         return OcpSolve.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
     form = _form(setup.sizes, inputs[:_DATA])
     start = inputs[_DATA:]
     if start and start[0] is not None:
-        x, u, y, z, z_N, w_x, w_u = start
-        shape = (setup.sizes.batch,) if setup.sizes.batched else ()
-        shifts = [x.new_zeros((*shape, *s)) for s in setup.sizes.shift_shapes]  # type: ignore[union-attr]
-        dense_start: list[Optional] = list(form.fields([x, u, y, z, z_N, w_x, w_u, *shifts])[:4])  # type: ignore[list-item]
+        dense_start: list[Optional] = list(form.fields(_with_shifts(setup, start))[:4])  # type: ignore[arg-type]
     else:
         dense_start = [None] * 4
     dense = form.assemble(inputs[:_DATA])
     solved = qp_function.solve(_dense_setup(setup, form), [*dense, *dense_start])
     return (*form.split(solved[: qp_function.FIELDS]), *solved[qp_function.FIELDS :])
+
+
+def at_solution(
+    setup: OcpSetup, inputs: Sequence[Optional], point: Sequence[torch.Tensor], status: Optional = None
+) -> tuple[torch.Tensor, ...]:
+    """A point that solves the problem, as a function of its data: what the implicit function theorem makes of it.
+
+    No stage has to be convex, only the Hessian on the null space of the dynamics and the active rows: with the exact
+    Hessian of its Lagrangian, the quadratic program at a solution of a nonlinear one has the derivatives of that
+    solution.
+
+    Args:
+        inputs: the data.
+        point: x, u, y, z, z_N, w_x, w_u that satisfy the conditions of optimality, and the shifts where there are any;
+            constants.
+        status: (B,) or (), elements other than SOLVED and CLOSEST_FEASIBLE have no gradients; None: all are solved.
+
+    Returns:
+        The values of `point`.
+    """
+    if status is None:
+        status = torch.zeros(setup.sizes.batch if setup.sizes.batched else (), dtype=torch.int64)
+    if not _transformed():
+        return OcpPoint.apply(setup, status, *inputs, *point)  # type: ignore[no-untyped-call,no-any-return]
+    form = _form(setup.sizes, inputs)
+    dense = form.assemble(inputs)
+    fields = form.fields(_with_shifts(setup, point))
+    v, y, z, w = qp_function.at_solution(_dense_setup(setup, form), dense, fields, status)
+    none = [torch.zeros_like(t) for t in (y, z, z, w, w)]
+    return tuple(form.split([v, y, z, w, *none])[: len(point)])
+
+
+def _transformed() -> bool:
+    level: int = forward_ad._current_level
+    return level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def _form(sizes: OcpSizes, inputs: Sequence[Optional]) -> DenseForm:

@@ -180,8 +180,8 @@ class OcpLayer(torch.nn.Module):
         on the CPU.
         """
         setup, inputs = self._native(qp)
-        fields = at_solution(setup, inputs, solution[: FIELDS + 1], solution.status)
-        return OcpLayerSolution(*fields, *solution[FIELDS + 1 :])
+        fields = at_solution(setup, inputs, solution[:FIELDS], solution.status)
+        return OcpLayerSolution(*fields, *solution[FIELDS:])
 
     def _native(self, qp: OcpQP) -> tuple[OcpSetup, list[Optional]]:
         data = qp.data()

@@ -22,11 +22,14 @@
 
 namespace qp_control {
 
+// Of the stages' Hessians: positive semidefinite, which is checked, or whatever they are.
+enum class Curvature { CONVEX, ANY };
+
 template <class Real>
 class RiccatiKkt {
  public:
-  // Room for problems like those of the batch.
-  explicit RiccatiKkt(const OcpBatch& batch);
+  // Room for problems like those of the batch. With any curvature it loads and multiplies only, and calls all convex.
+  explicit RiccatiKkt(const OcpBatch& batch, Curvature curvature = Curvature::CONVEX);
 
   const OcpLayout<Real>& layout() const { return at_; }
   // In packs: of all unknowns, of those with proximal terms, of the rows.
@@ -65,8 +68,16 @@ class RiccatiKkt {
   // rhs <- [M E'; E 0]^-1 rhs
   void solve(PackArray& rhs) const;
 
- private:
+ protected:
   static constexpr bool lanes_apart = std::is_same_v<Real, Pack>;
+  // Room for the columns of a matrix of order n: tiles are four columns wide.
+  static int block_size(int n, int stride) { return lanes_apart ? n * n : stride * ((n + 3) / 4 * 4); }
+  static Real real(Pack a) {
+    if constexpr (lanes_apart)
+      return a;
+    else
+      return a[0];
+  }
   static Real* entries(PackArray& a) { return reinterpret_cast<Real*>(a.data()); }
   static const Real* entries(const PackArray& a) { return reinterpret_cast<const Real*>(a.data()); }
   Real* H(int k) { return entries(H_) + k * block_; }
@@ -87,10 +98,13 @@ class RiccatiKkt {
   void load_bounds(const OcpBatch& batch, int k, int first, int last);
   Mask convex_stage(int k);
   void balance(int k, Equilibration& scaling);
+  // M_k with weights on its rows: the boxes' stand in M_, the others are left to add as left_ times right_'. Returns
+  // how many these are.
+  int load_system(int k, const Real* weight, Real rho);
   Mask factor_stage(int k, const Real* weight, Real rho);
 
   OcpLayout<Real> at_;
-  bool fixed_start_, shared_matrices_, loaded_ = false, symmetric_ = true;
+  bool fixed_start_, shared_matrices_, any_curvature_, loaded_ = false, symmetric_ = true;
   int block_;  // numbers of a stage's matrix
   PackArray H_, dynamics_, R_, g_, lower_, upper_;
   PackArray curvature_, regularisation_;  // that makes each stage's H positive definite; times c

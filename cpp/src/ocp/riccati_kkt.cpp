@@ -15,20 +15,11 @@ constexpr int balancing_passes = 4;
 Mask mask(Mask m) { return m; }
 Mask mask(bool b) { return Mask::all(b); }
 
-Pack real(Pack a, const Pack*) { return a; }
-double real(Pack a, const double*) { return a[0]; }
-
 bool share_matrices(const OcpBatch& batch) {
   for (const StageArray* a :
        {&batch.Q, &batch.R, &batch.S, &batch.Q_N, &batch.A, &batch.B, &batch.C, &batch.D, &batch.C_N})
     if (a->batch != 0) return false;
   return true;
-}
-
-// Room for the columns of a matrix of order n: tiles are four columns wide.
-template <class Real>
-int block_size(int n, int stride) {
-  return std::is_same_v<Real, Pack> ? n * n : stride * ((n + 3) / 4 * 4);
 }
 
 // Zero times the sum of the entries: NaN unless all are finite.
@@ -47,15 +38,17 @@ Pack largest(const PackArray& a) {
 }  // namespace
 
 template <class Real>
-RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch)
+RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch, Curvature curvature)
     : at_(batch),
       fixed_start_(batch.fixed_start()),
       shared_matrices_(share_matrices(batch)),
-      block_(block_size<Real>(at_.n, at_.stride)) {
+      any_curvature_(curvature == Curvature::ANY),
+      block_(block_size(at_.n, at_.stride)) {
   const auto make = [&](PackArray& a, int size) { a.setConstant(at_.in_packs(size), Pack(0.0)); };
   const int stages = at_.N + 1, rows = std::max(at_.stage_rows, at_.terminal_rows);
   const int overhang = std::is_same_v<Real, Pack> ? 0 : lanes * tile_overhang;
-  for (PackArray* a : {&H_, &L_}) make(*a, stages * block_);
+  make(H_, stages * block_);
+  make(L_, any_curvature_ ? 0 : stages * block_);
   make(M_, block_);
   make(dynamics_, at_.N * at_.nx * at_.stride);
   make(R_, (at_.N * at_.stage_rows + at_.terminal_rows) * at_.stride);
@@ -174,7 +167,7 @@ void RiccatiKkt<Real>::load_matrices(const OcpBatch& batch, int first, int last)
   for (int k = 0; k <= at_.N; ++k) load_stage(batch, k, first, last);
   finite_matrices_ = finite(sum(poison(H_) + poison(dynamics_) + poison(R_)));
   convex_ = Mask::all(true);
-  for (int k = 0; k <= at_.N; ++k) convex_ = convex_ & convex_stage(k);
+  for (int k = 0; k <= at_.N && !any_curvature_; ++k) convex_ = convex_ & convex_stage(k);
   rounding_.terms = 2 * (at_.n + at_.stage_rows);
   rounding_.row_size = qp_control::max(Pack(1.0), max(qp_control::max(largest(R_), largest(dynamics_))));
   // The dynamics' multipliers are unknowns.
@@ -275,7 +268,7 @@ void RiccatiKkt<Real>::scale_vectors(Equilibration& scaling) {
     const Real* d = D + at_.x(k);
     for (int i = 0; i < nx; ++i) {
       g[at_.y(k) + i] = g[at_.y(k) + i] / d[i];
-      D[at_.y(k) + i] = Real(1.0) / (real(c, d) * d[i]);
+      D[at_.y(k) + i] = Real(1.0) / (real(c) * d[i]);
     }
   }
   for (int i = 0; i < lower_.size(); ++i) {
@@ -350,9 +343,9 @@ void RiccatiKkt<Real>::clear_padding(PackArray& to) const {
 }
 
 template <class Real>
-Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
-  const int n = at_.n, nx = at_.nx, nu = at_.nu, stride = at_.stride;
-  Real *M = entries(M_), *W = entries(W_), *weighted = entries(weighted_);
+int RiccatiKkt<Real>::load_system(int k, const Real* weight, Real rho) {
+  const int n = at_.n, stride = at_.stride;
+  Real *M = entries(M_), *weighted = entries(weighted_);
   std::copy_n(H(k), block_, M);
   const Real* regularisation = entries(regularisation_) + at_.w(k);
   for (int j = 0; j < n; ++j) M[j * stride + j] += rho + regularisation[j];
@@ -370,6 +363,14 @@ Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
     left_[count] = to;
     right_[count++] = row;
   }
+  return count;
+}
+
+template <class Real>
+Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
+  const int n = at_.n, nx = at_.nx, nu = at_.nu, stride = at_.stride;
+  Real *M = entries(M_), *W = entries(W_);
+  int count = load_system(k, weight, rho);
   if (k < at_.N) {
     multiply_corner_transposed(L(k + 1), entries(diagonal_) + at_.w(k + 1), nu, n, stride, dynamics(k), n, stride, W);
     for (int i = 0; i < nx; ++i) left_[count] = right_[count] = W + i * stride, ++count;
@@ -399,7 +400,7 @@ Mask RiccatiKkt<Real>::factor(const PackArray& now, Pack rho) {
   weight_ = now;
   rho_ = rho;
   Mask definite = Mask::all(true);
-  for (int k = last; k >= 0; --k) definite = definite & factor_stage(k, weight, real(rho, weight));
+  for (int k = last; k >= 0; --k) definite = definite & factor_stage(k, weight, real(rho));
   definite_ = definite;
   // The stages behind belong to this factor only if they are sound.
   factored_ = qp_control::all(definite);
