@@ -25,7 +25,14 @@ _LAZY = {
     "MPC": "qp_control.mpc",
     "OcpLayer": "qp_control.ocp_layers",
     "OcpLayerSolution": "qp_control.ocp_layers",
+    "Plan": "qp_control.plan",
     "RobotDynamics": "qp_control.dynamics",
+    "SqpSettings": "qp_control.sqp",
+    "StageRows": "qp_control.nonlinear_ocp",
+    "StateRows": "qp_control.nonlinear_ocp",
+    "TorchDynamics": "qp_control.torch_dynamics",
+    "keep_out": "qp_control.nonlinear_ocp",
+    "speed_limit": "qp_control.nonlinear_ocp",
 }
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "OcpLayerSolution",
     "OcpQP",
     "OcpSolution",
+    "Plan",
     "ProblemFileError",
     "QPControlError",
     "QPLayer",
@@ -43,8 +51,13 @@ __all__ = [
     "Settings",
     "Solution",
     "SolveError",
+    "SqpSettings",
+    "StageRows",
+    "StateRows",
     "Status",
     "Tangent",
+    "TorchDynamics",
+    "keep_out",
     "load_problem",
     "qp_adjoint",
     "qp_tangent",
@@ -52,6 +65,7 @@ __all__ = [
     "solve_ocp",
     "solve_qp",
     "solve_qps",
+    "speed_limit",
 ]
 
 

@@ -51,8 +51,10 @@ class _Start:
         self.__dict__.update(zip(POINT, values, strict=True))
 
 
-def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional]) -> list[Array]:
+def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = True) -> list[Array]:
     """Solve; 19 fields, objective, status, iterations, primal and dual residual, duality gap.
+
+    report: elements without an answer warn or raise, as the settings say, and have NaN for a solution.
 
     Raises:
         ValueError: Q or R is not symmetric, or the starting point does not fit.
@@ -66,7 +68,7 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional]) -> list[Array]:
         check_ocp_symmetric(dict(zip(OCP_NAMES, data, strict=True)), setup.symmetry_tolerance)
     fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[FIELDS:]
     fields.append(objective)
-    if (status > Status.CLOSEST_FEASIBLE).any():
+    if report and (status > Status.CLOSEST_FEASIBLE).any():
         problem = {name: array for name, array in zip(OCP_NAMES, data, strict=True) if array is not None}
         qp_function.report_failures(setup.settings, problem, fields, status)
     outputs = [*fields, status, iterations, primal, dual, gap]
@@ -87,25 +89,60 @@ class OcpSolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
-        setup: OcpSetup = ctx.setup
         saved = ctx.saved_tensors
-        inputs, fields, status = saved[:_DATA], saved[_DATA:-1], saved[-1]
-        loss = grads[: FIELDS + 1]
         needed = list(ctx.needs_input_grad[1 : _DATA + 1])
-        if torch.is_grad_enabled():
-            gradients = _differentiable_adjoint(setup, inputs, fields, status, loss, needed)
-        else:
-            arrays = [to_array(t) for t in (*inputs, *fields)]
-            found = adjoint_arrays(
-                setup,
-                arrays[:_DATA],
-                arrays[_DATA:],
-                status.reshape(-1).numpy(),
-                [None if g is None else qp_function.loss_array(g) for g in loss],
-                needed,
-            )
-            gradients = [None if array is None else torch.from_numpy(array) for array in found]
+        gradients = _gradients(ctx.setup, saved[:_DATA], saved[_DATA:-1], saved[-1], grads[: FIELDS + 1], needed)
         return (None, *gradients, *[None] * (ctx.count - 1 - _DATA))
+
+
+class OcpPoint(torch.autograd.Function):
+    """(setup, status, *data, *point) -> the point, as an implicit function of the data; 7 fields, or 19 with shifts and
+    slacks."""
+
+    @staticmethod
+    def forward(ctx: Any, setup: OcpSetup, status: torch.Tensor, *tensors: Optional) -> tuple[torch.Tensor, ...]:
+        ctx.setup = setup
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(status, *tensors)
+        return tuple([field.clone() for field in tensors[_DATA:] if field is not None])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
+        status, *tensors = ctx.saved_tensors
+        fields = _with_shifts(ctx.setup, tensors[_DATA:])
+        needed = list(ctx.needs_input_grad[2 : _DATA + 2])
+        loss = [*grads, *[None] * (FIELDS + 1 - len(grads))]
+        gradients = _gradients(ctx.setup, tensors[:_DATA], fields, status, loss, needed)
+        return (None, None, *gradients, *[None] * len(grads))
+
+
+def _with_shifts(setup: OcpSetup, point: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The 19 fields of a point; where its shifts and slacks are not given they are zero."""
+    lead = (setup.sizes.batch,) if setup.sizes.batched else ()
+    shapes = (*setup.sizes.shift_shapes, *setup.sizes.slack_shapes)[len(point) - len(POINT) :]
+    return [*point, *(point[0].new_zeros((*lead, *shape)) for shape in shapes)]
+
+
+def _gradients(
+    setup: OcpSetup,
+    inputs: Sequence[Optional],
+    fields: Sequence[torch.Tensor],
+    status: torch.Tensor,
+    loss: Sequence[Optional],
+    needed: list[bool],
+) -> list[Optional]:
+    if torch.is_grad_enabled():
+        return _differentiable_adjoint(setup, inputs, fields, status, loss, needed)
+    arrays = [to_array(t) for t in (*inputs, *fields)]
+    found = adjoint_arrays(
+        setup,
+        arrays[:_DATA],
+        arrays[_DATA:],
+        status.reshape(-1).numpy(),
+        [None if g is None else qp_function.loss_array(g) for g in loss],
+        needed,
+    )
+    return [None if array is None else torch.from_numpy(array) for array in found]
 
 
 def adjoint_arrays(
@@ -126,22 +163,53 @@ def adjoint_arrays(
 
 def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
     """19 fields, objective, status, iterations, primal and dual residual, duality gap."""
-    level: int = forward_ad._current_level
-    if level < 0 and not torch._C._are_functorch_transforms_active():
+    if not _transformed():
         return OcpSolve.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
     form = _form(setup.sizes, inputs[:_DATA])
     start = inputs[_DATA:]
     if start and start[0] is not None:
-        x, u, y, z, z_N, w_x, w_u = start
-        shape, sizes = (setup.sizes.batch,) if setup.sizes.batched else (), setup.sizes
-        rest = [x.new_zeros((*shape, *s)) for s in (*sizes.shift_shapes, *sizes.slack_shapes)]  # type: ignore[union-attr]
-        point = [x, u, y, z, z_N, w_x, w_u, *rest]
-        dense_start: list[Optional] = list(form.solution(inputs[:_DATA], point)[:4])  # type: ignore[arg-type]
+        point = _with_shifts(setup, start)  # type: ignore[arg-type]
+        dense_start: list[Optional] = list(form.solution(inputs[:_DATA], point)[:4])
     else:
         dense_start = [None] * 4
     dense = form.assemble(inputs[:_DATA])
     solved = qp_function.solve(_dense_setup(setup, form), [*dense, *dense_start])
     return (*form.split(solved[: qp_function.FIELDS]), *solved[qp_function.FIELDS :])
+
+
+def at_solution(
+    setup: OcpSetup, inputs: Sequence[Optional], point: Sequence[torch.Tensor], status: Optional = None
+) -> tuple[torch.Tensor, ...]:
+    """A point that solves the problem, as a function of its data: what the implicit function theorem makes of it.
+
+    No stage has to be convex, only the Hessian on the null space of the dynamics and the active rows: with the exact
+    Hessian of its Lagrangian, the quadratic program at a solution of a nonlinear one has the derivatives of that
+    solution.
+
+    Args:
+        inputs: the data.
+        point: x, u, y, z, z_N, w_x, w_u that satisfy the conditions of optimality, and the shifts and slacks where
+            there are any; constants.
+        status: (B,) or (), elements other than SOLVED and CLOSEST_FEASIBLE have no gradients; None: all are solved.
+
+    Returns:
+        The values of `point`.
+    """
+    if status is None:
+        status = torch.zeros(setup.sizes.batch if setup.sizes.batched else (), dtype=torch.int64)
+    if not _transformed():
+        return OcpPoint.apply(setup, status, *inputs, *point)  # type: ignore[no-untyped-call,no-any-return]
+    form = _form(setup.sizes, inputs)
+    dense = form.assemble(inputs)
+    fields = form.solution(inputs, _with_shifts(setup, point))
+    v, y, z, w = qp_function.at_solution(_dense_setup(setup, form), dense, fields, status)
+    none = [torch.zeros_like(t) for t in (y, z, z, w, w)]
+    return tuple(form.split([v, y, z, w, *none])[: len(point)])
+
+
+def _transformed() -> bool:
+    level: int = forward_ad._current_level
+    return level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def _form(sizes: OcpSizes, inputs: Sequence[Optional]) -> DenseForm:

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qp_control.kkt_functions import Optional
 from qp_control.layers import as_start, check_tensor, is_native, to_native
 from qp_control.ocp import POINT
 from qp_control.ocp_compiled import solve_compiled
-from qp_control.ocp_function import OcpSetup
+from qp_control.ocp_function import FIELDS, OcpSetup, at_solution, solve_arrays
 from qp_control.ocp_function import solve as solve_eager
-from qp_control.ocp_problem import OCP_NAMES, ocp_sizes, with_stage_axis
+from qp_control.ocp_problem import OCP_NAMES, OcpQP, ocp_sizes, with_stage_axis
 from qp_control.problem import symmetry_tolerance
 from qp_control.settings import Settings
 
@@ -177,3 +178,30 @@ class OcpLayer(torch.nn.Module):
         if not is_native(A):
             outputs = tuple(t.to(A.device, A.dtype if t.is_floating_point() else None) for t in outputs)
         return OcpLayerSolution(*outputs)
+
+    def solve(self, qp: OcpQP, warm_start: Any = None) -> OcpLayerSolution:
+        """Solve `qp`, float64 on the CPU, without gradients and whatever `on_failure` says: the statuses tell."""
+        setup, inputs = self._native(qp)
+        start = [] if warm_start is None else [as_start(getattr(warm_start, name)) for name in POINT]
+        arrays = solve_arrays(setup, [*inputs, *start], report=False)
+        return OcpLayerSolution(*map(torch.from_numpy, arrays))
+
+    def at_solution(self, qp: OcpQP, solution: OcpLayerSolution) -> OcpLayerSolution:
+        """A known solution of `qp` with the derivatives by its data, without solving.
+
+        The Hessians of the stages may be indefinite, as in the QP that belongs to the converged solution of a nonlinear
+        problem; only on the directions that dynamics and active constraints leave it must be positive definite.
+        Elements whose status says that they have no solution contribute nothing to gradients. All tensors are float64
+        on the CPU.
+        """
+        setup, inputs = self._native(qp)
+        fields = at_solution(setup, inputs, solution[:FIELDS], solution.status)
+        return OcpLayerSolution(*fields, *solution[FIELDS:])
+
+    def _native(self, qp: OcpQP) -> tuple[OcpSetup, list[Optional]]:
+        data = qp.data()
+        inputs = [data.get(name) for name in OCP_NAMES]
+        shapes = tuple(None if value is None else value.shape for value in inputs)
+        setup = _cached_setup(shapes, qp.horizon or self.horizon, self.settings, symmetry_tolerance(torch.float64))
+        named = zip(OCP_NAMES, inputs, strict=True)
+        return setup, [None if value is None else to_native(with_stage_axis(name, value)) for name, value in named]

@@ -227,6 +227,15 @@ def _point(setup: Setup, saved: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Te
     return v, pattern, status
 
 
+def at_solution(
+    setup: Setup, inputs: Sequence[Optional], fields: Sequence[torch.Tensor], status: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """x, y, z, w of a solution that is given by its nine fields and status, as a function of the data and weights."""
+    v = Vectors.split(_point(setup, (*inputs, *fields, status))[0], setup.sizes)
+    found = (v.x, v.z_eq, v.z_in, v.z_box)
+    return found if setup.sizes.batched else tuple(t.squeeze(0) for t in found)
+
+
 def _objective_gradient(named: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
     g: torch.Tensor = named["g"]
     H = named["H"]

@@ -126,6 +126,87 @@ const Register bad_weights("weights that are negative or NaN are refused", [] {
   }
 });
 
+// Adds x_{k+1}'M x_{k+1} / 2 to the cost of every stage and takes x_k'M x_k / 2 from it, M = diag(1, -1, ..) * size:
+// along the dynamics that cancels up to a constant. The costates lose M x_k.
+void add_cancelling_cost(RandomOcp& ocp, double size) {
+  const auto [N, nx, nu, rows, terminal_rows] = ocp.batch.dims;
+  const auto M = [&, size = size](int i) { return i % 2 == 0 ? size : -size; };
+  const auto product = [&, nx = nx](const double* left, int m, const double* right, int n, double* to) {
+    for (int a = 0; a < m; ++a)
+      for (int b = 0; b < n; ++b)
+        for (int i = 0; i < nx; ++i) to[a * n + b] += left[i * m + a] * M(i) * right[i * n + b];
+  };
+  double *Q = ocp.constant(nx * nx, 0.0), *Q_N = ocp.constant(nx * nx, 0.0), *R = ocp.constant(nu * nu, 0.0),
+         *S = ocp.constant(nu * nx, 0.0);
+  std::copy_n(ocp.batch.Q.data, nx * nx, Q);
+  for (int i = 0; i < nx; ++i) Q[i * nx + i] -= M(i);
+  std::copy_n(Q, nx * nx, Q_N);
+  std::copy_n(ocp.batch.R.data, nu * nu, R);
+  const double *A = ocp.batch.A.data, *B = ocp.batch.B.data;
+  product(A, nx, A, nx, Q);
+  product(B, nu, B, nu, R);
+  product(B, nu, A, nx, S);
+  ocp.batch.Q = {Q, 0, 0};
+  ocp.batch.Q_N = {Q_N, 0, 0};
+  ocp.batch.R = {R, 0, 0};
+  ocp.batch.S = {S, 0, 0};
+  for (int j = 0; j < ocp.batch.size * (N + 1) * nx; ++j) ocp.solution.y.data[j] -= M(j % nx) * ocp.solution.x.data[j];
+}
+
+// The gradients by q, u_upper and x0 of a loss on states and inputs, by the recursion alone.
+template <class Real>
+std::vector<double> gradients_by_recursion(RandomOcp& ocp, const OcpBatchSolution& loss, const bool* expected) {
+  const int B = ocp.batch.size, nx = ocp.batch.dims.nx, nu = ocp.batch.dims.nu, size = nx + nu;
+  std::vector<double> out(B * (size + nx)), residual(B);
+  OcpAdjoint<Real> adjoint(ocp.batch);
+  constexpr int width = OcpAdjoint<Real>::width();
+  for (int first = 0; first < B; first += width) {
+    bool done[64];
+    const int last = std::min(B, first + width);
+    OcpGradients to;
+    to.q = {out.data(), size + nx, 0};
+    to.u_upper = {out.data() + nx, size + nx, 0};
+    to.x0 = {out.data() + size, size + nx, 0};
+    adjoint.put(ocp.batch, first, last, ocp.solution, loss, to, {residual.data(), nullptr, nullptr}, done);
+    for (int i = first; i < last; ++i) check(done[i - first] == expected[i], "what the recursion answers for");
+  }
+  return out;
+}
+
+template <class Real>
+void stages_need_no_convexity(int N, int nx, int nu) {
+  constexpr int B = 11;
+  RandomOcp ocp(N, nx, nu, B);
+  solve(ocp, Settings());
+  OcpBatchSolution loss = ocp.fields();
+  for (int j = 0; j < B * (N + 1) * nx; ++j) loss.x.data[j] = normal();
+  for (int j = 0; j < B * N * nu; ++j) loss.u.data[j] = normal();
+  bool expected[B];
+  std::fill_n(expected, B, true);
+  const std::vector<double> convex = gradients_by_recursion<Real>(ocp, loss, expected);
+  add_cancelling_cost(ocp, 5.0);
+  const std::vector<double> same = gradients_by_recursion<Real>(ocp, loss, expected);
+  for (std::size_t j = 0; j < same.size(); ++j)
+    check(std::abs(same[j] - convex[j]) < 1e-9 * (1.0 + std::abs(convex[j])), "gradient");
+  // Element 2 has inputs that are free and pay nothing but a reward.
+  double* R = ocp.constant(B * nu * nu, 0.0);
+  for (int i = 0; i < B; ++i)
+    for (int j = 0; j < nu * nu; ++j)
+      R[i * nu * nu + j] = ocp.batch.R.data[j] - (i == 2 && j % (nu + 1) == 0 ? 1e3 : 0);
+  ocp.batch.R = {R, nu * nu, 0};
+  expected[2] = false;
+  const std::vector<double> apart = gradients_by_recursion<Real>(ocp, loss, expected);
+  const int size = 2 * nx + nu;
+  for (int j = 0; j < B * size; ++j)
+    check(apart[j] == (j / size == 2 ? 0.0 : same[j]), "neighbours of an element without a minimum");
+}
+
+const Register indefinite("stages of any curvature: what cancels along the dynamics changes no gradient", [] {
+  stages_need_no_convexity<Pack>(5, 3, 2);
+  stages_need_no_convexity<double>(5, 3, 2);
+  stages_need_no_convexity<double>(3, 21, 6);
+});
+
 const Register outcomes("problems without a solution say so, and their neighbours do not notice", [] {
   RandomOcp ocp(4, 3, 2, 4);
   double* x0 = const_cast<double*>(ocp.batch.x0.data);

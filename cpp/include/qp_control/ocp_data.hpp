@@ -14,11 +14,14 @@
 
 namespace qp_control {
 
+// Of the stages' Hessians: positive semidefinite, which is checked, or whatever they are.
+enum class Curvature { CONVEX, ANY };
+
 template <class Real>
 class OcpData {
  public:
-  // Room for problems like those of the batch.
-  explicit OcpData(const OcpBatch& batch);
+  // Room for problems like those of the batch. With any curvature it calls all convex.
+  OcpData(const OcpBatch& batch, Curvature curvature);
 
   const OcpLayout<Real>& layout() const { return at_; }
   // In packs: of all unknowns, of those with proximal terms, of the rows.
@@ -57,6 +60,14 @@ class OcpData {
 
  protected:
   static constexpr bool lanes_apart = std::is_same_v<Real, Pack>;
+  // Room for the columns of a matrix of order n: tiles are four columns wide.
+  static int block_size(int n, int stride) { return lanes_apart ? n * n : stride * ((n + 3) / 4 * 4); }
+  static Real real(Pack a) {
+    if constexpr (lanes_apart)
+      return a;
+    else
+      return a[0];
+  }
   static Real* entries(PackArray& a) { return reinterpret_cast<Real*>(a.data()); }
   static const Real* entries(const PackArray& a) { return reinterpret_cast<const Real*>(a.data()); }
   void make(PackArray& a, int numbers) const { a.setConstant(at_.in_packs(numbers), Pack(0.0)); }
@@ -73,7 +84,6 @@ class OcpData {
   OcpSlacks<Real> slacks_;
   int block_;                 // numbers of a stage's matrix
   PackArray regularisation_;  // that makes each stage's H positive definite
-  PackArray M_;               // of the stage at hand
 
  private:
   void load_matrices(const OcpBatch& batch, int first, int last);
@@ -85,10 +95,10 @@ class OcpData {
   Mask convex_stage(int k);
   void balance(int k, Equilibration& scaling);
 
-  bool shared_matrices_, loaded_ = false, symmetric_ = true;
+  bool shared_matrices_, any_curvature_, loaded_ = false, symmetric_ = true;
   PackArray H_, dynamics_, R_, g_, lower_, upper_;
-  PackArray curvature_;  // regularisation_ before the cost is scaled
-  PackArray trial_, inverse_of_trial_, norm_, read_;
+  PackArray curvature_;                                   // regularisation_ before the cost is scaled
+  PackArray M_, trial_, inverse_of_trial_, norm_, read_;  // of the stage at hand
   RoundingBounds<Pack> rounding_;
   Mask finite_matrices_, valid_vectors_, crossed_, convex_;
   Pack H_size_;  // largest entry of D H D

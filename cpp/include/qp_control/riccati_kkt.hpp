@@ -20,8 +20,8 @@ class RiccatiKkt : public OcpData<Real> {
   using Data = OcpData<Real>;
 
  public:
-  // Room for problems like those of the batch.
-  explicit RiccatiKkt(const OcpBatch& batch);
+  // Room for problems like those of the batch; with any curvature for loading and multiplying only.
+  explicit RiccatiKkt(const OcpBatch& batch, Curvature curvature = Curvature::CONVEX);
 
   Mask load(const OcpBatch& batch, int first, int last, Equilibration& scaling);
 
@@ -31,25 +31,28 @@ class RiccatiKkt : public OcpData<Real> {
   // rhs <- [M E'; E 0]^-1 rhs
   void solve(PackArray& rhs) const;
 
- private:
-  using Data::at_;
-  using Data::block_;
-  using Data::dynamics;
-  using Data::entries;
-  using Data::fixed_start_;
-  using Data::H;
-  using Data::M_;
-  using Data::regularisation_;
-  using Data::stage_rows;
+ protected:
+  using Data::at_, Data::block_, Data::fixed_start_, Data::regularisation_, Data::slacks_;
+  using Data::dynamics, Data::entries, Data::H, Data::real, Data::stage_rows;
 
+  // M_k with weights on its rows, without its slacks: the boxes' stand in M_, the others are left to add as left_ times
+  // right_'. Returns how many these are.
+  int load_system(int k, const Real* weight, Real rho);
+  // Before and after a solve of what they leave.
+  void eliminate_slacks(PackArray& rhs) const;
+  void recover_slacks(PackArray& rhs) const;
+
+  PackArray M_, W_;  // of the stage at hand
+  std::vector<const Real*> left_, right_;
+
+ private:
   Real* L(int k) { return entries(L_) + k * block_; }
   const Real* L(int k) const { return entries(L_) + k * block_; }
   Mask factor_stage(int k, const Real* weight, Real rho);
 
   PackArray L_, diagonal_, inverse_;
-  PackArray weight_;        // of the rows in the factor
-  PackArray W_, weighted_;  // of the stage at hand
-  std::vector<const Real*> left_, right_;
+  PackArray weight_;  // of the rows in the factor
+  PackArray weighted_;
   mutable PackArray v_, work_, values_;
   Pack rho_;  // in the factor
   bool factored_ = false;

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "qp_control/indefinite_riccati.hpp"
 #include "qp_control/lane_kkt_system.hpp"
-#include "qp_control/riccati_kkt.hpp"
 #include "qp_control/stage_io.hpp"
 
 namespace qp_control {
@@ -71,8 +71,8 @@ struct OcpAdjoint<Real>::Workspace {
   void differentiate(const OcpBatch& batch, const Real& objective, int first, int last, const OcpGradients& out,
                      const bool* done);
 
-  RiccatiKkt<Real> kkt;
-  LaneKktSystem<RiccatiKkt<Real>> system;
+  IndefiniteRiccati<Real> kkt;
+  LaneKktSystem<IndefiniteRiccati<Real>> system;
   Equilibration scaling;
   PackArray x, z;   // the solution
   PackArray slope;  // of the objective there
@@ -106,7 +106,7 @@ void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const Ocp
                            const OcpBatchSolution& loss, const OcpGradients& out, const CertificateBatch& certificate,
                            bool* done) {
   Workspace& w = *work_;
-  RiccatiKkt<Real>& kkt = w.kkt;
+  IndefiniteRiccati<Real>& kkt = w.kkt;
   Mask able = kkt.load(batch, first, last, w.scaling);
   for (int lane = 0; lane < lanes; ++lane) {
     const int i = std::is_same_v<Real, Pack> ? first + lane : first;

@@ -111,12 +111,12 @@ BatchEnd solve(const OcpBatch& batch, const Settings& settings, bool warm, const
 
 }  // namespace
 
-bool ocp_in_lanes(const OcpDims& dims) { return dims.stage_size() <= largest_stage_in_lanes; }
+bool ocp_in_lanes(const OcpBatch& batch) { return batch.size > 1 && batch.dims.stage_size() <= largest_stage_in_lanes; }
 
 BatchEnd solve_ocp_batch(const OcpBatch& batch, const Settings& settings, bool warm, const OcpBatchSolution& out,
                          const std::function<bool()>& interrupted) {
-  return ocp_in_lanes(batch.dims) ? solve<Pack>(batch, settings, warm, out, interrupted)
-                                  : solve<double>(batch, settings, warm, out, interrupted);
+  return ocp_in_lanes(batch) ? solve<Pack>(batch, settings, warm, out, interrupted)
+                             : solve<double>(batch, settings, warm, out, interrupted);
 }
 
 }  // namespace qp_control

@@ -16,20 +16,11 @@ constexpr double easy_slope = 4.0;  // of a slack in the loop's units, found soo
 Mask mask(Mask m) { return m; }
 Mask mask(bool b) { return Mask::all(b); }
 
-Pack real(Pack a, const Pack*) { return a; }
-double real(Pack a, const double*) { return a[0]; }
-
 bool share_matrices(const OcpBatch& batch) {
   for (const StageArray* a :
        {&batch.Q, &batch.R, &batch.S, &batch.Q_N, &batch.A, &batch.B, &batch.C, &batch.D, &batch.C_N})
     if (a->batch != 0) return false;
   return true;
-}
-
-// Room for the columns of a matrix of order n: tiles are four columns wide.
-template <class Real>
-int block_size(int n, int stride) {
-  return std::is_same_v<Real, Pack> ? n * n : stride * ((n + 3) / 4 * 4);
 }
 
 // Zero times the sum of the entries: NaN unless all are finite.
@@ -48,12 +39,13 @@ Pack largest(const PackArray& a) {
 }  // namespace
 
 template <class Real>
-OcpData<Real>::OcpData(const OcpBatch& batch)
+OcpData<Real>::OcpData(const OcpBatch& batch, Curvature curvature)
     : at_(batch),
       fixed_start_(batch.fixed_start()),
       slacks_(at_),
-      block_(block_size<Real>(at_.n, at_.stride)),
-      shared_matrices_(share_matrices(batch)) {
+      block_(block_size(at_.n, at_.stride)),
+      shared_matrices_(share_matrices(batch)),
+      any_curvature_(curvature == Curvature::ANY) {
   make(H_, (at_.N + 1) * block_);
   for (PackArray* a : {&M_, &trial_}) make(*a, block_);
   make(dynamics_, at_.N * at_.nx * at_.stride);
@@ -84,7 +76,7 @@ void OcpData<Real>::load_matrices(const OcpBatch& batch, int first, int last) {
   for (int k = 0; k <= at_.N; ++k) load_stage(batch, k, first, last);
   finite_matrices_ = finite(sum(poison(H_) + poison(dynamics_) + poison(R_)));
   convex_ = Mask::all(true);
-  for (int k = 0; k <= at_.N; ++k) convex_ = convex_ & convex_stage(k);
+  for (int k = 0; k <= at_.N && !any_curvature_; ++k) convex_ = convex_ & convex_stage(k);
   rounding_.terms = 2 * (at_.n + at_.stage_rows);
   rounding_.row_size = qp_control::max(Pack(1.0), max(qp_control::max(largest(R_), largest(dynamics_))));
   // The dynamics' multipliers are unknowns.
@@ -271,7 +263,7 @@ void OcpData<Real>::scale_vectors(Equilibration& scaling) {
     const Real* d = D + at_.x(k);
     for (int i = 0; i < nx; ++i) {
       g[at_.y(k) + i] = g[at_.y(k) + i] / d[i];
-      D[at_.y(k) + i] = Real(1.0) / (real(c, d) * d[i]);
+      D[at_.y(k) + i] = Real(1.0) / (real(c) * d[i]);
     }
   }
   for (int i = 0; i < lower_.size(); ++i) {

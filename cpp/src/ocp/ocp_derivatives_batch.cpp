@@ -121,7 +121,7 @@ void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, cons
 void ocp_adjoint_batch(const OcpBatch& batch, const OcpBatchSolution& solution, const OcpBatchSolution& loss,
                        const DerivativeSettings& settings, const OcpGradients& out,
                        const CertificateBatch& certificate) {
-  if (ocp_in_lanes(batch.dims))
+  if (ocp_in_lanes(batch))
     differentiate<Pack>(batch, solution, loss, settings, out, certificate);
   else
     differentiate<double>(batch, solution, loss, settings, out, certificate);

@@ -10,16 +10,14 @@ namespace {
 Mask mask(Mask m) { return m; }
 Mask mask(bool b) { return Mask::all(b); }
 
-Pack real(Pack a, const Pack*) { return a; }
-double real(Pack a, const double*) { return a[0]; }
-
 }  // namespace
 
 template <class Real>
-RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch) : Data(batch) {
+RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch, Curvature curvature) : Data(batch, curvature) {
   const int rows = std::max(at_.stage_rows, at_.terminal_rows);
   const int overhang = std::is_same_v<Real, Pack> ? 0 : lanes * tile_overhang;
-  this->make(L_, (at_.N + 1) * block_);
+  this->make(L_, curvature == Curvature::ANY ? 0 : (at_.N + 1) * block_);
+  this->make(M_, block_);
   this->make(weight_, at_.rows());
   for (PackArray* a : {&diagonal_, &inverse_}) this->make(*a, at_.w(at_.N + 1));
   this->make(values_, rows);
@@ -37,9 +35,9 @@ Mask RiccatiKkt<Real>::load(const OcpBatch& batch, int first, int last, Equilibr
 }
 
 template <class Real>
-Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
-  const int n = at_.n, nx = at_.nx, nu = at_.nu, stride = at_.stride;
-  Real *M = entries(M_), *W = entries(W_), *weighted = entries(weighted_);
+int RiccatiKkt<Real>::load_system(int k, const Real* weight, Real rho) {
+  const int n = at_.n, stride = at_.stride;
+  Real *M = entries(M_), *weighted = entries(weighted_);
   std::copy_n(H(k), block_, M);
   const Real* regularisation = entries(regularisation_) + at_.w(k);
   for (int j = 0; j < n; ++j) M[j * stride + j] += rho + regularisation[j];
@@ -47,7 +45,7 @@ Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
     const int i = at_.bounded_first + j;
     M[i * stride + i] += weight[at_.box(k) + j];
   }
-  const Real* remaining = this->slacks_.eliminate(k, weight, rho);
+  const Real* remaining = slacks_.eliminate(k, weight, rho);
   int count = 0;
   for (int i = 0; i < at_.row_count(k); ++i) {
     const Real w = remaining[i];
@@ -58,6 +56,14 @@ Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
     left_[count] = to;
     right_[count++] = row;
   }
+  return count;
+}
+
+template <class Real>
+Mask RiccatiKkt<Real>::factor_stage(int k, const Real* weight, Real rho) {
+  const int n = at_.n, nx = at_.nx, nu = at_.nu, stride = at_.stride;
+  Real *M = entries(M_), *W = entries(W_);
+  int count = load_system(k, weight, rho);
   if (k < at_.N) {
     multiply_corner_transposed(L(k + 1), entries(diagonal_) + at_.w(k + 1), nu, n, stride, dynamics(k), n, stride, W);
     for (int i = 0; i < nx; ++i) left_[count] = right_[count] = W + i * stride, ++count;
@@ -87,11 +93,27 @@ Mask RiccatiKkt<Real>::factor(const PackArray& now, Pack rho) {
   weight_ = now;
   rho_ = rho;
   Mask definite = Mask::all(true);
-  for (int k = last; k >= 0; --k) definite = definite & factor_stage(k, weight, real(rho, weight));
+  for (int k = last; k >= 0; --k) definite = definite & factor_stage(k, weight, real(rho));
   definite_ = definite;
   // The stages behind belong to this factor only if they are sound.
   factored_ = qp_control::all(definite);
   return definite;
+}
+
+template <class Real>
+void RiccatiKkt<Real>::eliminate_slacks(PackArray& rhs) const {
+  Real* s = entries(rhs);
+  for (int k = 0; k <= at_.N && at_.soft(); ++k)
+    add_combination(stage_rows(k), at_.soft_count(k), at_.n, at_.stride, slacks_.on_rows(k, s), s + at_.w(k));
+}
+
+template <class Real>
+void RiccatiKkt<Real>::recover_slacks(PackArray& rhs) const {
+  Real *s = entries(rhs), *values = entries(values_);
+  for (int k = 0; k <= at_.N && at_.soft(); ++k) {
+    multiply(stage_rows(k), at_.soft_count(k), at_.n, at_.stride, s + at_.w(k), values);
+    slacks_.recover(k, values, s);
+  }
 }
 
 template <class Real>
@@ -100,10 +122,10 @@ void RiccatiKkt<Real>::solve(PackArray& rhs) const {
   Real *s = entries(rhs), *v = entries(v_), *work = entries(work_);
   const auto inverse = [&](int k) { return entries(inverse_) + at_.w(k); };
   const auto diagonal = [&](int k) { return entries(diagonal_) + at_.w(k); };
+  eliminate_slacks(rhs);
   // Backward: the cost-to-go 1/2 x'P_k x + p_k'x; (L_u^-1 v_u, p_k) takes the place of the right-hand side of w_k.
   for (int k = at_.N; k >= 0; --k) {
     Real* here = s + at_.w(k);
-    if (at_.soft()) add_combination(stage_rows(k), at_.soft_count(k), n, stride, this->slacks_.on_rows(k, s), here);
     for (int j = 0; j < n; ++j) here[j] = -here[j];
     if (k < at_.N) {
       for (int i = 0; i < nx; ++i) v[nu + i] = -s[at_.y(k + 1) + i];
@@ -136,11 +158,8 @@ void RiccatiKkt<Real>::solve(PackArray& rhs) const {
       for (int i = 0; i < nx; ++i) y[i] += v[nu + i];
       backward_part(L(k), inverse(k), nu, n, stride, here);
     }
-    if (!at_.soft()) continue;
-    Real* values = entries(values_);
-    multiply(stage_rows(k), at_.soft_count(k), n, stride, here, values);
-    this->slacks_.recover(k, values, s);
   }
+  recover_slacks(rhs);
 }
 
 template class RiccatiKkt<Pack>;
