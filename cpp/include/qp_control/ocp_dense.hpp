@@ -20,7 +20,7 @@ class OcpDense {
   DenseQP problem(const OcpBatch& batch, int i);
 
   // An element's solution from one of the dense problem.
-  void write(const Solution& from, const OcpBatchSolution& to, int i) const;
+  void write(const OcpBatch& batch, const Solution& from, const OcpBatchSolution& to, int i) const;
 
   // Solution i with its shifts, the gradient of a loss by it, and gradients of the dense data added to the stages'.
   void read_solution(const OcpBatch& batch, const OcpBatchSolution& from, int i, Solution& to) const;

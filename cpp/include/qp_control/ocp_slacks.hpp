@@ -63,7 +63,8 @@ class OcpSlacks {
   // In the loop's units: slacks that their bounds do not hold, from the values of the rows without them.
   void start(const PackArray& rows, const PackArray& lower, const PackArray& upper, const PackArray& z,
              PackArray& x) const;
-  // Slacks held at their bounds become exactly zero; returns the largest change.
+  // Slacks that their bounds hold, or rows without a multiplier do not pull, become exactly zero; returns the largest
+  // change.
   Pack tidy(PackArray& x, const PackArray& z) const;
 
  private:

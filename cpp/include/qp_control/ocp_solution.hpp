@@ -33,17 +33,16 @@ void for_each_piece(const OcpLayout<Real>& at, Solution& s, const Unknowns& unkn
   }
 }
 
-// The same for the slacks, as far as they are unknowns: body(array, position, size, place, box), the rows of their
-// bounds at `box`.
+// The same for the slacks, as far as they are unknowns.
 template <class Real, class Solution, class Unknowns>
 void for_each_slack(const OcpLayout<Real>& at, Solution& s, const Unknowns& unknowns) {
   for (int k = 0; k < at.N && at.soft_rows > 0; ++k) {
-    unknowns(s.slack_lower, k * at.stage_rows, at.stage_rows, at.slack_lower(k), at.box_of_slacks_lower(k));
-    unknowns(s.slack_upper, k * at.stage_rows, at.stage_rows, at.slack_upper(k), at.box_of_slacks_upper(k));
+    unknowns(s.slack_lower, k * at.stage_rows, at.stage_rows, at.slack_lower(k));
+    unknowns(s.slack_upper, k * at.stage_rows, at.stage_rows, at.slack_upper(k));
   }
   if (at.soft_terminal_rows == 0) return;
-  unknowns(s.slack_lower_N, 0, at.terminal_rows, at.slack_lower(at.N), at.box_of_slacks_lower(at.N));
-  unknowns(s.slack_upper_N, 0, at.terminal_rows, at.slack_upper(at.N), at.box_of_slacks_upper(at.N));
+  unknowns(s.slack_lower_N, 0, at.terminal_rows, at.slack_lower(at.N));
+  unknowns(s.slack_upper_N, 0, at.terminal_rows, at.slack_upper(at.N));
 }
 
 }  // namespace qp_control

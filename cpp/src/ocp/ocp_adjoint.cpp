@@ -91,9 +91,7 @@ void OcpAdjoint<Real>::Workspace::read(const OcpBatchSolution& from, int first, 
     };
   };
   for_each_piece(kkt.layout(), from, into(to_x), into(to_z));
-  for_each_slack(kkt.layout(), from, [&](const MutableBatchArray& array, int position, int size, int place, int) {
-    into(to_x)(array, position, size, place);
-  });
+  for_each_slack(kkt.layout(), from, into(to_x));
 }
 
 template <class Real>

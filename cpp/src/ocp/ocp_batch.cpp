@@ -102,7 +102,7 @@ BatchEnd solve(const OcpBatch& batch, const Settings& settings, bool warm, const
           continue;
         auto& [form, solver, solution] = worker.dense(batch);
         solver.solve(form.problem(batch, i), settings, own, false, solution);
-        form.write(solution, out, i);
+        form.write(batch, solution, out, i);
       }
     }
   });

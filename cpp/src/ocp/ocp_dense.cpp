@@ -251,11 +251,13 @@ void OcpDense::read_point(const OcpBatchSolution& from, int i, Vector& x, Vector
   for_each(from, reader(i, x), reader(i, z));
 }
 
-void OcpDense::write(const Solution& from, const OcpBatchSolution& to, int i) const {
+void OcpDense::write(const OcpBatch& batch, const Solution& from, const OcpBatchSolution& to, int i) const {
   const OcpBatchSolution lower = lower_shifts(to), upper = upper_shifts(to);
   Vector x = from.x;
-  for (int slack = slacks_of(0); slack < dims_.n; ++slack)  // those held at their bounds are zero
-    if (from.z[dims_.n_eq + dims_.n_in + slack] < 0.0 || x[slack] < 0.0) x[slack] = 0.0;
+  for_each_soft(batch, i, [&](int, int, int row, int slack, double sign, const SlackWeights& weights) {
+    const bool held = from.z[dims_.n_eq + dims_.n_in + slack] < 0.0, free = weights.linear + weights.quadratic == 0.0;
+    if (held || x[slack] < 0.0 || !(free || sign * from.z[row] < 0.0)) x[slack] = 0.0;  // as OcpSlacks::tidy()
+  });
   for_each(to, writer(i, x), writer(i, from.z));
   for_each(lower, nothing, writer(i, from.shift_lower));
   for_each(upper, nothing, writer(i, from.shift_upper));

@@ -29,12 +29,8 @@ void read_iterate(const OcpLayout<double>& at, const Equilibration& scaling, con
       [&](const MutableBatchArray& array, int position, int size, int place) {
         for (int j = 0; j < size; ++j) array.data[position + j] = E[place + j] * numbers(z)[place + j] / scaling.c[0];
       });
-  // Slacks held at their bounds are zero.
-  for_each_slack(at, arrays, [&](const MutableBatchArray& array, int position, int size, int place, int box) {
-    for (int j = 0; j < size; ++j) {
-      const double slack = D[place + j] * numbers(x)[place + j];
-      array.data[position + j] = numbers(z)[box + j] < 0.0 || slack < 0.0 ? 0.0 : slack;
-    }
+  for_each_slack(at, arrays, [&](const MutableBatchArray& array, int position, int size, int place) {
+    for (int j = 0; j < size; ++j) array.data[position + j] = D[place + j] * numbers(x)[place + j];
   });
 }
 
@@ -69,7 +65,10 @@ class OcpMinimiser::Judge : public SingleJudge {
     OcpOutcome& best = work_.outcome_;
     const bool promising = any(judgement_.within);
     if (!promising && (within_ || !(error < error_))) return false;
-    read_iterate(work_.kkt_.layout(), work_.scaling_, it.x, it.z, promising ? work_.ray_ : best.point);
+    PackArray& x = work_.x_;
+    x = it.x;
+    work_.kkt_.slacks().tidy(x, it.z);
+    read_iterate(work_.kkt_.layout(), work_.scaling_, x, it.z, promising ? work_.ray_ : best.point);
     bool within = false;
     if (promising) {
       const Residuals r = ocp_residuals(problem_, 0, work_.ray_.arrays());

@@ -182,11 +182,13 @@ void OcpSlacks<Real>::start(const PackArray& rows, const PackArray& low, const P
 template <class Real>
 Pack OcpSlacks<Real>::tidy(PackArray& point, const PackArray& multipliers) const {
   Real* x = entries<Real>(point);
-  const Real* z = entries<Real>(multipliers);
+  const Real *z = entries<Real>(multipliers), *linear = entries<Real>(linear_), *quadratic = entries<Real>(quadratic_);
   Real change = 0.0;
-  for_each([&](int, int unknown, int box, double) {
-    const Real before = x[unknown];
-    x[unknown] = select((before > Real(0.0)) & !(z[box] < Real(0.0)), before, 0.0);
+  for_each([&](int row, int unknown, int box, double sign) {
+    const Real before = x[unknown], pull = Real(-sign) * z[row];
+    const auto free = linear[place(unknown)] + quadratic[place(unknown)] == Real(0.0);
+    const auto stays = (before > Real(0.0)) & !(z[box] < Real(0.0)) & ((pull > Real(0.0)) | free);
+    x[unknown] = select(stays, before, 0.0);
     change = max(change, abs(before - x[unknown]));
   });
   return change;

@@ -74,9 +74,7 @@ void OcpSolver<Real>::Workspace::write_point(const OcpBatchSolution& out, int fi
     };
   };
   for_each_piece(kkt.layout(), out, from(x), from(z));
-  for_each_slack(kkt.layout(), out, [&](const MutableBatchArray& array, int position, int size, int place, int) {
-    from(x)(array, position, size, place);
-  });
+  for_each_slack(kkt.layout(), out, from(x));
 }
 
 template <class Real>
