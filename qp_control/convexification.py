@@ -11,8 +11,8 @@ dx_{k+1}. The backward recursion
 
 leaves the stages [S'R^-1 S + delta I, S'; S R], which are convex wherever R is positive definite: where the QP is
 convex on the trajectories. Where it is not, the squares of the active rows and boxes are added with a weight, which
-costs nothing as long as they stay active. Where that does not do either, negative eigenvalues of the stages' Hessians
-change their sign, and only then the step is that of another QP.
+costs nothing as long as they stay active. Where that does not do either, the step is the one of Gauss and Newton:
+without the curvature.
 
 Source: R. Verschueren, M. Zanon, R. Quirynen, M. Diehl, "A sparsity preserving convexification procedure for indefinite
 quadratic programs arising in direct optimal control", SIAM J. Optim. 27 (2017).
@@ -65,7 +65,7 @@ def convexified(
     new_last = delta.clone()
     if not bool(done.all()):
         left = (~done).nonzero()[:, 0]
-        new[left], new_last[left], M[left] = _turned_over(hessian[left]), _turned_over(last[left]), 0.0
+        new[left], new_last[left], M[left] = cost[left], old["Q_N"][left], 0.0
     gap = times(AB, torch.cat([x[:, :N], u], -1)) + full("c", data["c"], ocp) - x[:, 1:]
     slope = times(AB.mT @ M[:, 1:], gap)
     found = with_curvature(qp, ocp, x, u, new - cost, new_last - old["Q_N"])
@@ -83,6 +83,7 @@ def _recursion(hessian: Tensor, last: Tensor, AB: Tensor, size: Tensor) -> tuple
     good = torch.ones(len(last), dtype=torch.bool)
     for k in range(N - 1, -1, -1):
         H = hessian[:, k] + AB[:, k].mT @ (M[-1] @ AB[:, k])
+        H = 0.5 * (H + H.mT)
         S, R = H[:, nx:, :nx], H[:, nx:, nx:]
         # Inputs have units of their own: R is judged with a diagonal of ones.
         d = R.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
@@ -116,10 +117,3 @@ def _active_squares(qp: OcpQP, ocp: NonlinearOcp, point: Any, elements: Tensor) 
         rows = full("C_N", data["C_N"], ocp)[elements]
         end = end + rows.mT @ ((point.z_N[elements] != 0.0)[..., None] * rows)
     return total, end
-
-
-def _turned_over(hessian: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(hessian)
-    values = values.abs().maximum(_LEAST * values.abs().amax(-1, keepdim=True))
-    turned: Tensor = (vectors * values[..., None, :]) @ vectors.mT
-    return turned
