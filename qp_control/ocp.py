@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,32 @@ class OcpSolution:
     """`Status`, or an integer array (B,)."""
     iterations: Any
     """Newton steps."""
+
+
+class OcpStart(NamedTuple):
+    """A starting point: what `warm_start` takes."""
+
+    x: Any
+    u: Any
+    y: Any
+    z: Any
+    z_N: Any
+    w_x: Any
+    w_u: Any
+
+
+def shifted(solution: Any) -> OcpStart:
+    """A solution (`OcpSolution`, `OcpLayerSolution`, `OcpStart`) one stage later, its last stage repeated.
+
+    The start of the next control period's problem: `solve_ocp(..., warm_start=shifted(solution))`.
+    """
+
+    def later(value: Any) -> Any:
+        last = value.shape[-2] - 1
+        return value[..., [*range(1, last + 1), last], :]
+
+    fields = {name: getattr(solution, name) for name in POINT}
+    return OcpStart(**{name: value if name == "z_N" else later(value) for name, value in fields.items()})
 
 
 def solve_ocp(
