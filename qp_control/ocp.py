@@ -203,5 +203,5 @@ def ocp_start_arrays(warm_start: Any, sizes: OcpSizes, *, finite: bool = True) -
             raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {full if sizes.batched else shape}")
         if finite and not np.isfinite(value).all():
             raise ValueError(f"warm_start.{name} has an entry that is not finite")
-        out.append(np.ascontiguousarray(np.broadcast_to(value, full)))
+        out.append(np.ascontiguousarray(value if value.shape == full else np.broadcast_to(value, full)))
     return out
