@@ -18,7 +18,7 @@ import pinocchio as pin
 def arm(lengths: list[float], masses: list[float]) -> Any:
     """The model of qp_control.systems.seven_joint_arm."""
     model, parent, placement = pin.Model(), 0, pin.SE3.Identity()
-    for k, (length, mass) in enumerate(zip(lengths, masses)):
+    for k, (length, mass) in enumerate(zip(lengths, masses, strict=True)):
         joint = pin.JointModelRZ() if k % 2 == 0 else pin.JointModelRY()
         parent = model.addJoint(parent, joint, placement, f"joint{k + 1}")
         body = pin.Inertia.FromCylinder(mass, 0.05, length)
@@ -61,7 +61,7 @@ def main() -> None:
         for x0 in starts:
             solve(x0)
     took = 1e3 * (time.perf_counter() - begin) / p["repeats"]
-    states, inputs, converged, iterations = zip(*found)
+    states, inputs, converged, iterations = zip(*found, strict=True)
     answer = {"states": states, "inputs": inputs, "converged": converged, "iterations": iterations}
     print(json.dumps({**answer, "milliseconds": took}))
 
