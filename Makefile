@@ -65,12 +65,11 @@ lint: install
 	$(BIN)/mypy && $(BIN)/mypy envs && $(BIN)/mypy benchmarks
 	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
 
-# BENCH: options of benchmarks/run_all.py. qpth and mpc ask for an old numpy, and run with a new one; crocoddyl asks for
-# 400 MB of robots.
+# BENCH: options of benchmarks/run_all.py. qpth and mpc ask for an old numpy, and run with a new one.
 BENCH ?=
 bench: install
 	$(PIP) install --quiet --editable '.[bench]'
-	$(PIP) install --quiet --no-deps qpth mpc crocoddyl libcrocoddyl
+	$(PIP) install --quiet --no-deps qpth mpc
 	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 clean:

@@ -5,9 +5,10 @@ inputs, from random states.
 
 nonlinear_mpc.csv: "converged": SQP to 1e-6, exact Hessian or Gauss-Newton, and the gradient of the converged program
 by everything; "real-time": one step from a shifted plan, and its gradient. Times in ms for the whole batch,
-per_problem_ms for one; forward with all that a gradient needs. Peer: crocoddyl's BoxFDDP, forward only, one problem
-after the other, of the same cost, bounds, horizon and integrator, both stopped where they are converged; cost_above:
-its cost above ours, relative.
+per_problem_ms for one; forward with all that a gradient needs. Peer, for the arm: crocoddyl's BoxFDDP, forward only,
+one problem after the other, of the same cost, bounds, horizon and integrator, both stopped where they are converged;
+cost_above: its cost above ours, relative, the median (there are several local minima); gap: largest gap of the
+dynamics in its trajectories, by our model.
 
 nonlinear_mpc_ticks.csv: time of one call of a real-time controller for one robot, without gradient, on one thread, over
 many control periods with disturbances: percentiles in ms.
@@ -16,16 +17,18 @@ nonlinear_mpc_starts.csv: 1000 random states outside the state limits: how their
 nonlinear (converged), and whether all plans and gradients are finite. mpc.pytorch has no limits on states and cannot
 express them.
 
-    python benchmarks/nonlinear_mpc.py                 # many minutes
-    pip install --no-deps crocoddyl libcrocoddyl       # the peer
+    python benchmarks/nonlinear_mpc.py                                    # many minutes
+    python benchmarks/nonlinear_mpc.py --crocoddyl PEER/bin/python        # README.md says how to make PEER
 """
 
 from __future__ import annotations
 
-import importlib.util
+import json
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +38,7 @@ import torch
 import qp_control as qc
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 from qp_control.mpc import MPC
-from qp_control.systems import quadrotor, seven_joint_arm
+from qp_control.systems import ARM_LENGTHS, ARM_MASSES, quadrotor, seven_joint_arm
 
 COLUMNS = {
     "problem": 10, "batch": 5, "solver": 36, "failures": 8, "iterations": 10, "forward_ms": 10, "backward_ms": 11,
@@ -74,8 +77,8 @@ SYSTEMS = {
         [10.0] * 3 + [1.0] * 6 + [0.1] * 3, [1.0] * 3 + [0.2] * 9,
     ),
     "arm": System(
-        lambda threads: seven_joint_arm(), 20, [10.0] * 7 + [0.1] * 7, [0.1] * 7, [50.0] * 7 + [1.0] * 7, [0.4] * 14,
-        [12.0, 7.0, 12.0, 4.0, 4.0, 2.0, 1.0],
+        lambda threads: seven_joint_arm(), 20, [10.0] * 7 + [0.1] * 7, [0.1] * 7, [50.0] * 7 + [1.0] * 7,
+        [0.3] * 7 + [0.5] * 7, [10.0, 25.0, 8.0, 12.0, 2.0, 2.0, 0.5],
     ),
 }  # fmt: skip
 
@@ -132,50 +135,29 @@ def measured(mpc: MPC, x0: torch.Tensor, plan: Any, seconds: float) -> dict[str,
     }
 
 
-def crocoddyl_solver(name: str, mpc: MPC) -> Callable[[torch.Tensor], tuple[np.ndarray, np.ndarray, bool, int]] | None:
-    """Solves one problem from x0: states, inputs, whether it converged, iterations."""
-    if importlib.util.find_spec("crocoddyl") is None or not isinstance(mpc.dynamics, qc.RobotDynamics):
+def crocoddyl(python: str | None, mpc: MPC, x0: torch.Tensor, repeats: int) -> dict[str, Any] | None:
+    """What the peer makes of the arm's problems, in an environment of its own; None without it."""
+    if python is None:
         return None
-    import crocoddyl
-
-    model, s = mpc.dynamics.model.copy(), SYSTEMS[name]
-    damping = mpc.dynamics.parameters[-model.nv :].numpy()
-    if np.any(damping != 0.0):
-        return None  # its free dynamics know no viscous friction
-    state = crocoddyl.StateMultibody(model)
-    actuation = crocoddyl.ActuationModelFull(state)
-
-    def action(q: list[float], r: list[float], dt: float) -> Any:
-        costs = crocoddyl.CostModelSum(state, actuation.nu)
-        weights = crocoddyl.ActivationModelWeightedQuad(np.array(q))
-        from_rest = crocoddyl.ResidualModelState(state, np.zeros(2 * model.nv), actuation.nu)
-        costs.addCost("state", crocoddyl.CostModelResidual(state, weights, from_rest), 1.0)
-        if r:
-            weights = crocoddyl.ActivationModelWeightedQuad(np.array(r))
-            effort = crocoddyl.ResidualModelControl(state, actuation.nu)
-            costs.addCost("input", crocoddyl.CostModelResidual(state, weights, effort), 1.0)
-        free = crocoddyl.DifferentialActionModelFreeFwdDynamics(state, actuation, costs)
-        if not r:
-            return crocoddyl.IntegratedActionModelEuler(free, 0.0)
-        # Its integrator multiplies the cost by the time step.
-        for key in ("state", "input"):
-            costs.changeCostStatus(key, True)
-            costs.costs[key].weight = 1.0 / dt
-        stage = crocoddyl.IntegratedActionModelRK(free, crocoddyl.RKType.four, dt)
-        bound = mpc.input_bound().detach().numpy()
-        stage.u_lb, stage.u_ub = -bound, bound
-        return stage
-
-    running, last = action(s.q, s.r, mpc.dynamics.dt), action(s.terminal, [], 0.0)
-
-    def solve(x0: torch.Tensor) -> tuple[np.ndarray, np.ndarray, bool, int]:
-        problem = crocoddyl.ShootingProblem(x0.numpy(), [running] * s.horizon, last)
-        solver = crocoddyl.SolverBoxFDDP(problem)
-        solver.th_stop = 1e-9
-        done = solver.solve([x0.numpy()] * (s.horizon + 1), [np.zeros(mpc.nu)] * s.horizon, 200, False)
-        return np.array(solver.xs), np.array(solver.us), bool(done), int(solver.iter)
-
-    return solve
+    s = SYSTEMS["arm"]
+    problem = {
+        "lengths": ARM_LENGTHS, "masses": ARM_MASSES, "dt": mpc.dynamics.dt, "horizon": s.horizon, "q": s.q, "r": s.r,
+        "terminal": s.terminal, "bound": mpc.input_bound().tolist(), "x0": x0.tolist(), "repeats": repeats,
+    }  # fmt: skip
+    command = [python, str(Path(__file__).with_name("crocoddyl_peer.py"))]
+    done = subprocess.run(command, input=json.dumps(problem), capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    states, inputs = torch.tensor(answer["states"]).double(), torch.tensor(answer["inputs"]).double()
+    gap = float((mpc.dynamics.step(states[:, :-1], inputs) - states[:, 1:]).abs().max())
+    converged = np.array(answer["converged"])
+    return {
+        "failures": int((~converged).sum()),
+        "iterations": float(np.mean(answer["iterations"])),
+        "forward_ms": answer["milliseconds"],
+        "per_problem_ms": answer["milliseconds"] / len(x0),
+        "gap": gap,
+        "cost": cost(mpc, states, inputs),
+    }
 
 
 def compare(arguments: Any, threads: int) -> None:
@@ -196,24 +178,12 @@ def compare(arguments: Any, threads: int) -> None:
             plan = first["plan"].shift()
             x = exact.dynamics.step(x0, first["plan"].input, exact.model()).detach()
             rows["qp-control real-time step"] = measured(real_time, x, plan, seconds)
-            solve = crocoddyl_solver(name, exact)
-            if solve is not None:
-                found = [solve(x) for x in x0]
-                begin = time.perf_counter()
-                repeats = 1 if arguments.quick else 5
-                for _ in range(repeats):
-                    for x in x0:
-                        solve(x)
-                took = 1e3 * (time.perf_counter() - begin) / repeats
-                xs, us = (torch.from_numpy(np.stack([f[k] for f in found])) for k in (0, 1))
+            peer = crocoddyl(arguments.crocoddyl, exact, x0, 2 if arguments.quick else 5) if name == "arm" else None
+            if peer is not None:
                 ours = cost(exact, first["plan"].states, first["plan"].inputs)
-                above = float(((cost(exact, xs, us) - ours) / ours).max())
-                rows["crocoddyl BoxFDDP, 1 thread"] = {
-                    "failures": sum(not f[2] for f in found),
-                    "iterations": float(np.mean([f[3] for f in found])),
-                    "forward_ms": took, "per_problem_ms": took / batch, "cost_above": above,
-                }  # fmt: skip
-                first[report.BETTER] = f"{took / first['forward_ms']:.1f} (forward)"
+                peer["cost_above"] = float(((peer.pop("cost") - ours) / ours).median())
+                rows["crocoddyl BoxFDDP, 1 thread"] = peer
+                first[report.BETTER] = f"{peer['forward_ms'] / first['forward_ms']:.1f} (forward)"
             for solver, row in rows.items():
                 row.pop("plan", None)
                 table.add({"problem": name, "batch": batch, "solver": solver, **row})
@@ -289,11 +259,13 @@ def infeasible_starts(arguments: Any, threads: int) -> None:
 
 
 def main() -> None:
-    arguments = report.arguments(__doc__).parse_args()
+    parser = report.arguments(__doc__)
+    parser.add_argument("--crocoddyl", metavar="PYTHON", help="the interpreter of an environment that has it")
+    arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     threads = report.cores()
     torch.set_num_threads(threads)
-    print(report.machine("crocoddyl", "pin", "torch", threads=threads))
+    print(report.machine("pin", "torch", threads=threads))
     compare(arguments, threads)
     ticks(arguments)
     infeasible_starts(arguments, threads)

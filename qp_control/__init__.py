@@ -10,7 +10,7 @@ from typing import Any
 
 from qp_control.derivatives import Gradients, Tangent, qp_adjoint, qp_tangent
 from qp_control.exceptions import ProblemFileError, QPControlError, SolveError
-from qp_control.ocp import OcpSolution, solve_ocp
+from qp_control.ocp import OcpSolution, OcpStart, shifted, solve_ocp
 from qp_control.ocp_problem import OcpQP
 from qp_control.problem_io import load_problem, save_problem
 from qp_control.qp import Solution, solve_qp
@@ -43,6 +43,7 @@ __all__ = [
     "OcpLayerSolution",
     "OcpQP",
     "OcpSolution",
+    "OcpStart",
     "Plan",
     "ProblemFileError",
     "QPControlError",
@@ -62,6 +63,7 @@ __all__ = [
     "qp_adjoint",
     "qp_tangent",
     "save_problem",
+    "shifted",
     "solve_ocp",
     "solve_qp",
     "solve_qps",

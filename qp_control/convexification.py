@@ -11,8 +11,8 @@ dx_{k+1}. The backward recursion
 
 leaves the stages [S'R^-1 S + delta I, S'; S R], which are convex wherever R is positive definite: where the QP is
 convex on the trajectories. Where it is not, the squares of the active rows and boxes are added with a weight, which
-costs nothing as long as they stay active. Where that does not do either, negative eigenvalues of the stages' Hessians
-change their sign, and only then the step is that of another QP.
+costs nothing as long as they stay active. Where that does not do either, the step is the one of Gauss and Newton:
+without the curvature.
 
 Source: R. Verschueren, M. Zanon, R. Quirynen, M. Diehl, "A sparsity preserving convexification procedure for indefinite
 quadratic programs arising in direct optimal control", SIAM J. Optim. 27 (2017).
@@ -26,14 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qp_control import _solver
 from qp_control.nonlinear_kkt import cost_blocks, with_curvature
 from qp_control.nonlinear_ocp import NonlinearOcp, full, times
 from qp_control.ocp_problem import OcpQP
 
-# delta, relative to the largest entries of the Hessian.
+# Terminal curvature that is left, relative to the largest entries of the Hessian: delta of cpp/src/ocp/convex_stages.cpp.
 _LEAST = 1e-8
-# Least pivot of R's Cholesky factor, R's diagonal made one, and largest M, relative to the Hessian, that are trusted.
-_REGULAR, _GROWTH = 1e-4, 1e6
 # Weight of active rows, relative to the largest entries of the Hessian.
 _HOLD = 10.0
 
@@ -65,7 +64,7 @@ def convexified(
     new_last = delta.clone()
     if not bool(done.all()):
         left = (~done).nonzero()[:, 0]
-        new[left], new_last[left], M[left] = _turned_over(hessian[left]), _turned_over(last[left]), 0.0
+        new[left], new_last[left], M[left] = cost[left], old["Q_N"][left], 0.0
     gap = times(AB, torch.cat([x[:, :N], u], -1)) + full("c", data["c"], ocp) - x[:, 1:]
     slope = times(AB.mT @ M[:, 1:], gap)
     found = with_curvature(qp, ocp, x, u, new - cost, new_last - old["Q_N"])
@@ -75,27 +74,9 @@ def convexified(
 
 def _recursion(hessian: Tensor, last: Tensor, AB: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Convex stages (B, N, n, n), M (B, N + 1, nx, nx), and for which elements that went well (B,)."""
-    N, nx, n = AB.shape[1:]
-    delta = _LEAST * size[:, None, None] * torch.eye(nx, dtype=last.dtype)
-    eye = torch.eye(n - nx, dtype=last.dtype)
-    M = [last - delta]
-    stages: list[Tensor] = []
-    good = torch.ones(len(last), dtype=torch.bool)
-    for k in range(N - 1, -1, -1):
-        H = hessian[:, k] + AB[:, k].mT @ (M[-1] @ AB[:, k])
-        S, R = H[:, nx:, :nx], H[:, nx:, nx:]
-        # Inputs have units of their own: R is judged with a diagonal of ones.
-        d = R.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
-        L, failed = torch.linalg.cholesky_ex(d[:, :, None] * R * d[:, None, :])
-        pivots = L.diagonal(dim1=-2, dim2=-1).amin(-1)
-        good &= (failed == 0) & (pivots > _REGULAR) & (M[-1].abs().amax((1, 2)) <= _GROWTH * size)
-        # What is thrown away must not become NaN.
-        L = torch.where(good[:, None, None], L, eye)
-        half = torch.linalg.solve_triangular(L, d[:, :, None] * S, upper=False)
-        gain = torch.where(good[:, None, None], half.mT @ half, 0.0)
-        M.append(torch.where(good[:, None, None], H[:, :nx, :nx] - gain - delta, 0.0))
-        stages.append(torch.cat([torch.cat([gain + delta, S.mT], -1), torch.cat([S, R], -1)], -2))
-    return torch.stack(stages[::-1], 1), torch.stack(M[::-1], 1), good
+    arrays = [value.contiguous().numpy() for value in (hessian, last, AB, size)]
+    stages, M, good = map(torch.from_numpy, _solver.convex_stages(*arrays))
+    return stages, M, good
 
 
 def _active_squares(qp: OcpQP, ocp: NonlinearOcp, point: Any, elements: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,10 +97,3 @@ def _active_squares(qp: OcpQP, ocp: NonlinearOcp, point: Any, elements: Tensor) 
         rows = full("C_N", data["C_N"], ocp)[elements]
         end = end + rows.mT @ ((point.z_N[elements] != 0.0)[..., None] * rows)
     return total, end
-
-
-def _turned_over(hessian: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(hessian)
-    values = values.abs().maximum(_LEAST * values.abs().amax(-1, keepdim=True))
-    turned: Tensor = (vectors * values[..., None, :]) @ vectors.mT
-    return turned

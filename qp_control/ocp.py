@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,32 @@ class OcpSolution:
     """`Status`, or an integer array (B,)."""
     iterations: Any
     """Newton steps."""
+
+
+class OcpStart(NamedTuple):
+    """A starting point: what `warm_start` takes."""
+
+    x: Any
+    u: Any
+    y: Any
+    z: Any
+    z_N: Any
+    w_x: Any
+    w_u: Any
+
+
+def shifted(solution: Any) -> OcpStart:
+    """A solution (`OcpSolution`, `OcpLayerSolution`, `OcpStart`) one stage later, its last stage repeated.
+
+    The start of the next control period's problem: `solve_ocp(..., warm_start=shifted(solution))`.
+    """
+
+    def later(value: Any) -> Any:
+        last = value.shape[-2] - 1
+        return value[..., [*range(1, last + 1), last], :]
+
+    fields = {name: getattr(solution, name) for name in POINT}
+    return OcpStart(**{name: value if name == "z_N" else later(value) for name, value in fields.items()})
 
 
 def solve_ocp(
@@ -196,5 +222,5 @@ def ocp_start_arrays(warm_start: Any, sizes: OcpSizes, *, finite: bool = True) -
             raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {full if sizes.batched else shape}")
         if finite and not np.isfinite(value).all():
             raise ValueError(f"warm_start.{name} has an entry that is not finite")
-        out.append(np.ascontiguousarray(np.broadcast_to(value, full)))
+        out.append(np.ascontiguousarray(value if value.shape == full else np.broadcast_to(value, full)))
     return out

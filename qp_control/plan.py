@@ -9,20 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qp_control.ocp import OcpStart
 from qp_control.settings import Status
 
 _STAGES = ("states", "inputs", "y", "z", "w_x", "w_u")
-
-
-@dataclass(frozen=True)
-class _WarmStart:
-    x: Tensor
-    u: Tensor
-    y: Tensor
-    z: Tensor
-    z_N: Tensor
-    w_x: Tensor
-    w_u: Tensor
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,7 @@ class Plan:
         """A start of the QP around the trajectory x, u with this plan's multipliers; None before the first call."""
         if self.y.ndim != 3:
             return None
-        return _WarmStart(x, u, *(getattr(self, name).nan_to_num() for name in ("y", "z", "z_N", "w_x", "w_u")))
+        return OcpStart(x, u, *(getattr(self, name).nan_to_num() for name in ("y", "z", "z_N", "w_x", "w_u")))
 
     def where(self, good: Tensor, state: Tensor) -> Plan:
         """This plan for the elements `good` (B,), for the others the one that rests at `state` (nx,)."""

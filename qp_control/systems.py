@@ -11,6 +11,8 @@ from qp_control.dynamics import RobotDynamics
 from qp_control.torch_dynamics import TorchDynamics
 
 GRAVITY = 9.81  # [m/s^2]
+ARM_LENGTHS = (0.2, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1)  # [m]
+ARM_MASSES = (3.0, 3.0, 2.5, 2.0, 1.5, 0.7, 0.3)  # [kg]
 
 
 def cart_pole(dt: float = 0.05, *, force_limit: float = 10.0) -> TorchDynamics:
@@ -71,10 +73,8 @@ def seven_joint_arm(dt: float = 0.05) -> RobotDynamics:
     """An arm of seven revolute joints, alternately about z and y, 1.2 m long, 13 kg; torque limits 40 to 8 N m."""
     model = pin.Model()
     parent, placement = 0, pin.SE3.Identity()
-    lengths = (0.2, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1)
-    masses = (3.0, 3.0, 2.5, 2.0, 1.5, 0.7, 0.3)
     efforts = (40.0, 40.0, 40.0, 40.0, 12.0, 12.0, 8.0)
-    for k, (length, mass, effort) in enumerate(zip(lengths, masses, efforts, strict=True)):
+    for k, (length, mass, effort) in enumerate(zip(ARM_LENGTHS, ARM_MASSES, efforts, strict=True)):
         joint = pin.JointModelRZ() if k % 2 == 0 else pin.JointModelRY()
         bound = np.array([2.8])
         parent = model.addJoint(

@@ -94,20 +94,14 @@ class TorchDynamics:
 
 
 def value_and_jacobians(function: Function, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """f(x, u) (..., m) and its Jacobians (..., m, nx), (..., m, nu), differentiable where grad mode is on.
-
-    One reverse sweep over m copies of the batch: it asks nothing of the function but to be differentiable in the
-    ordinary way.
-    """
+    """f(x, u) (..., m) and its Jacobians (..., m, nx), (..., m, nu), differentiable where grad mode is on."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        value = function(x, u)
+        at = [_leaf(t, graph) for t in (x, u)]
+        value = function(*at)
         m = value.shape[-1]
-        many = [_leaf(t.expand(m, *t.shape), graph) for t in (x, u)]
-        out = function(*many)
-        weights = torch.eye(m, dtype=out.dtype).view(m, *[1] * (out.ndim - 2), m).expand_as(out)
-        found = torch.autograd.grad(out, many, weights, create_graph=graph, allow_unused=True)
-    jacobians = [(torch.zeros_like(t) if g is None else g).movedim(0, -2) for g, t in zip(found, many, strict=True)]
+        weights = torch.eye(m, dtype=value.dtype).view(m, *[1] * (value.ndim - 1), m).expand(m, *value.shape)
+        jacobians = [rows.movedim(0, -2) for rows in _sweeps(value, at, weights, graph)]
     if not graph:
         value, jacobians = value.detach(), [j.detach() for j in jacobians]
     return value, jacobians[0], jacobians[1]
@@ -116,17 +110,30 @@ def value_and_jacobians(function: Function, x: Tensor, u: Tensor) -> tuple[Tenso
 def weighted_hessian(function: Function, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
     """Hessian of y'f(x, u) by (x, u) side by side, symmetric, without graph."""
     nx, n = x.shape[-1], x.shape[-1] + u.shape[-1]
-    joint = torch.cat([x, u], -1).detach()
+    joint = torch.cat([x, u], -1).detach().requires_grad_()
     with torch.enable_grad():
-        many = joint.expand(n, *joint.shape).clone().requires_grad_()
-        value = (y.detach() * function(many[..., :nx], many[..., nx:])).sum()
-        (slope,) = torch.autograd.grad(value, many, create_graph=True)
+        value = (y.detach() * function(joint[..., :nx], joint[..., nx:])).sum()
+        (slope,) = torch.autograd.grad(value, joint, create_graph=True)
         if not slope.requires_grad:  # an affine function
-            return joint.new_zeros(*joint.shape, n)
-        picked = torch.stack([slope[i, ..., i].sum() for i in range(n)]).sum()
-        (rows,) = torch.autograd.grad(picked, many, materialize_grads=True)
-    hessian: Tensor = rows.movedim(0, -2)
+            return torch.zeros(*joint.shape, n, dtype=joint.dtype)
+        weights = torch.eye(n, dtype=slope.dtype).view(n, *[1] * (slope.ndim - 1), n).expand(n, *slope.shape)
+        (rows,) = _sweeps(slope, [joint], weights, False)
+    hessian = rows.movedim(0, -2)
     return 0.5 * (hessian + hessian.transpose(-1, -2))
+
+
+def _sweeps(value: Tensor, at: list[Tensor], weights: Tensor, graph: bool) -> list[Tensor]:
+    """Reverse sweeps from `value` with all `weights` (m, ...) at once, or where an operation refuses that, in turn."""
+    if not value.requires_grad:
+        return [t.new_zeros(len(weights), *t.shape) for t in at]
+    options: dict[str, Any] = {"create_graph": graph, "retain_graph": True, "allow_unused": True}
+    try:
+        found: list[Any] = list(torch.autograd.grad(value, at, weights, is_grads_batched=True, **options))
+    except RuntimeError:
+        single = [torch.autograd.grad(value, at, weight, **options) for weight in weights]
+        found = [None if rows[0] is None else torch.stack(rows) for rows in zip(*single, strict=True)]
+    pairs = zip(found, at, strict=True)
+    return [t.new_zeros(len(weights), *t.shape) if g is None else g for g, t in pairs]
 
 
 def _leaf(value: Any, graph: bool) -> Any:

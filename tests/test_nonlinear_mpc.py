@@ -245,6 +245,20 @@ def test_every_infeasible_start_gets_a_plan_and_finite_gradients(mode):
     assert all(p.grad is None or p.grad.isfinite().all() for p in mpc.parameters())
 
 
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+def test_learned_bounds_that_cross_keep_training_going(mode):
+    """Lower above upper: closest feasible, a plan midway, and a gradient that uncrosses them."""
+    mpc = MPC(cart_pole(), 10, mode=mode).set_weights([1.0, 5.0, 0.1, 0.1], [0.05], [10.0, 50.0, 1.0, 1.0])
+    lower = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
+    upper = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
+    plan = mpc(0.1 * normal(2, 4), u_lower=lower, u_upper=upper)
+    assert (plan.status == qc.Status.CLOSEST_FEASIBLE).all()
+    assert torch.allclose(plan.inputs, torch.full_like(plan.inputs, 0.75), rtol=0, atol=1e-7)
+    plan.inputs.sum().backward()
+    # Each of the 20 inputs lies midway.
+    assert float(lower.grad) == pytest.approx(10.0, rel=1e-6) and float(upper.grad) == pytest.approx(10.0, rel=1e-6)
+
+
 def test_few_steps_are_flagged_and_give_no_gradient():
     mpc, x0 = quadrotor_mpc(), SYSTEMS["quadrotor"][1]()
     mpc.sqp = SqpSettings(max_iter=1)

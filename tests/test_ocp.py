@@ -273,3 +273,21 @@ def test_closest_feasible_solution_equals_that_of_the_dense_form(options, seed):
     if "lower" in d:
         shift = np.concatenate([sol.s_lower.ravel(), sol.s_lower_N])
         np.testing.assert_allclose(shift, exact.s_lower, atol=1e-7)
+
+
+def test_shifted_solution_is_a_better_start_for_the_next_period():
+    """A regulator that moves on by one period: the shifted start is close to the next solution, the old one is not."""
+    A, B = np.array([[1.0, 0.1], [-0.3, 1.0]]), np.array([[0.0], [0.1]])
+    data = {"A": A, "B": B, "Q": np.eye(2), "R": np.array([[0.01]]), "horizon": 40}
+    data |= {"u_lower": [-2.0], "u_upper": [2.0], "C": np.array([[1.0, 1.0]]), "upper": [0.9]}
+    sol = qc.solve_ocp(x0=[1.0, -0.5], **data)
+    start = qc.shifted(sol)
+    assert np.array_equal(start.x[:-1], sol.x[1:]) and np.array_equal(start.x[-1], sol.x[-1])
+    assert np.array_equal(start.w_u[:-1], sol.w_u[1:]) and np.array_equal(start.z_N, sol.z_N)
+    cold = qc.solve_ocp(x0=sol.x[1], **data)
+    warm = qc.solve_ocp(x0=sol.x[1], **data, warm_start=start)
+    stale = qc.solve_ocp(x0=sol.x[1], **data, warm_start=sol)
+    assert np.abs(start.u - cold.u).max() < 0.1 * np.abs(sol.u - cold.u).max()
+    assert 2 * warm.iterations < stale.iterations < cold.iterations
+    np.testing.assert_allclose(warm.u, cold.u, rtol=0, atol=1e-8)
+    assert qc.shifted(start).x.shape == (41, 2)
