@@ -21,8 +21,8 @@ import report
 HERE = Path(__file__).parent
 COLLECTIONS = "qp_sets"
 BENCHMARKS = (
-    "accuracy", "qp_layers", "ocp_layers", "mpc_scaling", "repeated_solves", "infeasible", "time_limits",
-    "instructions", COLLECTIONS,
+    "accuracy", "qp_layers", "ocp_layers", "mpc_scaling", "nonlinear_mpc", "repeated_solves", "infeasible",
+    "time_limits", "instructions", COLLECTIONS,
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from qp_control.derivatives import Gradients, Tangent, qp_adjoint, qp_tangent
 from qp_control.exceptions import ProblemFileError, QPControlError, SolveError
-from qp_control.ocp import OcpSolution, solve_ocp
+from qp_control.ocp import OcpSolution, OcpStart, shifted, solve_ocp
 from qp_control.ocp_gain import ocp_gain
 from qp_control.ocp_problem import OcpQP
 from qp_control.problem_io import load_problem, save_problem
@@ -26,7 +26,14 @@ _LAZY = {
     "MPC": "qp_control.mpc",
     "OcpLayer": "qp_control.ocp_layers",
     "OcpLayerSolution": "qp_control.ocp_layers",
+    "Plan": "qp_control.plan",
     "RobotDynamics": "qp_control.dynamics",
+    "SqpSettings": "qp_control.sqp",
+    "StageRows": "qp_control.nonlinear_ocp",
+    "StateRows": "qp_control.nonlinear_ocp",
+    "TorchDynamics": "qp_control.torch_dynamics",
+    "keep_out": "qp_control.nonlinear_ocp",
+    "speed_limit": "qp_control.nonlinear_ocp",
 }
 
 __all__ = [
@@ -37,6 +44,8 @@ __all__ = [
     "OcpLayerSolution",
     "OcpQP",
     "OcpSolution",
+    "OcpStart",
+    "Plan",
     "ProblemFileError",
     "QPControlError",
     "QPLayer",
@@ -44,16 +53,23 @@ __all__ = [
     "Settings",
     "Solution",
     "SolveError",
+    "SqpSettings",
+    "StageRows",
+    "StateRows",
     "Status",
     "Tangent",
+    "TorchDynamics",
+    "keep_out",
     "load_problem",
     "ocp_gain",
     "qp_adjoint",
     "qp_tangent",
     "save_problem",
+    "shifted",
     "solve_ocp",
     "solve_qp",
     "solve_qps",
+    "speed_limit",
 ]
 
 

@@ -60,6 +60,7 @@ class RigidBody:
     def linearize(
         self, x: Array, u: Array, parameters: Array | None, with_parameters: bool, /
     ) -> tuple[Array, Array, Array, Array]: ...
+    def second_order(self, x: Array, u: Array, parameters: Array | None, y: Array, /) -> Array: ...
     def linearize_adjoint(
         self,
         x: Array,

@@ -85,6 +85,11 @@ def solve_ocp(
 ) -> tuple[tuple[_Array, ...], bool]:
     """The fields of the solutions, and whether every Q and R was equal to its transpose."""
 
+def convex_stages(
+    hessian: _Array, last: _Array, AB: _Array, size: _Array, threads: int = 0
+) -> tuple[_Array, _Array, npt.NDArray[np.bool_]]:
+    """Convex stages, M, and for which elements that went well; the rest of the others' numbers means nothing."""
+
 def ocp_adjoint(
     sizes: tuple[int, int, int, int, int, int],
     data: Sequence[_Array | None],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,9 @@ POINT = ("x", "u", "y", "z", "z_N", "w_x", "w_u")
 SHIFTS = (
     "s_lower", "s_upper", "s_lower_N", "s_upper_N", "s_x_lower", "s_x_upper", "s_u_lower", "s_u_upper"
 )  # fmt: skip
+SLACKS = ("slack_lower", "slack_upper", "slack_lower_N", "slack_upper_N")
 _NUMBERS = ("objective", "primal_residual", "dual_residual", "duality_gap", "status", "iterations")
-_FIELDS = (*POINT, *SHIFTS, *_NUMBERS)
+_FIELDS = (*POINT, *SHIFTS, *SLACKS, *_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,16 @@ class OcpSolution:
     """(N, nu)"""
     s_u_upper: Array
     """(N, nu)"""
+    slack_lower: Array
+    """(N, rows) slack of soft rows, zero on hard ones: lower - slack_lower <= C x + D u."""
+    slack_upper: Array
+    """(N, rows) C x + D u <= upper + slack_upper."""
+    slack_lower_N: Array
+    """(terminal_rows,)"""
+    slack_upper_N: Array
+    """(terminal_rows,)"""
     objective: Any
-    """The cost of (x, u)."""
+    """The cost of (x, u) and of the slacks."""
     primal_residual: Any
     """Largest violation of a (shifted) constraint or of the dynamics."""
     dual_residual: Any
@@ -72,6 +81,32 @@ class OcpSolution:
     """`Status`, or an integer array (B,)."""
     iterations: Any
     """Newton steps."""
+
+
+class OcpStart(NamedTuple):
+    """A starting point: what `warm_start` takes."""
+
+    x: Any
+    u: Any
+    y: Any
+    z: Any
+    z_N: Any
+    w_x: Any
+    w_u: Any
+
+
+def shifted(solution: Any) -> OcpStart:
+    """A solution (`OcpSolution`, `OcpLayerSolution`, `OcpStart`) one stage later, its last stage repeated.
+
+    The start of the next control period's problem: `solve_ocp(..., warm_start=shifted(solution))`.
+    """
+
+    def later(value: Any) -> Any:
+        last = value.shape[-2] - 1
+        return value[..., [*range(1, last + 1), last], :]
+
+    fields = {name: getattr(solution, name) for name in POINT}
+    return OcpStart(**{name: value if name == "z_N" else later(value) for name, value in fields.items()})
 
 
 def solve_ocp(
@@ -99,6 +134,10 @@ def solve_ocp(
     x_upper: npt.ArrayLike | None = None,
     u_lower: npt.ArrayLike | None = None,
     u_upper: npt.ArrayLike | None = None,
+    slack_linear: npt.ArrayLike | None = None,
+    slack_quadratic: npt.ArrayLike | None = None,
+    slack_linear_N: npt.ArrayLike | None = None,
+    slack_quadratic_N: npt.ArrayLike | None = None,
     settings: Settings | None = None,
     warm_start: Any = None,
 ) -> OcpSolution:
@@ -119,6 +158,10 @@ def solve_ocp(
         C, D, lower, upper: (rows, nx), (rows, nu), (rows,) constraints on states and inputs.
         C_N, lower_N, upper_N: (terminal_rows, nx), (terminal_rows,) constraints on the last state.
         x_lower, x_upper, u_lower, u_upper: (nx,), (nu,) boxes; a missing bound is infinite.
+        slack_linear, slack_quadratic: (rows,) weights w1, w2 >= 0 that make rows soft: lower - s_l <= C x + D u <=
+            upper + s_u at the cost w1 (s_l + s_u) + w2/2 (s_l^2 + s_u^2). A weight that is not given is zero; where one
+            of the two is +inf that row is hard, and so are all without weights.
+        slack_linear_N, slack_quadratic_N: (terminal_rows,) the same of the terminal rows.
         settings: options.
         warm_start: anything with x, u, y, z, z_N, w_x, w_u, for example an earlier solution.
 
@@ -127,10 +170,10 @@ def solve_ocp(
 
     Returns:
         The solution; look at its `status` before using it. In closest-feasible mode the dynamics hold exactly, and all
-        other constraints are shifted by the least amount.
+        other constraints but soft rows, whose slacks do, are shifted by the least amount.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or misplaced infinities, Q or R not symmetric.
+        ValueError: shapes that do not fit, NaN or misplaced infinities, negative weights, Q or R not symmetric.
 
     Source: the square-root Riccati recursion of G. Frison and J. B. Jorgensen (IEEE CCA 2013) inside the augmented
     Lagrangian of A. Bambade et al. (RSS 2022).
@@ -139,6 +182,8 @@ def solve_ocp(
         "Q": Q, "R": R, "S": S, "q": q, "r": r, "Q_N": Q_N, "q_N": q_N, "A": A, "B": B, "c": c, "x0": x0,
         "C": C, "D": D, "lower": lower, "upper": upper, "C_N": C_N, "lower_N": lower_N, "upper_N": upper_N,
         "x_lower": x_lower, "x_upper": x_upper, "u_lower": u_lower, "u_upper": u_upper,
+        "slack_linear": slack_linear, "slack_quadratic": slack_quadratic,
+        "slack_linear_N": slack_linear_N, "slack_quadratic_N": slack_quadratic_N,
     }  # fmt: skip
     problem = ocp_from_arrays(arguments, horizon)
     sizes = problem.sizes
@@ -177,5 +222,5 @@ def ocp_start_arrays(warm_start: Any, sizes: OcpSizes, *, finite: bool = True) -
             raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {full if sizes.batched else shape}")
         if finite and not np.isfinite(value).all():
             raise ValueError(f"warm_start.{name} has an entry that is not finite")
-        out.append(np.ascontiguousarray(np.broadcast_to(value, full)))
+        out.append(np.ascontiguousarray(value if value.shape == full else np.broadcast_to(value, full)))
     return out

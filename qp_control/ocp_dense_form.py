@@ -1,6 +1,8 @@
 """An optimal-control QP as a dense QP in all its states and inputs, in torch operations.
 
-The unknowns are (x_0, .., x_N, u_0, .., u_{N-1}), the dynamics are equalities that are never shifted. Its cost grows
+The unknowns are (x_0, .., x_N, u_0, .., u_{N-1}) and, of rows that may be soft, the lower slacks, then the upper ones;
+hard rows among them leave out their slacks, which are zero with a cost of their own. The dynamics are equalities that
+are never shifted. Its cost grows
 with the third power of the horizon: it is what derivatives beyond the first are made of, not what solves.
 """
 
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qp_control.ocp_problem import OCP_NAMES, OcpSizes, base_rank
+from qp_control.ocp_problem import OCP_NAMES, WEIGHTS, OcpSizes, base_rank
 from qp_control.problem import NAMES, Sizes
 
 Optional = torch.Tensor | None
@@ -40,12 +42,19 @@ class DenseForm:
         position = len(_CONSTANTS)
         shapes = {name: sizes.one(name) for name in OCP_NAMES}
         for name, count in self._stages.items():
-            if count is not None:
+            if count is not None and name not in WEIGHTS:
                 self._start[name] = position
                 position += count * int(np.prod(shapes[name]))
         free = self._stages["x0"] is None
-        n, n_eq = (N + 1) * nx + N * nu, (N if free else N + 1) * nx
         n_in = N * sizes.rows + sizes.terminal_rows
+        self._soft_stages, self._soft_end = (
+            any(self._stages[f"slack_{kind}{end}"] is not None for kind in ("linear", "quadratic"))
+            for end in ("", "_N")
+        )
+        may_be_soft = np.repeat([self._soft_stages, self._soft_end], [N * sizes.rows, sizes.terminal_rows])
+        soft = np.flatnonzero(may_be_soft)
+        self._soft = torch.from_numpy(soft)
+        n, n_eq = (N + 1) * nx + N * nu + 2 * len(soft), (N if free else N + 1) * nx
         self.sizes = Sizes(sizes.batch, n, n_eq, n_in, sizes.batched)
         x = [slice(k * nx, (k + 1) * nx) for k in range(N + 1)]
         u = [slice((N + 1) * nx + k * nu, (N + 1) * nx + (k + 1) * nu) for k in range(N)]
@@ -95,6 +104,12 @@ class DenseForm:
             put(up, rows, "upper", k)
         if not free:
             put(b, slice(0, nx), "x0", 0)
+        # Behind the data: weights, signs in the rows, and lower bounds.
+        linear, quadratic, sign, minus_sign, floor = position + np.arange(5 * len(soft)).reshape(5, -1)
+        for first, signs in ((n - 2 * len(soft), sign), (n - len(soft), minus_sign)):
+            slacks = first + np.arange(len(soft))
+            H[slacks, slacks], g[slacks], lb[slacks] = quadratic, linear, floor
+            C[soft, slacks] = signs
         present: dict[str, _Index | None] = {
             "H": H,
             "g": g,
@@ -128,11 +143,13 @@ class DenseForm:
         like = next(t for t in inputs if t is not None)
         parts = [like.new_tensor(_CONSTANTS).expand(*lead, -1)]
         for name, value in zip(OCP_NAMES, inputs, strict=True):
-            if value is None:
+            if value is None or name in WEIGHTS:
                 continue
             per_element = value.dim() == base_rank(name) + 2
             flat = value.flatten(1) if per_element else value.flatten()
             parts.append(flat.expand(*lead, -1) if lead else flat)
+        linear, quadratic, sign = self._weights(inputs)
+        parts += [linear, quadratic, sign, -sign, torch.where(sign > 0, 0.0, -float("inf")).to(like.dtype)]
         numbers = torch.cat(parts, -1)
         dense = [None if index is None else numbers[..., index] for index in self._index.values()]
         b = dense[NAMES.index("b")]
@@ -140,35 +157,77 @@ class DenseForm:
         dense[NAMES.index("b")] = -b
         return [*dense, like.new_full((self.sizes.n_eq,), float("inf")), None, None]
 
-    def fields(self, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """x .. s_ub of the dense problem from the 15 fields of an optimal-control solution."""
-        x, u, y, z, z_N, w_x, w_u, *shifts = outputs
-        s_lower, s_upper, s_lower_N, s_upper_N, s_x_lower, s_x_upper, s_u_lower, s_u_upper = shifts
+    def _weights(self, inputs: Sequence[Optional]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Linear and quadratic weights of the slacks, and 1 where their rows are soft, 0 where they are hard."""
+        lead = (self.ocp.batch,) if self.ocp.batched else ()
+        like = next(t for t in inputs if t is not None)
+        named = dict(zip(OCP_NAMES, inputs, strict=True))
 
-        def join(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            lead = 1 if self.ocp.batched else 0
-            return torch.cat([a.flatten(lead), b.flatten(lead)], -1)
+        def of(kind: str) -> torch.Tensor:
+            parts = [like.new_zeros((*lead, 0))]
+            stages, ends = (self.ocp.horizon, self.ocp.rows), (1, self.ocp.terminal_rows)
+            for end, here, shape in (("", self._soft_stages, stages), ("_N", self._soft_end, ends)):
+                if here:
+                    value = named[f"slack_{kind}{end}"]
+                    full = (like.new_zeros(()) if value is None else value).expand(*lead, *shape)
+                    parts.append(full.flatten(-2))
+            return torch.cat(parts, -1)
+
+        linear, quadratic = of("linear"), of("quadratic")
+        hard = linear.isinf() | quadratic.isinf()
+        return torch.where(hard, 0.0, linear), torch.where(hard, 1.0, quadratic), (~hard).to(like.dtype)
+
+    def solution(self, inputs: Sequence[Optional], outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The same as `fields` of a solution, with the multipliers of the slacks' bounds, which the weights tell."""
+        x, y, z, w, *shifts = self.fields(outputs)
+        linear, quadratic, sign = self._weights(inputs)
+        soft = len(self._soft)
+        slack, rows = x[..., x.shape[-1] - 2 * soft :], sign * z[..., self._soft]
+        rows = torch.cat([rows, -rows], -1)
+        linear, quadratic = torch.cat([linear, linear], -1), torch.cat([quadratic, quadratic], -1)
+        force = linear + quadratic * slack + rows
+        at_bound = (slack <= 0) & (force > 1e-9 * (linear + rows.abs()))
+        of_slacks = -torch.where(at_bound, force, 0.0)
+        return [x, y, z, torch.cat([w[..., : w.shape[-1] - 2 * soft], of_slacks], -1), *shifts]
+
+    def fields(self, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """x .. s_ub of the dense problem from the 19 fields of an optimal-control solution, or of a loss by it; the
+        multipliers of the slacks' bounds are zero."""
+        x, u, y, z, z_N, w_x, w_u, *rest = outputs
+        s_lower, s_upper, s_lower_N, s_upper_N, s_x_lower, s_x_upper, s_u_lower, s_u_upper, *slacks = rest
+        lead = 1 if self.ocp.batched else 0
+
+        def join(*parts: torch.Tensor) -> torch.Tensor:
+            return torch.cat([part.flatten(lead) for part in parts], -1)
+
+        lower, upper = (join(*slacks[side::2])[..., self._soft] for side in (0, 1))
+        none = torch.zeros_like(join(lower, upper))
 
         if self._free:
             y = y.narrow(-2, 1, self.ocp.horizon)
         costates = y.flatten(1 if self.ocp.batched else 0)
         return [
-            join(x, u), costates, join(z, z_N), join(w_x, w_u), torch.zeros_like(costates),
-            join(s_lower, s_lower_N), join(s_upper, s_upper_N), join(s_x_lower, s_u_lower), join(s_x_upper, s_u_upper),
+            join(x, u, lower, upper), costates, join(z, z_N), join(w_x, w_u, none), torch.zeros_like(costates),
+            join(s_lower, s_lower_N), join(s_upper, s_upper_N),
+            join(s_x_lower, s_u_lower, none), join(s_x_upper, s_u_upper, none),
         ]  # fmt: skip
 
     def split(self, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The 15 fields from x .. s_ub of the dense problem."""
+        """The 19 fields from x .. s_ub of the dense problem."""
         N, nx, nu, rows = self.ocp.horizon, self.ocp.nx, self.ocp.nu, self.ocp.rows
         v, y, z, w, _, s_lower, s_upper, s_lb, s_ub = outputs
 
         def primal(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            a, b = torch.split(t, [(N + 1) * nx, N * nu], -1)
+            a, b = t[..., : (N + 1) * nx], t[..., (N + 1) * nx : (N + 1) * nx + N * nu]
             return a.reshape(*t.shape[:-1], N + 1, nx), b.reshape(*t.shape[:-1], N, nu)
 
         def stage_rows(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             a, b = torch.split(t, [N * rows, self.ocp.terminal_rows], -1)
             return a.reshape(*t.shape[:-1], N, rows), b
+
+        def of_rows(slack: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            full = torch.zeros_like(s_lower)
+            return stage_rows(full.index_copy(-1, self._soft, slack))
 
         costates = y.reshape(*y.shape[:-1], -1, nx)
         if self._free:
@@ -176,7 +235,14 @@ class DenseForm:
         (x, u), (w_x, w_u) = primal(v), primal(w)
         (low, low_N), (high, high_N), (z, z_N) = stage_rows(s_lower), stage_rows(s_upper), stage_rows(z)
         (x_low, u_low), (x_high, u_high) = primal(s_lb), primal(s_ub)
-        return [x, u, costates, z, z_N, w_x, w_u, low, high, low_N, high_N, x_low, x_high, u_low, u_high]
+        soft, n = len(self._soft), v.shape[-1]
+        (slack_low, slack_low_N), (slack_high, slack_high_N) = (
+            of_rows(v[..., n - 2 * soft : n - soft]), of_rows(v[..., n - soft :]),
+        )  # fmt: skip
+        return [
+            x, u, costates, z, z_N, w_x, w_u, low, high, low_N, high_N, x_low, x_high, u_low, u_high,
+            slack_low, slack_high, slack_low_N, slack_high_N,
+        ]  # fmt: skip
 
 
 @lru_cache(maxsize=64)

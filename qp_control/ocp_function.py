@@ -19,13 +19,13 @@ from torch.autograd import forward_ad
 
 from qp_control import _solver, qp_function
 from qp_control.kkt_functions import Optional, Setup, to_array
-from qp_control.ocp import POINT, SHIFTS, ocp_start_arrays
+from qp_control.ocp import POINT, SHIFTS, SLACKS, ocp_start_arrays
 from qp_control.ocp_dense_form import DenseForm, dense_form
 from qp_control.ocp_problem import OCP_NAMES, OcpSizes, base_rank, check_ocp_symmetric
 from qp_control.problem import Array
 from qp_control.settings import Settings, Status
 
-FIELDS = len(POINT) + len(SHIFTS)
+FIELDS = len(POINT) + len(SHIFTS) + len(SLACKS)
 _DATA = len(OCP_NAMES)
 
 
@@ -51,8 +51,10 @@ class _Start:
         self.__dict__.update(zip(POINT, values, strict=True))
 
 
-def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional]) -> list[Array]:
-    """Solve; 15 fields, objective, status, iterations, primal and dual residual, duality gap.
+def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = True) -> list[Array]:
+    """Solve; 19 fields, objective, status, iterations, primal and dual residual, duality gap.
+
+    report: elements without an answer warn or raise, as the settings say, and have NaN for a solution.
 
     Raises:
         ValueError: Q or R is not symmetric, or the starting point does not fit.
@@ -66,7 +68,7 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional]) -> list[Array]:
         check_ocp_symmetric(dict(zip(OCP_NAMES, data, strict=True)), setup.symmetry_tolerance)
     fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[FIELDS:]
     fields.append(objective)
-    if (status > Status.CLOSEST_FEASIBLE).any():
+    if report and (status > Status.CLOSEST_FEASIBLE).any():
         problem = {name: array for name, array in zip(OCP_NAMES, data, strict=True) if array is not None}
         qp_function.report_failures(setup.settings, problem, fields, status)
     outputs = [*fields, status, iterations, primal, dual, gap]
@@ -74,7 +76,7 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional]) -> list[Array]:
 
 
 class OcpSolve(torch.autograd.Function):
-    """(setup, *inputs) -> 15 fields, objective, status, iterations, primal and dual residual, duality gap."""
+    """(setup, *inputs) -> 19 fields, objective, status, iterations, primal and dual residual, duality gap."""
 
     @staticmethod
     def forward(ctx: Any, setup: OcpSetup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
@@ -94,7 +96,8 @@ class OcpSolve(torch.autograd.Function):
 
 
 class OcpPoint(torch.autograd.Function):
-    """(setup, status, *data, x, u, y, z, z_N, w_x, w_u) -> the point, as an implicit function of the data."""
+    """(setup, status, *data, *point) -> the point, as an implicit function of the data; 7 fields, or 19 with shifts and
+    slacks."""
 
     @staticmethod
     def forward(ctx: Any, setup: OcpSetup, status: torch.Tensor, *tensors: Optional) -> tuple[torch.Tensor, ...]:
@@ -108,15 +111,16 @@ class OcpPoint(torch.autograd.Function):
         status, *tensors = ctx.saved_tensors
         fields = _with_shifts(ctx.setup, tensors[_DATA:])
         needed = list(ctx.needs_input_grad[2 : _DATA + 2])
-        loss = [*grads, *[None] * (len(SHIFTS) + 1)]
+        loss = [*grads, *[None] * (FIELDS + 1 - len(grads))]
         gradients = _gradients(ctx.setup, tensors[:_DATA], fields, status, loss, needed)
         return (None, None, *gradients, *[None] * len(grads))
 
 
 def _with_shifts(setup: OcpSetup, point: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The 15 fields of a feasible point."""
+    """The 19 fields of a point; where its shifts and slacks are not given they are zero."""
     lead = (setup.sizes.batch,) if setup.sizes.batched else ()
-    return [*point, *(point[0].new_zeros((*lead, *shape)) for shape in setup.sizes.shift_shapes)]
+    shapes = (*setup.sizes.shift_shapes, *setup.sizes.slack_shapes)[len(point) - len(POINT) :]
+    return [*point, *(point[0].new_zeros((*lead, *shape)) for shape in shapes)]
 
 
 def _gradients(
@@ -158,13 +162,14 @@ def adjoint_arrays(
 
 
 def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
-    """15 fields, objective, status, iterations, primal and dual residual, duality gap."""
+    """19 fields, objective, status, iterations, primal and dual residual, duality gap."""
     if not _transformed():
         return OcpSolve.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
     form = _form(setup.sizes, inputs[:_DATA])
     start = inputs[_DATA:]
     if start and start[0] is not None:
-        dense_start: list[Optional] = list(form.fields(_with_shifts(setup, start))[:4])  # type: ignore[arg-type]
+        point = _with_shifts(setup, start)  # type: ignore[arg-type]
+        dense_start: list[Optional] = list(form.solution(inputs[:_DATA], point)[:4])
     else:
         dense_start = [None] * 4
     dense = form.assemble(inputs[:_DATA])
@@ -183,11 +188,12 @@ def at_solution(
 
     Args:
         inputs: the data.
-        point: x, u, y, z, z_N, w_x, w_u that satisfy the conditions of optimality; constants.
-        status: (B,) or (), elements other than SOLVED have no gradients; None: all are solved.
+        point: x, u, y, z, z_N, w_x, w_u that satisfy the conditions of optimality, and the shifts and slacks where
+            there are any; constants.
+        status: (B,) or (), elements other than SOLVED and CLOSEST_FEASIBLE have no gradients; None: all are solved.
 
     Returns:
-        x, u, y, z, z_N, w_x, w_u: the values of `point`.
+        The values of `point`.
     """
     if status is None:
         status = torch.zeros(setup.sizes.batch if setup.sizes.batched else (), dtype=torch.int64)
@@ -195,10 +201,10 @@ def at_solution(
         return OcpPoint.apply(setup, status, *inputs, *point)  # type: ignore[no-untyped-call,no-any-return]
     form = _form(setup.sizes, inputs)
     dense = form.assemble(inputs)
-    fields = form.fields(_with_shifts(setup, point))
+    fields = form.solution(inputs, _with_shifts(setup, point))
     v, y, z, w = qp_function.at_solution(_dense_setup(setup, form), dense, fields, status)
     none = [torch.zeros_like(t) for t in (y, z, z, w, w)]
-    return tuple(form.split([v, y, z, w, *none])[: len(POINT)])
+    return tuple(form.split([v, y, z, w, *none])[: len(point)])
 
 
 def _transformed() -> bool:
@@ -232,7 +238,7 @@ def _differentiable_adjoint(
     dense = form.assemble(inputs)
     blocks = [torch.zeros_like(f) if g is None else g for f, g in zip(fields, loss, strict=False)]
     dense_loss = (*form.fields(blocks), loss[FIELDS])
-    saved = (*dense, *form.fields(fields), status)
+    saved = (*dense, *form.solution(inputs, fields), status)
     dense_gradients = qp_function.differentiable_adjoint(_dense_setup(setup, form), saved, dense_loss)
     pairs = [
         (value, gradient)

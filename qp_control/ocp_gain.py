@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qp_control import _solver
-from qp_control.ocp import POINT, SHIFTS
+from qp_control.ocp import POINT, SHIFTS, SLACKS
 from qp_control.ocp_problem import OcpQP, ocp_from_arrays
 from qp_control.problem import Array, as_array
 from qp_control.settings import Settings
@@ -34,9 +34,9 @@ def ocp_gain(qp: OcpQP, solution: Any, *, settings: Settings | None = None) -> A
         raise ValueError("x0 is missing: without it there is no derivative by it")
     problem = ocp_from_arrays(qp.data(), qp.horizon)
     sizes = problem.sizes
-    shapes = dict(zip((*POINT, *SHIFTS), (*sizes.point_shapes.values(), *sizes.shift_shapes), strict=True))
+    shapes = (*sizes.point_shapes.values(), *sizes.shift_shapes, *sizes.slack_shapes)
     fields = []
-    for name, shape in shapes.items():
+    for name, shape in zip((*POINT, *SHIFTS, *SLACKS), shapes, strict=True):
         field = as_array(f"solution.{name}", getattr(solution, name))
         expected = (sizes.batch, *shape) if sizes.batched else shape
         if field.shape != expected:

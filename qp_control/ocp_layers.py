@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qp_control.kkt_functions import Optional
 from qp_control.layers import as_start, check_tensor, is_native, to_native
 from qp_control.ocp import POINT
 from qp_control.ocp_compiled import solve_compiled
-from qp_control.ocp_function import OcpSetup
+from qp_control.ocp_function import FIELDS, OcpSetup, at_solution, solve_arrays
 from qp_control.ocp_function import solve as solve_eager
-from qp_control.ocp_problem import OCP_NAMES, ocp_sizes, with_stage_axis
+from qp_control.ocp_problem import OCP_NAMES, OcpQP, ocp_sizes, with_stage_axis
 from qp_control.problem import symmetry_tolerance
 from qp_control.settings import Settings
 
@@ -51,8 +52,16 @@ class OcpLayerSolution(NamedTuple):
     """(B, N, nu)"""
     s_u_upper: torch.Tensor
     """(B, N, nu)"""
+    slack_lower: torch.Tensor
+    """(B, N, rows) slack of soft rows, zero on hard ones: lower - slack_lower <= C x + D u."""
+    slack_upper: torch.Tensor
+    """(B, N, rows)"""
+    slack_lower_N: torch.Tensor
+    """(B, terminal_rows)"""
+    slack_upper_N: torch.Tensor
+    """(B, terminal_rows)"""
     objective: torch.Tensor
-    """(B,) the cost of (x, u)."""
+    """(B,) the cost of (x, u) and of the slacks."""
     status: torch.Tensor
     """(B,) int64, see `Status`."""
     iterations: torch.Tensor
@@ -83,7 +92,10 @@ class OcpLayer(torch.nn.Module):
                     lower <= C x_k + D u_k <= upper, k < N, lower_N <= C_N x_N <= upper_N
                     u_lower <= u_k <= u_upper, k < N, x_lower <= x_k <= x_upper, k >= 1
 
-    Where the constraints of an element contradict each other, all but the dynamics are shifted by the least amount,
+    Rows of C, D and C_N may be soft, with weights of their slacks' linear and quadratic cost, see `solve_ocp`.
+
+    Where the constraints of an element contradict each other, all but the dynamics and soft rows are shifted by the
+    least amount,
     with status CLOSEST_FEASIBLE; `Settings(infeasible="certify")` turns that off. Elements are independent.
 
     Derivatives beyond the first (create_graph), forward mode and torch.func transforms go through the uncondensed dense
@@ -127,13 +139,17 @@ class OcpLayer(torch.nn.Module):
         x_upper: torch.Tensor | None = None,
         u_lower: torch.Tensor | None = None,
         u_upper: torch.Tensor | None = None,
+        slack_linear: torch.Tensor | None = None,
+        slack_quadratic: torch.Tensor | None = None,
+        slack_linear_N: torch.Tensor | None = None,
+        slack_quadratic_N: torch.Tensor | None = None,
         warm_start: Any = None,
     ) -> OcpLayerSolution:
         """Solve.
 
         Args:
-            A .. u_upper: as in `solve_ocp`: an axis N in front of an argument is one of stages, a further axis B one of
-                elements. What stages or elements share has the sum as its gradient.
+            A .. slack_quadratic_N: as in `solve_ocp`: an axis N in front of an argument is one of stages, a further
+                axis B one of elements. What stages or elements share has the sum as its gradient.
             warm_start: anything with x, u, y, z, z_N, w_x, w_u, for example what an earlier call returned.
 
         Returns:
@@ -146,7 +162,7 @@ class OcpLayer(torch.nn.Module):
         """
         inputs = [
             Q, R, S, q, r, Q_N, q_N, A, B, c, x0, C, D, lower, upper, C_N, lower_N, upper_N,
-            x_lower, x_upper, u_lower, u_upper,
+            x_lower, x_upper, u_lower, u_upper, slack_linear, slack_quadratic, slack_linear_N, slack_quadratic_N,
         ]  # fmt: skip
         for name, value in zip(OCP_NAMES, inputs, strict=True):
             check_tensor(name, value)
@@ -162,3 +178,30 @@ class OcpLayer(torch.nn.Module):
         if not is_native(A):
             outputs = tuple(t.to(A.device, A.dtype if t.is_floating_point() else None) for t in outputs)
         return OcpLayerSolution(*outputs)
+
+    def solve(self, qp: OcpQP, warm_start: Any = None) -> OcpLayerSolution:
+        """Solve `qp`, float64 on the CPU, without gradients and whatever `on_failure` says: the statuses tell."""
+        setup, inputs = self._native(qp)
+        start = [] if warm_start is None else [as_start(getattr(warm_start, name)) for name in POINT]
+        arrays = solve_arrays(setup, [*inputs, *start], report=False)
+        return OcpLayerSolution(*map(torch.from_numpy, arrays))
+
+    def at_solution(self, qp: OcpQP, solution: OcpLayerSolution) -> OcpLayerSolution:
+        """A known solution of `qp` with the derivatives by its data, without solving.
+
+        The Hessians of the stages may be indefinite, as in the QP that belongs to the converged solution of a nonlinear
+        problem; only on the directions that dynamics and active constraints leave it must be positive definite.
+        Elements whose status says that they have no solution contribute nothing to gradients. All tensors are float64
+        on the CPU.
+        """
+        setup, inputs = self._native(qp)
+        fields = at_solution(setup, inputs, solution[:FIELDS], solution.status)
+        return OcpLayerSolution(*fields, *solution[FIELDS:])
+
+    def _native(self, qp: OcpQP) -> tuple[OcpSetup, list[Optional]]:
+        data = qp.data()
+        inputs = [data.get(name) for name in OCP_NAMES]
+        shapes = tuple(None if value is None else value.shape for value in inputs)
+        setup = _cached_setup(shapes, qp.horizon or self.horizon, self.settings, symmetry_tolerance(torch.float64))
+        named = zip(OCP_NAMES, inputs, strict=True)
+        return setup, [None if value is None else to_native(with_stage_axis(name, value)) for name, value in named]

@@ -8,6 +8,11 @@
                 lower_N <= C_N x_N <= upper_N                 (z_N)
                 u_lower_k <= u_k <= u_upper_k, x_lower_k <= x_k <= x_upper_k     (w_u, w_x), x for k >= 1
 
+Rows may be soft: with weights w1 (slack_linear) and w2 (slack_quadratic), of the terminal rows slack_linear_N and
+slack_quadratic_N, a row reads lower <= C x + D u + s_l - s_u <= upper, s_l, s_u >= 0, at the cost
+w1 (s_l + s_u) + w2/2 (s_l^2 + s_u^2). A weight that is not given is zero; where neither is, rows are hard, and so is a
+single row one of whose weights is +inf.
+
 Stage data: matrices are (rows, cols), the same in every stage and element, (N, rows, cols), or (B, N, rows, cols),
 where an axis of length one stands for all; vectors have one axis less. Q, q may have N + 1 stages, the last of them
 terminal, and so may x_lower, x_upper, whose entries for x_0 count only where x0 is not given. x0 and what ends in _N
@@ -47,9 +52,18 @@ _FORMS: dict[str, tuple[tuple[str, ...], tuple[int, ...] | None]] = {
     "x_upper": (("nx",), (0, 1)),
     "u_lower": (("nu",), (0,)),
     "u_upper": (("nu",), (0,)),
+    "slack_linear": (("rows",), (0,)),
+    "slack_quadratic": (("rows",), (0,)),
+    "slack_linear_N": (("terminal_rows",), None),
+    "slack_quadratic_N": (("terminal_rows",), None),
 }
 OCP_NAMES = tuple(_FORMS)
 _SYMMETRIC = ("Q", "R", "Q_N")
+_ROWS, _TERMINAL = (
+    ("lower", "upper", "slack_linear", "slack_quadratic"),
+    ("lower_N", "upper_N", "slack_linear_N", "slack_quadratic_N"),
+)
+WEIGHTS = (*_ROWS[2:], *_TERMINAL[2:])
 _LOWER, _UPPER = ("lower", "lower_N", "x_lower", "u_lower"), ("upper", "upper_N", "x_upper", "u_upper")
 
 
@@ -85,6 +99,10 @@ class OcpQP:
     x_upper: Any = None
     u_lower: Any = None
     u_upper: Any = None
+    slack_linear: Any = None
+    slack_quadratic: Any = None
+    slack_linear_N: Any = None
+    slack_quadratic_N: Any = None
 
     def data(self) -> dict[str, Any]:
         """The arguments that are present, by name."""
@@ -144,6 +162,12 @@ class OcpSizes(NamedTuple):
         p = self.point_shapes
         return (p["z"], p["z"], p["z_N"], p["z_N"], p["x"], p["x"], p["u"], p["u"])
 
+    @property
+    def slack_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of one element's slacks, in the order of `ocp.SLACKS`."""
+        p = self.point_shapes
+        return (p["z"], p["z"], p["z_N"], p["z_N"])
+
 
 def base_rank(name: str) -> int:
     """2 of a matrix, 1 of a vector."""
@@ -165,7 +189,7 @@ def ocp_sizes(shapes: dict[str, tuple[int, ...]], horizon: int | None) -> OcpSiz
         if extra not in ((0, 1) if stages is None else (0, 1, 2)):
             kind = "matrix" if len(form) == 2 else "vector"
             raise ValueError(f"{name} has shape {shape}, expected a {kind}, or one per stage or element")
-    for names, matrices in ((("lower", "upper"), ("C", "D")), (("lower_N", "upper_N"), ("C_N",))):
+    for names, matrices in ((_ROWS, ("C", "D")), (_TERMINAL, ("C_N",))):
         for name in names:
             if name in shapes and not any(matrix in shapes for matrix in matrices):
                 raise ValueError(f"{name} is given without {' or '.join(matrices)}")
@@ -261,6 +285,8 @@ def check_ocp_data(arguments: dict[str, Any]) -> None:
             bad, expected = np.isnan(array) | (array >= 1e20), "a number below +infinity"
         elif name in _UPPER:
             bad, expected = np.isnan(array) | (array <= -1e20), "a number above -infinity"
+        elif name in WEIGHTS:
+            bad, expected = ~(array >= 0), "a weight of at least zero, +infinity for a hard row"
         else:
             bad, expected = ~np.isfinite(array), "a finite number"
         if bad.any():

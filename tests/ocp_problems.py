@@ -177,3 +177,92 @@ class Dense:
             distance = np.abs(rows - np.where(z > 0, self.u, self.l))
             products.append(np.minimum(np.abs(z), distance).max(initial=0, where=z != 0))
         return max(primal), np.abs(dual).max(), max(products)
+
+
+class SoftDense(Dense):
+    """The same with soft rows, over v = (x, u, s_l, s_u) with a pair of slacks per soft row, all >= 0:
+    l <= C v + s_l - s_u <= u, at the cost w1 (s_l + s_u) + w2/2 (s_l^2 + s_u^2)."""
+
+    def __init__(self, d, N):
+        super().__init__({name: value for name, value in d.items() if not name.startswith("slack")}, N)
+        weights = []
+        for kind in ("slack_linear", "slack_quadratic"):
+            other = {"slack_linear": "slack_quadratic", "slack_quadratic": "slack_linear"}[kind]
+            parts = []
+            for k in range(N + 1):
+                end = "_N" if k == N else ""
+                size = self._row_count(d, k)
+                value = d.get(kind + end) if k == N else stage(d, kind, k, N)
+                missing = np.inf if d.get(other + end) is None else 0.0
+                parts.append(np.full(size, missing) if value is None else np.asarray(value, float))
+            weights.append(np.concatenate(parts))
+        self.w1, self.w2 = weights
+        self.soft = np.flatnonzero(np.isfinite(self.w1) & np.isfinite(self.w2))
+        m, rows, n = len(self.soft), len(self.l), len(self.g)
+        H = np.zeros((n + 2 * m, n + 2 * m))
+        H[:n, :n] = self.H
+        H[range(n, n + 2 * m), range(n, n + 2 * m)] = np.tile(self.w2[self.soft], 2)
+        signs = np.zeros((rows, m))
+        signs[self.soft, range(m)] = 1.0
+        self.H, self.g = H, np.concatenate([self.g, np.tile(self.w1[self.soft], 2)])
+        self.C = np.hstack([self.C, signs, -signs])
+        self.E = np.hstack([self.E, np.zeros((len(self.e), 2 * m))])
+        self.lb = np.concatenate([self.lb, np.zeros(2 * m)])
+        self.ub = np.concatenate([self.ub, np.full(2 * m, INF)])
+
+    def _row_count(self, d, k):
+        names = ("C_N",) if k == self.N else ("C", "D")
+        return next((np.shape(d[name])[-2] for name in names if d.get(name) is not None), 0)
+
+    def join(self, x, u, lower=None, upper=None):
+        """Also of multipliers or shifts of x and u, with zeros for the slacks."""
+        m = len(self.soft)
+        slacks = [np.zeros(m) if s is None else s[self.soft] for s in (lower, upper)]
+        return np.concatenate([x.ravel(), u.ravel(), *slacks])
+
+    def rows(self, stages, end):
+        return np.concatenate([stages.ravel(), end])
+
+    def point(self, sol):
+        return self.join(
+            sol.x, sol.u, self.rows(sol.slack_lower, sol.slack_lower_N), self.rows(sol.slack_upper, sol.slack_upper_N)
+        )
+
+    def gradients(self, of, d):
+        """Of the stages' data, from those of the dense data; every argument has an axis of stages."""
+        N, nx, m, n = self.N, self.nx, len(self.soft), len(self.g)
+        out, first = {}, "x0" in d
+
+        def per_row(values):
+            full = np.zeros(len(self.l))
+            full[self.soft] = values
+            return full
+
+        linear = per_row(of["g"][n - 2 * m : n - m] + of["g"][n - m :])
+        diagonal = np.diag(of["H"])
+        quadratic = per_row(diagonal[n - 2 * m : n - m] + diagonal[n - m :])
+        stages = sum(self._row_count(d, k) for k in range(N))
+        for name, rows in (
+            ("lower", of["l"]),
+            ("upper", of["u"]),
+            ("slack_linear", linear),
+            ("slack_quadratic", quadratic),
+        ):
+            out[name], out[name + "_N"] = rows[:stages].reshape(N, -1), rows[stages:]
+        steps = [slice((k + first) * nx, (k + 1 + first) * nx) for k in range(N)]
+        out["A"] = np.stack([of["A"][steps[k], self.X[k]] for k in range(N)])
+        out["B"] = np.stack([of["A"][steps[k], self.U[k]] for k in range(N)])
+        out["c"] = np.stack([-of["b"][steps[k]] for k in range(N)])
+        if first:
+            out["x0"] = -of["b"][:nx]
+        out["q"], out["q_N"] = np.stack([of["g"][s] for s in self.X[:-1]]), of["g"][self.X[-1]]
+        out["r"] = np.stack([of["g"][s] for s in self.U])
+        out["Q"], out["Q_N"] = np.stack([of["H"][s, s] for s in self.X[:-1]]), of["H"][self.X[-1], self.X[-1]]
+        out["R"] = np.stack([of["H"][s, s] for s in self.U])
+        out["S"] = np.stack([2 * of["H"][self.U[k], self.X[k]] for k in range(N)])
+        count = stages // N
+        out["C"] = np.stack([of["C"][k * count : (k + 1) * count, self.X[k]] for k in range(N)])
+        out["D"] = np.stack([of["C"][k * count : (k + 1) * count, self.U[k]] for k in range(N)])
+        out["C_N"] = of["C"][stages:, self.X[-1]]
+        out["u_lower"], out["u_upper"] = (np.stack([of[b][s] for s in self.U]) for b in ("lb", "ub"))
+        return {name: value for name, value in out.items() if name in d}

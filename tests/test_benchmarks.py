@@ -15,7 +15,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 PNG = b"\x89PNG\r\n\x1a\n"
-LONGER = ["instructions", "repeated_solves", "swing_up"]  # ten seconds each
+LONGER = ["instructions", "nonlinear_mpc", "repeated_solves", "swing_up"]  # ten seconds each
 QUICK = ["accuracy", "infeasible", "mpc_scaling", "ocp_layers", "qp_layers", "qp_sets", "time_limits"]
 NEEDED = {"accuracy": "scipy", "infeasible": "scipy", "ocp_layers": "scipy", "qp_sets": "scipy"}
 # Where that is to be had, without the peers: they are none of the suite's business, and slow to start.
@@ -49,7 +49,7 @@ def test_quick_mode_writes_a_table_and_a_plot(name: str, tmp_path: Path) -> None
 
 
 def test_every_benchmark_is_tested_and_documented() -> None:
-    assert programs() - {"run_all", "counted_solves"} == {*QUICK, *LONGER}
+    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer"} == {*QUICK, *LONGER}
     table = (FOLDER / "README.md").read_text()
     for path in FOLDER.glob("*.py"):
         assert f"`{path.name}`" in table, path.name

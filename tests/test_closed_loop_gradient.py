@@ -45,7 +45,7 @@ def analytic(task: TrainingTask) -> tuple[MPC, dict[str, Tensor], Tensor]:
     """A controller that swings up, and the gradient of its loss with respect to its parameters and the start states."""
     controller = task.hand_tuned()
     with torch.no_grad():
-        controller.terminal_lower += 0.1  # so that no entry is special
+        controller.terminal_cost.lower += 0.1  # so that no entry is special
     x0 = starts().requires_grad_()
     loss_of(task, controller, x0).backward()
     gradient = {name: p.grad for name, p in controller.named_parameters() if p.grad is not None}
@@ -138,7 +138,7 @@ def test_detaching_the_carried_plan_gives_a_wrong_gradient(
     copy = task.hand_tuned()
     copy.load_state_dict(controller.state_dict())
     loss_of(task, _Detached(copy), starts()).backward()  # type: ignore[arg-type]
-    for name in ("log_q", "log_r", "terminal_log_diagonal"):
+    for name in ("state_cost.log_diagonal", "input_cost.log_diagonal", "terminal_cost.log_diagonal"):
         wrong, right = dict(copy.named_parameters())[name].grad, gradient[name]
         assert wrong is not None
         # A negative control: hundreds of times what the comparison with finite differences lets pass.

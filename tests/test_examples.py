@@ -23,6 +23,10 @@ EXPECTED = {
         "error below 1e-12: True",
     ],
     "05_optimal_control.py": ["weights beside that of u: 3.000, 1.000", "CLOSEST_FEASIBLE speed limit shifted by [0."],
+    "06_nonlinear_mpc.py": [
+        "0.000 m from the goal after 5 s, never nearer than 0.40 m",
+        "found [1.4, 0.3, 0.7] the truth is [1.4, 0.3, 0.7]",
+    ],
     "train_cart_pole_swing_up.py": ["imitation", "closed_loop", "learned"],
 }
 ARGUMENTS = {"train_cart_pole_swing_up.py": ["1", "1"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import pickle
 import warnings
@@ -13,11 +14,9 @@ import pytest
 import torch
 
 import qp_control as qc
-from qp_control.condensing import condense
 from qp_control.dynamics import RobotDynamics
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 from qp_control.mpc import MPC
-from qp_control.plan import Plan
 
 HORIZON = 20
 
@@ -50,35 +49,13 @@ def warmed(mpc: MPC, x0: torch.Tensor, calls: int = 3):
     return x0, plan.shift()
 
 
-@pytest.mark.parametrize("nu", [1, 3])
-def test_condensed_states_follow_the_recursion_and_its_gradient(nu: int) -> None:
-    generator = torch.Generator().manual_seed(nu)
-
-    def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
-
-    A, B, c, x0, U = random(2, 4, 3, 3), random(2, 4, 3, nu), random(2, 4, 3), random(2, 3), random(2, 4 * nu)
-    G, e = condense(A, B, c, x0)
-    x = x0
-    for k in range(4):
-        u = U[:, k * nu : (k + 1) * nu]
-        x = (A[:, k] @ x[..., None] + B[:, k] @ u[..., None])[..., 0] + c[:, k]
-        assert torch.allclose(x, (G[:, k] @ U[..., None])[..., 0] + e[:, k], rtol=0, atol=1e-12)
-    assert torch.autograd.gradcheck(condense, (A, B, c, x0))
-
-
-def test_condense_refuses_shapes_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"A has shape \(1, 4, 3, 2\), expected \(1, 4, 3, 3\)"):
-        condense(torch.zeros(1, 4, 3, 2), torch.zeros(1, 4, 3, 1), torch.zeros(1, 4, 3), torch.zeros(1, 3))
-
-
-def test_condensed_qp_equals_the_qp_with_states_as_variables(mpc: MPC) -> None:
+def test_plan_equals_the_dense_qp_in_states_and_inputs(mpc: MPC) -> None:
     """Oracle: the same problem written down in (x_1..x_N, u_0..u_{N-1}) with the dynamics as equality rows."""
     x0, plan = warmed(mpc, hanging(1, seed=3))
     got = mpc(x0, plan)
     N, nx = HORIZON, 4
     xbar = torch.cat([x0[:, None], plan.states[:, 1:N]], 1)
-    x_next, A, B = (v.detach().numpy()[0] for v in mpc.dynamics.linearize(xbar, plan.inputs, mpc.dynamics_parameters()))
+    x_next, A, B = (v.detach().numpy()[0] for v in mpc.dynamics.linearize(xbar, plan.inputs, mpc.model()))
     xb, ub = xbar.detach().numpy()[0], plan.inputs.detach().numpy()[0]
     n = N * nx + N
     H = np.zeros((n, n))
@@ -148,7 +125,10 @@ def test_bad_state_keeps_the_passed_plan_and_changes_no_neighbour(mpc: MPC, bad:
 def test_nan_in_the_passed_plan_spoils_only_its_element(mpc: MPC) -> None:
     x0, plan = warmed(mpc, hanging(2))
     plan.inputs[0, 3] = math.nan
-    assert mpc.build(x0, plan).finite().tolist() == [False, True]
+    qp = mpc.build(x0, plan)
+    for name in ("A", "B", "c", "x0"):
+        value = getattr(qp, name).detach()
+        assert value[0].isnan().all() and value[1].isfinite().all(), name
     out = mpc(x0, plan)
     assert out.status.tolist() == [qc.Status.INVALID_INPUT, qc.Status.SOLVED]
     assert out.inputs[1].isfinite().all()
@@ -181,7 +161,7 @@ def test_failure_raises_where_asked_to(mpc: MPC) -> None:
     x0[1, 0] = math.nan
     with pytest.raises(qc.SolveError, match="element 1 has no answer: INVALID_INPUT") as error:
         strict(x0)
-    assert error.value.problem["g"].isnan().all()
+    assert error.value.problem["x0"].isnan().all()
 
 
 def test_wrong_shapes_are_refused(mpc: MPC) -> None:
@@ -203,8 +183,6 @@ def test_wrong_options_are_refused(model: RobotDynamics) -> None:
         MPC(model, 5, state_limit=[1.0, 2.0])
     with pytest.raises(ValueError, match="expected positive numbers"):
         MPC(model, 5, input_limit=[-1.0])
-    with pytest.raises(ValueError, match="expected finite numbers"):
-        MPC(model, 5, input_limit=[math.inf])
     with pytest.raises(ValueError, match="NaN"):
         MPC(model, 5, reference=[math.nan, 0.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="not positive definite"):
@@ -214,9 +192,8 @@ def test_wrong_options_are_refused(model: RobotDynamics) -> None:
 def test_warm_start_changes_the_effort_and_not_the_answer(mpc: MPC) -> None:
     x0, plan = warmed(mpc, hanging(8))
     warm = mpc(x0, plan)
-    zero = torch.zeros_like
-    cold_multipliers = Plan(**{**vars(plan), "z": zero(plan.z), "w": zero(plan.w)})
-    cold = mpc(x0, cold_multipliers)
+    cold = mpc(x0, dataclasses.replace(plan, y=plan.y[:, :0, 0]))
+    assert not torch.equal(warm.iterations, cold.iterations)
     assert torch.allclose(warm.inputs, cold.inputs, rtol=0, atol=1e-8)
     again = mpc(x0, plan)
     assert torch.equal(again.inputs, warm.inputs)
@@ -228,31 +205,36 @@ def test_shifted_plan_is_one_period_later(mpc: MPC) -> None:
     assert torch.equal(later.states[:, :-1], plan.states[:, 1:])
     assert torch.equal(later.inputs[:, :-1], plan.inputs[:, 1:])
     assert torch.equal(later.inputs[:, -1], plan.inputs[:, -1])
-    assert torch.equal(later.w[:, :-1], plan.w[:, 1:])
+    assert torch.equal(later.w_u[:, :-1], plan.w_u[:, 1:])
+    assert torch.equal(later.previous, plan.input)
     assert later.inputs.requires_grad and not plan.detach().inputs.requires_grad
 
 
 def test_built_problem_can_be_saved_and_solved_again(mpc: MPC, tmp_path: Path) -> None:
     x0, plan = warmed(mpc, hanging(2))
     problem = mpc.build(x0, plan)
-    file = qc.save_problem(tmp_path / "qp.npz", **problem.element(1))
-    again = qc.solve_qp(**qc.load_problem(file))
-    U = mpc(x0, plan).inputs.detach().flatten(1)
-    np.testing.assert_allclose(again.x, U[1], atol=1e-7)
-    assert torch.allclose(problem.states(U), mpc(x0, plan).states, rtol=0, atol=1e-12)
+    file = qc.save_problem(tmp_path / "qp.npz", **problem.element(1).arguments())
+    again = qc.solve_ocp(**qc.load_problem(file))
+    found = mpc(x0, plan).detach()
+    np.testing.assert_allclose(again.u, found.inputs[1], atol=1e-7)
+    np.testing.assert_allclose(again.x, found.states[1], atol=1e-7)
 
 
 def test_terminal_weight_is_what_was_set(mpc: MPC) -> None:
     M = torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     P = M @ M.T + torch.eye(4, dtype=torch.float64)
-    assert torch.allclose(mpc.set_weights(terminal=P).terminal_weight(), P, rtol=0, atol=1e-12)
+    assert torch.allclose(mpc.set_weights(terminal=P).terminal_cost(), P, rtol=0, atol=1e-12)
 
 
 def test_model_scales_are_those_of_a_longer_and_heavier_pole(model: RobotDynamics) -> None:
     mpc = MPC(model, 5)
     with torch.no_grad():
-        mpc.log_mass[1], mpc.log_length[1], mpc.log_damping[0] = math.log(2.0), math.log(3.0), math.log(5.0)
-    nominal, scaled = model.parameters, mpc.dynamics_parameters()
+        mpc.model.log_mass[1], mpc.model.log_length[1], mpc.model.log_damping[0] = (
+            math.log(2.0),
+            math.log(3.0),
+            math.log(5.0),
+        )
+    nominal, scaled = model.parameters, mpc.model()
     assert torch.equal(scaled[:10], nominal[:10])
     assert torch.allclose(scaled[10], 2 * nominal[10])
     assert torch.allclose(scaled[11:14], 2 * 3 * nominal[11:14])

@@ -77,8 +77,11 @@ def test_element_has_the_same_bits_whatever_its_neighbours_threads_and_order(nx)
             assert np.array_equal(getattr(sol, name), expected)
         assert np.array_equal(getattr(shuffled, name), expected[order])
     for k in (0, 10):
+        pair = qc.solve_ocp(**{name: array[[k, k]] for name, array in batch.items()})
+        assert np.array_equal(pair.u[0], sols[0].u[k])
+        # A batch of one fills the register by itself: the same to rounding.
         alone = qc.solve_ocp(**problems[k])
-        assert np.array_equal(alone.u, sols[0].u[k])
+        np.testing.assert_allclose(alone.u, sols[0].u[k], rtol=0, atol=1e-9)
 
 
 def test_stage_and_batch_axes_of_length_one_stand_for_all():
@@ -171,7 +174,7 @@ def test_infeasible_neighbour_changes_nothing():
     batch = {name: np.stack([good[name], bad[name], good[name]]) for name in good}
     sol = qc.solve_ocp(**batch, settings=qc.Settings(infeasible="closest"))
     assert list(sol.status) == [qc.Status.SOLVED, qc.Status.CLOSEST_FEASIBLE, qc.Status.SOLVED]
-    np.testing.assert_array_equal(sol.u[0], qc.solve_ocp(**good).u)
+    np.testing.assert_allclose(sol.u[0], qc.solve_ocp(**good).u, rtol=0, atol=1e-9)  # alone, another register
     np.testing.assert_array_equal(sol.u[0], sol.u[2])
 
 
@@ -225,7 +228,7 @@ def test_problem_as_data_is_solved_saved_and_taken_apart(tmp_path):
     file = qc.save_problem(tmp_path / "ocp.npz", **qp.element(1).arguments())
     again = qc.load_problem(file)
     assert again["horizon"] == N
-    np.testing.assert_array_equal(qc.solve_ocp(**again).u, both.u[1])
+    np.testing.assert_allclose(qc.solve_ocp(**again).u, both.u[1], rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="not parts of a QP"):
         qc.save_problem(tmp_path / "mixed.npz", Q=np.eye(2), H=np.eye(2))
 
@@ -270,3 +273,21 @@ def test_closest_feasible_solution_equals_that_of_the_dense_form(options, seed):
     if "lower" in d:
         shift = np.concatenate([sol.s_lower.ravel(), sol.s_lower_N])
         np.testing.assert_allclose(shift, exact.s_lower, atol=1e-7)
+
+
+def test_shifted_solution_is_a_better_start_for_the_next_period():
+    """A regulator that moves on by one period: the shifted start is close to the next solution, the old one is not."""
+    A, B = np.array([[1.0, 0.1], [-0.3, 1.0]]), np.array([[0.0], [0.1]])
+    data = {"A": A, "B": B, "Q": np.eye(2), "R": np.array([[0.01]]), "horizon": 40}
+    data |= {"u_lower": [-2.0], "u_upper": [2.0], "C": np.array([[1.0, 1.0]]), "upper": [0.9]}
+    sol = qc.solve_ocp(x0=[1.0, -0.5], **data)
+    start = qc.shifted(sol)
+    assert np.array_equal(start.x[:-1], sol.x[1:]) and np.array_equal(start.x[-1], sol.x[-1])
+    assert np.array_equal(start.w_u[:-1], sol.w_u[1:]) and np.array_equal(start.z_N, sol.z_N)
+    cold = qc.solve_ocp(x0=sol.x[1], **data)
+    warm = qc.solve_ocp(x0=sol.x[1], **data, warm_start=start)
+    stale = qc.solve_ocp(x0=sol.x[1], **data, warm_start=sol)
+    assert np.abs(start.u - cold.u).max() < 0.1 * np.abs(sol.u - cold.u).max()
+    assert 2 * warm.iterations < stale.iterations < cold.iterations
+    np.testing.assert_allclose(warm.u, cold.u, rtol=0, atol=1e-8)
+    assert qc.shifted(start).x.shape == (41, 2)

@@ -182,7 +182,9 @@ def test_elements_without_a_minimum_never_harm_their_neighbours(kind):
         alone = tensors(elements[i][0])
         out = run(alone, N, [field[i] for field in point])
         for name, gradient in gradients(apply([w[i] for w in weights], out), alone).items():
-            np.testing.assert_array_equal(found[name][i], gradient, err_msg=name)
+            # Alone in another register: the same to rounding.
+            scale = max(1.0, np.abs(gradient).max())
+            np.testing.assert_allclose(found[name][i], gradient, rtol=0, atol=1e-12 * scale, err_msg=name)
     # The point of the saddle is no minimum, but a point that moves with the data all the same.
     oracle = Oracle(*elements[1])
     q = oracle.adjoint(dense_loss(saddle, N, [w[1] for w in weights]))

@@ -12,11 +12,11 @@ from test_ocp import infeasible
 from torch.autograd import forward_ad
 
 import qp_control as qc
-from qp_control.ocp import POINT, SHIFTS
+from qp_control.ocp import POINT, SHIFTS, SLACKS
 from qp_control.ocp_dense_form import DenseForm
 from qp_control.ocp_problem import OCP_NAMES, base_rank, ocp_sizes
 
-FIELDS = (*POINT, *SHIFTS, "objective")
+FIELDS = (*POINT, *SHIFTS, *SLACKS, "objective")
 KINDS = {
     "boxes": {},
     "rows": {"rows": 3, "box": False},
@@ -65,7 +65,7 @@ def dense_gradients(d, N, seed=0, skip=()):
     H, g, A, b, C, l, u, lb, ub, weight_eq, _, _ = form.assemble([data.get(name) for name in OCP_NAMES])
     out = qc.QPLayer()(H, g, A, b, C, l, u, lb, ub, weight_eq=weight_eq)
     fields = form.split(out[:9])
-    named = dict(zip((*POINT, *SHIFTS), fields, strict=True)) | {"objective": out.objective}
+    named = dict(zip((*POINT, *SHIFTS, *SLACKS), fields, strict=True)) | {"objective": out.objective}
     return gradients(loss_of(type("Out", (), named), seed, skip), data)
 
 
@@ -201,7 +201,7 @@ def test_second_derivatives_equal_those_of_the_dense_layer():
     form = form_of(d, N)
     H, g, A, b, C, l, u, lb, ub, weight_eq, _, _ = form.assemble([data.get(name) for name in OCP_NAMES])
     out = qc.QPLayer()(H, g, A, b, C, l, u, lb, ub, weight_eq=weight_eq)
-    named = dict(zip((*POINT, *SHIFTS), form.split(out[:9]), strict=True)) | {"objective": out.objective}
+    named = dict(zip((*POINT, *SHIFTS, *SLACKS), form.split(out[:9]), strict=True)) | {"objective": out.objective}
     expected = second(gradients(loss_of(type("Out", (), named)), data, create_graph=True))
     assert any(g.abs().max() > 0.1 for g in expected.values())
     assert_same(found, expected, 1e-7)

@@ -73,6 +73,23 @@ def test_gradients_of_shifted_solutions_equal_those_of_the_dense_layer(make, see
     assert_same(gradients(loss_of(out), data), dense_gradients(d, N), 1e-8)
 
 
+@pytest.mark.parametrize("case", ["soft rows", "crossed bounds"])
+def test_shifted_solutions_that_the_recursions_leave_have_gradients_too(case):
+    d, N = box_out_of_reach(1)
+    if case == "soft rows":
+        d |= {"slack_linear": np.full(1, 0.3), "slack_quadratic": np.full(1, 2.0)}
+    else:
+        d["x_upper"][1] = d["x_lower"][1].clip(-1.0, 1.0) - 0.5
+    data = tensors(d)
+    out = qc.OcpLayer(horizon=N)(**data)
+    assert out.status == qc.Status.CLOSEST_FEASIBLE
+    if case == "soft rows":
+        assert out.slack_lower.max() + out.slack_upper.max() > 0.1
+    else:
+        assert ((out.s_x_lower > 0) & (out.s_x_upper > 0)).any()
+    assert_same(gradients(loss_of(out), data), dense_gradients(d, N), 1e-8)
+
+
 class TwoLevels:
     """A shifted solution in NumPy: the least squares of the shifted rows on the dynamics, then the QP that is left. The
     sets of rows are those of one solution."""

@@ -104,7 +104,7 @@ def test_resumed_training_equals_an_uninterrupted_one(
     timing = {"seconds", "steps_per_second"}
     rows = [[{k: v for k, v in row.items() if k not in timing} for row in read_metrics(t.run)] for t in (whole, second)]
     assert rows[0] == rows[1] and len(rows[0]) == SMALL.iterations
-    assert torch.equal(load_controller(run, task).log_q, expected.log_q)
+    assert torch.equal(load_controller(run, task).state_cost.log_diagonal, expected.state_cost.log_diagonal)
 
 
 def test_seeds_differ_and_repeat(task: TrainingTask) -> None:
@@ -144,8 +144,8 @@ def test_failed_training_writes_the_qp_it_failed_on(task: TrainingTask, tmp_path
     path = error.value.problem_path
     assert path is not None and path.parent == run.path / "failures" and "MAX_ITER" in path.name
     problem = qc.load_problem(path)
-    assert qc.solve_qp(**problem).status == qc.Status.SOLVED  # with iterations enough
-    assert qc.solve_qp(**problem, settings=qc.Settings(max_iter=1)).status == qc.Status.MAX_ITER
+    assert qc.solve_ocp(**problem).status == qc.Status.SOLVED  # with iterations enough
+    assert qc.solve_ocp(**problem, settings=qc.Settings(max_iter=1)).status == qc.Status.MAX_ITER
     for a, b in zip(trainer.controller.parameters(), before, strict=True):
         assert torch.equal(a, b)  # nothing was learned from QPs without an answer
 
@@ -160,7 +160,7 @@ def test_gradient_that_is_not_finite_is_skipped_and_its_qp_kept(
     with pytest.raises(TrainingError, match="loss nan"):
         trainer.train(rows.append)
     assert rows[0]["updated"] == 0
-    assert "g" in qc.load_problem(next((run.path / "failures").glob("*.npz")))
+    assert "A" in qc.load_problem(next((run.path / "failures").glob("*.npz")))
     assert all(p.isfinite().all() for p in trainer.controller.parameters())
 
 
@@ -178,8 +178,10 @@ def test_damaged_checkpoint_is_a_clear_error_and_stays(task: TrainingTask, tmp_p
         run.checkpoint.write_bytes({"empty": b"", "truncated": whole[:-9], "text": b"no checkpoint" * 9}[damage])
     else:
         saved = checkpoint.read(run.checkpoint)
-        saved.tensors["best.log_q"] = torch.zeros(3) if damage == "other parameters" else torch.full((4,), torch.nan)
-        saved.tensors["best.log_q"] = saved.tensors["best.log_q"].double()
+        saved.tensors["best.state_cost.log_diagonal"] = (
+            torch.zeros(3) if damage == "other parameters" else torch.full((4,), torch.nan)
+        )
+        saved.tensors["best.state_cost.log_diagonal"] = saved.tensors["best.state_cost.log_diagonal"].double()
         checkpoint.write(run.checkpoint, saved)
     left = run.checkpoint.read_bytes() if run.checkpoint.exists() else None
     with pytest.raises(RunError, match=r"checkpoint"):

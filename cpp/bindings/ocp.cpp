@@ -13,19 +13,32 @@ namespace {
 using OcpSizes = std::tuple<int, int, int, int, int, int>;  // B, N, nx, nu, rows, terminal rows
 
 // Entries of the solution's arrays per element, in the order of `solution_members`.
-MutableBatchArray OcpBatchSolution::* const solution_members[] = {
-    &OcpBatchSolution::x,         &OcpBatchSolution::u,         &OcpBatchSolution::y,
-    &OcpBatchSolution::z,         &OcpBatchSolution::z_N,       &OcpBatchSolution::w_x,
-    &OcpBatchSolution::w_u,       &OcpBatchSolution::s_lower,   &OcpBatchSolution::s_upper,
-    &OcpBatchSolution::s_lower_N, &OcpBatchSolution::s_upper_N, &OcpBatchSolution::s_x_lower,
-    &OcpBatchSolution::s_x_upper, &OcpBatchSolution::s_u_lower, &OcpBatchSolution::s_u_upper};
+MutableBatchArray OcpBatchSolution::* const solution_members[] = {&OcpBatchSolution::x,
+                                                                  &OcpBatchSolution::u,
+                                                                  &OcpBatchSolution::y,
+                                                                  &OcpBatchSolution::z,
+                                                                  &OcpBatchSolution::z_N,
+                                                                  &OcpBatchSolution::w_x,
+                                                                  &OcpBatchSolution::w_u,
+                                                                  &OcpBatchSolution::s_lower,
+                                                                  &OcpBatchSolution::s_upper,
+                                                                  &OcpBatchSolution::s_lower_N,
+                                                                  &OcpBatchSolution::s_upper_N,
+                                                                  &OcpBatchSolution::s_x_lower,
+                                                                  &OcpBatchSolution::s_x_upper,
+                                                                  &OcpBatchSolution::s_u_lower,
+                                                                  &OcpBatchSolution::s_u_upper,
+                                                                  &OcpBatchSolution::slack_lower,
+                                                                  &OcpBatchSolution::slack_upper,
+                                                                  &OcpBatchSolution::slack_lower_N,
+                                                                  &OcpBatchSolution::slack_upper_N};
 constexpr int point_fields = 7;
 
 std::vector<std::vector<py::ssize_t>> solution_shapes(const OcpBatch& batch) {
   const py::ssize_t B = batch.size, N = batch.dims.horizon, nx = batch.dims.nx, nu = batch.dims.nu;
   const std::vector<py::ssize_t> x{B, N + 1, nx}, u{B, N, nu}, z{B, N, batch.dims.rows},
       z_N{B, batch.dims.terminal_rows};
-  return {x, u, x, z, z_N, x, u, z, z, z_N, z_N, x, x, u, u};
+  return {x, u, x, z, z_N, x, u, z, z, z_N, z_N, x, x, u, u, z, z, z_N, z_N};
 }
 
 long per_element(const std::vector<py::ssize_t>& shape) {
@@ -74,8 +87,12 @@ struct OcpProblem {
         {"x_upper", &OcpBatch::x_upper, vx, N, N + 1},
         {"u_lower", &OcpBatch::u_lower, vu, N, N},
         {"u_upper", &OcpBatch::u_upper, vu, N, N},
+        {"slack_linear", &OcpBatch::slack_linear, vr, N, N},
+        {"slack_quadratic", &OcpBatch::slack_quadratic, vr, N, N},
+        {"slack_linear_N", &OcpBatch::slack_linear_N, vt, 1, 1},
+        {"slack_quadratic_N", &OcpBatch::slack_quadratic_N, vt, 1, 1},
     };
-    if (arrays.size() != std::size(fields)) throw py::value_error("an optimal-control QP has 22 arrays");
+    if (arrays.size() != std::size(fields)) throw py::value_error("an optimal-control QP has 26 arrays");
     for (std::size_t k = 0; k < arrays.size(); ++k) {
       if (!arrays[k]) continue;
       const auto& [name, member, shape, least, most] = fields[k];
@@ -147,7 +164,7 @@ py::tuple solve_ocp(OcpSizes sizes, std::vector<Optional> data, const Settings& 
 OcpBatchSolution fields_of(const std::vector<Optional>& arrays, const OcpBatch& batch) {
   const auto shapes = solution_shapes(batch);
   if (arrays.size() != shapes.size() && arrays.size() != shapes.size() + 1)
-    throw py::value_error("a solution has 15 arrays, the gradient of a loss by it 16");
+    throw py::value_error("a solution has 19 arrays, the gradient of a loss by it 20");
   OcpBatchSolution out;
   for (std::size_t k = 0; k < shapes.size(); ++k)
     out.*solution_members[k] = input_field(arrays[k], per_element(shapes[k]), batch.size);
@@ -165,7 +182,7 @@ py::tuple ocp_adjoint(OcpSizes sizes, std::vector<Optional> data, const std::vec
   at.status = const_cast<long long*>(status.data());
   OcpLoss one;
   one.fields = fields_of(loss, batch);
-  if (needed.size() != std::size(ocp_fields)) throw py::value_error("ocp_adjoint takes 22 flags");
+  if (needed.size() != std::size(ocp_fields)) throw py::value_error("ocp_adjoint takes 26 flags");
   py::tuple gradients(std::size(ocp_fields));
   for (std::size_t k = 0; k < std::size(ocp_fields); ++k) {
     gradients[k] = py::none();

@@ -185,5 +185,18 @@ PYBIND11_MODULE(_robot, m) {
                r.linearize_adjoint(static_cast<int>(n), x_, u_, p, gn, gA, gB, out.to);
              }
              return out.result();
+           })
+      .def("second_order",
+           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, const Array& y) {
+             const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv(), ndx = 2 * r.nv(), nz = ndx + r.nu();
+             const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()}), *y_ = data(y, "y", {n, ndx});
+             const Parameters p = parameters(r, par, n);
+             Array hessian(std::vector<py::ssize_t>{n, nz, nz});
+             double* to = hessian.mutable_data();
+             {
+               py::gil_scoped_release release;
+               r.second_order(static_cast<int>(n), x_, u_, p, y_, to);
+             }
+             return hessian;
            });
 }

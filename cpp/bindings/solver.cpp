@@ -11,8 +11,9 @@
 
 using namespace qp_control;
 
-void bind_derivatives(py::module_& m);  // derivatives.cpp
-void bind_ocp(py::module_& m);          // ocp.cpp
+void bind_derivatives(py::module_& m);    // derivatives.cpp
+void bind_ocp(py::module_& m);            // ocp.cpp
+void bind_convex_stages(py::module_& m);  // convex_stages.cpp
 
 namespace {
 
@@ -93,4 +94,5 @@ PYBIND11_MODULE(QP_CONTROL_MODULE, m) {
         py::arg("certificates") = true, py::arg("keep") = false);
   bind_derivatives(m);
   bind_ocp(m);
+  bind_convex_stages(m);
 }

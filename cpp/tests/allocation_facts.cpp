@@ -266,9 +266,10 @@ const Register lanes_allocate_nothing("a solve in lanes allocates nothing", [] {
 });
 
 template <class Real>
-void ocp_allocates_nothing(int nx) {
+void ocp_allocates_nothing(int nx, bool soft) {
   const int B = OcpSolver<Real>::width();
   RandomOcp ocp(6, nx, 2, B);
+  if (soft) ocp.soften(0.2, 1.0);
   OcpSolver<Real> solver(ocp.batch);
   for (const bool warm : {false, true}) {
     const auto solve = [&] { solver.solve(ocp.batch, 0, B, Settings(), Deadline(0.0), warm, ocp.solution); };
@@ -277,12 +278,16 @@ void ocp_allocates_nothing(int nx) {
   }
   const MutableBatchArray& w_u = ocp.solution.w_u;
   check(*std::max_element(w_u.data, w_u.data + B * w_u.stride) > 0.0, "a bound is active");
+  const MutableBatchArray& slack = ocp.solution.slack_upper;
+  check(!soft || *std::max_element(slack.data, slack.data + B * slack.stride) > 0.0, "a slack is");
 }
 
 const Register riccati_allocates_nothing("an optimal-control solve allocates nothing, in lanes and alone", [] {
-  ocp_allocates_nothing<Pack>(3);
-  ocp_allocates_nothing<double>(3);
-  ocp_allocates_nothing<double>(30);
+  for (const bool soft : {false, true}) {
+    ocp_allocates_nothing<Pack>(3, soft);
+    ocp_allocates_nothing<double>(3, soft);
+    ocp_allocates_nothing<double>(30, soft);
+  }
 });
 
 }  // namespace

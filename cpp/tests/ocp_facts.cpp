@@ -10,6 +10,8 @@ using namespace qp_control;
 
 namespace {
 
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
 BatchEnd solve(RandomOcp& ocp, const Settings& settings, bool warm = false) {
   return solve_ocp_batch(ocp.batch, settings, warm, ocp.solution, [] { return false; });
 }
@@ -19,7 +21,7 @@ std::pair<Solution, Solution> both(RandomOcp& ocp, int i) {
   OcpDense form(ocp.batch);
   const DenseDims d = form.dims();
   Solution structured(d.n, d.rows()), dense(d.n, d.rows());
-  form.read_solution(ocp.solution, i, structured);
+  form.read_solution(ocp.batch, ocp.solution, i, structured);
   DenseSolver solver(d);
   solver.solve(form.problem(ocp.batch, i), Settings(), Deadline(0.0), false, dense);
   return {structured, dense};
@@ -42,6 +44,31 @@ const Register equal_solutions("solutions equal those of the dense form, in lane
   }
 });
 
+const Register equal_soft_solutions("solutions with soft rows equal those of the dense form with slacks", [] {
+  for (const auto& [linear, quadratic] : {std::pair{0.4, 0.0}, {0.0, 3.0}, {0.2, 1.0}, {infinity, 1.0}}) {
+    for (const auto& [N, nx, nu] : {std::tuple{1, 2, 1}, {5, 3, 2}, {3, 20, 6}}) {
+      RandomOcp ocp(N, nx, nu, 5);
+      ocp.soften(linear, quadratic);
+      // Hard rows may contradict the bounds on the inputs.
+      ocp.batch.u_lower = ocp.batch.u_upper = {};
+      for (const bool warm : {false, true}) {
+        solve(ocp, Settings(), warm);
+        for (int i = 0; i < ocp.batch.size; ++i) {
+          const auto [structured, dense] = both(ocp, i);
+          check(ocp.status[i] == static_cast<int>(dense.status), "status");
+          if (dense.status != Status::SOLVED) continue;
+          check(norm_inf(structured.x - dense.x) < 1e-8, "states, inputs and slacks");
+          check(norm_inf(structured.z - dense.z) < 1e-6 * (1.0 + norm_inf(dense.z)), "multipliers");
+        }
+      }
+      const MutableBatchArray& slack = ocp.solution.slack_upper_N;
+      const bool is_soft = std::isfinite(linear);
+      check((*std::max_element(slack.data, slack.data + 5) > 1e-3) == is_soft,
+            "slacks take effect, unless rows are hard");
+    }
+  }
+});
+
 // Gradients by all data of a random loss on the solutions, structured and by the dense form.
 void compare_gradients(RandomOcp& ocp) {
   const auto [N, nx, nu, rows, terminal_rows] = ocp.batch.dims;
@@ -50,6 +77,7 @@ void compare_gradients(RandomOcp& ocp) {
   for (int k = 0; k < B * (N + 1) * nx; ++k) loss.x.data[k] = loss.y.data[k] = loss.s_x_lower.data[k] = normal();
   for (int k = 0; k < B * N * nu; ++k) loss.u.data[k] = loss.w_u.data[k] = loss.s_u_upper.data[k] = normal();
   for (int i = 0; i < B; ++i) loss.objective.data[i] = normal();
+  for (int k = 0; k < B * N; ++k) loss.slack_upper.data[k] = normal();
   const auto gradients = [&, nx = nx, nu = nu] {
     OcpGradients out;
     for (const OcpField& field : ocp_fields) {
@@ -72,7 +100,7 @@ void compare_gradients(RandomOcp& ocp) {
   for (int i = 0; i < B; ++i) {
     check(residual[i] < 1e-11, "certificate");
     stack(form.problem(ocp.batch, i), qp);
-    form.read_solution(ocp.solution, i, solution);
+    form.read_solution(ocp.batch, ocp.solution, i, solution);
     form.read_loss(loss, i, outputs);
     adjoint(qp, solution, outputs, {}, data);
     form.add_gradients(ocp.batch, data, dense, i);
@@ -85,8 +113,10 @@ void compare_gradients(RandomOcp& ocp) {
 }
 
 const Register equal_gradients("gradients equal those of the dense form, of shared data the sum", [] {
-  for (const auto& [N, nx, nu] : {std::tuple{4, 3, 2}, {3, 20, 6}}) {
+  for (const auto& [N, nx, nu, soft] :
+       {std::tuple{4, 3, 2, false}, {3, 20, 6, false}, {4, 3, 2, true}, {3, 20, 6, true}}) {
     RandomOcp ocp(N, nx, nu, 3);
+    if (soft) ocp.soften(0.2, 1.0);
     solve(ocp, Settings());
     compare_gradients(ocp);
   }
@@ -116,6 +146,18 @@ const Register shifted_gradients("of shifted solutions too, and the recursions a
       }
       compare_gradients(ocp);
     }
+  }
+});
+
+const Register bad_weights("weights that are negative or NaN are refused", [] {
+  for (const double bad : {-1.0, std::numeric_limits<double>::quiet_NaN(), -infinity}) {
+    RandomOcp ocp(4, 3, 2, 2);
+    ocp.soften(1.0, 1.0);
+    double* weights = ocp.constant(2, 1.0);
+    weights[1] = bad;
+    ocp.batch.slack_quadratic = {weights, 1, 0};
+    solve(ocp, Settings());
+    check(ocp.status[0] == 0 && ocp.status[1] == static_cast<int>(Status::INVALID_INPUT), "status");
   }
 });
 

@@ -37,6 +37,15 @@ class RandomOcp {
     solution.iterations = iterations.data();
   }
 
+  // Rows that the ordinary solution violates, soft with these weights, of the terminal row twice as large.
+  void soften(double linear, double quadratic) {
+    batch.upper = batch.upper_N = {constant(1, -0.3), 0, 0};
+    batch.slack_linear = {constant(1, linear), 0, 0};
+    batch.slack_quadratic = {constant(1, quadratic), 0, 0};
+    batch.slack_linear_N = {constant(1, 2.0 * linear), 0, 0};
+    batch.slack_quadratic_N = {constant(1, 2.0 * quadratic), 0, 0};
+  }
+
   // A solution's arrays, zero.
   OcpBatchSolution fields() {
     const auto [N, nx, nu, rows, terminal_rows] = batch.dims;
@@ -46,8 +55,9 @@ class RandomOcp {
     };
     for (auto* array : {&out.x, &out.y, &out.w_x, &out.s_x_lower, &out.s_x_upper}) add(*array, (N + 1) * nx);
     for (auto* array : {&out.u, &out.w_u, &out.s_u_lower, &out.s_u_upper}) add(*array, N * nu);
-    for (auto* array : {&out.z, &out.s_lower, &out.s_upper}) add(*array, N * rows);
-    for (auto* array : {&out.z_N, &out.s_lower_N, &out.s_upper_N}) add(*array, terminal_rows);
+    for (auto* array : {&out.z, &out.s_lower, &out.s_upper, &out.slack_lower, &out.slack_upper}) add(*array, N * rows);
+    for (auto* array : {&out.z_N, &out.s_lower_N, &out.s_upper_N, &out.slack_lower_N, &out.slack_upper_N})
+      add(*array, terminal_rows);
     for (auto* array : {&out.objective, &out.primal_residual, &out.dual_residual, &out.duality_gap}) add(*array, 1);
     return out;
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +16,9 @@ from qp_control.settings import Status
 
 @dataclass(frozen=True)
 class FailedProblem:
-    """A QP without an answer: its data (arguments of `qc.solve_qp`), and where it came up."""
+    """A problem without an answer: the arguments of `qc.solve_ocp`, and where it came up."""
 
-    data: dict[str, Tensor]
+    data: dict[str, Any]
     step: int
     element: int
     status: Status
@@ -106,4 +107,5 @@ def failed_problem(
     index = int((~plan.solved).nonzero()[0]) if element is None else element
     with torch.no_grad():
         problem = controller.build(x[index : index + 1], None if given is None else given[index : index + 1])
-    return FailedProblem(problem.element(0), step, index, Status(int(plan.status[index])))
+    data = {name: value.detach() for name, value in problem.element(0).data().items()}
+    return FailedProblem(data | {"horizon": controller.horizon}, step, index, Status(int(plan.status[index])))

@@ -267,7 +267,7 @@ class Trainer:
     def _new_optimizer(self, stage: Stage) -> torch.optim.Adam:
         """Adam over what the stage learns: the planner knows limits and model exactly, only the plant differs."""
         m, c = self.controller, self.config
-        weights = [m.log_q, m.log_r, m.terminal_log_diagonal, m.terminal_lower]
+        weights = [p for cost in (m.state_cost, m.input_cost, m.terminal_cost) for p in cost.parameters()]
         learned = weights if stage == "imitation" else list(m.parameters())
         chosen = {id(p) for p in learned}
         for parameter in m.parameters():

@@ -25,7 +25,8 @@ class IndefiniteRiccati : public RiccatiKkt<Real> {
  private:
   using Base = RiccatiKkt<Real>;
   using Base::at_, Base::fixed_start_, Base::M_, Base::W_, Base::left_, Base::right_;
-  using Base::block_size, Base::real, Base::entries, Base::dynamics, Base::load_system;
+  using Base::block_size, Base::real, Base::entries, Base::dynamics;
+  using Base::load_system, Base::eliminate_slacks, Base::recover_slacks;
   Real* P(int k) { return entries(P_) + k * P_block_; }
   const Real* P(int k) const { return entries(P_) + k * P_block_; }
   Real* U(int k) { return entries(U_) + k * at_.nu * at_.stride; }

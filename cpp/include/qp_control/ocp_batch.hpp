@@ -9,8 +9,8 @@ namespace qp_control {
 BatchEnd solve_ocp_batch(const OcpBatch& batch, const Settings& settings, bool warm, const OcpBatchSolution& out,
                          const std::function<bool()>& interrupted);
 
-// Whether problems of this size are solved in lanes. By size alone: an element's result must not depend on its
-// neighbours.
-bool ocp_in_lanes(const OcpDims& dims);
+// Whether the problems are solved in lanes: by their size alone, so that an element's result does not depend on its
+// neighbours; a problem without any fills a register by itself, several times faster than one lane of it.
+bool ocp_in_lanes(const OcpBatch& batch);
 
 }  // namespace qp_control

@@ -1,5 +1,6 @@
-// An optimal-control QP as a dense one in all its states and inputs, (u_0, x_0, .., u_{N-1}, x_{N-1}, x_N), with the
-// dynamics as equalities: what the structured code is held against, and what is left to do where it gives up.
+// An optimal-control QP as a dense one in all its states and inputs, (u_0, x_0, .., u_{N-1}, x_{N-1}, x_N), and the
+// slacks of soft rows behind them, with the dynamics as equalities; a hard row leaves out its slacks (ocp_slacks.hpp):
+// what the structured code is held against, and what is left to do where it gives up.
 #pragma once
 
 #include <vector>
@@ -18,12 +19,11 @@ class OcpDense {
   // Of element i; lives until the next call. The dynamics are never shifted.
   DenseQP problem(const OcpBatch& batch, int i);
 
-  // An element's arrays to a point of the dense problem, and back with everything else that a solution has.
-  void read_point(const OcpBatchSolution& from, int i, Vector& x, Vector& z) const;
-  void write(const Solution& from, const OcpBatchSolution& to, int i) const;
+  // An element's solution from one of the dense problem.
+  void write(const OcpBatch& batch, const Solution& from, const OcpBatchSolution& to, int i) const;
 
   // Solution i with its shifts, the gradient of a loss by it, and gradients of the dense data added to the stages'.
-  void read_solution(const OcpBatchSolution& from, int i, Solution& to) const;
+  void read_solution(const OcpBatch& batch, const OcpBatchSolution& from, int i, Solution& to) const;
   void read_loss(const OcpBatchSolution& from, int i, OutputDerivative& to) const;
   void add_gradients(const OcpBatch& batch, const DataDerivative& from, const OcpGradients& to, int i) const;
 
@@ -32,9 +32,16 @@ class OcpDense {
   int x_of(int k) const { return first_of(k) + (k < at_.N ? at_.nu : 0); }
   int dynamics_of(int k) const { return (fixed_start_ ? k : k - 1) * at_.nx; }  // the equalities of y_k
   int rows_of(int k) const { return dims_.n_eq + k * at_.stage_rows; }
+  // The first slacks of stage k, lower ones, then as many upper ones.
+  int slacks_of(int k) const { return x_of(at_.N) + at_.nx + k * 2 * at_.soft_rows; }
   // Calls body(array, position, size, place), as for_each_piece.
   template <class S, class Unknowns, class Rows>
   void for_each(S& s, const Unknowns& unknowns, const Rows& rows) const;
+  // Calls body(k, i, row, slack, sign, weights) for every slack of the element: the i-th row of stage k, its place,
+  // that of the slack, and the sign of that in it, with its weights.
+  template <class Body>
+  void for_each_soft(const OcpBatch& batch, int element, const Body& body) const;
+  void read_point(const OcpBatchSolution& from, int i, Vector& x, Vector& z) const;
   void read_shifts(const OcpBatchSolution& from, int i, Vector& lower, Vector& upper) const;
 
   OcpLayout<Pack> at_;

@@ -24,6 +24,6 @@ struct OcpField {
   StageArray OcpBatch::* data;
   StageGradient OcpGradients::* gradient;
 };
-extern const OcpField ocp_fields[22];
+extern const OcpField ocp_fields[26];
 
 }  // namespace qp_control

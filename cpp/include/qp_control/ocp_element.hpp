@@ -30,6 +30,7 @@ class OcpElement {
   void write(const OcpBatchSolution& to, int i) const;
 
   std::vector<double> x, u, y, z, shift_lower, shift_upper;
+  std::vector<double> slack_lower, slack_upper;  // of the rows of the stages and the terminal ones
 
  private:
   OcpRowPlaces at_;
@@ -48,6 +49,8 @@ class OcpBounds {
   bool crossed(int row) const { return lower[row] > upper[row]; }
   bool crossed() const;
   bool equality(int row) const { return lower[row] == upper[row]; }
+  // Soft rows, those of the problem's weights, lose their bounds.
+  void free_soft(const OcpBatch& problem);
   // Which bounds are violated is told by shifts of either side, all >= 0. A shifted row is then held at its value.
   void shift(const std::vector<double>& shift_lower, const std::vector<double>& shift_upper);
 
@@ -59,7 +62,10 @@ class OcpBounds {
   bool boxed_x_, boxed_u_;
 };
 
-// Element i with only what its constraints are made of.
+// Whether each row and box is soft, of element 0.
+std::vector<bool> soft_rows(const OcpBatch& problem);
+
+// Element i with only what its constraints are made of, as if they were hard.
 OcpBatch without_cost(OcpBatch batch);
 
 }  // namespace qp_control

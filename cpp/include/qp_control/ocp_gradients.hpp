@@ -2,7 +2,7 @@
 // stage.
 #pragma once
 
-#include "qp_control/ocp_layout.hpp"
+#include "qp_control/ocp_slacks.hpp"
 #include "qp_control/ocp_solution.hpp"
 
 namespace qp_control {
@@ -20,6 +20,7 @@ struct StageGradient {
 struct OcpGradients {
   StageGradient Q, R, S, q, r, Q_N, q_N, A, B, c, x0, C, D, lower, upper, C_N, lower_N, upper_N;
   StageGradient x_lower, x_upper, u_lower, u_upper;
+  StageGradient slack_linear, slack_quadratic, slack_linear_N, slack_quadratic_N;
 };
 
 // A vector of unknowns and one of rows, in the caller's units (ocp_layout.hpp).
@@ -33,6 +34,7 @@ struct OcpAdjointPair {
   OcpVector<Real> v, q;  // the solution (x, y, z), and that of the adjoint system
   // Of a shifted solution: (eta, pi, s) of kkt_system.hpp, absent otherwise.
   OcpVector<Real> level_v, level_q;
+  const OcpSlacks<Real>* slacks;
   const Real* side;  // of each row: 1 upper bound, -1 lower bound, 0 inactive
   Real objective;    // the loss's gradient by the objective
 };

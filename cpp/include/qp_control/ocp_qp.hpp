@@ -13,6 +13,14 @@
 //
 // So y_0 is the gradient of the optimal cost by x0, and y_{k+1} that by c_k. Each stage's [Q S'; S R] is
 // symmetric positive semidefinite. Where x0 is absent, x_0 is free: it has no y_0 and may have a box.
+//
+// Rows may be soft: row i of a stage, with slacks s_l, s_u >= 0 and weights w1, w2 >= 0 (slack_linear,
+// slack_quadratic), reads
+//
+//     lower <= C x + D u + s_l - s_u <= upper,   cost w1 (s_l + s_u) + 1/2 w2 (s_l^2 + s_u^2),
+//     w1 + w2 s_l + z >= 0, zero where s_l > 0;   w1 + w2 s_u - z >= 0, zero where s_u > 0.
+//
+// A weight that is absent is zero; where both are, the rows are hard, and so is a row of which one is infinite.
 #pragma once
 
 #include "qp_control/dense_batch.hpp"
@@ -49,10 +57,16 @@ struct OcpBatch {
   StageArray C, D, lower, upper;
   StageArray C_N, lower_N, upper_N;
   StageArray x_lower, x_upper, u_lower, u_upper;
+  StageArray slack_linear, slack_quadratic;
+  StageArray slack_linear_N, slack_quadratic_N;
 
   bool fixed_start() const { return x0.data != nullptr; }
   const StageArray& state_cost(int k) const { return k == dims.horizon && Q_N.data != nullptr ? Q_N : Q; }
   const StageArray& state_slope(int k) const { return k == dims.horizon && q_N.data != nullptr ? q_N : q; }
+  const StageArray& linear(int k) const { return k == dims.horizon ? slack_linear_N : slack_linear; }
+  const StageArray& quadratic(int k) const { return k == dims.horizon ? slack_quadratic_N : slack_quadratic; }
+  // Whether the rows of stage k may be soft.
+  bool softens(int k) const { return linear(k).data != nullptr || quadratic(k).data != nullptr; }
 };
 
 }  // namespace qp_control

@@ -22,7 +22,8 @@ class OcpSingleSolver {
 
  private:
   struct Levels {
-    explicit Levels(const OcpBatch& batch) : first(batch), second(batch) {}
+    explicit Levels(const OcpBatch& batch) : hard(batch), first(batch), second(batch) {}
+    OcpBounds hard;  // without the soft rows, which can always be met
     OcpLeastShift first;
     OcpMinimiser second;
   };

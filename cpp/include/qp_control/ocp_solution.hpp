@@ -9,6 +9,7 @@ namespace qp_control {
 struct OcpBatchSolution {
   MutableBatchArray x, u, y, z, z_N, w_x, w_u;
   MutableBatchArray s_lower, s_upper, s_lower_N, s_upper_N, s_x_lower, s_x_upper, s_u_lower, s_u_upper;
+  MutableBatchArray slack_lower, slack_upper, slack_lower_N, slack_upper_N;
   MutableBatchArray objective, primal_residual, dual_residual, duality_gap;
   long long* status = nullptr;
   long long* iterations = nullptr;
@@ -48,6 +49,18 @@ void for_each_piece(const OcpLayout<Real>& at, Solution& s, const Unknowns& unkn
     rows(s.z, k * at.stage_rows, at.stage_rows, at.row(k));
     if (at.boxed_u) rows(s.w_u, k * at.nu, at.nu, at.box(k));
   }
+}
+
+// The same for the slacks, as far as they are unknowns.
+template <class Real, class Solution, class Unknowns>
+void for_each_slack(const OcpLayout<Real>& at, Solution& s, const Unknowns& unknowns) {
+  for (int k = 0; k < at.N && at.soft_rows > 0; ++k) {
+    unknowns(s.slack_lower, k * at.stage_rows, at.stage_rows, at.slack_lower(k));
+    unknowns(s.slack_upper, k * at.stage_rows, at.stage_rows, at.slack_upper(k));
+  }
+  if (at.soft_terminal_rows == 0) return;
+  unknowns(s.slack_lower_N, 0, at.terminal_rows, at.slack_lower(at.N));
+  unknowns(s.slack_upper_N, 0, at.terminal_rows, at.slack_upper(at.N));
 }
 
 }  // namespace qp_control

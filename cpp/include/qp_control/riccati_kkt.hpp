@@ -1,10 +1,5 @@
 // Riccati KKT back end of the augmented-Lagrangian loop: the dynamics of an optimal-control QP are eliminated exactly.
-// The loop's unknowns are (w, y), its Hessian is the symmetric matrix
-//
-//     [H E'; E 0],   E w = (-x_0, A_0 x_0 + B_0 u_0 - x_1, ..),
-//
-// and its gradient has the dynamics' residuals where the y stand; proximal terms are on w alone. (A u_N, and the y_0 of
-// a free x_0, are there and zero.) With weights on the rows, [M E'; E 0] is factored stage by stage, from the last to
+// With weights on the rows, the loop's matrix [M E'; E 0] (ocp_data.hpp) is factored stage by stage, from the last to
 // the first: with P_N = M_N and P_k = L_x L_x',
 //
 //     M_k + [B A]'P_{k+1}[B A] = L L',   L = [L_u 0; L_xu L_x]     (square-root recursion),
@@ -16,53 +11,19 @@
 
 #include <vector>
 
-#include "qp_control/equilibration.hpp"
-#include "qp_control/ocp_layout.hpp"
-#include "qp_control/rounding.hpp"
+#include "qp_control/ocp_data.hpp"
 
 namespace qp_control {
 
-// Of the stages' Hessians: positive semidefinite, which is checked, or whatever they are.
-enum class Curvature { CONVEX, ANY };
-// Equilibrated, or in the caller's units.
-enum class Units { BALANCED, OF_CALLER };
-
 template <class Real>
-class RiccatiKkt {
+class RiccatiKkt : public OcpData<Real> {
+  using Data = OcpData<Real>;
+
  public:
-  // Room for problems like those of the batch. With any curvature it loads and multiplies only, and calls all convex.
+  // Room for problems like those of the batch; with any curvature for loading and multiplying only.
   explicit RiccatiKkt(const OcpBatch& batch, Curvature curvature = Curvature::CONVEX, Units units = Units::BALANCED);
 
-  const OcpLayout<Real>& layout() const { return at_; }
-  // In packs: of all unknowns, of those with proximal terms, of the rows.
-  int unknowns() const { return at_.in_packs(at_.unknowns()); }
-  int variables() const { return at_.in_packs(at_.variables()); }
-  int rows() const { return at_.in_packs(at_.rows()); }
-  const PackArray& g() const { return g_; }
-  const PackArray& lower() const { return lower_; }
-  const PackArray& upper() const { return upper_; }
-  static Pack sum(Pack partial) { return lanes_apart ? partial : sum_of_lanes(partial); }
-  static Pack max(Pack partial) { return lanes_apart ? partial : max_of_lanes(partial); }
-  static Mask all(Mask partial) { return lanes_apart ? partial : Mask::all(qp_control::all(partial)); }
-
-  // Reads and equilibrates elements first..last-1 (one per lane; of one problem last = first + 1); matrices that the
-  // batch shares are those of the call before. False: see the next three.
   Mask load(const OcpBatch& batch, int first, int last, Equilibration& scaling);
-  Mask valid() const { return finite_matrices_ & valid_vectors_; }  // every number is one that may be there
-  Mask crossed() const { return crossed_; }                         // a lower bound above its upper bound
-  Mask convex() const { return convex_; }  // each stage's [Q S'; S R] is positive semidefinite, up to rounding
-  const RoundingBounds<Pack>& rounding() const { return rounding_; }  // of the caller's data
-  // Whether every Q and R read last was equal to its transpose.
-  bool symmetric() const { return symmetric_; }
-
-  void apply_hessian(const PackArray& x, PackArray& out) const;
-  void apply_rows(const PackArray& x, PackArray& v) const;
-  void add_rows_transposed(const PackArray& z, PackArray& out) const;
-
-  // The largest entry of each row of the caller's.
-  void row_sizes(const Equilibration& scaling, PackArray& out) const;
-  // Zero where no unknown stands.
-  void clear_padding(PackArray& x) const;
 
   // Factors; from the first stage before which no weight has changed the old factor holds. False: not positive
   // definite.
@@ -71,55 +32,29 @@ class RiccatiKkt {
   void solve(PackArray& rhs) const;
 
  protected:
-  static constexpr bool lanes_apart = std::is_same_v<Real, Pack>;
-  // Room for the columns of a matrix of order n: tiles are four columns wide.
-  static int block_size(int n, int stride) { return lanes_apart ? n * n : stride * ((n + 3) / 4 * 4); }
-  static Real real(Pack a) {
-    if constexpr (lanes_apart)
-      return a;
-    else
-      return a[0];
-  }
-  static Real* entries(PackArray& a) { return reinterpret_cast<Real*>(a.data()); }
-  static const Real* entries(const PackArray& a) { return reinterpret_cast<const Real*>(a.data()); }
-  Real* H(int k) { return entries(H_) + k * block_; }
-  const Real* H(int k) const { return entries(H_) + k * block_; }
-  // [B A] of the step from k to k + 1, and [D C] of stage k.
-  Real* dynamics(int k) { return entries(dynamics_) + k * at_.nx * at_.stride; }
-  const Real* dynamics(int k) const { return entries(dynamics_) + k * at_.nx * at_.stride; }
-  Real* stage_rows(int k) { return entries(R_) + k * at_.stage_rows * at_.stride; }
-  const Real* stage_rows(int k) const { return entries(R_) + k * at_.stage_rows * at_.stride; }
+  using Data::at_, Data::block_, Data::fixed_start_, Data::regularisation_, Data::slacks_;
+  using Data::dynamics, Data::entries, Data::H, Data::real, Data::stage_rows;
+
+  // M_k with weights on its rows, without its slacks: the boxes' stand in M_, the others are left to add as left_ times
+  // right_'. Returns how many these are.
+  int load_system(int k, const Real* weight, Real rho);
+  // Before and after a solve of what they leave.
+  void eliminate_slacks(PackArray& rhs) const;
+  void recover_slacks(PackArray& rhs) const;
+
+  PackArray M_, W_;  // of the stage at hand
+  std::vector<const Real*> left_, right_;
+
+ private:
   Real* L(int k) { return entries(L_) + k * block_; }
   const Real* L(int k) const { return entries(L_) + k * block_; }
-
-  void load_matrices(const OcpBatch& batch, int first, int last);
-  void load_vectors(const OcpBatch& batch, int first, int last);
-  void scale_matrices(Equilibration& scaling);
-  void scale_vectors(Equilibration& scaling);
-  void load_stage(const OcpBatch& batch, int k, int first, int last);
-  void load_bounds(const OcpBatch& batch, int k, int first, int last);
-  Mask convex_stage(int k);
-  void balance(int k, Equilibration& scaling);
-  // M_k with weights on its rows: the boxes' stand in M_, the others are left to add as left_ times right_'. Returns
-  // how many these are.
-  int load_system(int k, const Real* weight, Real rho);
   Mask factor_stage(int k, const Real* weight, Real rho);
 
-  OcpLayout<Real> at_;
-  bool fixed_start_, shared_matrices_, any_curvature_, balanced_, loaded_ = false, symmetric_ = true;
-  int block_;  // numbers of a stage's matrix
-  PackArray H_, dynamics_, R_, g_, lower_, upper_;
-  PackArray curvature_, regularisation_;  // that makes each stage's H positive definite; times c
   PackArray L_, diagonal_, inverse_;
-  PackArray weight_;            // of the rows in the factor
-  PackArray M_, W_, weighted_;  // of the stage at hand
-  std::vector<const Real*> left_, right_;
-  mutable PackArray v_, work_;
-  PackArray read_;
-  RoundingBounds<Pack> rounding_;
-  Mask finite_matrices_, valid_vectors_, crossed_, convex_;
-  Pack H_size_;  // largest entry of D H D
-  Pack rho_;     // in the factor
+  PackArray weight_;  // of the rows in the factor
+  PackArray weighted_;
+  mutable PackArray v_, work_, values_;
+  Pack rho_;  // in the factor
   bool factored_ = false;
   Mask definite_;
 };

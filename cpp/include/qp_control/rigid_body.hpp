@@ -78,6 +78,10 @@ class RigidBody {
   void linearize_adjoint(int batch, const double* x, const double* u, Parameters p, const double* g_next,
                          const double* g_A, const double* g_B, Gradients out) const;
 
+  // Hessian (batch, 2 nv + nu, 2 nv + nu) of y'x_next, y (batch, 2 nv), by (x, u); where configurations are no vectors:
+  // of y'(step(x (+) d, u) (-) step(x, u)) by the tangent d. Central differences of exact first derivatives.
+  void second_order(int batch, const double* x, const double* u, Parameters p, const double* y, double* hessian) const;
+
  private:
   struct Implementation;
   std::unique_ptr<Implementation> implementation_;

@@ -128,6 +128,7 @@ template <class Real>
 void IndefiniteRiccati<Real>::solve(PackArray& rhs) const {
   const int n = at_.n, nx = at_.nx, nu = at_.nu, stride = at_.stride, costate_stride = at_.costate_stride;
   Real *s = entries(rhs), *x = entries(state_), *p = entries(p_);
+  eliminate_slacks(rhs);
   // Backward: the cost-to-go 1/2 x'P_k x + p_k'x; (U_u'^-1 v_u, p_k) takes the place of the right-hand side of w_k.
   for (int k = at_.N; k >= 0; --k) {
     Real* here = s + at_.w(k);
@@ -165,6 +166,7 @@ void IndefiniteRiccati<Real>::solve(PackArray& rhs) const {
     multiply(dynamics(k), nx, n, stride, here, x);
     for (int i = 0; i < nx; ++i) x[i] -= s[at_.y(k + 1) + i];
   }
+  recover_slacks(rhs);
 }
 
 template class IndefiniteRiccati<Pack>;

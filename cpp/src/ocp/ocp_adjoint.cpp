@@ -41,6 +41,7 @@ void OcpAdjoint<Real>::Workspace::read(const OcpBatchSolution& from, int first, 
     };
   };
   for_each_piece(kkt.layout(), from, into(to_x), into(to_z));
+  for_each_slack(kkt.layout(), from, into(to_x));
 }
 
 template <class Real>
@@ -57,6 +58,7 @@ void OcpAdjoint<Real>::prepare(const OcpBatch& batch, int first, int last, const
     if (i >= last || solution.status[i] != static_cast<int>(Status::SOLVED)) able.set(lane, false);
   }
   w.read(solution, first, last, w.x, w.z);
+  w.kkt.slacks().complete(w.x, w.z);
   w.system.find_active(w.scaling, w.x, w.z);
   if (any(able)) able = able & w.system.factor();
   w.able = able;
@@ -93,6 +95,7 @@ void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const Ocp
   OcpAdjointPair<Real> pair;
   pair.v = {w.entries(w.x), w.entries(w.z)};
   pair.q = {w.entries(w.q.x), w.entries(w.q.z)};
+  pair.slacks = &kkt.slacks();
   pair.side = w.entries(w.system.side);
   pair.objective = objective;
   add_gradients(kkt.layout(), batch, pair, first, last, done, out);

@@ -55,6 +55,10 @@ void fill(const OcpBatch& batch, const OcpBatchSolution& out, int i, double shif
   for (const auto* array : {&out.s_x_lower, &out.s_x_upper}) put(*array, long(N + 1) * nx, shifts);
   for (const auto* array : {&out.s_u_lower, &out.s_u_upper}) put(*array, long(N) * nu, shifts);
   const OcpLayout<Pack> layout(batch);
+  for (const auto* array : {&out.slack_lower, &out.slack_upper})
+    if (layout.soft_rows == 0 || all) put(*array, long(N) * rows, rest);
+  for (const auto* array : {&out.slack_lower_N, &out.slack_upper_N})
+    if (layout.soft_terminal_rows == 0 || all) put(*array, terminal_rows, rest);
   if (!layout.boxed_x || all) put(out.w_x, long(N + 1) * nx, rest);
   if (!layout.boxed_u || all) put(out.w_u, long(N) * nu, rest);
   if (!all) return;
@@ -98,7 +102,7 @@ BatchEnd solve(const OcpBatch& batch, const Settings& settings, bool warm, const
           continue;
         auto& [form, solver, solution] = worker.dense(batch);
         solver.solve(form.problem(batch, i), settings, own, false, solution);
-        form.write(solution, out, i);
+        form.write(batch, solution, out, i);
       }
     }
   });
@@ -107,12 +111,12 @@ BatchEnd solve(const OcpBatch& batch, const Settings& settings, bool warm, const
 
 }  // namespace
 
-bool ocp_in_lanes(const OcpDims& dims) { return dims.stage_size() <= largest_stage_in_lanes; }
+bool ocp_in_lanes(const OcpBatch& batch) { return batch.size > 1 && batch.dims.stage_size() <= largest_stage_in_lanes; }
 
 BatchEnd solve_ocp_batch(const OcpBatch& batch, const Settings& settings, bool warm, const OcpBatchSolution& out,
                          const std::function<bool()>& interrupted) {
-  return ocp_in_lanes(batch.dims) ? solve<Pack>(batch, settings, warm, out, interrupted)
-                                  : solve<double>(batch, settings, warm, out, interrupted);
+  return ocp_in_lanes(batch) ? solve<Pack>(batch, settings, warm, out, interrupted)
+                             : solve<double>(batch, settings, warm, out, interrupted);
 }
 
 }  // namespace qp_control

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "qp_control/ocp_residuals.hpp"
+#include "qp_control/ocp_slacks.hpp"
 
 namespace qp_control {
 namespace {
@@ -92,8 +93,18 @@ bool is_ocp_ray(const OcpBatch& problem, const OcpElement& ray) {
       Row row;
       row.add(part((ends ? problem.C_N : problem.C).at(0, k), i * nx), nx, 1, x);
       if (!ends) row.add(part(problem.D.at(0, k), i * nu), nu, 1, u);
-      stays(row, (ends ? problem.lower_N : problem.lower).at(0, k), (ends ? problem.upper_N : problem.upper).at(0, k),
-            i);
+      const double* lower = (ends ? problem.lower_N : problem.lower).at(0, k);
+      const double* upper = (ends ? problem.upper_N : problem.upper).at(0, k);
+      const SlackWeights weights(problem.linear(k).at(0, k), problem.quadratic(k).at(0, k), i);
+      // Slacks may follow, but at a cost.
+      if (problem.softens(k) && weights.soft() && weights.quadratic == 0.0) {
+        const Real above = upper != nullptr && upper[i] < infinite_bound ? row.value : Real(0);
+        const Real below = lower != nullptr && lower[i] > -infinite_bound ? -row.value : Real(0);
+        slope += weights.linear * std::max({above, below, Real(0)});
+        slope_size = std::max(slope_size, Real(weights.linear));
+      } else {
+        stays(row, lower, upper, i);
+      }
     }
   }
   return inside && slope < -1e-9 * size * slope_size;

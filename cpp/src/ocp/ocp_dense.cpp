@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "qp_control/ocp_slacks.hpp"
+
 namespace qp_control {
 namespace {
 
@@ -10,13 +12,25 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 DenseDims dense_dims(const OcpBatch& batch) {
   const auto [N, nx, nu, rows, terminal_rows] = batch.dims;
-  return {N * (nx + nu) + nx, (batch.fixed_start() ? N + 1 : N) * nx, N * rows + terminal_rows};
+  const OcpLayout<Pack> at(batch);
+  return {N * (nx + nu) + nx + 2 * (N * at.soft_rows + at.soft_terminal_rows), (batch.fixed_start() ? N + 1 : N) * nx,
+          N * rows + terminal_rows};
 }
 
 }  // namespace
 
 OcpDense::OcpDense(const OcpBatch& batch) : at_(batch), fixed_start_(batch.fixed_start()), dims_(dense_dims(batch)) {
   weight_.assign(dims_.n_eq, infinity);
+}
+
+template <class Body>
+void OcpDense::for_each_soft(const OcpBatch& batch, int element, const Body& body) const {
+  for (int k = 0; k <= at_.N; ++k)
+    for (int i = 0; i < at_.soft_count(k); ++i) {
+      const SlackWeights weights(batch.linear(k).at(element, k), batch.quadratic(k).at(element, k), i);
+      body(k, i, rows_of(k) + i, slacks_of(k) + i, 1.0, weights);
+      body(k, i, rows_of(k) + i, slacks_of(k) + at_.soft_count(k) + i, -1.0, weights);
+    }
 }
 
 DenseQP OcpDense::problem(const OcpBatch& batch, int i) {
@@ -71,6 +85,13 @@ DenseQP OcpDense::problem(const OcpBatch& batch, int i) {
     vector(batch.lower, i, k, at_.stage_rows, l_, k * at_.stage_rows);
     vector(batch.upper, i, k, at_.stage_rows, u_, k * at_.stage_rows);
   }
+  for_each_soft(batch, i, [&](int, int, int row, int slack, double sign, const SlackWeights& weights) {
+    const bool soft = weights.soft();
+    H_[long(slack) * n + slack] = soft ? weights.quadratic : 1.0;
+    g_[slack] = soft ? weights.linear : 0.0;
+    lb_[slack] = soft ? 0.0 : -infinity;
+    C_[long(row - dims_.n_eq) * n + slack] = soft ? sign : 0.0;
+  });
   if (fixed_start_) vector(batch.x0, i, 0, nx, b_, 0);
   for (double& entry : b_) entry = -entry;
   DenseQP out;
@@ -103,6 +124,11 @@ void OcpDense::for_each(S& s, const Unknowns& unknowns, const Rows& rows) const 
     rows(s.z, k * at_.stage_rows, at_.stage_rows, rows_of(k));
     rows(s.w_u, k * nu, nu, box + first_of(k));
   }
+  for (int k = 0; k <= N; ++k) {
+    const int count = at_.soft_count(k), place = slacks_of(k), position = k < N ? k * count : 0;
+    unknowns(k < N ? s.slack_lower : s.slack_lower_N, position, count, place);
+    unknowns(k < N ? s.slack_upper : s.slack_upper_N, position, count, place + count);
+  }
 }
 
 namespace {
@@ -131,8 +157,13 @@ void OcpDense::read_shifts(const OcpBatchSolution& from, int i, Vector& lower, V
   for_each(high, nothing, reader(i, upper));
 }
 
-void OcpDense::read_solution(const OcpBatchSolution& from, int i, Solution& to) const {
+void OcpDense::read_solution(const OcpBatch& batch, const OcpBatchSolution& from, int i, Solution& to) const {
   read_point(from, i, to.x, to.z);
+  const int box = dims_.n_eq + dims_.n_in;
+  for_each_soft(batch, i, [&](int, int, int row, int slack, double sign, const SlackWeights& weights) {
+    if (weights.soft())
+      to.z[box + slack] = -slack_pull(weights.linear, weights.quadratic, to.x[slack], -sign * to.z[row]);
+  });
   read_shifts(from, i, to.shift_lower, to.shift_upper);
   to.status = static_cast<Status>(from.status[i]);
 }
@@ -155,6 +186,13 @@ void OcpDense::add_gradients(const OcpBatch& batch, const DataDerivative& from, 
     if (target.data == nullptr) return;
     for (int a = 0; a < size; ++a) target.at(i, k)[a] += factor * source[at + a];
   };
+  for_each_soft(batch, i, [&](int k, int row, int, int slack, double, const SlackWeights& weights) {
+    const StageGradient& linear = k == N ? to.slack_linear_N : to.slack_linear;
+    const StageGradient& quadratic = k == N ? to.slack_quadratic_N : to.slack_quadratic;
+    if (!weights.soft()) return;
+    if (linear.data != nullptr) linear.at(i, k)[row] += from.g[slack];
+    if (quadratic.data != nullptr && from.H.size() > 0) quadratic.at(i, k)[row] += from.H(slack, slack);
+  });
   const Vector equalities = from.lower + from.upper;
   if (fixed_start_) vector(equalities, 0, nx, to.x0, 0, -1.0);
   for (int k = 0; k <= N; ++k) {
@@ -195,9 +233,14 @@ void OcpDense::read_point(const OcpBatchSolution& from, int i, Vector& x, Vector
   for_each(from, reader(i, x), reader(i, z));
 }
 
-void OcpDense::write(const Solution& from, const OcpBatchSolution& to, int i) const {
+void OcpDense::write(const OcpBatch& batch, const Solution& from, const OcpBatchSolution& to, int i) const {
   const OcpBatchSolution lower = lower_shifts(to), upper = upper_shifts(to);
-  for_each(to, writer(i, from.x), writer(i, from.z));
+  Vector x = from.x;
+  for_each_soft(batch, i, [&](int, int, int row, int slack, double sign, const SlackWeights& weights) {
+    const bool held = from.z[dims_.n_eq + dims_.n_in + slack] < 0.0, free = weights.linear + weights.quadratic == 0.0;
+    if (held || x[slack] < 0.0 || !(free || sign * from.z[row] < 0.0)) x[slack] = 0.0;  // as OcpSlacks::tidy()
+  });
+  for_each(to, writer(i, x), writer(i, from.z));
   for_each(lower, nothing, writer(i, from.shift_lower));
   for_each(upper, nothing, writer(i, from.shift_upper));
   *to.objective.at(i) = from.objective;

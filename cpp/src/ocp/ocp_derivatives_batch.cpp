@@ -12,7 +12,7 @@
 
 namespace qp_control {
 
-const OcpField ocp_fields[22] = {
+const OcpField ocp_fields[26] = {
     {&OcpBatch::Q, &OcpGradients::Q},
     {&OcpBatch::R, &OcpGradients::R},
     {&OcpBatch::S, &OcpGradients::S},
@@ -35,6 +35,10 @@ const OcpField ocp_fields[22] = {
     {&OcpBatch::x_upper, &OcpGradients::x_upper},
     {&OcpBatch::u_lower, &OcpGradients::u_lower},
     {&OcpBatch::u_upper, &OcpGradients::u_upper},
+    {&OcpBatch::slack_linear, &OcpGradients::slack_linear},
+    {&OcpBatch::slack_quadratic, &OcpGradients::slack_quadratic},
+    {&OcpBatch::slack_linear_N, &OcpGradients::slack_linear_N},
+    {&OcpBatch::slack_quadratic_N, &OcpGradients::slack_quadratic_N},
 };
 
 namespace {
@@ -94,7 +98,7 @@ void differentiate_alone(const OcpBatch& batch, int i, const OcpBatchSolution& s
     }
     auto& dense = worker.dense(batch);
     stack(dense.form.problem(batch, i), dense.qp);
-    dense.form.read_solution(solution, i, dense.solution);
+    dense.form.read_solution(batch, solution, i, dense.solution);
     dense.form.read_loss(fields, i, dense.loss);
     write_certificate(adjoint(dense.qp, dense.solution, dense.loss, settings, dense.data, dense.at), certificate, i);
     dense.form.add_gradients(batch, dense.data, gradients, i);
@@ -141,7 +145,7 @@ void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, cons
 
 void ocp_adjoint_batch(const OcpBatch& batch, const OcpBatchSolution& solution, const DerivativeSettings& settings,
                        const std::vector<OcpLoss>& losses) {
-  if (ocp_in_lanes(batch.dims))
+  if (ocp_in_lanes(batch))
     differentiate<Pack>(batch, solution, settings, losses);
   else
     differentiate<double>(batch, solution, settings, losses);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "qp_control/ocp_slacks.hpp"
+
 namespace qp_control {
 namespace {
 
@@ -18,6 +20,8 @@ OcpElement::OcpElement(const OcpDims& dims)
       z(OcpRowPlaces(dims).count),
       shift_lower(z.size()),
       shift_upper(z.size()),
+      slack_lower(OcpRowPlaces(dims).w_x),
+      slack_upper(slack_lower.size()),
       at_(dims) {}
 
 OcpBatchSolution OcpElement::arrays() {
@@ -38,15 +42,20 @@ OcpBatchSolution OcpElement::arrays() {
   out.s_upper_N = set(shift_upper, at_.z_N);
   out.s_x_upper = set(shift_upper, at_.w_x);
   out.s_u_upper = set(shift_upper, at_.w_u);
+  out.slack_lower = set(slack_lower, 0);
+  out.slack_lower_N = set(slack_lower, at_.z_N);
+  out.slack_upper = set(slack_upper, 0);
+  out.slack_upper_N = set(slack_upper, at_.z_N);
   return out;
 }
 
 void OcpElement::fill(double value) {
-  for (auto* a : {&x, &u, &y, &z, &shift_lower, &shift_upper}) std::fill(a->begin(), a->end(), value);
+  for (auto* a : {&x, &u, &y, &z, &shift_lower, &shift_upper, &slack_lower, &slack_upper})
+    std::fill(a->begin(), a->end(), value);
 }
 
 bool OcpElement::finite() const {
-  for (const auto* a : {&x, &u, &y, &z})
+  for (const auto* a : {&x, &u, &y, &z, &slack_lower, &slack_upper})
     for (double entry : *a)
       if (!std::isfinite(entry)) return false;
   return true;
@@ -73,6 +82,10 @@ void OcpElement::write(const OcpBatchSolution& to, int i) const {
   rows(z, to.z, to.z_N, to.w_x, to.w_u);
   rows(shift_lower, to.s_lower, to.s_lower_N, to.s_x_lower, to.s_u_lower);
   rows(shift_upper, to.s_upper, to.s_upper_N, to.s_x_upper, to.s_u_upper);
+  put(slack_lower, 0, at_.z_N, to.slack_lower);
+  put(slack_lower, at_.z_N, at_.w_x, to.slack_lower_N);
+  put(slack_upper, 0, at_.z_N, to.slack_upper);
+  put(slack_upper, at_.z_N, at_.w_x, to.slack_upper_N);
 }
 
 OcpBatchSolution as_rows(const OcpDims& dims, std::vector<double>& rows) {
@@ -123,8 +136,9 @@ OcpBatch OcpBounds::of(const OcpBatch& batch, int i) {
 
   OcpBatch out = batch;
   out.size = 1;
-  for (StageArray* a : {&out.Q, &out.R, &out.S, &out.q, &out.r, &out.Q_N, &out.q_N, &out.A, &out.B, &out.c, &out.x0,
-                        &out.C, &out.D, &out.C_N}) {
+  for (StageArray* a :
+       {&out.Q, &out.R, &out.S, &out.q, &out.r, &out.Q_N, &out.q_N, &out.A, &out.B, &out.c, &out.x0, &out.C, &out.D,
+        &out.C_N, &out.slack_linear, &out.slack_quadratic, &out.slack_linear_N, &out.slack_quadratic_N}) {
     if (a->data != nullptr) a->data += i * a->batch;
     a->batch = 0;
   }
@@ -143,6 +157,25 @@ OcpBatch OcpBounds::of(const OcpBatch& batch, int i) {
   return out;
 }
 
+std::vector<bool> soft_rows(const OcpBatch& problem) {
+  const OcpRowPlaces at(problem.dims);
+  std::vector<bool> out(at.count);
+  for (int k = 0; k <= problem.dims.horizon; ++k)
+    for (int i = 0; i < problem.dims.rows_of(k) && problem.softens(k); ++i)
+      out[k * problem.dims.rows + i] =
+          SlackWeights(problem.linear(k).at(0, k), problem.quadratic(k).at(0, k), i).soft();
+  return out;
+}
+
+void OcpBounds::free_soft(const OcpBatch& problem) {
+  const std::vector<bool> soft = soft_rows(problem);
+  for (int row = 0; row < count(); ++row) {
+    if (!soft[row]) continue;
+    lower[row] = -infinity;
+    upper[row] = infinity;
+  }
+}
+
 void OcpBounds::shift(const std::vector<double>& shift_lower, const std::vector<double>& shift_upper) {
   for (int row = 0; row < count(); ++row) {
     const double low = shift_lower[row], high = shift_upper[row];
@@ -156,7 +189,9 @@ void OcpBounds::shift(const std::vector<double>& shift_lower, const std::vector<
 }
 
 OcpBatch without_cost(OcpBatch batch) {
-  for (StageArray* a : {&batch.Q, &batch.R, &batch.S, &batch.q, &batch.r, &batch.Q_N, &batch.q_N}) *a = StageArray();
+  for (StageArray* a : {&batch.Q, &batch.R, &batch.S, &batch.q, &batch.r, &batch.Q_N, &batch.q_N, &batch.slack_linear,
+                        &batch.slack_quadratic, &batch.slack_linear_N, &batch.slack_quadratic_N})
+    *a = StageArray();
   return batch;
 }
 

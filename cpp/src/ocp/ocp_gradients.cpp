@@ -69,6 +69,10 @@ void add_gradients(const OcpLayout<Real>& at, const OcpBatch& batch, const OcpAd
   auto lower_N = collect(out.lower_N, at.terminal_rows), upper_N = collect(out.upper_N, at.terminal_rows);
   auto x_lower = collect(out.x_lower, nx), x_upper = collect(out.x_upper, nx);
   auto u_lower = collect(out.u_lower, nu), u_upper = collect(out.u_upper, nu);
+  auto slack_linear = collect(out.slack_linear, at.stage_rows);
+  auto slack_quadratic = collect(out.slack_quadratic, at.stage_rows);
+  auto slack_linear_N = collect(out.slack_linear_N, at.terminal_rows);
+  auto slack_quadratic_N = collect(out.slack_quadratic_N, at.terminal_rows);
 
   // -(d_a b' + a d_b') plus objective / 2 times the sum of both products: of the cost's blocks, scaled by `share`.
   const auto cost = [&](Collector<Real>& sum, int k, int a, int rows, int b, int cols, double share) {
@@ -114,6 +118,18 @@ void add_gradients(const OcpLayout<Real>& at, const OcpBatch& batch, const OcpAd
     }
   };
 
+  // The weights of a row are the cost of both its slacks.
+  const auto slacks = [&](Collector<Real>& linear, Collector<Real>& quadratic, int k) {
+    const int count = at.soft_count(k), low = at.slack_lower(k), high = at.slack_upper(k);
+    const Real* soft = pair.slacks->soft(low);
+    const auto slope = [&](int j) { return objective * p[j] - d[j]; };
+    const auto curvature = [&](int j) { return p[j] * (Real(0.5) * objective * p[j] - d[j]); };
+    for (int i = 0; i < count; ++i) to[i] = soft[i] * (slope(low + i) + slope(high + i));
+    if (linear.wanted() && count > 0) linear.add(k, to);
+    for (int i = 0; i < count; ++i) to[i] = soft[i] * (curvature(low + i) + curvature(high + i));
+    if (quadratic.wanted() && count > 0) quadratic.add(k, to);
+  };
+
   constexpr auto of_dynamics = &OcpVector<Real>::unknowns, of_rows = &OcpVector<Real>::rows;
   for (int k = 0; k <= N; ++k) {
     const int u = at.u(k), s = at.x(k);
@@ -124,6 +140,7 @@ void add_gradients(const OcpLayout<Real>& at, const OcpBatch& batch, const OcpAd
     if (ends) {
       rows(C_N, k, of_rows, at.row(k), at.terminal_rows, s, nx);
       bounds(lower_N, upper_N, k, at.row(k), at.terminal_rows);
+      slacks(slack_linear_N, slack_quadratic_N, k);
       continue;
     }
     cost(R, k, u, nu, u, nu, 0.5);
@@ -135,12 +152,36 @@ void add_gradients(const OcpLayout<Real>& at, const OcpBatch& batch, const OcpAd
     rows(C, k, of_rows, at.row(k), at.stage_rows, s, nx);
     rows(D, k, of_rows, at.row(k), at.stage_rows, u, nu);
     bounds(lower, upper, k, at.row(k), at.stage_rows);
+    slacks(slack_linear, slack_quadratic, k);
     if (at.boxed_u) bounds(u_lower, u_upper, k, at.box(k), nu);
   }
   if (batch.fixed_start()) constants(x0, 0, at.y(0), nx);
-  for (Collector<Real>* sum :
-       {&Q, &R, &S,     &q_,    &r,   &Q_N,     &q_N,     &A,       &B,       &c,       &x0,
-        &C, &D, &lower, &upper, &C_N, &lower_N, &upper_N, &x_lower, &x_upper, &u_lower, &u_upper})
+  for (Collector<Real>* sum : {&Q,
+                               &R,
+                               &S,
+                               &q_,
+                               &r,
+                               &Q_N,
+                               &q_N,
+                               &A,
+                               &B,
+                               &c,
+                               &x0,
+                               &C,
+                               &D,
+                               &lower,
+                               &upper,
+                               &C_N,
+                               &lower_N,
+                               &upper_N,
+                               &x_lower,
+                               &x_upper,
+                               &u_lower,
+                               &u_upper,
+                               &slack_linear,
+                               &slack_quadratic,
+                               &slack_linear_N,
+                               &slack_quadratic_N})
     sum->finish();
 }
 

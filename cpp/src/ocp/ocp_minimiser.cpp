@@ -29,6 +29,9 @@ void read_iterate(const OcpLayout<double>& at, const Equilibration& scaling, con
       [&](const MutableBatchArray& array, int position, int size, int place) {
         for (int j = 0; j < size; ++j) array.data[position + j] = E[place + j] * numbers(z)[place + j] / scaling.c[0];
       });
+  for_each_slack(at, arrays, [&](const MutableBatchArray& array, int position, int size, int place) {
+    for (int j = 0; j < size; ++j) array.data[position + j] = D[place + j] * numbers(x)[place + j];
+  });
 }
 
 class OcpMinimiser::Judge : public SingleJudge {
@@ -62,7 +65,10 @@ class OcpMinimiser::Judge : public SingleJudge {
     OcpOutcome& best = work_.outcome_;
     const bool promising = any(judgement_.within);
     if (!promising && (within_ || !(error < error_))) return false;
-    read_iterate(work_.kkt_.layout(), work_.scaling_, it.x, it.z, promising ? work_.ray_ : best.point);
+    PackArray& x = work_.x_;
+    x = it.x;
+    work_.kkt_.slacks().tidy(x, it.z);
+    read_iterate(work_.kkt_.layout(), work_.scaling_, x, it.z, promising ? work_.ray_ : best.point);
     bool within = false;
     if (promising) {
       const Residuals r = ocp_residuals(problem_, 0, work_.ray_.arrays());
@@ -174,11 +180,12 @@ const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& set
   kkt_.load(problem, 0, 1, scaling_);
   penalties_.reset(kkt_.lower(), kkt_.upper());
   iterate_.x.setConstant(Pack(0.0));
-  iterate_.z.setConstant(Pack(0.0));
+  kkt_.start_cold(iterate_.z);
   // What fails before its first outer step must not answer with the problem before it.
   outcome_.point.fill(0.0);
   ray_.fill(0.0);
-  for (auto* a : {&outcome_.point.x, &outcome_.point.u, &outcome_.point.y, &outcome_.point.z})
+  for (auto* a : {&outcome_.point.x, &outcome_.point.u, &outcome_.point.y, &outcome_.point.z,
+                  &outcome_.point.slack_lower, &outcome_.point.slack_upper})
     std::fill(a->begin(), a->end(), std::numeric_limits<double>::quiet_NaN());
   Judge judge(*this, problem, settings, deadline, look_for_certificates);
   obey_dynamics(kkt_, penalties_, Mask::all(true), iterate_);

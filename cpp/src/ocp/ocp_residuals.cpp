@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "qp_control/ocp_slacks.hpp"
+
 namespace qp_control {
 namespace {
 
@@ -30,6 +32,16 @@ struct Tally {
     const double bound = z > 0.0 ? upper : lower;
     raise(out.complementarity, std::min(Real(std::abs(z)), std::abs(v - bound)));
     if (std::isfinite(bound)) bounds += Real(bound) * z;
+  }
+  // A slack and what the cost and its row, with the multiplier z of the slack's sign, leave to its bound.
+  void slack(Real s, const SlackWeights& weights, Real z) {
+    const Real force = weights.linear + weights.quadratic * s - z;
+    cost += weights.quadratic * s * s / 2;
+    slope += weights.linear * s;
+    raise(out.primal, -s);
+    raise(out.dual, -force);
+    for (const Real term : {Real(weights.linear), weights.quadratic * s, z}) raise(out.dual_scale, std::abs(term));
+    raise(out.complementarity, std::min(std::abs(force), std::abs(s)));
   }
   void equality(Real residual, Real scale) {
     raise(out.primal, std::abs(residual));
@@ -105,6 +117,12 @@ Residuals ocp_residuals(const OcpBatch& batch, int i, const OcpBatchSolution& s)
     const double *C = (ends ? batch.C_N : batch.C).at(i, k), *D = ends ? nullptr : batch.D.at(i, k);
     const double* low = (ends ? batch.lower_N : batch.lower).at(i, k);
     const double* high = (ends ? batch.upper_N : batch.upper).at(i, k);
+    const auto slacks_of = [&](const MutableBatchArray& stages, const MutableBatchArray& terminal) {
+      const double* from = (ends ? terminal : stages).at(i);
+      return from == nullptr || ends ? from : from + k * rows;
+    };
+    const double* slack_lower = slacks_of(s.slack_lower, s.slack_lower_N);
+    const double* slack_upper = slacks_of(s.slack_upper, s.slack_upper_N);
     const double* z = ends ? s.z_N.at(i) : s.z.at(i) == nullptr ? nullptr : s.z.at(i) + k * rows;
     for (int a = 0; a < count; ++a) {
       Real v = 0;
@@ -115,6 +133,12 @@ Residuals ocp_residuals(const OcpBatch& batch, int i, const OcpBatchSolution& s)
       for (int j = 0; j < nu && !ends; ++j) {
         v += Real(entry(D, a * nu + j)) * u[j];
         add(gradient_u, size_u, j, Real(entry(D, a * nu + j)) * entry(z, a));
+      }
+      const SlackWeights weights(batch.linear(k).at(i, k), batch.quadratic(k).at(i, k), a);
+      if (batch.softens(k) && weights.soft()) {
+        v += Real(entry(slack_lower, a)) - entry(slack_upper, a);
+        tally.slack(entry(slack_lower, a), weights, -Real(entry(z, a)));
+        tally.slack(entry(slack_upper, a), weights, entry(z, a));
       }
       tally.row(v, entry(z, a), bound(low, a, -infinity), bound(high, a, infinity));
     }

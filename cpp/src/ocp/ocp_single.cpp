@@ -54,6 +54,8 @@ void OcpSingleSolver::take(const OcpOutcome& outcome) {
   answer_.point.u = outcome.point.u;
   answer_.point.y = outcome.point.y;
   answer_.point.z = outcome.point.z;
+  answer_.point.slack_lower = outcome.point.slack_lower;
+  answer_.point.slack_upper = outcome.point.slack_upper;
   answer_.residuals = outcome.residuals;
   answer_.status = status_of(outcome.verdict);
   answer_.steps += outcome.steps;
@@ -71,7 +73,10 @@ void OcpSingleSolver::certify_crossed(const OcpBatch& problem) { judge_point(pro
 void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const Settings& settings,
                                   const Deadline& deadline) {
   OcpLeastShift& least_shift = levels_->first;
-  const bool found = least_shift.find(problem, bounds_, std::max(200, settings.max_iter), deadline);
+  OcpBounds& hard = levels_->hard;
+  const OcpBatch without_soft_rows = hard.of(problem, 0);
+  hard.free_soft(problem);
+  const bool found = least_shift.find(without_soft_rows, hard, std::max(200, settings.max_iter), deadline);
   answer_.steps += least_shift.steps();
   if (!found) {
     answer_.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
@@ -100,10 +105,14 @@ void OcpSingleSolver::claim_infeasible(const OcpBatch& problem) {
 // `problem` looks at bounds_, which are shifted here.
 void OcpSingleSolver::solve_shifted(const OcpBatch& problem, const Settings& settings, const Deadline& deadline) {
   const OcpElement& found = levels_->first.point();
-  bounds_.shift(found.shift_lower, found.shift_upper);
+  std::vector<double>&lower = answer_.point.shift_lower, &upper = answer_.point.shift_upper;
+  lower = found.shift_lower;
+  upper = found.shift_upper;
+  const std::vector<bool> soft = soft_rows(problem);
+  for (int row = 0; row < bounds_.count(); ++row)  // no slack brings crossed bounds together
+    if (soft[row] && bounds_.crossed(row)) lower[row] = upper[row] = 0.5 * (bounds_.lower[row] - bounds_.upper[row]);
+  bounds_.shift(lower, upper);
   take(levels_->second.run(problem, settings, deadline, false));
-  answer_.point.shift_lower = found.shift_lower;
-  answer_.point.shift_upper = found.shift_upper;
   if (answer_.status != Status::SOLVED) return;
   levels_->first.shrink_multipliers(answer_.point);
   judge_point(problem, Status::CLOSEST_FEASIBLE);

@@ -13,6 +13,7 @@ namespace qp_control {
 namespace {
 
 constexpr int most_steps = 100;
+constexpr double negligible = 1e-5;  // a change of slacks, relative to the tolerance
 
 }  // namespace
 
@@ -50,12 +51,18 @@ Mask OcpSolver<Real>::Workspace::read_start(const OcpBatchSolution& from, int fi
     };
   };
   for_each_piece(kkt.layout(), from, into(x0), into(z0));
+  kkt.slacks().complete(x0, z0);
   Pack poison = 0.0;
   for (const PackArray* a : {&x0, &z0})
     for (const Pack& entry : *a) poison += entry * Pack(0.0);
   const Mask usable = finite(kkt.sum(poison));
   for (int j = 0; j < x0.size(); ++j) x0[j] = select(usable, x0[j] / scaling.D[j], 0.0);
-  for (int i = 0; i < z0.size(); ++i) z0[i] = select(usable, scaling.c * z0[i] / scaling.E[i], 0.0);
+  kkt.start_cold(iterate.z_center);
+  for (int i = 0; i < z0.size(); ++i) z0[i] = select(usable, scaling.c * z0[i] / scaling.E[i], iterate.z_center[i]);
+  if (kkt.layout().soft()) {
+    kkt.apply_rows(x0, iterate.v);
+    kkt.slacks().start(iterate.v, kkt.lower(), kkt.upper(), z0, x0);
+  }
   return usable;
 }
 
@@ -67,6 +74,7 @@ void OcpSolver<Real>::Workspace::write_point(const OcpBatchSolution& out, int fi
     };
   };
   for_each_piece(kkt.layout(), out, from(x), from(z));
+  for_each_slack(kkt.layout(), out, from(x));
 }
 
 template <class Real>
@@ -88,7 +96,7 @@ bool OcpSolver<Real>::solve(const OcpBatch& batch, int first, int last, const Se
     settle = work.read_start(out, first, last);
   } else {
     work.iterate.x.setConstant(Pack(0.0));
-    work.iterate.z.setConstant(Pack(0.0));
+    kkt.start_cold(work.iterate.z);
   }
   LaneJudge<RiccatiKkt<Real>> judge(kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z);
   if (any(able)) {
@@ -98,6 +106,12 @@ bool OcpSolver<Real>::solve(const OcpBatch& batch, int first, int last, const Se
     augmented_lagrangian(kkt, judge, work.penalties, std::min(most_steps, settings.max_iter), work.iterate);
   }
   const Mask found = judge.solved | judge.unsure;
+  if (kkt.layout().soft()) {
+    // What has changed the residuals is judged again.
+    const Mask moved = judge.solved & (kkt.slacks().tidy(work.x, work.z) > Pack(negligible * settings.eps_abs));
+    judge.solved = judge.solved & !moved;
+    judge.unsure = judge.unsure | moved;
+  }
   work.write_point(out, first, last, found);
   for (int i = first; i < last; ++i) {
     const int lane = i - first;

@@ -23,6 +23,12 @@ void Evaluator::integrate_jacobians(const VectorXd& q, const VectorXd& w, Matrix
   pinocchio::dIntegrate(implementation_->model, q, w, J_w, pinocchio::ARG1);
 }
 
+void Evaluator::difference_adjoint(const VectorXd& from, const VectorXd& to, VectorXd& lambda) const {
+  MatrixXd J = MatrixXd::Zero(nv(), nv());
+  pinocchio::dDifference(implementation_->model, from, to, J, pinocchio::ARG1);
+  lambda.head(nv()) = J.transpose() * lambda.head(nv()).eval();
+}
+
 void Evaluator::tangent_map(const VectorXd& q, MatrixXd& T) const {
   pinocchio::tangentMap(implementation_->model, q, T, pinocchio::SETTO);
 }

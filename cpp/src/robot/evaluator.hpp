@@ -38,6 +38,8 @@ class Evaluator {
   void integrate(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::VectorXd& result) const;
   void integrate_jacobians(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::MatrixXd& J_q,
                            Eigen::MatrixXd& J_w) const;
+  // The head of lambda, a gradient by w = to (-) from, becomes one by the tangent of `to`.
+  void difference_adjoint(const Eigen::VectorXd& from, const Eigen::VectorXd& to, Eigen::VectorXd& lambda) const;
   // d(q (+) w)/dw at w = 0 in coordinates, nq x nv
   void tangent_map(const Eigen::VectorXd& q, Eigen::MatrixXd& T) const;
 

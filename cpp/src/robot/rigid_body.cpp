@@ -43,6 +43,7 @@ struct Worker {
         a_v(a_q),
         a_tau(a_q),
         a_p(robot.nv(), robot.n_par()),
+        T_w(a_q),
         T(MatrixXd::Zero(robot.nq(), robot.nv())) {}
 
   // Least-norm gradient w.r.t. configuration coordinates that has the given tangent gradient.
@@ -58,7 +59,7 @@ struct Worker {
   Evaluator robot;
   StepMap step;
   VectorXd q, q_next, v, tau, a, w, lambda, g_z, z, x_next;
-  MatrixXd a_q, a_v, a_tau, a_p, T;
+  MatrixXd a_q, a_v, a_tau, a_p, T_w, T;
 };
 
 void check_settings(const pinocchio::Model& model, const RigidBodySettings& s) {
@@ -294,6 +295,54 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
       Eigen::Map<VectorXd>(g_x + nq, nv) = total.segment(nv, nv);
     }
     if (out.u != nullptr) Eigen::Map<VectorXd>(out.u + std::size_t(i) * nu, nu) = total.tail(nu);
+  });
+}
+
+void RigidBody::second_order(int batch, const double* x, const double* u, Parameters p, const double* y,
+                             double* hessian) const {
+  const int nq = this->nq(), nv = this->nv(), nu = this->nu(), nx = nq + nv, ndx = 2 * nv, nz = ndx + nu;
+  implementation_->check_configurations(batch, x, nx);
+  implementation_->for_each(batch, p, nullptr, [&](Worker& w, int i, double*) {
+    const double* x_i = x + std::size_t(i) * nx;
+    const double* u_i = u + std::size_t(i) * nu;
+    const Eigen::Map<const VectorXd> y_i(y + std::size_t(i) * ndx, ndx);
+    Eigen::Map<RowMajor> H(hessian + std::size_t(i) * nz * nz, nz, nz);
+    const bool flat = w.robot.vector_space();
+    w.q = Eigen::Map<const VectorXd>(x_i, nq);
+    if (!flat) {
+      w.x_next.resize(nx);
+      w.step.value(x_i, u_i, w.x_next.data());
+    }
+    VectorXd moved(nx), tangent = VectorXd::Zero(nv);
+    w.z.resize(nx + nu);
+    H.setZero();
+    for (int j = 0; j < nz; ++j) {
+      // As above: forces enter affinely, their step may grow with them.
+      const double h = difference_step * (j < ndx ? 1.0 : std::max(1.0, std::abs(u_i[j - ndx])));
+      for (const double sign : {1.0, -1.0}) {
+        w.z << Eigen::Map<const VectorXd>(x_i, nx), Eigen::Map<const VectorXd>(u_i, nu);
+        if (j < nv) {
+          tangent[j] = sign * h;
+          w.robot.integrate(w.q, tangent, w.q_next);
+          w.z.head(nq) = w.q_next;
+        } else {
+          w.z[nq + j - nv] += sign * h;
+        }
+        w.lambda = y_i;
+        if (!flat) {
+          w.step.value(w.z.data(), w.z.data() + nx, moved.data());
+          w.robot.difference_adjoint(w.x_next.head(nq), moved.head(nq), w.lambda);
+        }
+        w.step.adjoint(w.z.data(), w.z.data() + nx, w.lambda, w.g_z, nullptr);
+        if (!flat && j < nv) {
+          w.robot.integrate_jacobians(w.q, tangent, w.a_q, w.T_w);
+          w.g_z.head(nv) = w.T_w.transpose() * w.g_z.head(nv).eval();
+        }
+        H.col(j) += sign / (2.0 * h) * w.g_z;
+      }
+      if (j < nv) tangent[j] = 0.0;
+    }
+    H = (0.5 * (H + H.transpose())).eval();
   });
 }
 
