@@ -99,3 +99,11 @@ def ocp_adjoint(
     needed: Sequence[bool],
     settings: DerivativeSettings,
 ) -> _Derivative: ...
+def ocp_gain(
+    sizes: tuple[int, int, int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array | None],
+    status: _IntArray,
+    settings: DerivativeSettings,
+) -> tuple[_Array, _Array]:
+    """(B, nu, nx) derivatives of u_0 by x0, and the residuals (nu, B)."""

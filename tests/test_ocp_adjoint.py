@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ocp_problems import Dense, random_ocp
+from test_ocp_layer import gradients, tensors
 from torch.autograd import forward_ad
 
 import qp_control as qc
@@ -99,10 +100,6 @@ class Oracle:
         return np.concatenate([*out, bounds[0] - bounds[1]])
 
 
-def tensors(d, grad=True):
-    return {name: torch.tensor(value, requires_grad=grad) for name, value in d.items()}
-
-
 def run(data, N, point, status=None):
     """at_solution on named data; a point of arrays or tensors."""
     setup = OcpSetup(ocp_sizes({name: tuple(value.shape) for name, value in data.items()}, N), qc.Settings())
@@ -117,11 +114,6 @@ def random_loss(shapes, seed):
 
 def apply(weights, fields):
     return sum((torch.tensor(weight) * field).sum() for weight, field in zip(weights, fields, strict=True))
-
-
-def gradients(loss, data, **options):
-    found = torch.autograd.grad(loss, list(data.values()), allow_unused=True, **options)
-    return dict(zip(data, found, strict=True))
 
 
 def dense_loss(d, N, weights):
@@ -226,6 +218,19 @@ def test_shared_data_has_the_sum_of_the_gradients():
     for name in d:
         total = expected[name] if name == "q_N" else expected[name].sum(0)
         np.testing.assert_allclose(found[name], total, rtol=1e-11, atol=1e-11, err_msg=name)
+
+
+def test_function_transforms_give_the_jacobian_of_the_first_input():
+    d, N, solution = indefinite(0, nx=3, nu=2, N=3, rows=1, tight=3.0)
+    point, data = [torch.tensor(field) for field in point_of(d, N, solution)], tensors(d, grad=False)
+
+    def first_input(x0):
+        return run(data | {"x0": x0}, N, point)[1][0]
+
+    expected = torch.autograd.functional.jacobian(first_input, data["x0"])
+    assert expected.abs().max() > 0.01
+    for jacobian in (torch.func.jacrev, torch.func.jacfwd):
+        np.testing.assert_allclose(jacobian(first_input)(data["x0"]), expected, atol=1e-9)
 
 
 def test_second_derivatives_and_tangents_are_those_of_the_gradients():

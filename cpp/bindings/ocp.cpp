@@ -180,9 +180,9 @@ py::tuple ocp_adjoint(OcpSizes sizes, std::vector<Optional> data, const std::vec
   OcpBatchSolution at = fields_of(solution, batch);
   if (status.size() != batch.size) throw py::value_error("status must have one entry per element");
   at.status = const_cast<long long*>(status.data());
-  const OcpBatchSolution cotangents = fields_of(loss, batch);
+  OcpLoss one;
+  one.fields = fields_of(loss, batch);
   if (needed.size() != std::size(ocp_fields)) throw py::value_error("ocp_adjoint takes 26 flags");
-  OcpGradients out;
   py::tuple gradients(std::size(ocp_fields));
   for (std::size_t k = 0; k < std::size(ocp_fields); ++k) {
     gradients[k] = py::none();
@@ -193,16 +193,45 @@ py::tuple ocp_adjoint(OcpSizes sizes, std::vector<Optional> data, const std::vec
     gradients[k] = gradient;
     if (gradient.size() == 0) continue;
     const StageArray& from = batch.*ocp_fields[k].data;
-    out.*ocp_fields[k].gradient = {const_cast<double*>(gradient.data()), from.batch, from.stage, from.first,
-                                   from.batch == 0 ? long(gradient.size()) : from.batch};
+    one.gradients.*ocp_fields[k].gradient = {const_cast<double*>(gradient.data()), from.batch, from.stage, from.first,
+                                             from.batch == 0 ? long(gradient.size()) : from.batch};
   }
   CertificateArrays certificate(batch.size);
+  one.certificate = certificate.views();
   {
-    const CertificateBatch views = certificate.views();
     py::gil_scoped_release release;
-    ocp_adjoint_batch(batch, at, cotangents, settings, out, views);
+    ocp_adjoint_batch(batch, at, settings, {one});
   }
   return certificate.with(gradients);
+}
+
+// Derivatives of the first input by the initial state, one loss for each entry of the input; (B, nu, nx).
+py::tuple ocp_gain(OcpSizes sizes, std::vector<Optional> data, const std::vector<Optional>& solution,
+                   const IntArray& status, const DerivativeSettings& settings) {
+  const OcpProblem problem(sizes, std::move(data));
+  const OcpBatch& batch = problem.batch;
+  if (!batch.fixed_start()) throw py::value_error("without x0 there is no derivative by it");
+  OcpBatchSolution at = fields_of(solution, batch);
+  if (status.size() != batch.size) throw py::value_error("status must have one entry per element");
+  at.status = const_cast<long long*>(status.data());
+  const int nx = batch.dims.nx, nu = batch.dims.nu;
+  const long inputs = long(batch.dims.horizon) * nu;
+  Array gain(std::vector<py::ssize_t>{batch.size, nu, nx}), residual(std::vector<py::ssize_t>{nu, batch.size});
+  double *to = gain.mutable_data(), *of_loss = residual.mutable_data();
+  std::fill_n(to, gain.size(), 0.0);
+  std::vector<double> units(nu * inputs, 0.0);
+  std::vector<OcpLoss> losses(nu);
+  for (int j = 0; j < nu; ++j) {
+    units[j * inputs + j] = 1.0;
+    losses[j].fields.u = {units.data() + j * inputs, 0};
+    losses[j].gradients.x0 = {to + j * nx, long(nu) * nx, 0, 0, long(nu) * nx};
+    losses[j].certificate.residual = of_loss + long(j) * batch.size;
+  }
+  {
+    py::gil_scoped_release release;
+    ocp_adjoint_batch(batch, at, settings, losses);
+  }
+  return py::make_tuple(gain, residual);
 }
 
 }  // namespace
@@ -210,6 +239,8 @@ py::tuple ocp_adjoint(OcpSizes sizes, std::vector<Optional> data, const std::vec
 void bind_ocp(py::module_& m) {
   m.def("ocp_adjoint", &ocp_adjoint, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
         py::arg("loss"), py::arg("needed"), py::arg("settings"));
+  m.def("ocp_gain", &ocp_gain, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
+        py::arg("settings"));
   m.def("solve_ocp", &solve_ocp, py::arg("sizes"), py::arg("data"), py::arg("settings"),
         py::arg("warm_start") = py::none());
 }

@@ -3,6 +3,7 @@
 #include "qp_control/ocp_batch.hpp"
 #include "qp_control/ocp_dense.hpp"
 #include "qp_control/ocp_derivatives_batch.hpp"
+#include "qp_control/ocp_shifted_adjoint.hpp"
 #include "random_ocp.hpp"
 
 using namespace qp_control;
@@ -67,6 +68,48 @@ const Register equal_soft_solutions("solutions with soft rows equal those of the
     }
   }
 });
+// Gradients by all data of a random loss on the solutions, structured and by the dense form.
+void compare_gradients(RandomOcp& ocp) {
+  const auto [N, nx, nu, rows, terminal_rows] = ocp.batch.dims;
+  const int B = ocp.batch.size;
+  OcpBatchSolution loss = ocp.fields();
+  for (int k = 0; k < B * (N + 1) * nx; ++k) loss.x.data[k] = loss.y.data[k] = loss.s_x_lower.data[k] = normal();
+  for (int k = 0; k < B * N * nu; ++k) loss.u.data[k] = loss.w_u.data[k] = loss.s_u_upper.data[k] = normal();
+  for (int i = 0; i < B; ++i) loss.objective.data[i] = normal();
+  for (int k = 0; k < B * N; ++k) loss.slack_upper.data[k] = normal();
+  const auto gradients = [&, nx = nx, nu = nu] {
+    OcpGradients out;
+    for (const OcpField& field : ocp_fields) {
+      const StageArray& from = ocp.batch.*field.data;
+      if (from.data == nullptr) continue;
+      const long size = std::max({nx * nx, nu * nx, nu * nu}) * long(B);
+      out.*field.gradient = {ocp.constant(size, 0.0), from.batch, from.stage, from.first, size};
+    }
+    return out;
+  };
+  const OcpGradients structured = gradients(), dense = gradients();
+  std::vector<double> residual(B);
+  ocp_adjoint_batch(ocp.batch, ocp.solution, {}, {{loss, structured, {residual.data(), nullptr, nullptr}}});
+  OcpDense form(ocp.batch);
+  const DenseDims d = form.dims();
+  StackedQP qp(d.n, d.n_eq + d.n_in);
+  Solution solution(d.n, d.rows());
+  OutputDerivative outputs(d.n, d.rows());
+  DataDerivative data(d.n, d.n_eq + d.n_in);
+  for (int i = 0; i < B; ++i) {
+    check(residual[i] < 1e-11, "certificate");
+    stack(form.problem(ocp.batch, i), qp);
+    form.read_solution(ocp.batch, ocp.solution, i, solution);
+    form.read_loss(loss, i, outputs);
+    adjoint(qp, solution, outputs, {}, data);
+    form.add_gradients(ocp.batch, data, dense, i);
+  }
+  for (const OcpField& field : ocp_fields) {
+    const StageGradient &a = structured.*field.gradient, &b = dense.*field.gradient;
+    for (long k = 0; k < a.size; ++k)
+      check(std::abs(a.data[k] - b.data[k]) < 1e-8 * (1.0 + std::abs(b.data[k])), "gradient");
+  }
+}
 
 const Register equal_gradients("gradients equal those of the dense form, of shared data the sum", [] {
   for (const auto& [N, nx, nu, soft] :
@@ -74,42 +117,33 @@ const Register equal_gradients("gradients equal those of the dense form, of shar
     RandomOcp ocp(N, nx, nu, 3);
     if (soft) ocp.soften(0.2, 1.0);
     solve(ocp, Settings());
-    OcpBatchSolution loss = ocp.fields();
-    for (int k = 0; k < 3 * (N + 1) * nx; ++k) loss.x.data[k] = loss.y.data[k] = normal();
-    for (int k = 0; k < 3 * N * nu; ++k) loss.u.data[k] = loss.w_u.data[k] = normal();
-    for (int i = 0; i < 3; ++i) loss.objective.data[i] = normal();
-    for (int k = 0; k < 3 * N; ++k) loss.slack_upper.data[k] = normal();
-    const auto gradients = [&] {
-      OcpGradients out;
-      for (const OcpField& field : ocp_fields) {
-        const StageArray& from = ocp.batch.*field.data;
-        if (from.data == nullptr) continue;
-        const long size = std::max({nx * nx, nu * nx, nu * nu}) * 3L;
-        out.*field.gradient = {ocp.constant(size, 0.0), from.batch, from.stage, from.first, size};
+    compare_gradients(ocp);
+  }
+});
+
+const Register shifted_gradients("of shifted solutions too, and the recursions answer for them", [] {
+  Settings closest;
+  closest.closest = true;
+  for (const auto& [N, nx, nu] : {std::tuple{5, 3, 1}, {3, 20, 6}}) {
+    for (const bool fixed : {true, false}) {
+      RandomOcp ocp(N, nx, nu, 3, fixed);
+      // From the second state on, one state must not be below 30, and the inputs are too small for that.
+      double* lower = ocp.constant((N + 1) * nx, -std::numeric_limits<double>::infinity());
+      for (int k = 1; k <= N; ++k) lower[k * nx] = 30.0;
+      for (int j = 0; j < nx; ++j) lower[j] = -1.0;
+      double* upper = ocp.constant((N + 1) * nx, std::numeric_limits<double>::infinity());
+      for (int j = 0; j < nx; ++j) upper[j] = 1.0;
+      ocp.batch.x_lower = {lower, 0, nx};
+      ocp.batch.x_upper = {upper, 0, nx};
+      solve(ocp, closest);
+      ShiftedOcpAdjoint adjoint(ocp.batch);
+      const OcpBatchSolution loss = ocp.fields();
+      for (int i = 0; i < 3; ++i) {
+        check(ocp.status[i] == static_cast<int>(Status::CLOSEST_FEASIBLE), "out of reach");
+        check(adjoint.prepare(ocp.batch, i, ocp.solution), "regular");
+        check(adjoint.put(ocp.batch, i, loss, {}, {nullptr, nullptr, nullptr}), "answered");
       }
-      return out;
-    };
-    const OcpGradients structured = gradients(), dense = gradients();
-    std::vector<double> residual(3);
-    ocp_adjoint_batch(ocp.batch, ocp.solution, loss, {}, structured, {residual.data(), nullptr, nullptr});
-    OcpDense form(ocp.batch);
-    const DenseDims d = form.dims();
-    StackedQP qp(d.n, d.n_eq + d.n_in);
-    Solution solution(d.n, d.rows());
-    OutputDerivative outputs(d.n, d.rows());
-    DataDerivative data(d.n, d.n_eq + d.n_in);
-    for (int i = 0; i < 3; ++i) {
-      check(residual[i] < 1e-11, "certificate");
-      stack(form.problem(ocp.batch, i), qp);
-      form.read_solution(ocp.batch, ocp.solution, i, solution);
-      form.read_loss(loss, i, outputs);
-      adjoint(qp, solution, outputs, {}, data);
-      form.add_gradients(ocp.batch, data, dense, i);
-    }
-    for (const OcpField& field : ocp_fields) {
-      const StageGradient &a = structured.*field.gradient, &b = dense.*field.gradient;
-      for (long k = 0; k < a.size; ++k)
-        check(std::abs(a.data[k] - b.data[k]) < 1e-8 * (1.0 + std::abs(b.data[k])), "gradient");
+      compare_gradients(ocp);
     }
   }
 });
@@ -167,7 +201,8 @@ std::vector<double> gradients_by_recursion(RandomOcp& ocp, const OcpBatchSolutio
     to.q = {out.data(), size + nx, 0};
     to.u_upper = {out.data() + nx, size + nx, 0};
     to.x0 = {out.data() + size, size + nx, 0};
-    adjoint.put(ocp.batch, first, last, ocp.solution, loss, to, {residual.data(), nullptr, nullptr}, done);
+    adjoint.prepare(ocp.batch, first, last, ocp.solution);
+    adjoint.put(ocp.batch, first, last, loss, to, {residual.data(), nullptr, nullptr}, done);
     for (int i = first; i < last; ++i) check(done[i - first] == expected[i], "what the recursion answers for");
   }
   return out;

@@ -23,6 +23,11 @@ struct LaneVector {
   PackArray x, z;
 };
 
+// The rows of a shifted solution's first level (kkt_system.hpp), 1 in `rows`, and their shifts, upper minus lower.
+struct LaneLevel {
+  const PackArray *rows, *shift;
+};
+
 template <class Kkt>
 class LaneKktSystem {
  public:
@@ -43,10 +48,10 @@ class LaneKktSystem {
         residual_(n, rows),
         product_(n, rows) {}
 
-  // At a solution in the caller's units; multipliers of inactive rows become zero.
-  void find_active(const Equilibration& scaling, const PackArray& x, PackArray& z);
-  // False: K cannot be factored, or is singular.
-  Mask factor();
+  // At a solution in the caller's units; multipliers of inactive rows become zero. Rows of the first level are active.
+  void find_active(const Equilibration& scaling, const PackArray& x, PackArray& z, const LaneLevel* level = nullptr);
+  // False: K cannot be factored, or is singular; of the first level's rows, if given, the multipliers may be open.
+  Mask factor(const PackArray* level_rows = nullptr);
   // Solves K q = rhs, both in the back end's units; returns the residual relative to the size of its terms. enough: of
   // it, ends the refinement.
   Pack solve(const LaneVector& rhs, LaneVector& q, double enough = 1e-15);
@@ -70,7 +75,7 @@ class LaneKktSystem {
   // product_ = K q
   void multiply(const LaneVector& q);
   // Does a random vector survive K and its inverse?
-  Mask regular();
+  Mask regular(const PackArray* level_rows);
 
   Kkt& kkt_;
   PackArray weight_, v_;
@@ -89,7 +94,8 @@ inline void fill_random(PackArray& a, std::uint64_t& state) {
 
 // By the rules of active_rows() and solution_point().
 template <class Kkt>
-void LaneKktSystem<Kkt>::find_active(const Equilibration& scaling, const PackArray& x, PackArray& z) {
+void LaneKktSystem<Kkt>::find_active(const Equilibration& scaling, const PackArray& x, PackArray& z,
+                                     const LaneLevel* level) {
   const Pack zero = 0.0, one = 1.0;
   for (int j = 0; j < x.size(); ++j) point[j] = x[j] / scaling.D[j];
   kkt_.apply_rows(point, v_);
@@ -113,7 +119,13 @@ void LaneKktSystem<Kkt>::find_active(const Equilibration& scaling, const PackArr
     Pack s = select(((z[i] > zero) & finite(upper)) | equality, one, zero);
     s = select((z[i] < zero) & finite(lower), Pack(-1.0), s);
     s = select(at_upper ^ at_lower, select(at_upper, one, Pack(-1.0)), s);
-    const Mask weak = (!equality) & (s != zero) & (abs(z[i]) * weight_[i] <= Pack(weak_multiplier) * balance);
+    Mask judged = !equality;
+    if (level != nullptr) {
+      const Mask shifted = (*level->rows)[i] != zero;
+      s = select(shifted, select((*level->shift)[i] < zero, Pack(-1.0), one), s);
+      judged = judged & !shifted;
+    }
+    const Mask weak = judged & (s != zero) & (abs(z[i]) * weight_[i] <= Pack(weak_multiplier) * balance);
     weakly_active += select(weak, one, zero);
     side[i] = s;
     active[i] = abs(s);
@@ -124,9 +136,9 @@ void LaneKktSystem<Kkt>::find_active(const Equilibration& scaling, const PackArr
 }
 
 template <class Kkt>
-Mask LaneKktSystem<Kkt>::factor() {
+Mask LaneKktSystem<Kkt>::factor(const PackArray* level_rows) {
   const Mask definite = kkt_.factor(weight_, rho);
-  return any(definite) ? definite & regular() : definite;
+  return any(definite) ? definite & regular(level_rows) : definite;
 }
 
 template <class Kkt>
@@ -184,7 +196,7 @@ Pack LaneKktSystem<Kkt>::solve(const LaneVector& right, LaneVector& solution, do
 }
 
 template <class Kkt>
-Mask LaneKktSystem<Kkt>::regular() {
+Mask LaneKktSystem<Kkt>::regular(const PackArray* level_rows) {
   std::uint64_t state = 1;
   fill_random(probe_.x, state);
   fill_random(probe_.z, state);
@@ -192,11 +204,16 @@ Mask LaneKktSystem<Kkt>::regular() {
   for (int i = 0; i < probe_.z.size(); ++i) probe_.z[i] *= active[i];
   multiply(probe_);
   std::swap(product_, right_);
+  // Open multipliers of a level leave those of the dynamics open, which stand behind the variables.
+  const int determined = level_rows == nullptr ? static_cast<int>(probe_.x.size()) : kkt_.variables();
   const auto survives = [&](double enough) {
     solve(right_, back_, enough);
     Pack error = 0.0;
-    for (int j = 0; j < probe_.x.size(); ++j) error = max(error, abs(back_.x[j] - probe_.x[j]));
-    for (int i = 0; i < probe_.z.size(); ++i) error = max(error, abs(back_.z[i] - probe_.z[i]));
+    for (int j = 0; j < determined; ++j) error = max(error, abs(back_.x[j] - probe_.x[j]));
+    for (int i = 0; i < probe_.z.size(); ++i) {
+      const Pack difference = abs(back_.z[i] - probe_.z[i]);
+      error = max(error, level_rows == nullptr ? difference : select((*level_rows)[i] == Pack(0.0), difference, 0.0));
+    }
     return kkt_.max(error) < Pack(1e-5);
   };
   // What is badly conditioned needs all digits to show that it is regular.

@@ -16,12 +16,14 @@ namespace qp_control {
 
 // Of the stages' Hessians: positive semidefinite, which is checked, or whatever they are.
 enum class Curvature { CONVEX, ANY };
+// Equilibrated, or in the caller's units.
+enum class Units { BALANCED, OF_CALLER };
 
 template <class Real>
 class OcpData {
  public:
   // Room for problems like those of the batch. With any curvature it calls all convex.
-  OcpData(const OcpBatch& batch, Curvature curvature);
+  OcpData(const OcpBatch& batch, Curvature curvature, Units units);
 
   const OcpLayout<Real>& layout() const { return at_; }
   // In packs: of all unknowns, of those with proximal terms, of the rows.
@@ -95,7 +97,7 @@ class OcpData {
   Mask convex_stage(int k);
   void balance(int k, Equilibration& scaling);
 
-  bool shared_matrices_, any_curvature_, loaded_ = false, symmetric_ = true;
+  bool shared_matrices_, any_curvature_, balanced_, loaded_ = false, symmetric_ = true;
   PackArray H_, dynamics_, R_, g_, lower_, upper_;
   PackArray curvature_;                                   // regularisation_ before the cost is scaled
   PackArray M_, trial_, inverse_of_trial_, norm_, read_;  // of the stage at hand

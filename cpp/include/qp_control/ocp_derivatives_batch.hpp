@@ -1,15 +1,23 @@
 // Derivatives of many optimal-control QPs of one size in one call.
 #pragma once
 
+#include <vector>
+
 #include "qp_control/ocp_adjoint.hpp"
 
 namespace qp_control {
 
-// Adds the gradients of a loss, from those on the outputs (absent: zero), to arrays that hold zeros. Arrays without an
-// axis of elements receive the sum over the batch, in an order that does not depend on the threads.
-void ocp_adjoint_batch(const OcpBatch& batch, const OcpBatchSolution& solution, const OcpBatchSolution& loss,
-                       const DerivativeSettings& settings, const OcpGradients& out,
-                       const CertificateBatch& certificate);
+// A loss, by its gradients on the outputs (absent: zero), and where those by the data go.
+struct OcpLoss {
+  OcpBatchSolution fields;
+  OcpGradients gradients;
+  CertificateBatch certificate;
+};
+
+// Adds the gradients of the losses to arrays that hold zeros; the systems are factored once for all losses. Arrays
+// without an axis of elements receive the sum over the batch, in an order that does not depend on the threads.
+void ocp_adjoint_batch(const OcpBatch& batch, const OcpBatchSolution& solution, const DerivativeSettings& settings,
+                       const std::vector<OcpLoss>& losses);
 
 // The arguments' fields, in one order everywhere.
 struct OcpField {

@@ -15,6 +15,24 @@ struct OcpBatchSolution {
   long long* iterations = nullptr;
 };
 
+// The shifts, where the multipliers of their rows stand.
+inline OcpBatchSolution lower_shifts(const OcpBatchSolution& s) {
+  OcpBatchSolution out;
+  out.z = s.s_lower;
+  out.z_N = s.s_lower_N;
+  out.w_x = s.s_x_lower;
+  out.w_u = s.s_u_lower;
+  return out;
+}
+inline OcpBatchSolution upper_shifts(const OcpBatchSolution& s) {
+  OcpBatchSolution out;
+  out.z = s.s_upper;
+  out.z_N = s.s_upper_N;
+  out.w_x = s.s_x_upper;
+  out.w_u = s.s_u_upper;
+  return out;
+}
+
 // Calls body(array, position, size, place) for each piece of a point (x, u, y, z, z_N, w_x, w_u): `size` numbers at
 // `position` of an element's array stand at `place` of the vector of unknowns, or of rows.
 template <class Real, class Solution, class Unknowns, class Rows>

@@ -21,7 +21,7 @@ class RiccatiKkt : public OcpData<Real> {
 
  public:
   // Room for problems like those of the batch; with any curvature for loading and multiplying only.
-  explicit RiccatiKkt(const OcpBatch& batch, Curvature curvature = Curvature::CONVEX);
+  explicit RiccatiKkt(const OcpBatch& batch, Curvature curvature = Curvature::CONVEX, Units units = Units::BALANCED);
 
   Mask load(const OcpBatch& batch, int first, int last, Equilibration& scaling);
 

@@ -39,13 +39,14 @@ Pack largest(const PackArray& a) {
 }  // namespace
 
 template <class Real>
-OcpData<Real>::OcpData(const OcpBatch& batch, Curvature curvature)
+OcpData<Real>::OcpData(const OcpBatch& batch, Curvature curvature, Units units)
     : at_(batch),
       fixed_start_(batch.fixed_start()),
       slacks_(at_),
       block_(block_size(at_.n, at_.stride)),
       shared_matrices_(share_matrices(batch)),
-      any_curvature_(curvature == Curvature::ANY) {
+      any_curvature_(curvature == Curvature::ANY),
+      balanced_(units == Units::BALANCED) {
   make(H_, (at_.N + 1) * block_);
   for (PackArray* a : {&M_, &trial_}) make(*a, block_);
   make(dynamics_, at_.N * at_.nx * at_.stride);
@@ -228,7 +229,7 @@ void OcpData<Real>::scale_matrices(Equilibration& scaling) {
   scaling.c = 1.0;
   Real *D = entries(scaling.D), *E = entries(scaling.E);
   for (int k = 0; k <= at_.N; ++k) {
-    balance(k, scaling);
+    if (balanced_) balance(k, scaling);
     const Real* d = D + at_.w(k);
     for (int j = 0; j < at_.bounded; ++j) E[at_.box(k) + j] = Real(1.0) / d[at_.bounded_first + j];
     for (int j = 0; j < n; ++j) entries(curvature_)[at_.w(k) + j] *= d[j] * d[j];

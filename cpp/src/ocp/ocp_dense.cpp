@@ -133,24 +133,6 @@ void OcpDense::for_each(S& s, const Unknowns& unknowns, const Rows& rows) const 
 
 namespace {
 
-// The shifts stand where the multipliers of their rows do.
-OcpBatchSolution lower_shifts(const OcpBatchSolution& s) {
-  OcpBatchSolution out;
-  out.z = s.s_lower;
-  out.z_N = s.s_lower_N;
-  out.w_x = s.s_x_lower;
-  out.w_u = s.s_u_lower;
-  return out;
-}
-OcpBatchSolution upper_shifts(const OcpBatchSolution& s) {
-  OcpBatchSolution out;
-  out.z = s.s_upper;
-  out.z_N = s.s_upper_N;
-  out.w_x = s.s_x_upper;
-  out.w_u = s.s_u_upper;
-  return out;
-}
-
 void nothing(const MutableBatchArray&, int, int, int) {}
 
 auto reader(int i, Vector& to) {

@@ -7,6 +7,7 @@
 #include "qp_control/batch.hpp"
 #include "qp_control/ocp_batch.hpp"
 #include "qp_control/ocp_dense.hpp"
+#include "qp_control/ocp_shifted_adjoint.hpp"
 #include "qp_control/shared_sum.hpp"
 
 namespace qp_control {
@@ -69,48 +70,74 @@ struct Worker {
     return *general;
   }
 
+  ShiftedOcpAdjoint& of_shifted(const OcpBatch& batch) {
+    if (!shifted) shifted = std::make_unique<ShiftedOcpAdjoint>(batch);
+    return *shifted;
+  }
+
   OcpAdjoint<Real> structured;
+  std::unique_ptr<ShiftedOcpAdjoint> shifted;
   std::unique_ptr<Dense> general;
 };
 
+// What the lanes leave open of element i, `done` of its losses.
 template <class Real>
-void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, const OcpBatchSolution& loss,
-                   const DerivativeSettings& settings, const OcpGradients& out, const CertificateBatch& certificate) {
+void differentiate_alone(const OcpBatch& batch, int i, const OcpBatchSolution& solution,
+                         const DerivativeSettings& settings, const std::vector<OcpLoss>& losses, const bool* done,
+                         int width, Worker<Real>& worker) {
+  const Status status = static_cast<Status>(solution.status[i]);
+  // The recursions of shifted solutions know no slacks.
+  const bool shifted = status == Status::CLOSEST_FEASIBLE && settings.weakly_active == WeaklyActive::LEAST_SQUARES &&
+                       !batch.softens(0) && !batch.softens(batch.dims.horizon) &&
+                       worker.of_shifted(batch).prepare(batch, i, solution);
+  for (std::size_t l = 0; l < losses.size(); ++l) {
+    const auto& [fields, gradients, certificate] = losses[l];
+    if (done[l * width]) continue;
+    if (shifted && worker.of_shifted(batch).put(batch, i, fields, gradients, certificate)) continue;
+    if (!has_solution(status)) {
+      write_certificate({not_a_number, 0, 0}, certificate, i);
+      if (!settings.nan_without_solution) continue;
+    }
+    auto& dense = worker.dense(batch);
+    stack(dense.form.problem(batch, i), dense.qp);
+    dense.form.read_solution(batch, solution, i, dense.solution);
+    dense.form.read_loss(fields, i, dense.loss);
+    write_certificate(adjoint(dense.qp, dense.solution, dense.loss, settings, dense.data, dense.at), certificate, i);
+    dense.form.add_gradients(batch, dense.data, gradients, i);
+  }
+}
+
+template <class Real>
+void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, const DerivativeSettings& settings,
+                   const std::vector<OcpLoss>& losses) {
   constexpr int width = OcpAdjoint<Real>::width();
   const bool structured = settings.weakly_active == WeaklyActive::LEAST_SQUARES;
   const int grain = grain_of(batch.size, width), ranges = (batch.size + grain - 1) / grain;
   std::vector<SharedSum> sums;
-  for (int f = 0; f < int(std::size(ocp_fields)); ++f) {
-    const StageGradient& gradient = out.*ocp_fields[f].gradient;
-    sums.emplace_back(MutableBatchArray{gradient.data, gradient.batch}, gradient.size, ranges);
-  }
+  for (const OcpLoss& loss : losses)
+    for (const OcpField& field : ocp_fields) {
+      const StageGradient& gradient = loss.gradients.*field.gradient;
+      sums.emplace_back(MutableBatchArray{gradient.data, gradient.batch}, gradient.size, ranges);
+    }
   const int threads = thread_count(settings.threads);
   std::vector<std::unique_ptr<Worker<Real>>> workers(threads);
   parallel_for(batch.size, grain, threads, [&](int first, int last, int id) {
     if (!workers[id]) workers[id] = std::make_unique<Worker<Real>>(batch);
     Worker<Real>& worker = *workers[id];
-    OcpGradients target = out;
-    for (int f = 0; f < int(std::size(ocp_fields)); ++f)
-      (target.*ocp_fields[f].gradient).data = sums[f].of_range(first / grain).data;
-    bool done[64] = {};
+    std::vector<OcpLoss> targets = losses;
+    auto sum = sums.begin();
+    for (OcpLoss& target : targets)
+      for (const OcpField& field : ocp_fields)
+        (target.gradients.*field.gradient).data = sum++->of_range(first / grain).data;
+    const auto done = std::make_unique<bool[]>(losses.size() * width);
     for (int group = first; group < last; group += width) {
       const int end = std::min(group + width, last);
-      std::fill_n(done, width, false);
-      if (structured) worker.structured.put(batch, group, end, solution, loss, target, certificate, done);
-      for (int i = group; i < end; ++i) {
-        if (done[i - group]) continue;
-        if (!has_solution(static_cast<Status>(solution.status[i]))) {
-          write_certificate({not_a_number, 0, 0}, certificate, i);
-          if (!settings.nan_without_solution) continue;
-        }
-        auto& dense = worker.dense(batch);
-        stack(dense.form.problem(batch, i), dense.qp);
-        dense.form.read_solution(batch, solution, i, dense.solution);
-        dense.form.read_loss(loss, i, dense.loss);
-        write_certificate(adjoint(dense.qp, dense.solution, dense.loss, settings, dense.data, dense.at), certificate,
-                          i);
-        dense.form.add_gradients(batch, dense.data, target, i);
-      }
+      if (structured) worker.structured.prepare(batch, group, end, solution);
+      for (std::size_t l = 0; l < targets.size() && structured; ++l)
+        worker.structured.put(batch, group, end, targets[l].fields, targets[l].gradients, targets[l].certificate,
+                              &done[l * width]);
+      for (int i = group; i < end; ++i)
+        differentiate_alone(batch, i, solution, settings, targets, &done[i - group], width, worker);
     }
   });
   for (SharedSum& sum : sums) sum.finish(ranges);
@@ -118,13 +145,12 @@ void differentiate(const OcpBatch& batch, const OcpBatchSolution& solution, cons
 
 }  // namespace
 
-void ocp_adjoint_batch(const OcpBatch& batch, const OcpBatchSolution& solution, const OcpBatchSolution& loss,
-                       const DerivativeSettings& settings, const OcpGradients& out,
-                       const CertificateBatch& certificate) {
+void ocp_adjoint_batch(const OcpBatch& batch, const OcpBatchSolution& solution, const DerivativeSettings& settings,
+                       const std::vector<OcpLoss>& losses) {
   if (ocp_in_lanes(batch))
-    differentiate<Pack>(batch, solution, loss, settings, out, certificate);
+    differentiate<Pack>(batch, solution, settings, losses);
   else
-    differentiate<double>(batch, solution, loss, settings, out, certificate);
+    differentiate<double>(batch, solution, settings, losses);
 }
 
 }  // namespace qp_control

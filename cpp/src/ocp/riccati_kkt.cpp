@@ -13,7 +13,7 @@ Mask mask(bool b) { return Mask::all(b); }
 }  // namespace
 
 template <class Real>
-RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch, Curvature curvature) : Data(batch, curvature) {
+RiccatiKkt<Real>::RiccatiKkt(const OcpBatch& batch, Curvature curvature, Units units) : Data(batch, curvature, units) {
   const int rows = std::max(at_.stage_rows, at_.terminal_rows);
   const int overhang = std::is_same_v<Real, Pack> ? 0 : lanes * tile_overhang;
   this->make(L_, curvature == Curvature::ANY ? 0 : (at_.N + 1) * block_);

@@ -1,0 +1,86 @@
+#include "qp_control/ocp_level.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "qp_control/ocp_element.hpp"
+
+namespace qp_control {
+namespace {
+
+constexpr double rho = 1e-7;      // beside E'E
+constexpr double enough = 1e-15;  // relative residual that ends the refinement
+constexpr int refinement_steps = 30;
+
+// NaN where an entry is not finite.
+double largest(const PackArray& a) {
+  Pack out = 0.0, poison = 0.0;
+  for (const Pack& entry : a) {
+    out = max(out, abs(entry));
+    poison += entry * Pack(0.0);
+  }
+  return max_of_lanes(out)[0] + sum_of_lanes(poison)[0];
+}
+
+}  // namespace
+
+OcpLevel::OcpLevel(const OcpBatch& batch)
+    : kkt_(without_cost(batch), Curvature::CONVEX, Units::OF_CALLER),
+      scaling_(kkt_.unknowns(), kkt_.rows()),
+      shifted_(kkt_.rows()),
+      rows_(kkt_.rows()),
+      rhs_(kkt_.unknowns()),
+      product_(kkt_.unknowns()),
+      step_(kkt_.unknowns()),
+      best_(kkt_.unknowns()) {
+  for (PackArray* a : {&rows_, &product_}) a->setConstant(Pack(0.0));
+}
+
+bool OcpLevel::set(const OcpBatch& batch, int i, const PackArray& shifted) {
+  kkt_.load(without_cost(batch), i, i + 1, scaling_);
+  shifted_ = shifted;
+  kkt_.row_sizes(scaling_, rows_);
+  for (int k = 0; k < rows_.size(); ++k) rows_[k] *= shifted[k];
+  row_size_ = largest(rows_);
+  return any(kkt_.factor(shifted_, rho * row_size_ * row_size_));
+}
+
+void OcpLevel::apply(const PackArray& x, PackArray& rows) const {
+  kkt_.apply_rows(x, rows);
+  for (int k = 0; k < rows.size(); ++k) rows[k] *= shifted_[k];
+}
+
+void OcpLevel::add_transposed(const PackArray& z, PackArray& out) const { kkt_.add_rows_transposed(z, out); }
+
+double OcpLevel::solve(const PackArray& a, const PackArray* b, PackArray& out) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const int costates = kkt_.variables(), count = kkt_.unknowns() - costates;
+  for (int k = 0; k < rows_.size(); ++k) rows_[k] = shifted_[k] * a[k];
+  rhs_.setConstant(Pack(0.0));
+  if (b != nullptr) rhs_.tail(count) = b->tail(count);
+  // E'a may be the rounding of its terms, which no x has to answer for.
+  const double rhs_size = std::max(row_size_ * largest(rows_), largest(rhs_));
+  kkt_.add_rows_transposed(rows_, rhs_);
+  out.setConstant(Pack(0.0));
+  best_ = out;
+  double best = infinity, last = infinity;
+  for (int k = 0; k <= refinement_steps; ++k) {
+    kkt_.apply_hessian(out, product_);
+    apply(out, rows_);
+    kkt_.add_rows_transposed(rows_, product_);
+    for (int j = 0; j < out.size(); ++j) step_[j] = rhs_[j] - product_[j];
+    const double size = std::max(rhs_size, std::max(1.0, row_size_ * row_size_) * largest(out));
+    const double error = size > 0.0 ? largest(step_) / size : 0.0;
+    if (!(error < best)) break;
+    best = error;
+    best_ = out;
+    if (error <= enough || error > 0.5 * last) break;
+    last = error;
+    kkt_.solve(step_);
+    for (int j = 0; j < out.size(); ++j) out[j] += step_[j];
+  }
+  out = best_;
+  return best;
+}
+
+}  // namespace qp_control
