@@ -31,7 +31,7 @@ from qp_control.nonlinear_kkt import cost_blocks, with_curvature
 from qp_control.nonlinear_ocp import NonlinearOcp, full, times
 from qp_control.ocp_problem import OcpQP
 
-# Terminal curvature that is left, relative to the largest entries of the Hessian: delta of cpp/src/ocp/convex_stages.cpp.
+# Terminal curvature that is left, relative to the largest entries of the Hessian, as in convex_stages.cpp.
 _LEAST = 1e-8
 # Weight of active rows, relative to the largest entries of the Hessian.
 _HOLD = 10.0
@@ -74,8 +74,8 @@ def convexified(
 
 def _recursion(hessian: Tensor, last: Tensor, AB: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Convex stages (B, N, n, n), M (B, N + 1, nx, nx), and for which elements that went well (B,)."""
-    arrays = [value.contiguous().numpy() for value in (hessian, last, AB, size)]
-    stages, M, good = map(torch.from_numpy, _solver.convex_stages(*arrays))
+    h, q, d, s = (value.contiguous().numpy() for value in (hessian, last, AB, size))
+    stages, M, good = map(torch.from_numpy, _solver.convex_stages(h, q, d, s))
     return stages, M, good
 
 

@@ -81,16 +81,18 @@ def residuals(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> tuple[Tensor, Tensor,
 
 
 def constraint_sides(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> list[tuple[Tensor, ...]]:
-    """Values, multipliers, bounds and shifts of the rows, terminal rows and boxes, those that are there."""
+    """Values, multipliers, bounds, and shifts and slacks of the rows, terminal rows and boxes that are there."""
     data, N = qp.data(), ocp.horizon
     x, u = point.x, point.u
     groups: list[tuple[Tensor, Tensor, str, str, Tensor, Tensor]] = []
     rows = [times(full(name, data[name], ocp), of) for name, of in (("C", x[:, :N]), ("D", u)) if name in data]
     if rows:
-        groups.append((sum(rows[1:], rows[0]), point.z, "lower", "upper", point.s_lower, point.s_upper))
+        moved = point.s_lower + point.slack_lower, point.s_upper + point.slack_upper
+        groups.append((sum(rows[1:], rows[0]), point.z, "lower", "upper", *moved))
     if "C_N" in data:
         values = times(full("C_N", data["C_N"], ocp), x[:, N])
-        groups.append((values, point.z_N, "lower_N", "upper_N", point.s_lower_N, point.s_upper_N))
+        moved = point.s_lower_N + point.slack_lower_N, point.s_upper_N + point.slack_upper_N
+        groups.append((values, point.z_N, "lower_N", "upper_N", *moved))
     later = slice(1, N + 1)
     shifts = point.s_x_lower[:, later], point.s_x_upper[:, later]
     groups.append((x[:, later], point.w_x[:, later], "x_lower", "x_upper", *shifts))

@@ -34,7 +34,8 @@ def ocp_gain(qp: OcpQP, solution: Any, *, settings: Settings | None = None) -> A
         raise ValueError("x0 is missing: without it there is no derivative by it")
     problem = ocp_from_arrays(qp.data(), qp.horizon)
     sizes = problem.sizes
-    shapes = (*sizes.point_shapes.values(), *sizes.shift_shapes, *sizes.slack_shapes)
+    all_shapes = (*sizes.point_shapes.values(), *sizes.shift_shapes, *sizes.slack_shapes)
+    shapes = dict(zip((*POINT, *SHIFTS, *SLACKS), all_shapes, strict=True))
     fields = []
     for name, shape in zip((*POINT, *SHIFTS, *SLACKS), shapes, strict=True):
         field = as_array(f"solution.{name}", getattr(solution, name))

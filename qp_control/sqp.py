@@ -91,7 +91,7 @@ def solve_sqp(
             qp, found = run.keep(useful, qp), _elements(found, useful)
         # A QP that just missed its tolerance says nothing of shifts.
         found = found._replace(
-            **{name: getattr(found, name).nan_to_num() for name in found._fields if name[:2] == "s_"}
+            **{name: getattr(found, name).nan_to_num() for name in found._fields if name.startswith(("s_", "slack_"))}
         )
         run.move(qp, found, settings.line_search)
     return run.result()

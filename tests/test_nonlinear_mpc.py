@@ -218,7 +218,7 @@ def test_delay_is_planned_for():
 def test_soft_rows_and_stage_rows_reach_the_problem():
     rows = [
         StateRows(lambda x: x[..., :1], -0.2, 0.2),
-        StageRows(lambda x, u: u * x[..., 2:3], upper=1.0),
+        StageRows(lambda x, u: u * x[..., 2:3], upper=1.0, slack_linear=1e3),
     ]
     mpc = cart_pole_mpc(rows=rows)
     x0 = torch.tensor([[0.1, 0.1, 0.0, 0.0]], dtype=torch.float64)
@@ -243,6 +243,29 @@ def test_every_infeasible_start_gets_a_plan_and_finite_gradients(mode):
     plan.inputs.sum().backward()
     assert x0.grad.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in mpc.parameters())
+
+
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+def test_soft_state_limits_cost_their_price_outside_and_nothing_inside(mode):
+    limits = {"state_limit": [math.inf, 0.3, math.inf, math.inf]}
+    soft = cart_pole_mpc(**limits, state_slack=(3.0, 20.0))
+    hard = cart_pole_mpc(**limits)
+    soft.mode = hard.mode = mode
+    inside = torch.tensor([[0.2, 0.1, 0.0, 0.0]], dtype=torch.float64)
+    assert torch.allclose(soft(inside).inputs, hard(inside).inputs, rtol=0, atol=1e-7)
+    outside = torch.tensor([[0.0, 0.6, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    plan = soft(outside)
+    assert plan.status.tolist() == [qc.Status.SOLVED]
+    assert hard(outside).status.tolist() == [qc.Status.CLOSEST_FEASIBLE]
+    assert plan.states[0, 1, 1] > 0.3
+    plan.inputs.sum().backward()
+    difference = []
+    with torch.no_grad():
+        for h in (1e-5, -1e-5):
+            moved = outside + torch.tensor([0.0, h, 0.0, 0.0])
+            start = plan.detach() if mode == "converged" else None
+            difference.append(float(soft(moved, start).inputs.sum()))
+    assert float(outside.grad[0, 1]) == pytest.approx((difference[0] - difference[1]) / 2e-5, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["real_time", "converged"])

@@ -2,6 +2,7 @@
 // stage.
 #pragma once
 
+#include "qp_control/ocp_layout.hpp"
 #include "qp_control/ocp_slacks.hpp"
 #include "qp_control/ocp_solution.hpp"
 
@@ -37,6 +38,7 @@ struct OcpAdjointPair {
   const OcpSlacks<Real>* slacks;
   const Real* side;  // of each row: 1 upper bound, -1 lower bound, 0 inactive
   Real objective;    // the loss's gradient by the objective
+  const OcpSlacks<Real>* slacks;
 };
 
 // Adds the gradients of elements first..last-1, of those that are `done`.

@@ -98,6 +98,7 @@ void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const Ocp
   pair.slacks = &kkt.slacks();
   pair.side = w.entries(w.system.side);
   pair.objective = objective;
+  pair.slacks = &kkt.slacks();
   add_gradients(kkt.layout(), batch, pair, first, last, done, out);
 }
 

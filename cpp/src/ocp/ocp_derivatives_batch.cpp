@@ -86,7 +86,9 @@ void differentiate_alone(const OcpBatch& batch, int i, const OcpBatchSolution& s
                          const DerivativeSettings& settings, const std::vector<OcpLoss>& losses, const bool* done,
                          int width, Worker<Real>& worker) {
   const Status status = static_cast<Status>(solution.status[i]);
+  // The recursions of shifted solutions know no slacks.
   const bool shifted = status == Status::CLOSEST_FEASIBLE && settings.weakly_active == WeaklyActive::LEAST_SQUARES &&
+                       !batch.softens(0) && !batch.softens(batch.dims.horizon) &&
                        worker.of_shifted(batch).prepare(batch, i, solution);
   for (std::size_t l = 0; l < losses.size(); ++l) {
     const auto& [fields, gradients, certificate] = losses[l];

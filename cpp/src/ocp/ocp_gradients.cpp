@@ -121,13 +121,14 @@ void add_gradients(const OcpLayout<Real>& at, const OcpBatch& batch, const OcpAd
   // The weights of a row are the cost of both its slacks.
   const auto slacks = [&](Collector<Real>& linear, Collector<Real>& quadratic, int k) {
     const int count = at.soft_count(k), low = at.slack_lower(k), high = at.slack_upper(k);
+    if (count == 0) return;
     const Real* soft = pair.slacks->soft(low);
     const auto slope = [&](int j) { return objective * p[j] - d[j]; };
     const auto curvature = [&](int j) { return p[j] * (Real(0.5) * objective * p[j] - d[j]); };
     for (int i = 0; i < count; ++i) to[i] = soft[i] * (slope(low + i) + slope(high + i));
-    if (linear.wanted() && count > 0) linear.add(k, to);
+    if (linear.wanted()) linear.add(k, to);
     for (int i = 0; i < count; ++i) to[i] = soft[i] * (curvature(low + i) + curvature(high + i));
-    if (quadratic.wanted() && count > 0) quadratic.add(k, to);
+    if (quadratic.wanted()) quadratic.add(k, to);
   };
 
   constexpr auto of_dynamics = &OcpVector<Real>::unknowns, of_rows = &OcpVector<Real>::rows;
@@ -156,33 +157,11 @@ void add_gradients(const OcpLayout<Real>& at, const OcpBatch& batch, const OcpAd
     if (at.boxed_u) bounds(u_lower, u_upper, k, at.box(k), nu);
   }
   if (batch.fixed_start()) constants(x0, 0, at.y(0), nx);
-  for (Collector<Real>* sum : {&Q,
-                               &R,
-                               &S,
-                               &q_,
-                               &r,
-                               &Q_N,
-                               &q_N,
-                               &A,
-                               &B,
-                               &c,
-                               &x0,
-                               &C,
-                               &D,
-                               &lower,
-                               &upper,
-                               &C_N,
-                               &lower_N,
-                               &upper_N,
-                               &x_lower,
-                               &x_upper,
-                               &u_lower,
-                               &u_upper,
-                               &slack_linear,
-                               &slack_quadratic,
-                               &slack_linear_N,
-                               &slack_quadratic_N})
+  for (Collector<Real>* sum :
+       {&Q, &R, &S, &q_, &r, &Q_N, &q_N, &A, &B, &c, &x0, &C, &D, &lower, &upper, &C_N, &lower_N, &upper_N})
     sum->finish();
+  for (Collector<Real>* sum : {&x_lower, &x_upper, &u_lower, &u_upper}) sum->finish();
+  for (Collector<Real>* sum : {&slack_linear, &slack_quadratic, &slack_linear_N, &slack_quadratic_N}) sum->finish();
 }
 
 template void add_gradients(const OcpLayout<Pack>&, const OcpBatch&, const OcpAdjointPair<Pack>&, int, int, const bool*,
