@@ -37,7 +37,7 @@ def ocp_gain(qp: OcpQP, solution: Any, *, settings: Settings | None = None) -> A
     all_shapes = (*sizes.point_shapes.values(), *sizes.shift_shapes, *sizes.slack_shapes)
     shapes = dict(zip((*POINT, *SHIFTS, *SLACKS), all_shapes, strict=True))
     fields = []
-    for name, shape in zip((*POINT, *SHIFTS, *SLACKS), shapes, strict=True):
+    for name, shape in shapes.items():
         field = as_array(f"solution.{name}", getattr(solution, name))
         expected = (sizes.batch, *shape) if sizes.batched else shape
         if field.shape != expected:

@@ -68,6 +68,7 @@ const Register equal_soft_solutions("solutions with soft rows equal those of the
     }
   }
 });
+
 // Gradients by all data of a random loss on the solutions, structured and by the dense form.
 void compare_gradients(RandomOcp& ocp) {
   const auto [N, nx, nu, rows, terminal_rows] = ocp.batch.dims;

@@ -35,7 +35,6 @@ struct OcpAdjointPair {
   OcpVector<Real> v, q;  // the solution (x, y, z), and that of the adjoint system
   // Of a shifted solution: (eta, pi, s) of kkt_system.hpp, absent otherwise.
   OcpVector<Real> level_v, level_q;
-  const OcpSlacks<Real>* slacks;
   const Real* side;  // of each row: 1 upper bound, -1 lower bound, 0 inactive
   Real objective;    // the loss's gradient by the objective
   const OcpSlacks<Real>* slacks;

@@ -22,8 +22,7 @@ class ShiftedOcpAdjoint {
  public:
   explicit ShiftedOcpAdjoint(const OcpBatch& batch);
 
-  // Factors the systems of element i. False: one of them is singular, rows are shifted on both
-  // sides, or some may be soft.
+  // Factors the systems of element i. False: one of them is singular, or rows are shifted on both sides.
   bool prepare(const OcpBatch& batch, int i, const OcpBatchSolution& solution);
   // Adds the gradients of the same element to `out`, for any number of losses; false, and nothing is added: the
   // solution is not accurate enough.

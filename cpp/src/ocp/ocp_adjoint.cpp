@@ -95,7 +95,6 @@ void OcpAdjoint<Real>::put(const OcpBatch& batch, int first, int last, const Ocp
   OcpAdjointPair<Real> pair;
   pair.v = {w.entries(w.x), w.entries(w.z)};
   pair.q = {w.entries(w.q.x), w.entries(w.q.z)};
-  pair.slacks = &kkt.slacks();
   pair.side = w.entries(w.system.side);
   pair.objective = objective;
   pair.slacks = &kkt.slacks();

@@ -51,7 +51,6 @@ bool ShiftedOcpAdjoint::read_shifts(const OcpBatchSolution& from, int i, PackArr
 
 // Sets v_ and level_v_, E and the active rows.
 bool ShiftedOcpAdjoint::prepare(const OcpBatch& batch, int i, const OcpBatchSolution& solution) {
-  if (kkt_.layout().soft()) return false;
   kkt_.load(batch, i, i + 1, scaling_);
   if (!any(kkt_.valid())) return false;
   read(solution, i, v_);
@@ -120,8 +119,8 @@ bool ShiftedOcpAdjoint::put(const OcpBatch& batch, int i, const OcpBatchSolution
   if (!(residual <= system_.accepted)) return false;
   write_certificate({residual, static_cast<int>(system_.weakly_active[0]), 0}, certificate, i);
   const bool done = true;
-  const OcpAdjointPair<double> pair{
-      v_.view(), q_.view(), level_v_.view(), level_q_.view(), &kkt_.slacks(), numbers(system_.side), objective_};
+  const OcpAdjointPair<double> pair{v_.view(), q_.view(), level_v_.view(), level_q_.view(), numbers(system_.side),
+                                    objective_};
   add_gradients(kkt_.layout(), batch, pair, i, i + 1, &done, out);
   return true;
 }
