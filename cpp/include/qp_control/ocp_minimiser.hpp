@@ -5,6 +5,7 @@
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/deadline.hpp"
 #include "qp_control/ocp_element.hpp"
+#include "qp_control/ocp_residuals.hpp"
 #include "qp_control/riccati_kkt.hpp"
 #include "qp_control/settings.hpp"
 
@@ -38,6 +39,7 @@ class OcpMinimiser {
   Penalties penalties_;
   PackArray x_, z_, v_, weight_;  // of the judge: not those of the loop
   OcpElement ray_;
+  OcpGradientRoom gradient_;
   OcpOutcome outcome_;
 };
 

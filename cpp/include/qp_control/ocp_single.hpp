@@ -22,9 +22,10 @@ class OcpSingleSolver {
 
  private:
   struct Levels {
-    explicit Levels(const OcpBatch& batch) : first(batch), second(batch) {}
+    explicit Levels(const OcpBatch& batch) : first(batch), second(batch), proof(batch.dims) {}
     OcpLeastShift first;
     OcpMinimiser second;
+    OcpElement proof;
   };
   struct Answer {
     explicit Answer(const OcpDims& dims) : point(dims) {}
@@ -44,6 +45,7 @@ class OcpSingleSolver {
   OcpBounds bounds_;
   OcpMinimiser minimiser_;
   Answer answer_;
+  OcpGradientRoom gradient_;
   std::unique_ptr<Levels> levels_;  // made where they are first needed
 };
 

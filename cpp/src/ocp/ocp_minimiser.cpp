@@ -6,7 +6,6 @@
 
 #include "qp_control/judgement.hpp"
 #include "qp_control/ocp_certificates.hpp"
-#include "qp_control/ocp_residuals.hpp"
 #include "qp_control/ocp_start.hpp"
 
 namespace qp_control {
@@ -65,7 +64,7 @@ class OcpMinimiser::Judge : public SingleJudge {
     read_iterate(work_.kkt_.layout(), work_.scaling_, it.x, it.z, promising ? work_.ray_ : best.point);
     bool within = false;
     if (promising) {
-      const Residuals r = ocp_residuals(problem_, 0, work_.ray_.arrays());
+      const Residuals r = ocp_residuals(problem_, 0, work_.ray_.arrays(), work_.gradient_);
       within = r.within(settings_);
       if (within == within_ ? !(error < error_) : within_) return within;
       std::swap(best.point, work_.ray_);
@@ -167,6 +166,7 @@ OcpMinimiser::OcpMinimiser(const OcpBatch& batch)
       v_(kkt_.rows()),
       weight_(kkt_.rows()),
       ray_(batch.dims),
+      gradient_(batch.dims),
       outcome_(batch.dims) {}
 
 const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& settings, const Deadline& deadline,
@@ -187,7 +187,7 @@ const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& set
   augmented_lagrangian(kkt_, judge, penalties_, settings.max_iter, iterate_);
   outcome_.verdict = judge.verdict;
   outcome_.steps = iterate_.steps + 1;
-  outcome_.residuals = ocp_residuals(problem, 0, outcome_.point.arrays());
+  outcome_.residuals = ocp_residuals(problem, 0, outcome_.point.arrays(), gradient_);
   return outcome_;
 }
 

@@ -5,7 +5,6 @@
 
 #include "qp_control/minimise.hpp"
 #include "qp_control/ocp_certificates.hpp"
-#include "qp_control/ocp_residuals.hpp"
 
 namespace qp_control {
 namespace {
@@ -18,7 +17,8 @@ double largest(const std::vector<double>& a) {
 
 }  // namespace
 
-OcpSingleSolver::OcpSingleSolver(const OcpBatch& batch) : bounds_(batch), minimiser_(batch), answer_(batch.dims) {}
+OcpSingleSolver::OcpSingleSolver(const OcpBatch& batch)
+    : bounds_(batch), minimiser_(batch), answer_(batch.dims), gradient_(batch.dims) {}
 
 void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settings, const Deadline& deadline,
                             const OcpBatchSolution& out) {
@@ -61,7 +61,7 @@ void OcpSingleSolver::take(const OcpOutcome& outcome) {
 
 // A point with nothing but its residuals to say for itself.
 void OcpSingleSolver::judge_point(const OcpBatch& problem, Status status) {
-  answer_.residuals = ocp_residuals(problem, 0, answer_.point.arrays());
+  answer_.residuals = ocp_residuals(problem, 0, answer_.point.arrays(), gradient_);
   answer_.status = status;
 }
 
@@ -89,7 +89,12 @@ void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const S
 void OcpSingleSolver::claim_infeasible(const OcpBatch& problem) {
   const OcpElement& found = levels_->first.point();
   const double size = std::max(largest(found.x), largest(found.u));
-  answer_.status = is_ocp_farkas(problem, found.y, found.z, size) ? Status::PRIMAL_INFEASIBLE : Status::MAX_ITER;
+  OcpElement& proof = levels_->proof;
+  proof.fill(0.0);
+  proof.y = found.y;
+  proof.z = found.z;
+  const bool proven = is_ocp_farkas(problem, proof, size, gradient_);
+  answer_.status = proven ? Status::PRIMAL_INFEASIBLE : Status::MAX_ITER;
   if (answer_.point.finite()) return;
   answer_.point.fill(0.0);
   answer_.point.x = found.x;

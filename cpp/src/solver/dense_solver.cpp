@@ -108,6 +108,7 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
   solution.shift_lower.setZero();
   solution.shift_upper.setZero();
 
+  suspected_ = false;
   const bool crossed = (qp_.lower.array() > qp_.upper.array()).any();
   if (!crossed) {
     const bool from_start = warm && x_start_.allFinite() && z_start_.allFinite();
@@ -124,7 +125,8 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
     }
     const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= 100 &&
                        outcome.residuals.primal > settings.eps_abs;
-    if (outcome.verdict != Verdict::SUSPECT_PRIMAL_INFEASIBLE && !stuck) return;
+    suspected_ = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE;
+    if (!suspected_ && !stuck) return;
   }
   const bool hard_crossed = (qp_.lower.array() > qp_.upper.array() && qp_.weight.array().isInf()).any();
   if (hard_crossed || (crossed && !settings.closest))
@@ -175,14 +177,17 @@ void DenseSolver::certify(const Settings& settings, const Deadline& deadline, So
   qp_.weight.setOnes();
   const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
-  if (found.found) {
-    if (largest_shift(found.level) <= settings.eps_abs) {
-      store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);  // feasible to tolerance after all
-      return;
-    }
-    if (claim_infeasible(qp_, found, solution)) return;
-  }
-  solution.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
+  const bool shifted = found.found && largest_shift(found.level) > settings.eps_abs;
+  if (!shifted || !claim_infeasible(qp_, found, solution)) drop_suspicion(settings, deadline, solution);
+}
+
+// Feasible to tolerance after all, or the contrary cannot be shown. What no suspicion has interrupted is as good as it
+// gets.
+void DenseSolver::drop_suspicion(const Settings& settings, const Deadline& deadline, Solution& solution) {
+  if (deadline.passed())
+    solution.status = Status::TIME_LIMIT;
+  else if (suspected_)
+    store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);
 }
 
 // A pair of crossed bounds is its own proof.
@@ -198,14 +203,14 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   if (any_hard && certify_hard_rows(settings, deadline, solution)) return;
   const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
-  if (!found.found) {
-    if (crossed) store_point(qp_, found.x, solution);
-    solution.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
+  const LeastShift& level = found.level;
+  if (!crossed && (!found.found || largest_shift(level) <= settings.eps_abs)) {
+    drop_suspicion(settings, deadline, solution);
     return;
   }
-  const LeastShift& level = found.level;
-  if (!crossed && largest_shift(level) <= settings.eps_abs) {
-    store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);
+  if (!found.found) {
+    store_point(qp_, found.x, solution);
+    if (deadline.passed()) solution.status = Status::TIME_LIMIT;
     return;
   }
   if (!second_level_) second_level_ = std::make_unique<SecondLevel>(qp_.n(), qp_.stored_rows());
