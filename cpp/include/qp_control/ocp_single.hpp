@@ -39,7 +39,7 @@ class OcpSingleSolver {
   void judge_point(const OcpBatch& problem, Status status);
   void certify_crossed(const OcpBatch& problem);
   void look_closer(const OcpBatch& problem, bool crossed, const Settings& settings, const Deadline& deadline);
-  void claim_infeasible(const OcpBatch& problem);
+  bool claim_infeasible(const OcpBatch& problem);
   void solve_shifted(const OcpBatch& problem, const Settings& settings, const Deadline& deadline);
 
   OcpBounds bounds_;

@@ -74,6 +74,8 @@ void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const S
   const bool found = least_shift.find(problem, bounds_, std::max(200, settings.max_iter), deadline);
   answer_.steps += least_shift.steps();
   if (!found) {
+    // What the loop has found may be proof enough.
+    if (!crossed && !settings.closest && claim_infeasible(problem)) return;
     answer_.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
     if (crossed) judge_point(problem, answer_.status);
   } else if (!crossed && least_shift.largest_shift() <= settings.eps_abs) {
@@ -85,21 +87,25 @@ void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const S
   }
 }
 
-// The least shift is itself the Farkas vector.
-void OcpSingleSolver::claim_infeasible(const OcpBatch& problem) {
+// The least shift is itself the Farkas vector; false where it does not pass the check.
+bool OcpSingleSolver::claim_infeasible(const OcpBatch& problem) {
   const OcpElement& found = levels_->first.point();
   const double size = std::max(largest(found.x), largest(found.u));
   OcpElement& proof = levels_->proof;
   proof.fill(0.0);
   proof.y = found.y;
   proof.z = found.z;
+  // A multiplier may lean on a bound that is not there, by rounding; without it something is left of the rows instead.
+  for (int row = 0; row < bounds_.count(); ++row)
+    if (!std::isfinite(proof.z[row] > 0.0 ? bounds_.upper[row] : bounds_.lower[row])) proof.z[row] = 0.0;
   const bool proven = is_ocp_farkas(problem, proof, size, gradient_);
   answer_.status = proven ? Status::PRIMAL_INFEASIBLE : Status::MAX_ITER;
-  if (answer_.point.finite()) return;
+  if (answer_.point.finite()) return proven;
   answer_.point.fill(0.0);
   answer_.point.x = found.x;
   answer_.point.u = found.u;
   judge_point(problem, answer_.status);
+  return proven;
 }
 
 // `problem` looks at bounds_, which are shifted here.
