@@ -174,11 +174,24 @@ bool DenseSolver::certify_hard_rows(const Settings& settings, const Deadline& de
 }
 
 void DenseSolver::certify(const Settings& settings, const Deadline& deadline, Solution& solution) {
+  const auto prove = [&] {
+    const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
+    solution.iterations += found.steps;
+    const bool shifted = found.found && largest_shift(found.level) > settings.eps_abs;
+    return shifted && claim_infeasible(qp_, found, solution);
+  };
   qp_.weight.setOnes();
-  const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
-  solution.iterations += found.steps;
-  const bool shifted = found.found && largest_shift(found.level) > settings.eps_abs;
-  if (!shifted || !claim_infeasible(qp_, found, solution)) drop_suspicion(settings, deadline, solution);
+  if (prove()) return;
+  drop_suspicion(settings, deadline, solution);
+  if (solution.status != Status::MAX_ITER) return;
+  // Where equalities amplify a contradiction, shifts of theirs that are lost in rounding resolve it.
+  bool hard = false;
+  for (int i = 0; i < qp_.rows(); ++i)
+    if (qp_.is_equality(i)) {
+      qp_.weight[i] = std::numeric_limits<double>::infinity();
+      hard = true;
+    }
+  if (hard) prove();
 }
 
 // Feasible to tolerance after all, or the contrary cannot be shown. What no suspicion has interrupted is as good as it
