@@ -45,6 +45,7 @@ class OcpSingleSolver {
   OcpBounds bounds_;
   OcpMinimiser minimiser_;
   Answer answer_;
+  bool suspected_ = false;  // the loop has stopped at what looks like a Farkas vector
   OcpGradientRoom gradient_;
   std::unique_ptr<Levels> levels_;  // made where they are first needed
 };

@@ -32,7 +32,8 @@ void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settin
     take(outcome);
     const bool stuck =
         outcome.verdict == Verdict::MAX_ITER && outcome.steps >= 100 && outcome.residuals.primal > settings.eps_abs;
-    infeasible = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE || stuck;
+    suspected_ = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE;
+    infeasible = suspected_ || stuck;
   }
   if (crossed && !settings.closest) {
     certify_crossed(problem);
@@ -73,17 +74,19 @@ void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const S
   OcpLeastShift& least_shift = levels_->first;
   const bool found = least_shift.find(problem, bounds_, std::max(200, settings.max_iter), deadline);
   answer_.steps += least_shift.steps();
-  if (!found) {
-    // What the loop has found may be proof enough.
-    if (!crossed && !settings.closest && claim_infeasible(problem)) return;
-    answer_.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
-    if (crossed) judge_point(problem, answer_.status);
-  } else if (!crossed && least_shift.largest_shift() <= settings.eps_abs) {
-    take(minimiser_.run(problem, settings, deadline, false));  // feasible to tolerance after all
-  } else if (settings.closest) {
+  const bool shifted = found && least_shift.largest_shift() > settings.eps_abs;
+  if (settings.closest && (crossed ? found : shifted)) {
     solve_shifted(problem, settings, deadline);
+  } else if (crossed) {
+    judge_point(problem, deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER);
   } else {
-    claim_infeasible(problem);
+    // What the loop has found may be proof enough, be it the least shift or not.
+    const bool contradicted = shifted || !found;
+    if (contradicted && !settings.closest && claim_infeasible(problem)) return;
+    if (deadline.passed())
+      answer_.status = Status::TIME_LIMIT;
+    else if (suspected_)
+      take(minimiser_.run(problem, settings, deadline, false));  // feasible to tolerance after all, as far as can be told
   }
 }
 
