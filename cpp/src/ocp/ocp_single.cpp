@@ -86,7 +86,8 @@ void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const S
     if (deadline.passed())
       answer_.status = Status::TIME_LIMIT;
     else if (suspected_)
-      take(minimiser_.run(problem, settings, deadline, false));  // feasible to tolerance after all, as far as can be told
+      take(minimiser_.run(problem, settings, deadline,
+                          false));  // feasible to tolerance after all, as far as can be told
   }
 }
 
