@@ -1,4 +1,4 @@
-"""Problems at the edge of feasibility: an unstable closed loop amplifies what one row of an optimal-control QP asks for.
+"""Problems at the edge of feasibility: an unstable closed loop amplifies what one row of an OCP asks for.
 
 With as many rows as inputs in every stage some input satisfies them all, at states of 1e5 and multipliers of 1e11; with
 fewer inputs there is a bound where feasibility ends. Answers are held against 60-digit arithmetic on the active set
@@ -188,7 +188,7 @@ def test_both_sides_of_the_edge_of_feasibility_are_told_apart(edge):
 
 
 def reach(seed, N=700, at=349, target=50.0):
-    """Inputs within 0.1 cannot bring the first state there; what they fall short by fades away with the stages before."""
+    """Inputs within 0.1 cannot bring the first state there; what they lack fades away with the stages before."""
     A, B = 0.9 * np.eye(3) + 0.2 * np.eye(3, k=1), np.random.default_rng(seed).normal(size=(3, 2))
     x_lower = np.full((N, 3), -INF)
     x_lower[at, 0] = target
