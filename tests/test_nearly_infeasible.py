@@ -115,6 +115,29 @@ def test_optimal_control_front_solves_it_too(problem, mode):
     assert abs(sol.objective - exact.objective) <= room
 
 
+def with_tail(d, N, stages):
+    """The same problem with stages behind it whose states and inputs are zero: too long for the dense form."""
+    nx, nu = d["B"].shape[1:]
+    tail = {name: np.zeros((stages - N, *array.shape[1:])) for name, array in d.items() if name not in ("x0", "q_N")}
+    tail["Q"][0], tail["q"][0] = d["Q_N"], d["q_N"]
+    tail["R"][:] = np.eye(nu)
+    tail["lower"][:], tail["upper"][:] = -INF, INF
+    joined = {name: np.concatenate([d[name], tail[name]]) for name in d if name not in ("x0", "Q_N", "q_N")}
+    return joined | {"x0": d["x0"], "Q_N": np.zeros((nx, nx)), "q_N": np.zeros(nx)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("problem", FEASIBLE, ids=str)
+def test_long_horizon_is_rescued_at_a_cost_that_is_linear_in_it(problem, mode):
+    d, N = demanding(*problem), problem[0]
+    dense = Dense(d, N)
+    sol = qc.solve_ocp(**with_tail(d, N, 520), settings=settings(mode, 1e-9))
+    exact = qc.solve_qp(**dense.keywords(), settings=settings(mode, 1e-9))
+    assert sol.status is exact.status is qc.Status.SOLVED
+    np.testing.assert_allclose(dense.join(sol.x[: N + 1], sol.u[:N]), exact.x, atol=1e-8 * np.abs(exact.x).max())
+    assert not sol.x[N + 1 :].any()
+
+
 def condensed(dense):
     """The rows as functions of the inputs alone: what is left where the dynamics are hard."""
     inputs = np.concatenate([np.arange(s.start, s.stop) for s in dense.U])
@@ -127,7 +150,7 @@ def condensed(dense):
     return QP(np.eye(n), np.zeros(n), C=C, l=dense.l - offset, u=dense.u - offset)
 
 
-@pytest.mark.parametrize("front", ["dense", "optimal control"])
+@pytest.mark.parametrize("front", ["dense", "optimal control", "long horizon"])
 @pytest.mark.parametrize("problem", INFEASIBLE, ids=str)
 def test_infeasible_problem_with_huge_multipliers_is_certified_and_shifted_by_the_least_amount(problem, front):
     d, N = demanding(*problem), problem[0]
@@ -136,7 +159,8 @@ def test_infeasible_problem_with_huge_multipliers_is_certified_and_shifted_by_th
     def solve(mode):
         if front == "dense":
             return qc.solve_qp(**dense.keywords(), settings=settings(mode, 1e-9))
-        return qc.solve_ocp(**d, horizon=N, settings=settings(mode, 1e-9))
+        longer = with_tail(d, N, 800) if front == "long horizon" else d
+        return qc.solve_ocp(**longer, settings=settings(mode, 1e-9))
 
     strict, closest = solve("certify"), solve("closest")
     assert strict.status is qc.Status.PRIMAL_INFEASIBLE

@@ -32,7 +32,7 @@ class OcpInteriorPoint {
   bool factor(RiccatiKkt<double>& kkt);
   // Step towards s z = target.
   void solve(const RiccatiKkt<double>& kkt);
-  double step_length(PackArray Side::*value, PackArray Side::*change) const;
+  double step_length(PackArray Side::* value, PackArray Side::* change) const;
   void keep();
 
   Side sides_[2];

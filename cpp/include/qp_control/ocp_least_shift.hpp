@@ -17,7 +17,7 @@ class OcpLeastShift {
  public:
   explicit OcpLeastShift(const OcpBatch& batch);
 
-  // Of element 0 of `problem`, whose bounds are `bounds`. False: not found; point() is where the loop has stopped.
+  // Of element 0 of `problem`, whose bounds are `bounds`. False: not found; point() may prove something nevertheless.
   bool find(const OcpBatch& problem, const OcpBounds& bounds, int max_steps, const Deadline& deadline);
   int steps() const { return iterate_.steps + 1; }
   // x and u attain the least shift; (y, z) is the Farkas vector of the rows and dynamics, z the shifts themselves.
@@ -29,8 +29,8 @@ class OcpLeastShift {
   void shrink_multipliers(OcpElement& solution);
 
  private:
-  // What a row adds to the cost, weight / 2 (row d - target)^2: 1 where it is shifted or an equality, 2 where crossed
-  // bounds both pull, more where it is held at a bound.
+  // What a row adds to the cost, weight / 2 (row d - target)^2: 1 where it is shifted, stays at a bound, or is an
+  // equality, 2 where crossed bounds both pull.
   struct Pull {
     double weight = 0.0, target = 0.0;
     friend bool operator!=(const Pull& a, const Pull& b) { return a.weight != b.weight || a.target != b.target; }
@@ -57,6 +57,7 @@ class OcpLeastShift {
   double unit_ = 1.0;  // multipliers of the loop times their scale are shifts times this
   OcpElement point_, change_;
   std::vector<Pull> pulls_, next_pulls_;
+  bool precise_ = false;   // what the least squares have left is small beside their residuals
   double mismatch_ = 0.0;  // largest multiplier of the wrong sign, or violation, at the point of pulls_
 };
 

@@ -39,6 +39,7 @@ class OcpSingleSolver {
   void judge_point(const OcpBatch& problem, Status status);
   void certify_crossed(const OcpBatch& problem);
   void look_closer(const OcpBatch& problem, bool crossed, const Settings& settings, const Deadline& deadline);
+  void drop_suspicion(const OcpBatch& problem, const Settings& settings, const Deadline& deadline);
   bool claim_infeasible(const OcpBatch& problem);
   void solve_shifted(const OcpBatch& problem, const Settings& settings, const Deadline& deadline);
 

@@ -160,7 +160,7 @@ void OcpInteriorPoint::solve(const RiccatiKkt<double>& kkt) {
   }
 }
 
-double OcpInteriorPoint::step_length(PackArray Side::*value, PackArray Side::*change) const {
+double OcpInteriorPoint::step_length(PackArray Side::* value, PackArray Side::* change) const {
   Pack shrink = to_boundary;
   for (const Side& side : sides_)
     for (int i = 0; i < y_.size(); ++i) shrink = max(shrink, -(side.*change)[i] / (side.*value)[i]);

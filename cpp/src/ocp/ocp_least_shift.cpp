@@ -12,10 +12,9 @@ namespace qp_control {
 namespace {
 
 // Distances from a bound, relative to it: shifts below the first are not shifts, the loop's point is not better than
-// the second, and a result with multipliers of the wrong sign up to the third will do.
+// the second, and a row lets go of its bound beyond the third.
 constexpr double rounding = 1e-11, near = 1e-8, acceptable = 1e-9;
-constexpr double held = 1e4;  // weight of a row that is held at its bound, beside shifted ones
-constexpr double refinement_rho = 1e-11;
+constexpr double refinement_rho = 1e-11, converged = 1e-7;
 constexpr int most_refinements = 30, most_sets = 100;
 
 double largest(const PackArray& a) {
@@ -73,7 +72,7 @@ bool OcpLeastShift::find(const OcpBatch& problem, const OcpBounds& bounds, int m
     const bool changed = identify(bounds, false);
     if (changed && !(k + 1 == most_sets && mismatch_ <= acceptable)) continue;
     read_shifts(bounds);
-    return point_.finite();
+    return precise_ && point_.finite();
   }
   return false;
 }
@@ -107,8 +106,8 @@ bool OcpLeastShift::identify(const OcpBounds& bounds, bool first) {
   return next_pulls_ != pulls_;
 }
 
-// A row without a shift that is near a bound is held there: where its bound is all that keeps the unknowns from running
-// away, a shift that would be lost in rounding must not let go of it. Its multiplier tells what it is.
+// A row without a shift that is near a bound stays there: where its bound is all that keeps the unknowns from running
+// away, a shift that would be lost in rounding must not let go of it.
 OcpLeastShift::Pull OcpLeastShift::pull_of(Pull now, double lower, double upper, double v, bool first) {
   const bool above = v - upper > lower - v;
   const double nearest = above ? upper : lower, excess = above ? v - upper : lower - v;
@@ -117,18 +116,11 @@ OcpLeastShift::Pull OcpLeastShift::pull_of(Pull now, double lower, double upper,
   if (now.weight == 0.0) {
     const double unit = 1.0 + std::abs(nearest);
     if (!first && excess > mismatch_ * unit) mismatch_ = excess / unit;
-    if (excess > near * unit) return {1.0, nearest};
-    return excess > (first ? -near : rounding) * unit ? Pull{held, nearest} : Pull();
+    return excess > (first ? -near : rounding) * unit ? Pull{1.0, nearest} : Pull();
   }
-  const double unit = 1.0 + std::abs(now.target), side = now.target == upper ? 1.0 : -1.0;
-  const double multiplier = side * now.weight * (v - now.target);
-  mismatch_ = std::max(mismatch_, -multiplier / unit);
-  if (now.weight == held) {
-    if (multiplier > 2.0 * rounding * unit) return {1.0, now.target};
-    return multiplier < -acceptable * unit ? Pull() : now;
-  }
-  if (multiplier > rounding * unit) return now;
-  return multiplier > -near * unit ? Pull{held, now.target} : Pull();
+  const double unit = 1.0 + std::abs(now.target), inside = now.target == upper ? now.target - v : v - now.target;
+  mismatch_ = std::max(mismatch_, inside / unit);
+  return inside > acceptable * unit ? Pull() : now;
 }
 
 bool OcpLeastShift::solve_least_squares(bool with_constants) {
@@ -162,17 +154,28 @@ bool OcpLeastShift::solve_least_squares(bool with_constants) {
   d = best;
   kkt_.apply_rows(d, v);
   for (int i = 0; i < v.size(); ++i) z[i] = weight[i] * (v[i] - target[i]);
+  precise_ = least <= converged * (1.0 + largest(z));
   return true;
 }
 
+// Rows without a shift pull no longer.
 void OcpLeastShift::read_shifts(const OcpBounds& bounds) {
   read_result(point_);
   for (int row = 0; row < bounds.count(); ++row) {
-    const double gap = bounds.lower[row] - bounds.upper[row], z = point_.z[row];
-    const double weight = pulls_[row].weight;
-    const bool one = weight == 1.0, both = weight == 2.0;
-    point_.shift_upper[row] = both ? 0.5 * (gap + z) : one ? std::max(0.0, z) : 0.0;
-    point_.shift_lower[row] = both ? 0.5 * (gap - z) : one ? std::max(0.0, -z) : 0.0;
+    const double lower = bounds.lower[row], upper = bounds.upper[row], z = point_.z[row];
+    Pull& pull = pulls_[row];
+    const bool exceeds = pull.weight == 1.0 && pull.target == (z > 0.0 ? upper : lower);
+    const bool counts = lower > upper || std::abs(z) > rounding * (1.0 + std::abs(pull.target));
+    double &up = point_.shift_upper[row], &down = point_.shift_lower[row];
+    up = down = 0.0;
+    if (pull.weight == 2.0) {
+      up = 0.5 * (lower - upper + z);
+      down = 0.5 * (lower - upper - z);
+    } else if (bounds.equality(row) || (exceeds && counts)) {
+      (z > 0.0 ? up : down) = std::abs(z);
+    } else {
+      pull = Pull();
+    }
   }
 }
 
@@ -186,10 +189,10 @@ double OcpLeastShift::largest_shift() const {
 void OcpLeastShift::shrink_multipliers(OcpElement& solution) {
   for (std::size_t row = 0; row < pulls_.size(); ++row) {
     Pull& pull = pulls_[row];
-    pull = pull.weight == 0.0 || pull.weight == held ? Pull() : Pull{pull.weight, solution.z[row] / pull.weight};
+    if (pull.weight != 0.0) pull.target = solution.z[row] / pull.weight;
   }
   iterate_.x.setConstant(Pack(0.0));
-  if (!solve_least_squares(false)) return;
+  if (!solve_least_squares(false) || !precise_) return;
   // What is left of the target on rows of E is what their multipliers lose, and those of the dynamics make up for.
   read_result(change_);
   for (std::size_t row = 0; row < solution.z.size(); ++row) solution.z[row] += change_.z[row];

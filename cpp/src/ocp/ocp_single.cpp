@@ -9,6 +9,8 @@
 namespace qp_control {
 namespace {
 
+constexpr double doubtful_shift = 1e-8;  // beside the unknowns: it may be rounding
+
 double largest(const std::vector<double>& a) {
   double out = 0.0;
   for (double entry : a) out = std::max(out, std::abs(entry));
@@ -74,21 +76,30 @@ void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const S
   OcpLeastShift& least_shift = levels_->first;
   const bool found = least_shift.find(problem, bounds_, std::max(200, settings.max_iter), deadline);
   answer_.steps += least_shift.steps();
-  const bool shifted = found && least_shift.largest_shift() > settings.eps_abs;
-  if (settings.closest && (crossed ? found : shifted)) {
-    solve_shifted(problem, settings, deadline);
-  } else if (crossed) {
+  if (crossed && !found) {
     judge_point(problem, deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER);
+  } else if (crossed) {
+    solve_shifted(problem, settings, deadline);
   } else {
+    const double shift = least_shift.largest_shift();
+    const double size = std::max(largest(least_shift.point().x), largest(least_shift.point().u));
+    const bool none = found && shift <= settings.eps_abs;
     // What the loop has found may be proof enough, be it the least shift or not.
-    const bool contradicted = shifted || !found;
-    if (contradicted && !settings.closest && claim_infeasible(problem)) return;
-    if (deadline.passed())
-      answer_.status = Status::TIME_LIMIT;
-    else if (suspected_)
-      take(minimiser_.run(problem, settings, deadline,
-                          false));  // feasible to tolerance after all, as far as can be told
+    if (!settings.closest && !none && claim_infeasible(problem)) return;
+    const bool doubtful = !found || shift <= settings.eps_abs + std::max(settings.eps_rel, doubtful_shift) * size;
+    if (!settings.closest || doubtful) drop_suspicion(problem, settings, deadline);
+    if (settings.closest && found && !none && (!doubtful || answer_.status == Status::MAX_ITER))
+      solve_shifted(problem, settings, deadline);
   }
+}
+
+// Feasible to tolerance after all, or the contrary cannot be shown. What no suspicion has interrupted is as good as it
+// gets.
+void OcpSingleSolver::drop_suspicion(const OcpBatch& problem, const Settings& settings, const Deadline& deadline) {
+  if (deadline.passed())
+    answer_.status = Status::TIME_LIMIT;
+  else if (suspected_)
+    take(minimiser_.run(problem, settings, deadline, false));
 }
 
 // The least shift is itself the Farkas vector; false where it does not pass the check.

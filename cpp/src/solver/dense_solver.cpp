@@ -43,6 +43,7 @@ void store(const Outcome& outcome, const Vector& z, const Residuals& residuals, 
 
 void store(const Outcome& outcome, Solution& solution) { store(outcome, outcome.z, outcome.residuals, solution); }
 
+constexpr double doubtful_shift = 1e-8;  // beside the unknowns: it may be rounding
 // A warm start that has not led to the solution by then is given up.
 constexpr int most_warm_steps = 200;
 
@@ -217,9 +218,11 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
   const LeastShift& level = found.level;
-  if (!crossed && (!found.found || largest_shift(level) <= settings.eps_abs)) {
+  const double shift = largest_shift(level);
+  const double tolerance = settings.eps_abs + std::max(settings.eps_rel, doubtful_shift) * norm_inf(found.x);
+  if (!crossed && (!found.found || shift <= tolerance)) {
     drop_suspicion(settings, deadline, solution);
-    return;
+    if (!found.found || shift <= settings.eps_abs || solution.status != Status::MAX_ITER) return;
   }
   if (!found.found) {
     store_point(qp_, found.x, solution);
