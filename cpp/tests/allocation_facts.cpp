@@ -6,6 +6,7 @@
 #include "check.hpp"
 #include "qp_control/certificates.hpp"
 #include "qp_control/lane_solver.hpp"
+#include "qp_control/ocp_single.hpp"
 #include "qp_control/ocp_solver.hpp"
 #include "random_ocp.hpp"
 
@@ -287,6 +288,56 @@ const Register riccati_allocates_nothing("an optimal-control solve allocates not
     ocp_allocates_nothing<Pack>(3, soft);
     ocp_allocates_nothing<double>(3, soft);
     ocp_allocates_nothing<double>(30, soft);
+  }
+});
+
+// Solves elements of a batch; the first that is infeasible makes the levels of its closest feasible problem.
+class OcpOnce {
+ public:
+  OcpOnce(RandomOcp& ocp, bool closest, int workspaces) : ocp_(ocp), solver_(ocp.batch), left_(workspaces) {
+    settings_.closest = closest;
+  }
+
+  void solve(int i, Status status, const char* what) {
+    for (int pass = 0; pass < 2; ++pass) {
+      const auto solve = [&] { solver_.solve(ocp_.batch, i, settings_, Deadline(0.0), ocp_.solution); };
+      left_ -= allocations_of(solve) > 0;
+      check(left_ >= 0, what);
+      check(ocp_.status[i] == static_cast<long long>(status), what);
+    }
+  }
+
+ private:
+  RandomOcp& ocp_;
+  OcpSingleSolver solver_;
+  Settings settings_;
+  int left_;
+};
+
+const Register single_ocp_allocates_nothing("an optimal-control problem apart from the lanes allocates once", [] {
+  for (const int nx : {3, 20}) {
+    for (const bool closest : {false, true}) {
+      const Status infeasible = closest ? Status::CLOSEST_FEASIBLE : Status::PRIMAL_INFEASIBLE;
+      RandomOcp ocp(6, nx, 2, 4);
+      double* x_lower = ocp.constant(4L * nx, -infinity);
+      double* u_upper = ocp.constant(4L * 2, 0.2);
+      x_lower[1 * nx] = 100.0;
+      x_lower[2 * nx + 1] = 50.0;
+      u_upper[3 * 2] = -6.0;  // below its lower bound
+      ocp.batch.x_lower = {x_lower, nx, 0};
+      ocp.batch.u_upper = {u_upper, 2, 0};
+      OcpOnce solver(ocp, closest, 1);
+      solver.solve(0, Status::SOLVED, "feasible");
+      solver.solve(1, infeasible, "out of reach");
+      solver.solve(2, infeasible, "out of reach, another row");
+      solver.solve(3, infeasible, "crossed bounds");
+      solver.solve(0, Status::SOLVED, "feasible again");
+    }
+    RandomOcp unbounded(6, nx, 2, 1);
+    unbounded.batch.Q = unbounded.batch.R = {};
+    unbounded.batch.r = {unbounded.constant(2, 1.0), 0, 0};
+    unbounded.batch.q = unbounded.batch.lower = unbounded.batch.lower_N = unbounded.batch.u_lower = {};
+    OcpOnce(unbounded, false, 0).solve(0, Status::DUAL_INFEASIBLE, "unbounded");
   }
 });
 

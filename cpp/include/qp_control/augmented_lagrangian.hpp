@@ -35,7 +35,7 @@ struct Penalties {
   void reset(const PackArray& lower, const PackArray& upper);
   void apply();
 
-  double least_rho = 1e-6;
+  double least_rho = 1e-6, settled_mu = 1e-6;
   bool settles = true;
   Pack rho;
   PackArray mu, stiffness;  // 1 / (mu + delta)

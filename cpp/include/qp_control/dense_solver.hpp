@@ -33,6 +33,7 @@ class DenseSolver {
   void solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
   void certify(const Settings& settings, const Deadline& deadline, Solution& solution);
   void certify_crossed(Solution& solution);
+  void drop_suspicion(const Settings& settings, const Deadline& deadline, Solution& solution);
   void solve_closest(const Settings& settings, const Deadline& deadline, bool crossed, Solution& solution);
   bool certify_hard_rows(const Settings& settings, const Deadline& deadline, Solution& solution);
   bool claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution);
@@ -58,6 +59,7 @@ class DenseSolver {
   Products products_;
   Vector farkas_;
   Matrices matrices_ = Matrices::INVALID;
+  bool suspected_ = false;  // the loop has stopped at what looks like a Farkas vector
   Vector x_start_, z_start_;
 };
 

@@ -58,6 +58,7 @@ class InteriorPoint {
   std::vector<int> slot_;     // of a stored row among them
   QuasiDefinite system_;
   double rho_ = 1e-8, mu_ = 1e-8, mean_ = 0.0;
+  double primal_ = 0.0;  // largest residual of the rows, relative to their bounds
   PackArray x_, v_, Hx_, Rz_, row_;
   Reserved<Vector> s_, z_, ds_, dz_, side_weight_, side_residual_, side_rhs_, target_;
   Reserved<Vector> y_, dy_, equality_residual_;  // of the equalities

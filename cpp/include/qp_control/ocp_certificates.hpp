@@ -3,6 +3,7 @@
 #pragma once
 
 #include "qp_control/ocp_element.hpp"
+#include "qp_control/ocp_residuals.hpp"
 
 namespace qp_control {
 
@@ -10,8 +11,8 @@ namespace qp_control {
 // cone of the bounds, and the cost falls along it.
 bool is_ocp_ray(const OcpBatch& problem, const OcpElement& ray);
 
-// Farkas vector (y, z), z of all rows: see certificates.hpp. True when it excludes every point up to a million times as
-// large as `size`, or as one.
-bool is_ocp_farkas(const OcpBatch& problem, const std::vector<double>& y, const std::vector<double>& z, double size);
+// Farkas vector (y, z) of `proof`, whose x and u are zero: see certificates.hpp. True when it excludes every point up
+// to a million times as large as `size`, or as one.
+bool is_ocp_farkas(const OcpBatch& problem, OcpElement& proof, double size, OcpGradientRoom& room);
 
 }  // namespace qp_control

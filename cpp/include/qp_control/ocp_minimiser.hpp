@@ -2,9 +2,13 @@
 // every outer step and keeps the best point.
 #pragma once
 
+#include <optional>
+
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/deadline.hpp"
 #include "qp_control/ocp_element.hpp"
+#include "qp_control/ocp_interior_point.hpp"
+#include "qp_control/ocp_residuals.hpp"
 #include "qp_control/riccati_kkt.hpp"
 #include "qp_control/settings.hpp"
 
@@ -32,12 +36,16 @@ class OcpMinimiser {
  private:
   class Judge;
 
+  void rescue(Judge& judge, const Settings& settings, const Deadline& deadline);
+
   RiccatiKkt<double> kkt_;
   Equilibration scaling_;
   Iterate iterate_;
   Penalties penalties_;
   PackArray x_, z_, v_, weight_;  // of the judge: not those of the loop
   OcpElement ray_;
+  OcpGradientRoom gradient_;
+  std::optional<OcpInteriorPoint> rescue_;
   OcpOutcome outcome_;
 };
 

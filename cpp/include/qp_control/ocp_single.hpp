@@ -22,10 +22,11 @@ class OcpSingleSolver {
 
  private:
   struct Levels {
-    explicit Levels(const OcpBatch& batch) : hard(batch), first(batch), second(batch) {}
+    explicit Levels(const OcpBatch& batch) : hard(batch), first(batch), second(batch), proof(batch.dims) {}
     OcpBounds hard;  // without the soft rows, which can always be met
     OcpLeastShift first;
     OcpMinimiser second;
+    OcpElement proof;
   };
   struct Answer {
     explicit Answer(const OcpDims& dims) : point(dims) {}
@@ -39,12 +40,15 @@ class OcpSingleSolver {
   void judge_point(const OcpBatch& problem, Status status);
   void certify_crossed(const OcpBatch& problem);
   void look_closer(const OcpBatch& problem, bool crossed, const Settings& settings, const Deadline& deadline);
-  void claim_infeasible(const OcpBatch& problem);
+  void drop_suspicion(const OcpBatch& problem, const Settings& settings, const Deadline& deadline);
+  bool claim_infeasible(const OcpBatch& problem);
   void solve_shifted(const OcpBatch& problem, const Settings& settings, const Deadline& deadline);
 
   OcpBounds bounds_;
   OcpMinimiser minimiser_;
   Answer answer_;
+  bool suspected_ = false;  // the loop has stopped at what looks like a Farkas vector
+  OcpGradientRoom gradient_;
   std::unique_ptr<Levels> levels_;  // made where they are first needed
 };
 

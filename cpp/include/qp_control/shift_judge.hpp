@@ -27,7 +27,16 @@ class ShiftJudge : public SingleJudge {
       stalled_ = 0;
     }
     if (expired()) return Verdict::TIME_LIMIT;
-    if (++stalled_ >= 25) return best_ < 1e-8 ? Verdict::SOLVED : Verdict::MAX_ITER;
+    if (++stalled_ < 25) return Verdict::GO_ON;
+    // A small shift is not found before the residuals are small beside it, if that can be had.
+    Pack shift = 0.0;
+    for (const Pack& z : it.z) shift = max(shift, abs(z));
+    const double enough = 1e-8 * (rescued_ ? 1.0 : std::min(1.0, max_of_lanes(shift)[0]));
+    return best_ < enough ? Verdict::SOLVED : Verdict::MAX_ITER;
+  }
+  Verdict rescued(const Iterate&) override {
+    rescued_ = true;
+    stalled_ = 0;
     return Verdict::GO_ON;
   }
 
@@ -36,6 +45,7 @@ class ShiftJudge : public SingleJudge {
   const Deadline& deadline_;
   double best_ = 1e300;
   int stalled_ = 0;
+  bool rescued_ = false;
 };
 
 }  // namespace qp_control

@@ -110,13 +110,9 @@ bool is_ocp_ray(const OcpBatch& problem, const OcpElement& ray) {
   return inside && slope < -1e-9 * size * slope_size;
 }
 
-bool is_ocp_farkas(const OcpBatch& problem, const std::vector<double>& y, const std::vector<double>& z, double size) {
+bool is_ocp_farkas(const OcpBatch& problem, OcpElement& proof, double size, OcpGradientRoom& room) {
   // Without a cost and at zero the gradient is that of the multipliers alone, and the gap the support function.
-  OcpElement at_zero(problem.dims);
-  at_zero.fill(0.0);
-  at_zero.y = y;
-  at_zero.z = z;
-  const Residuals r = ocp_residuals(without_cost(problem), 0, at_zero.arrays());
+  const Residuals r = ocp_residuals(without_cost(problem), 0, proof.arrays(), room);
   return r.gap < 0.0 && -r.gap > 1e6 * r.dual * std::max(1.0, size);
 }
 

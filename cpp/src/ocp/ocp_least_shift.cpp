@@ -11,9 +11,11 @@
 namespace qp_control {
 namespace {
 
-constexpr double rounding = 1e-11;  // shifts below this, relative to their bound, are not shifts
-constexpr double refinement_rho = 1e-11;
-constexpr int most_refinements = 30, most_sets = 30;
+// Distances from a bound, relative to it: shifts below the first are not shifts, the loop's point is not better than
+// the second, and a row lets go of its bound beyond the third.
+constexpr double rounding = 1e-11, near = 1e-8, acceptable = 1e-9;
+constexpr double refinement_rho = 1e-11, converged = 1e-7;
+constexpr int most_refinements = 30, most_sets = 100;
 
 double largest(const PackArray& a) {
   Pack out = 0.0;
@@ -31,9 +33,8 @@ OcpLeastShift::OcpLeastShift(const OcpBatch& batch)
       penalties_(kkt_.rows()),
       point_(batch.dims),
       change_(batch.dims),
-      sides_(OcpRowPlaces(batch.dims).count),
-      target_(sides_.size()),
-      value_(sides_.size()) {
+      pulls_(OcpRowPlaces(batch.dims).count),
+      next_pulls_(pulls_.size()) {
   penalties_.least_rho = 1e-9;
   penalties_.settles = false;
 }
@@ -61,15 +62,17 @@ bool OcpLeastShift::find(const OcpBatch& problem, const OcpBounds& bounds, int m
   ShiftJudge judge(kkt_, deadline);
   augmented_lagrangian(kkt_, judge, penalties_, max_steps, iterate_);
   read_result(point_);
-  if (judge.verdict != Verdict::SOLVED || !point_.finite()) return false;
+  if (!point_.finite() || deadline.passed()) return false;
   // The loop's point is stationary to its tolerance; the shifts are those of the rows that it names, exactly.
-  std::fill(sides_.begin(), sides_.end(), 0.0);
-  identify(bounds);
+  std::fill(pulls_.begin(), pulls_.end(), Pull());
+  identify(bounds, true);
   for (int k = 0; k < most_sets; ++k) {
+    pulls_.swap(next_pulls_);
     if (!solve_least_squares(true)) return false;
-    if (identify(bounds)) continue;
+    const bool changed = identify(bounds, false);
+    if (changed && !(k + 1 == most_sets && mismatch_ <= acceptable)) continue;
     read_shifts(bounds);
-    return point_.finite();
+    return precise_ && point_.finite();
   }
   return false;
 }
@@ -80,8 +83,10 @@ void OcpLeastShift::read_result(OcpElement& out) const {
     for (double& entry : *multipliers) entry /= unit_;
 }
 
-void OcpLeastShift::to_loop(std::vector<double>& from, PackArray& to) const {
-  OcpBatchSolution rows = as_rows(dims_, from);
+template <class Number>
+void OcpLeastShift::to_loop(const Number& number, PackArray& to) {
+  for (std::size_t row = 0; row < pulls_.size(); ++row) change_.z[row] = number(pulls_[row]);
+  OcpBatchSolution rows = as_rows(dims_, change_.z);
   to.setConstant(Pack(0.0));
   for_each_piece(
       kkt_.layout(), rows, [](const MutableBatchArray&, int, int, int) {},
@@ -90,37 +95,39 @@ void OcpLeastShift::to_loop(std::vector<double>& from, PackArray& to) const {
       });
 }
 
-bool OcpLeastShift::identify(const OcpBounds& bounds) {
+bool OcpLeastShift::identify(const OcpBounds& bounds, bool first) {
   PackArray& v = iterate_.v;
   kkt_.apply_rows(iterate_.x, v);
   for (int i = 0; i < v.size(); ++i) v[i] = v[i] / (scaling_.E[i] * scaling_.E[i]);
   read_iterate(kkt_.layout(), scaling_, iterate_.x, v, change_);
-  value_ = change_.z;
-  bool changed = false;
-  for (int row = 0; row < bounds.count(); ++row) {
-    const double lower = bounds.lower[row], upper = bounds.upper[row], v = value_[row];
-    const bool crossed = bounds.crossed(row), above = v - upper > lower - v;
-    const double bound = above ? upper : lower, excess = above ? v - upper : lower - v;
-    double sides = 0.0, target = 0.0;
-    if (crossed && v > upper && v < lower) {  // both pull
-      sides = 2.0;
-      target = 0.5 * (lower + upper);
-    } else if (bounds.equality(row) || excess > (crossed ? 0.0 : rounding * (1.0 + std::abs(bound)))) {
-      sides = 1.0;
-      target = bound;
-    }
-    changed = changed || sides != sides_[row] || target != target_[row];
-    sides_[row] = sides;
-    target_[row] = target;
+  mismatch_ = 0.0;
+  for (int row = 0; row < bounds.count(); ++row)
+    next_pulls_[row] = pull_of(pulls_[row], bounds.lower[row], bounds.upper[row], change_.z[row], first);
+  return next_pulls_ != pulls_;
+}
+
+// A row without a shift that is near a bound stays there: where its bound is all that keeps the unknowns from running
+// away, a shift that would be lost in rounding must not let go of it.
+OcpLeastShift::Pull OcpLeastShift::pull_of(Pull now, double lower, double upper, double v, bool first) {
+  const bool above = v - upper > lower - v;
+  const double nearest = above ? upper : lower, excess = above ? v - upper : lower - v;
+  if (lower > upper && v > upper && v < lower) return {2.0, 0.5 * (lower + upper)};
+  if (lower >= upper) return {1.0, nearest};
+  if (now.weight == 0.0) {
+    const double unit = 1.0 + std::abs(nearest);
+    if (!first && excess > mismatch_ * unit) mismatch_ = excess / unit;
+    return excess > (first ? -near : rounding) * unit ? Pull{1.0, nearest} : Pull();
   }
-  return changed;
+  const double unit = 1.0 + std::abs(now.target), inside = now.target == upper ? now.target - v : v - now.target;
+  mismatch_ = std::max(mismatch_, inside / unit);
+  return inside > acceptable * unit ? Pull() : now;
 }
 
 bool OcpLeastShift::solve_least_squares(bool with_constants) {
   PackArray &d = iterate_.x, &z = iterate_.z, &step = iterate_.dx, &weight = iterate_.weight, &v = iterate_.v;
   PackArray &target = iterate_.dv, &best = iterate_.x_saved;
-  to_loop(sides_, weight);
-  to_loop(target_, target);
+  to_loop([](Pull pull) { return pull.weight; }, weight);
+  to_loop([](Pull pull) { return pull.target; }, target);
   for (int i = 0; i < weight.size(); ++i) {
     target[i] = target[i] * scaling_.E[i];
     weight[i] = weight[i] / penalties_.delta[i];
@@ -147,16 +154,28 @@ bool OcpLeastShift::solve_least_squares(bool with_constants) {
   d = best;
   kkt_.apply_rows(d, v);
   for (int i = 0; i < v.size(); ++i) z[i] = weight[i] * (v[i] - target[i]);
+  precise_ = least <= converged * (1.0 + largest(z));
   return true;
 }
 
+// Rows without a shift pull no longer.
 void OcpLeastShift::read_shifts(const OcpBounds& bounds) {
   read_result(point_);
   for (int row = 0; row < bounds.count(); ++row) {
-    const double gap = bounds.lower[row] - bounds.upper[row], z = point_.z[row];
-    const bool both = sides_[row] == 2.0;
-    point_.shift_upper[row] = both ? 0.5 * (gap + z) : std::max(0.0, z);
-    point_.shift_lower[row] = both ? 0.5 * (gap - z) : std::max(0.0, -z);
+    const double lower = bounds.lower[row], upper = bounds.upper[row], z = point_.z[row];
+    Pull& pull = pulls_[row];
+    const bool exceeds = pull.weight == 1.0 && pull.target == (z > 0.0 ? upper : lower);
+    const bool counts = lower > upper || std::abs(z) > rounding * (1.0 + std::abs(pull.target));
+    double &up = point_.shift_upper[row], &down = point_.shift_lower[row];
+    up = down = 0.0;
+    if (pull.weight == 2.0) {
+      up = 0.5 * (lower - upper + z);
+      down = 0.5 * (lower - upper - z);
+    } else if (bounds.equality(row) || (exceeds && counts)) {
+      (z > 0.0 ? up : down) = std::abs(z);
+    } else {
+      pull = Pull();
+    }
   }
 }
 
@@ -168,10 +187,12 @@ double OcpLeastShift::largest_shift() const {
 }
 
 void OcpLeastShift::shrink_multipliers(OcpElement& solution) {
-  for (std::size_t row = 0; row < sides_.size(); ++row)
-    target_[row] = sides_[row] > 0.0 ? solution.z[row] / sides_[row] : 0.0;
+  for (std::size_t row = 0; row < pulls_.size(); ++row) {
+    Pull& pull = pulls_[row];
+    if (pull.weight != 0.0) pull.target = solution.z[row] / pull.weight;
+  }
   iterate_.x.setConstant(Pack(0.0));
-  if (!solve_least_squares(false)) return;
+  if (!solve_least_squares(false) || !precise_) return;
   // What is left of the target on rows of E is what their multipliers lose, and those of the dynamics make up for.
   read_result(change_);
   for (std::size_t row = 0; row < solution.z.size(); ++row) solution.z[row] += change_.z[row];

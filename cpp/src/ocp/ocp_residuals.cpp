@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
 
 #include "qp_control/ocp_slacks.hpp"
 
@@ -51,10 +50,10 @@ struct Tally {
 
 }  // namespace
 
-Residuals ocp_residuals(const OcpBatch& batch, int i, const OcpBatchSolution& s) {
+Residuals ocp_residuals(const OcpBatch& batch, int i, const OcpBatchSolution& s, OcpGradientRoom& room) {
   const auto [N, nx, nu, rows, terminal_rows] = batch.dims;
   Tally tally;
-  std::vector<Real> gradient_x(nx), gradient_u(nu), size_x(nx), size_u(nu);
+  auto& [gradient_x, gradient_u, size_x, size_u] = room;
   const auto bound = [](const double* a, long k, double missing) {
     return a == nullptr || std::abs(a[k]) >= infinite_bound ? missing : a[k];
   };

@@ -5,10 +5,11 @@
 
 #include "qp_control/minimise.hpp"
 #include "qp_control/ocp_certificates.hpp"
-#include "qp_control/ocp_residuals.hpp"
 
 namespace qp_control {
 namespace {
+
+constexpr double doubtful_shift = 1e-8;  // beside the unknowns: it may be rounding
 
 double largest(const std::vector<double>& a) {
   double out = 0.0;
@@ -18,7 +19,8 @@ double largest(const std::vector<double>& a) {
 
 }  // namespace
 
-OcpSingleSolver::OcpSingleSolver(const OcpBatch& batch) : bounds_(batch), minimiser_(batch), answer_(batch.dims) {}
+OcpSingleSolver::OcpSingleSolver(const OcpBatch& batch)
+    : bounds_(batch), minimiser_(batch), answer_(batch.dims), gradient_(batch.dims) {}
 
 void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settings, const Deadline& deadline,
                             const OcpBatchSolution& out) {
@@ -32,7 +34,8 @@ void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settin
     take(outcome);
     const bool stuck =
         outcome.verdict == Verdict::MAX_ITER && outcome.steps >= 100 && outcome.residuals.primal > settings.eps_abs;
-    infeasible = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE || stuck;
+    suspected_ = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE;
+    infeasible = suspected_ || stuck;
   }
   if (crossed && !settings.closest) {
     certify_crossed(problem);
@@ -63,7 +66,7 @@ void OcpSingleSolver::take(const OcpOutcome& outcome) {
 
 // A point with nothing but its residuals to say for itself.
 void OcpSingleSolver::judge_point(const OcpBatch& problem, Status status) {
-  answer_.residuals = ocp_residuals(problem, 0, answer_.point.arrays());
+  answer_.residuals = ocp_residuals(problem, 0, answer_.point.arrays(), gradient_);
   answer_.status = status;
 }
 
@@ -78,28 +81,51 @@ void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const S
   hard.free_soft(problem);
   const bool found = least_shift.find(without_soft_rows, hard, std::max(200, settings.max_iter), deadline);
   answer_.steps += least_shift.steps();
-  if (!found) {
-    answer_.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
-    if (crossed) judge_point(problem, answer_.status);
-  } else if (!crossed && least_shift.largest_shift() <= settings.eps_abs) {
-    take(minimiser_.run(problem, settings, deadline, false));  // feasible to tolerance after all
-  } else if (settings.closest) {
+  if (crossed && !found) {
+    judge_point(problem, deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER);
+  } else if (crossed) {
     solve_shifted(problem, settings, deadline);
   } else {
-    claim_infeasible(problem);
+    const double shift = least_shift.largest_shift();
+    const double size = std::max(largest(least_shift.point().x), largest(least_shift.point().u));
+    const bool none = found && shift <= settings.eps_abs;
+    // What the loop has found may be proof enough, be it the least shift or not.
+    if (!settings.closest && !none && claim_infeasible(problem)) return;
+    const bool doubtful = !found || shift <= settings.eps_abs + std::max(settings.eps_rel, doubtful_shift) * size;
+    if (!settings.closest || doubtful) drop_suspicion(problem, settings, deadline);
+    if (settings.closest && found && !none && (!doubtful || answer_.status == Status::MAX_ITER))
+      solve_shifted(problem, settings, deadline);
   }
 }
 
-// The least shift is itself the Farkas vector.
-void OcpSingleSolver::claim_infeasible(const OcpBatch& problem) {
+// Feasible to tolerance after all, or the contrary cannot be shown. What no suspicion has interrupted is as good as it
+// gets.
+void OcpSingleSolver::drop_suspicion(const OcpBatch& problem, const Settings& settings, const Deadline& deadline) {
+  if (deadline.passed())
+    answer_.status = Status::TIME_LIMIT;
+  else if (suspected_)
+    take(minimiser_.run(problem, settings, deadline, false));
+}
+
+// The least shift is itself the Farkas vector; false where it does not pass the check.
+bool OcpSingleSolver::claim_infeasible(const OcpBatch& problem) {
   const OcpElement& found = levels_->first.point();
   const double size = std::max(largest(found.x), largest(found.u));
-  answer_.status = is_ocp_farkas(problem, found.y, found.z, size) ? Status::PRIMAL_INFEASIBLE : Status::MAX_ITER;
-  if (answer_.point.finite()) return;
+  OcpElement& proof = levels_->proof;
+  proof.fill(0.0);
+  proof.y = found.y;
+  proof.z = found.z;
+  // A multiplier may lean on a bound that is not there, by rounding; without it something is left of the rows instead.
+  for (int row = 0; row < bounds_.count(); ++row)
+    if (!std::isfinite(proof.z[row] > 0.0 ? bounds_.upper[row] : bounds_.lower[row])) proof.z[row] = 0.0;
+  const bool proven = is_ocp_farkas(problem, proof, size, gradient_);
+  answer_.status = proven ? Status::PRIMAL_INFEASIBLE : Status::MAX_ITER;
+  if (answer_.point.finite()) return proven;
   answer_.point.fill(0.0);
   answer_.point.x = found.x;
   answer_.point.u = found.u;
   judge_point(problem, answer_.status);
+  return proven;
 }
 
 // `problem` looks at bounds_, which are shifted here.

@@ -25,7 +25,8 @@ struct OcpSolver<Real>::Workspace {
         iterate(kkt.unknowns(), kkt.rows()),
         penalties(kkt.rows()),
         x(kkt.unknowns()),
-        z(kkt.rows()) {
+        z(kkt.rows()),
+        gradient(batch.dims) {
     x.setConstant(Pack(0.0));
     z.setConstant(Pack(0.0));
   }
@@ -38,6 +39,7 @@ struct OcpSolver<Real>::Workspace {
   Iterate iterate;
   Penalties penalties;
   PackArray x, z;
+  OcpGradientRoom gradient;
 };
 
 template <class Real>
@@ -122,7 +124,7 @@ bool OcpSolver<Real>::solve(const OcpBatch& batch, int first, int last, const Se
     r.objective = judge.objective[lane];
     bool solved = judge.solved[lane];
     if (judge.unsure[lane]) {
-      r = ocp_residuals(batch, i, out);
+      r = ocp_residuals(batch, i, out, work.gradient);
       solved = r.within(settings);
     }
     const Status failure = !kkt.valid()[lane]    ? Status::INVALID_INPUT

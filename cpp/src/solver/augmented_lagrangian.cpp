@@ -3,7 +3,7 @@
 namespace qp_control {
 namespace {
 
-constexpr double first_mu = 1.0, first_mu_of_equalities = 1e-3, least_mu = 1e-8, settled_mu = 1e-6;
+constexpr double first_mu = 1.0, first_mu_of_equalities = 1e-3, least_mu = 1e-8;
 
 }  // namespace
 

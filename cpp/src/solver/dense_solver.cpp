@@ -43,6 +43,7 @@ void store(const Outcome& outcome, const Vector& z, const Residuals& residuals, 
 
 void store(const Outcome& outcome, Solution& solution) { store(outcome, outcome.z, outcome.residuals, solution); }
 
+constexpr double doubtful_shift = 1e-8;  // beside the unknowns: it may be rounding
 // A warm start that has not led to the solution by then is given up.
 constexpr int most_warm_steps = 200;
 
@@ -108,6 +109,7 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
   solution.shift_lower.setZero();
   solution.shift_upper.setZero();
 
+  suspected_ = false;
   const bool crossed = (qp_.lower.array() > qp_.upper.array()).any();
   if (!crossed) {
     const bool from_start = warm && x_start_.allFinite() && z_start_.allFinite();
@@ -124,7 +126,8 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
     }
     const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= 100 &&
                        outcome.residuals.primal > settings.eps_abs;
-    if (outcome.verdict != Verdict::SUSPECT_PRIMAL_INFEASIBLE && !stuck) return;
+    suspected_ = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE;
+    if (!suspected_ && !stuck) return;
   }
   const bool hard_crossed = (qp_.lower.array() > qp_.upper.array() && qp_.weight.array().isInf()).any();
   if (hard_crossed || (crossed && !settings.closest))
@@ -172,17 +175,33 @@ bool DenseSolver::certify_hard_rows(const Settings& settings, const Deadline& de
 }
 
 void DenseSolver::certify(const Settings& settings, const Deadline& deadline, Solution& solution) {
+  const auto prove = [&] {
+    const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
+    solution.iterations += found.steps;
+    const bool shifted = found.found && largest_shift(found.level) > settings.eps_abs;
+    return shifted && claim_infeasible(qp_, found, solution);
+  };
   qp_.weight.setOnes();
-  const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
-  solution.iterations += found.steps;
-  if (found.found) {
-    if (largest_shift(found.level) <= settings.eps_abs) {
-      store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);  // feasible to tolerance after all
-      return;
+  if (prove()) return;
+  drop_suspicion(settings, deadline, solution);
+  if (solution.status != Status::MAX_ITER) return;
+  // Where equalities amplify a contradiction, shifts of theirs that are lost in rounding resolve it.
+  bool hard = false;
+  for (int i = 0; i < qp_.rows(); ++i)
+    if (qp_.is_equality(i)) {
+      qp_.weight[i] = std::numeric_limits<double>::infinity();
+      hard = true;
     }
-    if (claim_infeasible(qp_, found, solution)) return;
-  }
-  solution.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
+  if (hard) prove();
+}
+
+// Feasible to tolerance after all, or the contrary cannot be shown. What no suspicion has interrupted is as good as it
+// gets.
+void DenseSolver::drop_suspicion(const Settings& settings, const Deadline& deadline, Solution& solution) {
+  if (deadline.passed())
+    solution.status = Status::TIME_LIMIT;
+  else if (suspected_)
+    store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);
 }
 
 // A pair of crossed bounds is its own proof.
@@ -198,14 +217,16 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   if (any_hard && certify_hard_rows(settings, deadline, solution)) return;
   const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
   solution.iterations += found.steps;
-  if (!found.found) {
-    if (crossed) store_point(qp_, found.x, solution);
-    solution.status = deadline.passed() ? Status::TIME_LIMIT : Status::MAX_ITER;
-    return;
-  }
   const LeastShift& level = found.level;
-  if (!crossed && largest_shift(level) <= settings.eps_abs) {
-    store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);
+  const double shift = largest_shift(level);
+  const double tolerance = settings.eps_abs + std::max(settings.eps_rel, doubtful_shift) * norm_inf(found.x);
+  if (!crossed && (!found.found || shift <= tolerance)) {
+    drop_suspicion(settings, deadline, solution);
+    if (!found.found || shift <= settings.eps_abs || solution.status != Status::MAX_ITER) return;
+  }
+  if (!found.found) {
+    store_point(qp_, found.x, solution);
+    if (deadline.passed()) solution.status = Status::TIME_LIMIT;
     return;
   }
   if (!second_level_) second_level_ = std::make_unique<SecondLevel>(qp_.n(), qp_.stored_rows());

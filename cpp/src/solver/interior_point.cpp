@@ -6,9 +6,10 @@
 namespace qp_control {
 namespace {
 
-constexpr int patience = 60;      // Newton steps of the loop before the rescue; ordinary problems take 5 to 20
-constexpr int most_steps = 150;   // of the rescue
-constexpr int most_stalled = 12;  // its steps without progress
+constexpr int patience = 60;        // Newton steps of the loop before the rescue; ordinary problems take 5 to 20
+constexpr int most_steps = 150;     // of the rescue
+constexpr int most_stalled = 12;    // its steps without progress
+constexpr double most_mean = 1e16;  // mean product of slacks and multipliers on the way to huge multipliers
 constexpr double to_boundary = 0.995;
 constexpr double least_regularisation = 1e-13, most_regularisation = 1e-11;
 
@@ -114,7 +115,8 @@ double InteriorPoint::evaluate() {
   dual_residual_ = numbers(Hx_, n_) + numbers(kkt_->g(), n_) + numbers(Rz_, n_);
   mean_ = mean_product();
   const double dual_size = 1.0 + norm_inf(numbers(kkt_->g(), n_));
-  return std::max({primal / (1.0 + size), norm_inf(dual_residual_) / dual_size, mean_});
+  primal_ = primal / (1.0 + size);
+  return std::max({primal_, norm_inf(dual_residual_) / dual_size, mean_});
 }
 
 bool InteriorPoint::factor() {
@@ -179,11 +181,16 @@ void InteriorPoint::keep() {
 
 void InteriorPoint::run(int max_steps, const Deadline& deadline, Iterate& it) {
   start();
-  double best = std::numeric_limits<double>::infinity(), kept_mean = best;
+  double best = std::numeric_limits<double>::infinity(), kept_mean = best, least_primal = best;
+  double largest_mean = 0.0;
   for (int step = 0, stalled = 0; step < std::min(max_steps, most_steps); ++step) {
     const double error = evaluate();
     if (!std::isfinite(error)) break;
-    stalled = error < 0.9 * best ? 0 : stalled + 1;
+    // Where the multipliers are huge the products grow with them first, and the rows get nearer only then.
+    const bool grows = mean_ > 1.5 * largest_mean && mean_ < most_mean;
+    stalled = error < 0.9 * best || primal_ < 0.9 * least_primal || grows ? 0 : stalled + 1;
+    least_primal = std::min(least_primal, primal_);
+    largest_mean = std::max(largest_mean, mean_);
     // The products go on falling below rounding, and tell the active rows the more clearly.
     if (error < best || (error < 10.0 * best && mean_ < 0.1 * kept_mean)) {
       kept_mean = mean_;

@@ -18,11 +18,10 @@ namespace {
 
 constexpr double rank_tolerance = 1e-10;
 constexpr double rounding = 1e-11;  // shifts below this, relative to their bound, are not shifts
+constexpr double small_shift = 1e-3;
 
-// What a row may exceed a bound by without being shifted. A crossed pair is a contradiction however close it is.
-double unshifted(const StackedQP& qp, int row, double bound) {
-  return qp.lower[row] > qp.upper[row] ? 0.0 : rounding * (1.0 + std::abs(bound));
-}
+// Beside small shifts those that are far smaller still count: without one of its rows a contradiction is none.
+double rounding_beside(double largest_shift) { return rounding * std::clamp(largest_shift / small_shift, 0.01, 1.0); }
 
 double bound_of(const StackedQP& qp, const ShiftedRow& r) { return r.side < 0 ? qp.lower[r.row] : qp.upper[r.row]; }
 
@@ -169,6 +168,10 @@ struct LeastShiftMemo::Search {
   }
 
   void run(const StackedQP& qp, int max_steps, const Deadline& deadline, LeastShiftResult& out);
+  // What a row may exceed a bound by without being shifted. A crossed pair is a contradiction however close it is.
+  double unshifted(const StackedQP& qp, int row, double bound) const {
+    return qp.lower[row] > qp.upper[row] ? 0.0 : rounding_beside(largest_shift) * (1.0 + std::abs(bound));
+  }
   // A row that only meets its bound may look violated at the iterate; the exact shift tells. True: some were dropped.
   bool drop_unshifted(const StackedQP& qp, LeastShift& level);
 
@@ -179,6 +182,7 @@ struct LeastShiftMemo::Search {
   Iterate iterate;
   std::optional<InteriorPoint> rescue;
   Vector v;  // rows of the point
+  double largest_shift = 0.0;
   LeastShift::Room room;
 };
 
@@ -231,6 +235,9 @@ void LeastShiftMemo::Search::run(const StackedQP& qp, int max_steps, const Deadl
   shifted.clear();
   hard.clear();
   qp.apply_rows(out.x, v);
+  largest_shift = 0.0;
+  for (int i = 0; i < m; ++i)
+    if (!std::isinf(qp.weight[i])) largest_shift = std::max({largest_shift, v[i] - qp.upper[i], qp.lower[i] - v[i]});
   for (int i = 0; i < m; ++i) {
     const bool is_hard = std::isinf(qp.weight[i]);
     if (qp.is_equality(i)) {
