@@ -119,8 +119,8 @@ bool ShiftedOcpAdjoint::put(const OcpBatch& batch, int i, const OcpBatchSolution
   if (!(residual <= system_.accepted)) return false;
   write_certificate({residual, static_cast<int>(system_.weakly_active[0]), 0}, certificate, i);
   const bool done = true;
-  const OcpAdjointPair<double> pair{v_.view(), q_.view(), level_v_.view(), level_q_.view(), numbers(system_.side),
-                                    objective_};
+  const OcpAdjointPair<double> pair{v_.view(),  q_.view(),     level_v_.view(), level_q_.view(), numbers(system_.side),
+                                    objective_, &kkt_.slacks()};
   add_gradients(kkt_.layout(), batch, pair, i, i + 1, &done, out);
   return true;
 }
