@@ -179,7 +179,7 @@ def test_sizes_of_zero_work_with_any_thread_count(threads):
 
 
 def test_eight_calling_threads_get_the_serial_results():
-    """8 threads x 125 solves in lanes and beyond, while each solve may itself use threads."""
+    """8 threads x 1000 solves in lanes and beyond, while each solve may itself use threads."""
     qps = [random_feasible(seed, n, 1, 5) for seed in range(4) for n in (6, 30)]
     qps += [random_infeasible_full_rank(0), random_infeasible_rank_deficient(0)]
     settings = qc.Settings(infeasible="closest", threads=2)
@@ -187,7 +187,7 @@ def test_eight_calling_threads_get_the_serial_results():
     differences = []
 
     def work(offset):
-        for k in range(125):
+        for k in range(1000):
             index = (offset + k) % len(qps)
             x = qc.solve_qp(**qps[index].keywords(), settings=settings).x
             if not np.array_equal(x, serial[index]):

@@ -338,6 +338,15 @@ const Register single_ocp_allocates_nothing("an optimal-control problem apart fr
     unbounded.batch.r = {unbounded.constant(2, 1.0), 0, 0};
     unbounded.batch.q = unbounded.batch.lower = unbounded.batch.lower_N = unbounded.batch.u_lower = {};
     OcpOnce(unbounded, false, 0).solve(0, Status::DUAL_INFEASIBLE, "unbounded");
+
+    RandomOcp rescued(6, nx, 2, 1);
+    RiccatiKkt<double> kkt(rescued.batch);
+    Equilibration scaling(kkt.unknowns(), kkt.rows());
+    kkt.load(rescued.batch, 0, 1, scaling);
+    Iterate it(kkt.unknowns(), kkt.rows());
+    OcpInteriorPoint rescue(kkt);
+    check(allocations_of([&] { rescue.run(kkt, 100, Deadline(0.0), it); }) == 0, "rescue");
+    check(it.steps > 3 && it.steps < 40, "found");
   }
 });
 

@@ -3,6 +3,7 @@
 #include "qp_control/ocp_batch.hpp"
 #include "qp_control/ocp_dense.hpp"
 #include "qp_control/ocp_derivatives_batch.hpp"
+#include "qp_control/ocp_minimiser.hpp"
 #include "qp_control/ocp_shifted_adjoint.hpp"
 #include "random_ocp.hpp"
 
@@ -258,6 +259,31 @@ const Register outcomes("problems without a solution say so, and their neighbour
     solve(unreachable, closest);
     const Status expected = shifts ? Status::CLOSEST_FEASIBLE : Status::PRIMAL_INFEASIBLE;
     for (const long long status : unreachable.status) check(status == static_cast<int>(expected), "out of reach");
+  }
+});
+
+const Register rescue_alone("the rescue alone finds the solutions of optimal-control QPs", [] {
+  for (const auto& [N, nx, nu] : {std::tuple{6, 3, 2}, {40, 4, 1}, {5, 20, 6}}) {
+    for (const bool fixed : {true, false}) {
+      RandomOcp ocp(N, nx, nu, 1, fixed);
+      solve(ocp, Settings());
+      check(ocp.status[0] == 0, "solved");
+      RiccatiKkt<double> kkt(ocp.batch);
+      Equilibration scaling(kkt.unknowns(), kkt.rows());
+      kkt.load(ocp.batch, 0, 1, scaling);
+      Iterate it(kkt.unknowns(), kkt.rows());
+      OcpInteriorPoint(kkt).run(kkt, 100, Deadline(0.0), it);
+      check(it.steps < 40, "steps");
+      OcpElement point(ocp.batch.dims);
+      read_iterate(kkt.layout(), scaling, it.x, it.z, point);
+      // The method stops at products of 1e-25, and at residuals that are rounding.
+      const auto equals = [&](const std::vector<double>& a, const MutableBatchArray& b, double tolerance) {
+        for (std::size_t j = 0; j < a.size(); ++j) check(std::abs(a[j] - b.data[j]) < tolerance, "entry");
+      };
+      equals(point.x, ocp.solution.x, 1e-8);
+      equals(point.u, ocp.solution.u, 1e-8);
+      if (fixed) equals(point.y, ocp.solution.y, 1e-7);
+    }
   }
 });
 

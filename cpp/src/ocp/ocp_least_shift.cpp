@@ -68,7 +68,7 @@ bool OcpLeastShift::find(const OcpBatch& problem, const OcpBounds& bounds, int m
   identify(bounds, true);
   for (int k = 0; k < most_sets; ++k) {
     pulls_.swap(next_pulls_);
-    if (!solve_least_squares(true)) return false;
+    if (deadline.passed() || !solve_least_squares(true)) return false;
     const bool changed = identify(bounds, false);
     if (changed && !(k + 1 == most_sets && mismatch_ <= acceptable)) continue;
     read_shifts(bounds);
