@@ -18,15 +18,20 @@ void Evaluator::integrate(const VectorXd& q, const VectorXd& w, VectorXd& result
     pinocchio::integrate(implementation_->model, q, w, result);
 }
 
-void Evaluator::integrate_jacobians(const VectorXd& q, const VectorXd& w, MatrixXd& J_q, MatrixXd& J_w) const {
-  pinocchio::dIntegrate(implementation_->model, q, w, J_q, pinocchio::ARG0);
+void Evaluator::integrate_jacobians(const VectorXd& q, const VectorXd& w, MatrixXd* J_q, MatrixXd& J_w) const {
+  if (J_q != nullptr) pinocchio::dIntegrate(implementation_->model, q, w, *J_q, pinocchio::ARG0);
   pinocchio::dIntegrate(implementation_->model, q, w, J_w, pinocchio::ARG1);
 }
 
-void Evaluator::difference_adjoint(const VectorXd& from, const VectorXd& to, VectorXd& lambda) const {
-  MatrixXd J = MatrixXd::Zero(nv(), nv());
-  pinocchio::dDifference(implementation_->model, from, to, J, pinocchio::ARG1);
-  lambda.head(nv()) = J.transpose() * lambda.head(nv()).eval();
+void Evaluator::difference(const VectorXd& from, const VectorXd& to, VectorXd& result) const {
+  if (vector_space())
+    result = to - from;
+  else
+    pinocchio::difference(implementation_->model, from, to, result);
+}
+
+void Evaluator::difference_jacobian(const VectorXd& from, const VectorXd& to, MatrixXd& J_to) const {
+  pinocchio::dDifference(implementation_->model, from, to, J_to, pinocchio::ARG1);
 }
 
 void Evaluator::tangent_map(const VectorXd& q, MatrixXd& T) const {
