@@ -111,8 +111,9 @@ class RobotDynamics:
     model_or_urdf: a `pinocchio.Model` (copied) or the path of a URDF file.
     dt: control period [s]; substeps: integrator steps within it.
     integrator: "rk4" (order 4, also on quaternions), "semi_implicit" or "euler".
-    actuated: names of the joints that u drives, in the order of u. None: the joints with a positive effort
-        limit, without a free-flyer root.
+    actuated: names of the joints that u drives, in the order of u, or indices of single velocities (0..nv - 1), as
+        of the thrust and the torques of a body that flies. None: the joints with a positive effort limit, without a
+        free-flyer root.
     threads: 0 uses all the processors the process may run on. The results do not depend on it.
 
     The methods take float tensors of shape (B, .) or (.,) (also further leading axes; they are broadcast) and
@@ -131,7 +132,7 @@ class RobotDynamics:
         dt: float,
         substeps: int = 1,
         integrator: Literal["rk4", "semi_implicit", "euler"] = "rk4",
-        actuated: Sequence[str] | None = None,
+        actuated: Sequence[str | int] | None = None,
         threads: int = 0,
     ) -> None:
         if isinstance(model_or_urdf, (str, os.PathLike)):
@@ -143,12 +144,14 @@ class RobotDynamics:
         if integrator not in INTEGRATORS:
             raise ValueError(f"integrator is {integrator!r}, expected one of {', '.join(INTEGRATORS)}")
         self.model = model
-        self.actuated_joints = self._actuated(model, actuated)
-        indices = [
-            int(model.joints[model.getJointId(name)].idx_v) + k
-            for name in self.actuated_joints
-            for k in range(model.joints[model.getJointId(name)].nv)
-        ]
+        self.actuated = self._actuated(model, actuated)
+        indices: list[int] = []
+        for which in self.actuated:
+            if isinstance(which, int):
+                indices.append(which)
+            else:
+                joint = model.joints[model.getJointId(which)]
+                indices += range(joint.idx_v, joint.idx_v + joint.nv)
         self.dt, self.substeps, self.integrator, self.threads = float(dt), int(substeps), integrator, threads
         self._robot = RigidBody(
             model,
@@ -174,21 +177,22 @@ class RobotDynamics:
             "dt": self.dt,
             "substeps": self.substeps,
             "integrator": self.integrator,
-            "actuated": self.actuated_joints,
+            "actuated": self.actuated,
             "threads": self.threads,
         }
         return _rebuild, (self.model, options)
 
     @staticmethod
-    def _actuated(model: Any, names: Sequence[str] | None) -> list[str]:
+    def _actuated(model: Any, given: Sequence[str | int] | None) -> list[str | int]:
         known = list(model.names)[1:]
-        if names is not None:
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"actuated has the joint {name!r}, expected names from {known}")
-            return list(names)
+        if given is not None:
+            chosen: list[str | int] = [which if isinstance(which, str) else int(which) for which in given]
+            for which in chosen:
+                if isinstance(which, str) and which not in known:
+                    raise ValueError(f"actuated has the joint {which!r}, expected names from {known}")
+            return chosen
         effort = np.asarray(model.upperEffortLimit)
-        driven = []
+        driven: list[str | int] = []
         for name in known:
             joint = model.joints[model.getJointId(name)]
             free_flyer = joint.shortname() == "JointModelFreeFlyer"
