@@ -136,4 +136,5 @@ def _sweeps(value: Tensor, at: list[Tensor], weights: Tensor, graph: bool) -> li
 
 
 def _leaf(value: Any, graph: bool) -> Any:
-    return value if graph and value.requires_grad else value.detach().requires_grad_()
+    # An alias: one argument may be a function of another, and partial derivatives are wanted.
+    return value.view_as(value) if graph and value.requires_grad else value.detach().requires_grad_()
