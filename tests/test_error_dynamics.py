@@ -60,6 +60,31 @@ def test_gradients_of_difference_and_integrate(name):
     assert (x.grad[:, 3:7] * x.detach()[:, 3:7]).sum(-1).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("angle", [0.0, 1e-5, 1e-4, 3e-4, 1e-3, 1e-2, 0.1, 0.9, 1.1, 2.0])
+def test_jacobian_of_a_free_flyer_has_all_its_digits_at_every_angle(angle):
+    """Against the series sum_k (-ad)^k / (k + 1)! of the right Jacobian of SE(3)'s exponential."""
+    robot = flying_body()
+    v, w = normal(3, seed=1), angle * torch.nn.functional.normalize(normal(3, seed=2), dim=0)
+
+    def cross(a):
+        return torch.linalg.cross(a.expand(3, 3), torch.eye(3, dtype=torch.float64)).mT
+
+    ad = torch.cat([torch.cat([cross(w), cross(v)], 1), torch.cat([torch.zeros(3, 3).double(), cross(w)], 1)])
+    term, series = torch.eye(6, dtype=torch.float64), torch.zeros(6, 6, dtype=torch.float64)
+    for k in range(40):
+        series = series + term
+        term = -ad @ term / (k + 2)
+    error = torch.cat([v, w, torch.zeros(6)]).double().requires_grad_()
+    x = robot.integrate(robot.neutral_state(), error)
+    # The change of coordinates with the tangent at x is T.
+    rows = torch.eye(13, dtype=torch.float64)[:7]
+    J = torch.stack([torch.autograd.grad(x, error, row, retain_graph=True)[0][:6] for row in rows])
+    zero = torch.zeros(12, dtype=torch.float64, requires_grad=True)
+    there = robot.integrate(x.detach(), zero)
+    T = torch.stack([torch.autograd.grad(there, zero, row, retain_graph=True)[0][:6] for row in rows])
+    torch.testing.assert_close(J, T @ series, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("name", ROBOTS)
 def test_step_in_errors_is_the_step_of_states(name):
     robot, now, after, error, u = setting(name)
