@@ -13,7 +13,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qp_control.dynamics import RobotDynamics
@@ -76,10 +75,11 @@ class Errors(States):
         return self.dynamics.from_error(coordinates)
 
     def valid(self, x: Tensor) -> Tensor:
-        return self.robot.on_manifold(x).flatten(1).all(1) if x.ndim > 2 else self.robot.on_manifold(x)
+        good = self.robot.on_manifold(x)
+        return good if good.ndim == 1 else good.flatten(1).all(1)
 
     def add_reference(self, data: dict[str, Tensor], horizon: int) -> None:
-        return None
+        pass  # the cost of errors has no linear terms
 
     def rows(self, rows: Rows) -> Rows:
         inner, integrate = rows.function, self.robot.integrate
@@ -87,11 +87,11 @@ class Errors(States):
         r = r.view(1, 1, -1) if r.ndim == 1 else r
 
         def of_error(error: Tensor, *more: Tensor) -> Tensor:
-            *inputs, r = more[: len(more) - len(rows.data)]
-            return inner(integrate(r, error), *inputs, *more[len(more) - len(rows.data) :])
+            *arguments, r = more
+            return inner(integrate(r, error), *arguments)
 
         # The reference is data, so that a part of the batch takes its own.
-        return dataclasses.replace(rows, function=of_error, data=(r, *rows.data))
+        return dataclasses.replace(rows, function=of_error, data=(*rows.data, r))
 
     def box(self, chosen: Sequence[int], bound: Tensor) -> tuple[list[int], Tensor, Tensor]:
         place = plain_coordinates(self.robot)
@@ -107,3 +107,14 @@ def plain_coordinates(robot: RobotDynamics) -> dict[int, int]:
         if joint.nq == joint.nv:
             place |= {joint.idx_q + i: joint.idx_v + i for i in range(joint.nq)}
     return place
+
+
+def check_limited(robot: RobotDynamics, chosen: Sequence[int]) -> None:
+    """Raise ValueError unless the chosen coordinates of a robot's states are plain."""
+    place = plain_coordinates(robot)
+    for i in chosen:
+        if i not in place:
+            raise ValueError(
+                f"state_limit limits coordinate {i}, which belongs to a joint whose configurations form no vector "
+                "space: limit functions of it by rows=[StateRows(..)]"
+            )

@@ -11,6 +11,7 @@ with respect to q are the least-norm ones, tangent to the manifold.
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
@@ -186,7 +187,7 @@ class RobotDynamics:
     def _actuated(model: Any, given: Sequence[str | int] | None) -> list[str | int]:
         known = list(model.names)[1:]
         if given is not None:
-            chosen: list[str | int] = [which if isinstance(which, str) else int(which) for which in given]
+            chosen: list[str | int] = [which if isinstance(which, str) else operator.index(which) for which in given]
             for which in chosen:
                 if isinstance(which, str) and which not in known:
                     raise ValueError(f"actuated has the joint {which!r}, expected names from {known}")
@@ -253,7 +254,9 @@ class RobotDynamics:
         and x_next (-) next, see `difference`. Errors form a vector space, less than half a turn away from zero; no
         gradient is computed by the two states.
         """
-        (x_, u_), par, finish, around = self._inputs({"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts)
+        (x_, u_), par, finish, around = self._inputs(
+            {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts
+        )
         return finish(_call(_Step, self._robot, around, x_, u_, par))
 
     def linearize(
@@ -266,7 +269,9 @@ class RobotDynamics:
         exact first ones (errors of about 1e-9) and exist for configurations in a vector space and with charts
         (ValueError in backward otherwise).
         """
-        (x_, u_), par, finish, around = self._inputs({"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts)
+        (x_, u_), par, finish, around = self._inputs(
+            {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts
+        )
         x_next, A, B = _call(_Linearize, self._robot, around, x_, u_, par)
         return finish(x_next), finish(A), finish(B)
 

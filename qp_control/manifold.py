@@ -86,9 +86,9 @@ class ErrorDynamics:
 
     robot: its dynamics. reference: states (nx,), (B, nx) or, over the stages of a horizon, (B, N + 1, nx).
 
-    Errors, inputs and parameters have the axes (B, N) in front, and B, N + 1 errors go with N inputs: stage k of `step`
-    leads from an error to reference k to one from reference k + 1. Raises ValueError for references of other shapes, off
-    the manifold, or that require grad: derivatives by them are not computed.
+    Errors, inputs and parameters have the axes (B, N) in front: stage k of `step` leads from an error from reference k
+    to one from reference k + 1. Raises ValueError for references of other shapes, off the manifold, or that require
+    grad: derivatives by them are not computed.
     """
 
     vector_space = True

@@ -25,7 +25,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from qp_control.coordinates import Errors, States, plain_coordinates
+from qp_control.coordinates import Errors, States, check_limited
+from qp_control.dynamics import RobotDynamics
 from qp_control.exceptions import SolveError
 from qp_control.input_memory import with_rate_limit
 from qp_control.model_parameters import model_parameters
@@ -43,14 +44,15 @@ _NOT_YOURS = ("A", "B", "c", "x0")
 class MPC(nn.Module):
     """Model predictive controller; see the top of this file for its problem.
 
-    dynamics: the controller's model, a `RobotDynamics` whose configurations form a vector space, a `TorchDynamics`, or
-        anything with nx, nu, step, linearize and second_order as they have; its dt is the control period [s].
+    dynamics: the controller's model, a `RobotDynamics`, a `TorchDynamics`, or anything with nx, nu, step, linearize and
+        second_order as they have; its dt is the control period [s].
     horizon: N, the number of control periods looked ahead.
     input_limit: (nu,) largest |u| [N or N m]; None: the model's effort limits.
-    state_limit: (nx,) largest |x|, infinite where there is none; None: no limits.
+    state_limit: (nx,) largest |x|, infinite where there is none; None: no limits. Coordinates of joints with
+        quaternions or (cos, sin) have none; limit functions of them by rows.
     state_slack: (linear, quadratic) weights of violating the state limits; None: they are hard, and shifted where they
         cannot be met.
-    reference: (nx,) state to reach; None: zero.
+    reference: (nx,) state to reach; None: zero, or the model's neutral configuration at rest.
     rate_limit: (nu,) largest change of u per second [N/s or N m/s]; None: no limits.
     delay: control periods from when an input is sent until it acts. The plan then begins where the inputs under way
         will have led, and carries them.
@@ -65,7 +67,13 @@ class MPC(nn.Module):
     `model_parameters`); input_fraction (nu,) and state_fraction (limited states,), logits of the share of the limits
     that is used, 0.98 to begin with.
 
-    Raises ValueError for a model whose configurations are not a vector space and for wrong shapes.
+    Where configurations form no vector space (quaternions of free-flyers and ball joints, continuous joints as cos and
+    sin), the problem is one of errors x (-) r from the reference, 2 nv numbers each (`RobotDynamics.difference`): they
+    take the place of x - r above, the costs of states have 2 nv rows, and so has what is given as data. Plans and rows'
+    functions have full states. No gradient is computed by the reference; what is more than half a turn away from it
+    counts as turned the other way.
+
+    Raises ValueError for wrong shapes and for limits of coordinates that have none.
     """
 
     def __init__(
@@ -99,16 +107,23 @@ class MPC(nn.Module):
         nx, nu = self.nx, self.nu
         # Without a vector space the problem is one of errors from the reference, which are fewer numbers.
         self.in_errors = not dynamics.vector_space
+        if self.in_errors and not isinstance(dynamics, RobotDynamics):
+            raise ValueError("configurations that form no vector space are those of a RobotDynamics only")
         size = dynamics.ndx if self.in_errors else nx
         limits = _limit("state_limit", state_limit, nx)
         self.limited = [i for i in range(nx) if limits[i].isfinite()]
+        if self.in_errors:
+            check_limited(dynamics, self.limited)
         self.input_limit: Tensor
         self.state_limit: Tensor
         self.reference: Tensor
         given = dynamics.effort_limit if input_limit is None else input_limit
         self.register_buffer("input_limit", _limit("input_limit", given, nu), persistent=False)
         self.register_buffer("state_limit", limits[self.limited], persistent=False)
-        self.register_buffer("reference", self._own_reference(reference), persistent=False)
+        own = _vector("reference", reference, nx, 0.0)
+        if self.in_errors:
+            own = dynamics.neutral_state() if reference is None else Errors(dynamics, own).reference
+        self.register_buffer("reference", own, persistent=False)
         self.rate_limit = None if rate_limit is None else _limit("rate_limit", rate_limit, nu)
         if self.rate_limit is not None and not dynamics.dt:
             raise ValueError("rate_limit is given, and the dynamics have no control period dt")
@@ -126,20 +141,6 @@ class MPC(nn.Module):
         self.sqp = sqp or SqpSettings()
         # Where multipliers are as large as 1e9, an absolute tolerance alone asks for more digits than there are.
         self.layer = OcpLayer(settings or Settings(eps_rel=1e-12), horizon=self.horizon)
-
-    def _own_reference(self, reference: Tensor | Sequence[float] | None) -> Tensor:
-        if not self.in_errors:
-            return _vector("reference", reference, self.nx, 0.0)
-        plain = plain_coordinates(self.dynamics)
-        for i in self.limited:
-            if i not in plain:
-                raise ValueError(
-                    f"state_limit limits coordinate {i}, which belongs to a joint whose configurations form no vector "
-                    "space: limit functions of it by rows=[StateRows(..)]"
-                )
-        if reference is not None:
-            return Errors(self.dynamics, _vector("reference", reference, self.nx, 0.0)).reference
-        return self.dynamics.neutral_state()
 
     @property
     def model_parameters(self) -> list[nn.Parameter]:

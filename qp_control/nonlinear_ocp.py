@@ -119,9 +119,7 @@ class NonlinearOcp:
         rows = [_part_of_rows(r, elements) for r in self.rows]
         par = par[elements] if par is not None and par.ndim > 1 else par
         dynamics = part_of_dynamics(self.dynamics, elements)
-        return dataclasses.replace(
-            self, dynamics=dynamics, x0=self.x0[elements], data=data, parameters=par, rows=rows
-        )
+        return dataclasses.replace(self, dynamics=dynamics, x0=self.x0[elements], data=data, parameters=par, rows=rows)
 
     def step(self, states: Tensor, inputs: Tensor) -> Tensor:
         """f(x_k, u_k) (B, N, nx) of states (B, N + 1, nx) and inputs (B, N, nu)."""

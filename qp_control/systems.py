@@ -1,4 +1,4 @@
-"""Systems to try controllers on: a cart-pole and a quadrotor as torch functions, an arm and a body that flies as robots."""
+"""Systems to try: a cart-pole and a quadrotor as torch functions, an arm and a flying body for Pinocchio."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def seven_joint_arm(dt: float = 0.05) -> RobotDynamics:
 def flying_body(dt: float = 0.05) -> RobotDynamics:
     """A quadrotor as a free-flyer: any attitude, no angles.
 
-    State (position [m], quaternion x y z w, velocity in the body's axes [m/s], angular velocity in them [rad/s]), input:
-    thrust along the body's z axis [N], and the torques about its axes [N m]. 0.5 kg, hovering takes 4.905 N; the limits
-    are 12 N and 0.5, 0.5, 0.1 N m.
+    State (position [m], quaternion x y z w, velocity in the body's axes [m/s], angular velocity in them [rad/s]),
+    input: thrust along the body's z axis [N], and the torques about its axes [N m]. 0.5 kg, hovering takes 4.905 N; the
+    limits are 12 N and 0.5, 0.5, 0.1 N m.
     """
     model = pin.Model()
     effort = np.array([0.0, 0.0, 12.0, 0.5, 0.5, 0.1])

@@ -128,7 +128,7 @@ def _sweeps(value: Tensor, at: list[Tensor], weights: Tensor, graph: bool) -> li
         return [t.new_zeros(len(weights), *t.shape) for t in at]
     options: dict[str, Any] = {"create_graph": graph, "retain_graph": True, "allow_unused": True}
     try:
-        found = list(torch.autograd.grad(value, at, weights, is_grads_batched=True, **options))
+        found: list[Tensor | None] = list(torch.autograd.grad(value, at, weights, is_grads_batched=True, **options))
     except RuntimeError:
         single = [torch.autograd.grad(value, at, weight, **options) for weight in weights]
         found = [None if rows[0] is None else torch.stack(rows) for rows in zip(*single, strict=True)]

@@ -10,7 +10,7 @@ from qp_control.dynamics import RobotDynamics
 
 
 def space_arm(dt=0.05):
-    """A floating body with an arm of a ball joint, an elbow and a continuous joint; no gravity, the body is not driven."""
+    """A body that floats, not driven, with an arm of a ball joint, an elbow and a continuous joint; no gravity."""
     model = pin.Model()
     model.gravity.linear[:] = 0.0
     far = np.inf

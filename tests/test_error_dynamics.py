@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from manifold_robots import changed, moved, random_states, space_arm
 
+from qp_control.dynamics import RobotDynamics
 from qp_control.systems import flying_body, seven_joint_arm
 
 ROBOTS = {"body": flying_body, "arm": space_arm}
@@ -152,9 +155,7 @@ def test_gradients_of_step_and_linearization_in_errors(name, shared):
     def loss(e, w, p):
         e_next, A, B = robot.linearize(e, w, p, charts=(now, after))
         stepped = robot.step(e, w, p, charts=(now, after))
-        return [
-            (value * normal(*value.shape, seed=10 + k)).sum() for k, value in enumerate((stepped, e_next, A, B))
-        ]
+        return [(value * normal(*value.shape, seed=10 + k)).sum() for k, value in enumerate((stepped, e_next, A, B))]
 
     for k in range(4):
         gradients = torch.autograd.grad(loss(*x)[k], x)
@@ -200,6 +201,9 @@ def test_errors_of_a_vector_space_are_plain_differences():
 def test_single_velocities_are_actuated():
     robot = flying_body()
     x = random_states(robot, 1, seed=3)
+    assert pickle.loads(pickle.dumps(robot)).actuated == [2, 3, 4, 5]
+    with pytest.raises(ValueError, match="actuated has index 6"):
+        RobotDynamics(robot.model, dt=0.05, actuated=[2, 6])
     u = torch.tensor([[3.0, 0.1, -0.2, 0.05]], dtype=torch.float64)
     _, _, B = robot.linearize(x, u)
     # Thrust along the body's z axis: 1 / mass times dt, to first order in dt and the angular velocity.

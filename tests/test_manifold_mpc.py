@@ -14,6 +14,7 @@ from qp_control.mpc import MPC
 from qp_control.nonlinear_ocp import StageRows, StateRows, keep_out
 from qp_control.sqp import SqpSettings
 from qp_control.systems import flying_body
+from qp_control.training import closed_loop
 
 TIGHT = SqpSettings(eps=1e-10)
 # Finite differences need the QPs to more digits than a controller does.
@@ -52,7 +53,11 @@ def arm_mpc(horizon=8, mode="converged", **options):
     robot = space_arm()
     limit = [math.inf] * robot.nq + [math.inf] * 9 + [0.8] + [math.inf]
     limit[11] = 0.5  # the elbow
-    options = {"input_limit": [0.2, 0.2, 0.04, 0.3, 0.01], "state_limit": limit, "reference": random_states(robot, seed=3, size=0.3)} | options
+    options = {
+        "input_limit": [0.2, 0.2, 0.04, 0.3, 0.01],
+        "state_limit": limit,
+        "reference": random_states(robot, seed=3, size=0.3),
+    } | options
     mpc = MPC(robot, horizon, mode=mode, sqp=TIGHT, settings=EXACT, **options)
     state = [10.0] * 11 + [1.0] * 11
     return mpc.set_weights(state, [0.02] * robot.nu, state)
@@ -290,6 +295,16 @@ def test_bad_states_are_marked_and_their_neighbours_do_not_notice(mode):
     assert [qc.Status(int(s)).name for s in mpc(body_starts(), bad).status] == ["SOLVED", "INVALID_INPUT"]
     qp = mpc.build(x0.detach())
     assert qp.x0[0].isfinite().all() and qp.x0[1:].isnan().all()
+
+
+def test_rollout_with_a_failed_element_goes_on():
+    controller, x0 = body_mpc(mode="real_time"), body_starts()
+    x0[1, 0] = torch.nan
+    with torch.no_grad():
+        rollout = closed_loop(controller, controller.dynamics.step, x0, 5)
+        alone = closed_loop(controller, controller.dynamics.step, x0[:1], 5)
+    assert rollout.failure is not None and rollout.states[1, 1:].isnan().all()
+    torch.testing.assert_close(rollout.states[:1], alone.states, rtol=0, atol=1e-8)
 
 
 def test_bad_arguments_are_told():
