@@ -56,11 +56,29 @@ class RigidBody:
         want_parameters: bool,
         /,
     ) -> tuple[Array | None, Array | None, Array | None]: ...
-    def step(self, x: Array, u: Array, parameters: Array | None, /) -> Array: ...
+    def step(
+        self, x: Array, u: Array, parameters: Array | None, /, *, charts: tuple[Array, Array] | None = None
+    ) -> Array: ...
     def linearize(
-        self, x: Array, u: Array, parameters: Array | None, with_parameters: bool, /
+        self,
+        x: Array,
+        u: Array,
+        parameters: Array | None,
+        with_parameters: bool,
+        /,
+        *,
+        charts: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array, Array, Array]: ...
-    def second_order(self, x: Array, u: Array, parameters: Array | None, y: Array, /) -> Array: ...
+    def second_order(
+        self,
+        x: Array,
+        u: Array,
+        parameters: Array | None,
+        y: Array,
+        /,
+        *,
+        charts: tuple[Array, Array] | None = None,
+    ) -> Array: ...
     def linearize_adjoint(
         self,
         x: Array,
@@ -73,4 +91,12 @@ class RigidBody:
         want_u: bool,
         want_parameters: bool,
         /,
+        *,
+        charts: tuple[Array, Array] | None = None,
     ) -> tuple[Array | None, Array | None, Array | None]: ...
+    def difference(self, reference: Array, x: Array, /) -> Array: ...
+    def difference_adjoint(self, reference: Array, x: Array, g: Array, /) -> Array: ...
+    def integrate(self, reference: Array, error: Array, /) -> Array: ...
+    def integrate_tangent(self, reference: Array, error: Array, direction: Array, /) -> Array: ...
+    def integrate_adjoint(self, reference: Array, error: Array, g: Array, /) -> Array: ...
+    def on_manifold(self, x: Array, /) -> NDArray[np.bool_]: ...

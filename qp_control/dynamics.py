@@ -11,6 +11,7 @@ with respect to q are the least-norm ones, tangent to the manifold.
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qp_control import robot_description
+from qp_control import manifold, robot_description
 from qp_control._robot import Integrator, RigidBody
 
 INTEGRATORS = ("rk4", "semi_implicit", "euler")
@@ -62,28 +63,30 @@ class _ForwardDynamics(torch.autograd.Function):
 
 class _Step(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, robot: RigidBody, x: Tensor, u: Tensor, par: Tensor | None) -> Tensor:
-        ctx.robot = robot
+    def forward(ctx: Any, robot: RigidBody, charts: Any, x: Tensor, u: Tensor, par: Tensor | None) -> Tensor:
+        ctx.robot, ctx.charts = robot, charts
         ctx.save_for_backward(x, u, par)
-        return torch.from_numpy(robot.step(_array(x), _array(u), _array(par)))
+        return torch.from_numpy(robot.step(_array(x), _array(u), _array(par), charts=charts))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
         x, u, par = ctx.saved_tensors
         gradients = ctx.robot.linearize_adjoint(
-            _array(x), _array(u), _array(par), _array(g), None, None, *ctx.needs_input_grad[1:]
+            _array(x), _array(u), _array(par), _array(g), None, None, *ctx.needs_input_grad[2:], charts=ctx.charts
         )
-        return None, *map(_tensor, gradients)
+        return None, None, *map(_tensor, gradients)
 
 
 class _Linearize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, robot: RigidBody, x: Tensor, u: Tensor, par: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.robot = robot
+    def forward(
+        ctx: Any, robot: RigidBody, charts: Any, x: Tensor, u: Tensor, par: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.robot, ctx.charts = robot, charts
         ctx.save_for_backward(x, u, par)
         ctx.set_materialize_grads(False)
-        x_next, A, B, _ = robot.linearize(_array(x), _array(u), _array(par), False)
+        x_next, A, B, _ = robot.linearize(_array(x), _array(u), _array(par), False, charts=charts)
         return torch.from_numpy(x_next), torch.from_numpy(A), torch.from_numpy(B)
 
     @staticmethod
@@ -97,9 +100,10 @@ class _Linearize(torch.autograd.Function):
             _array(g_next),
             _array(g_A),
             _array(g_B),
-            *ctx.needs_input_grad[1:],
+            *ctx.needs_input_grad[2:],
+            charts=ctx.charts,
         )
-        return None, *map(_tensor, gradients)
+        return None, None, *map(_tensor, gradients)
 
 
 class RobotDynamics:
@@ -108,8 +112,9 @@ class RobotDynamics:
     model_or_urdf: a `pinocchio.Model` (copied) or the path of a URDF file.
     dt: control period [s]; substeps: integrator steps within it.
     integrator: "rk4" (order 4, also on quaternions), "semi_implicit" or "euler".
-    actuated: names of the joints that u drives, in the order of u. None: the joints with a positive effort
-        limit, without a free-flyer root.
+    actuated: names of the joints that u drives, in the order of u, or indices of single velocities (0..nv - 1), as
+        of the thrust and the torques of a body that flies. None: the joints with a positive effort limit, without a
+        free-flyer root.
     threads: 0 uses all the processors the process may run on. The results do not depend on it.
 
     The methods take float tensors of shape (B, .) or (.,) (also further leading axes; they are broadcast) and
@@ -128,7 +133,7 @@ class RobotDynamics:
         dt: float,
         substeps: int = 1,
         integrator: Literal["rk4", "semi_implicit", "euler"] = "rk4",
-        actuated: Sequence[str] | None = None,
+        actuated: Sequence[str | int] | None = None,
         threads: int = 0,
     ) -> None:
         if isinstance(model_or_urdf, (str, os.PathLike)):
@@ -140,12 +145,14 @@ class RobotDynamics:
         if integrator not in INTEGRATORS:
             raise ValueError(f"integrator is {integrator!r}, expected one of {', '.join(INTEGRATORS)}")
         self.model = model
-        self.actuated_joints = self._actuated(model, actuated)
-        indices = [
-            int(model.joints[model.getJointId(name)].idx_v) + k
-            for name in self.actuated_joints
-            for k in range(model.joints[model.getJointId(name)].nv)
-        ]
+        self.actuated = self._actuated(model, actuated)
+        indices: list[int] = []
+        for which in self.actuated:
+            if isinstance(which, int):
+                indices.append(which)
+            else:
+                joint = model.joints[model.getJointId(which)]
+                indices += range(joint.idx_v, joint.idx_v + joint.nv)
         self.dt, self.substeps, self.integrator, self.threads = float(dt), int(substeps), integrator, threads
         self._robot = RigidBody(
             model,
@@ -171,21 +178,22 @@ class RobotDynamics:
             "dt": self.dt,
             "substeps": self.substeps,
             "integrator": self.integrator,
-            "actuated": self.actuated_joints,
+            "actuated": self.actuated,
             "threads": self.threads,
         }
         return _rebuild, (self.model, options)
 
     @staticmethod
-    def _actuated(model: Any, names: Sequence[str] | None) -> list[str]:
+    def _actuated(model: Any, given: Sequence[str | int] | None) -> list[str | int]:
         known = list(model.names)[1:]
-        if names is not None:
-            for name in names:
-                if name not in known:
-                    raise ValueError(f"actuated has the joint {name!r}, expected names from {known}")
-            return list(names)
+        if given is not None:
+            chosen: list[str | int] = [which if isinstance(which, str) else operator.index(which) for which in given]
+            for which in chosen:
+                if isinstance(which, str) and which not in known:
+                    raise ValueError(f"actuated has the joint {which!r}, expected names from {known}")
+            return chosen
         effort = np.asarray(model.upperEffortLimit)
-        driven = []
+        driven: list[str | int] = []
         for name in known:
             joint = model.joints[model.getJointId(name)]
             free_flyer = joint.shortname() == "JointModelFreeFlyer"
@@ -217,7 +225,7 @@ class RobotDynamics:
         q (B, nq), v (B, nv), tau (B, nv): generalized forces of all joints; parameters (n_par,)
         or (B, n_par).
         """
-        (q_, v_, tau_), par, finish = self._inputs(
+        (q_, v_, tau_), par, finish, _ = self._inputs(
             {"q": (q, self.nq), "v": (v, self.nv), "tau": (tau, self.nv)}, parameters
         )
         return finish(_call(_ForwardDynamics, self._robot, q_, v_, tau_, par))
@@ -229,57 +237,120 @@ class RobotDynamics:
 
         The one w.r.t. q is taken in the tangent space. The values carry no autograd graph.
         """
-        (q_, v_, tau_), par, finish = self._inputs(
+        (q_, v_, tau_), par, finish, _ = self._inputs(
             {"q": (q, self.nq), "v": (v, self.nv), "tau": (tau, self.nv)}, parameters
         )
         values = self._robot.forward_dynamics(_array(q_), _array(v_), _array(tau_), _array(par), True)
         a, dq, dv, dtau, dp = (finish(torch.from_numpy(value)) for value in values)
         return a, dq, dv, dtau, dp
 
-    def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
+    def step(
+        self, x: Tensor, u: Tensor, parameters: Tensor | None = None, *, charts: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """State x_next (B, nx) one control period after x under the constant input u.
 
         x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par).
+        charts: two states (nx,) or (B, nx), now and next: x and x_next are then errors (B, 2 nv) from them, x (-) now
+        and x_next (-) next, see `difference`. Errors form a vector space, less than half a turn away from zero; no
+        gradient is computed by the two states.
         """
-        (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
-        return finish(_call(_Step, self._robot, x_, u_, par))
+        (x_, u_), par, finish, around = self._inputs(
+            {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts
+        )
+        return finish(_call(_Step, self._robot, around, x_, u_, par))
 
-    def linearize(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def linearize(
+        self, x: Tensor, u: Tensor, parameters: Tensor | None = None, *, charts: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x_next (B, nx), A = dx_next/dx (B, 2 nv, 2 nv) and B = dx_next/du (B, 2 nv, nu), tangent.
 
+        charts: as in `step`; A and B are then the derivatives by errors.
         All three are differentiable; the second derivatives behind A and B are central differences of the
-        exact first ones (errors of about 1e-9) and exist for configurations in a vector space
+        exact first ones (errors of about 1e-9) and exist for configurations in a vector space and with charts
         (ValueError in backward otherwise).
         """
-        (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
-        x_next, A, B = _call(_Linearize, self._robot, x_, u_, par)
+        (x_, u_), par, finish, around = self._inputs(
+            {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts
+        )
+        x_next, A, B = _call(_Linearize, self._robot, around, x_, u_, par)
         return finish(x_next), finish(A), finish(B)
 
-    def second_order(self, x: Tensor, u: Tensor, y: Tensor, parameters: Tensor | None = None) -> Tensor:
+    def second_order(
+        self,
+        x: Tensor,
+        u: Tensor,
+        y: Tensor,
+        parameters: Tensor | None = None,
+        *,
+        charts: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Hessian (B, 2 nv + nu, 2 nv + nu) of y'x_next by (x, u), y (B, 2 nv); the values carry no autograd graph.
 
-        Where configurations are no vectors: of y'(step(x + d, u) - step(x, u)) by the tangent d, with sum and
-        difference on the manifold. Central differences of exact first derivatives, errors of about 1e-9.
+        charts: as in `step`. Where configurations are no vectors and there are no charts: of y'(step(x + d, u) -
+        step(x, u)) by the tangent d, with sum and difference on the manifold. Central differences of exact first
+        derivatives, errors of about 1e-9.
         """
-        sizes = {"x": (x, self.nx), "u": (u, self.nu), "y": (y, self.ndx)}
-        (x_, u_, y_), par, finish = self._inputs(sizes, parameters)
-        return finish(torch.from_numpy(self._robot.second_order(_array(x_), _array(u_), _array(par), _array(y_))))
+        sizes = {"x": (x, self._size(charts)), "u": (u, self.nu), "y": (y, self.ndx)}
+        (x_, u_, y_), par, finish, around = self._inputs(sizes, parameters, charts)
+        hessian = self._robot.second_order(_array(x_), _array(u_), _array(par), _array(y_), charts=around)
+        return finish(torch.from_numpy(hessian))
+
+    def difference(self, reference: Tensor, x: Tensor) -> Tensor:
+        """Error x (-) reference (B, 2 nv) of the states x (B, nx) from reference (nx,) or (B, nx).
+
+        Its first nv numbers are the velocity that leads from the reference's configuration to that of x within one
+        second (for a free-flyer linear and angular velocity in the body's axes [m, rad]), the others the difference of
+        the velocities. Gradients reach x, along the tangent; none are computed by the reference.
+        """
+        (x_,), _, finish, around = self._inputs({"x": (x, self.nx)}, None, (reference, reference))
+        assert around is not None
+        return finish(_call(manifold.Difference, self._robot, around[0], x_))
+
+    def integrate(self, reference: Tensor, error: Tensor) -> Tensor:
+        """State reference (+) error (B, nx) whose `difference` from the reference (nx,) or (B, nx) is error (B, 2 nv).
+
+        Gradients reach the error, twice (the second ones are central differences); none by the reference.
+        """
+        (error_,), _, finish, around = self._inputs({"error": (error, self.ndx)}, None, (reference, reference))
+        assert around is not None
+        return finish(_call(manifold.Integrate, self._robot, around[0], error_))
+
+    def on_manifold(self, x: Tensor) -> Tensor:
+        """bool (B,): all numbers of the states x (B, nx) are finite, and quaternions and (cos, sin) have length one."""
+        flat = x.detach().to(device="cpu", dtype=torch.float64).reshape(-1, self.nx)
+        return torch.from_numpy(self._robot.on_manifold(_array(flat))).reshape(x.shape[:-1])
+
+    def neutral_state(self) -> Tensor:
+        """(nx,) at rest in the model's neutral configuration: zeros and the rotations that turn nothing."""
+        return torch.from_numpy(np.concatenate([pin.neutral(self.model), np.zeros(self.nv)]))
+
+    def around(self, reference: Tensor) -> manifold.ErrorDynamics:
+        """The dynamics of errors from a reference (nx,), (B, nx) or (B, N + 1, nx)."""
+        return manifold.ErrorDynamics(self, reference)
+
+    def _size(self, charts: Any) -> int:
+        return self.nx if charts is None else self.ndx
 
     def parameter_jacobian(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
         """P = dx_next/dparameters (B, 2 nv, n_par); the values carry no autograd graph."""
-        (x_, u_), par, finish = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
+        (x_, u_), par, finish, _ = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
         return finish(torch.from_numpy(self._robot.linearize(_array(x_), _array(u_), _array(par), True)[3]))
 
     def _inputs(
-        self, arguments: dict[str, tuple[Tensor, int]], parameters: Tensor | None
-    ) -> tuple[list[Tensor], Tensor | None, Callable[[Tensor], Tensor]]:
-        """Arguments as float64 (n, .) tensors, parameters, and a function restoring the leading axes."""
-        for name, (value, size) in arguments.items():
+        self,
+        arguments: dict[str, tuple[Tensor, int]],
+        parameters: Tensor | None,
+        references: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[list[Tensor], Tensor | None, Callable[[Tensor], Tensor], tuple[Any, Any] | None]:
+        """Arguments as float64 (n, .) tensors, parameters, a function restoring the leading axes, references."""
+        names = ("reference", "next reference")
+        states = {} if references is None else {n: (r, self.nx) for n, r in zip(names, references, strict=True)}
+        for name, (value, size) in (arguments | states).items():
             if not isinstance(value, Tensor):
                 raise ValueError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
             if value.ndim == 0 or value.shape[-1] != size:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, expected (..., {size})")
-        batches = [value.shape[:-1] for value, _ in arguments.values()]
+        batches = [value.shape[:-1] for value, _ in (arguments | states).values()]
         if parameters is not None:
             if parameters.ndim == 0 or parameters.shape[-1] != self.n_par:
                 raise ValueError(
@@ -289,7 +360,7 @@ class RobotDynamics:
         try:
             batch = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
         except RuntimeError:
-            shapes = {name: tuple(value.shape) for name, (value, _) in arguments.items()}
+            shapes = {name: tuple(value.shape) for name, (value, _) in (arguments | states).items()}
             raise ValueError(f"the batch axes do not fit together, got {shapes}") from None
 
         n = math.prod(batch)
@@ -307,7 +378,12 @@ class RobotDynamics:
             par = prepare(par, self.n_par)
         elif par is not None:
             par = par.to(device="cpu", dtype=torch.float64)
-        return [prepare(value, size) for value, size in arguments.values()], par, finish
+        around = None
+        if references is not None:
+            # One for all stays one.
+            now, after = (prepare(r, self.nx) if r.ndim > 1 else r.to("cpu", torch.float64)[None] for r in references)
+            around = (_array(now), _array(after))
+        return [prepare(value, size) for value, size in arguments.values()], par, finish, around
 
 
 def _rebuild(model: Any, options: dict[str, Any]) -> RobotDynamics:

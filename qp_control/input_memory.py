@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qp_control.nonlinear_ocp import NonlinearOcp, StageRows
+from qp_control.nonlinear_ocp import NonlinearOcp, StageRows, part_of_dynamics
 
 
 class _InputMemory:
@@ -19,6 +19,9 @@ class _InputMemory:
     def __init__(self, dynamics: Any) -> None:
         self.dynamics = dynamics
         self.nx, self.nu = dynamics.nx + dynamics.nu, dynamics.nu
+
+    def element(self, elements: Tensor) -> _InputMemory:
+        return _InputMemory(part_of_dynamics(self.dynamics, elements))
 
     def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
         return torch.cat([self.dynamics.step(x[..., : -self.nu], u, parameters), u], -1)

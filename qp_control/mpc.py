@@ -25,6 +25,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from qp_control.coordinates import Errors, States, check_limited
+from qp_control.dynamics import RobotDynamics
 from qp_control.exceptions import SolveError
 from qp_control.input_memory import with_rate_limit
 from qp_control.model_parameters import model_parameters
@@ -42,14 +44,15 @@ _NOT_YOURS = ("A", "B", "c", "x0")
 class MPC(nn.Module):
     """Model predictive controller; see the top of this file for its problem.
 
-    dynamics: the controller's model, a `RobotDynamics` whose configurations form a vector space, a `TorchDynamics`, or
-        anything with nx, nu, step, linearize and second_order as they have; its dt is the control period [s].
+    dynamics: the controller's model, a `RobotDynamics`, a `TorchDynamics`, or anything with nx, nu, step, linearize and
+        second_order as they have; its dt is the control period [s].
     horizon: N, the number of control periods looked ahead.
     input_limit: (nu,) largest |u| [N or N m]; None: the model's effort limits.
-    state_limit: (nx,) largest |x|, infinite where there is none; None: no limits.
+    state_limit: (nx,) largest |x|, infinite where there is none; None: no limits. Coordinates of joints with
+        quaternions or (cos, sin) have none; limit functions of them by rows.
     state_slack: (linear, quadratic) weights of violating the state limits; None: they are hard, and shifted where they
         cannot be met.
-    reference: (nx,) state to reach; None: zero.
+    reference: (nx,) state to reach; None: zero, or the model's neutral configuration at rest.
     rate_limit: (nu,) largest change of u per second [N/s or N m/s]; None: no limits.
     delay: control periods from when an input is sent until it acts. The plan then begins where the inputs under way
         will have led, and carries them.
@@ -64,7 +67,13 @@ class MPC(nn.Module):
     `model_parameters`); input_fraction (nu,) and state_fraction (limited states,), logits of the share of the limits
     that is used, 0.98 to begin with.
 
-    Raises ValueError for a model whose configurations are not a vector space and for wrong shapes.
+    Where configurations form no vector space (quaternions of free-flyers and ball joints, continuous joints as cos and
+    sin), the problem is one of errors x (-) r from the reference, 2 nv numbers each (`RobotDynamics.difference`): they
+    take the place of x - r above, the costs of states have 2 nv rows, and so has what is given as data. Plans and rows'
+    functions have full states. No gradient is computed by the reference; what is more than half a turn away from it
+    counts as turned the other way.
+
+    Raises ValueError for wrong shapes and for limits of coordinates that have none.
     """
 
     def __init__(
@@ -88,8 +97,6 @@ class MPC(nn.Module):
         settings: Settings | None = None,
     ) -> None:
         super().__init__()
-        if not dynamics.vector_space:
-            raise ValueError("the model has joints whose configurations are no vector space (free-flyer or ball)")
         for name, number, least in (("horizon", horizon, 1), ("delay", delay, 0)):
             if number < least:
                 raise ValueError(f"{name} is {number}, expected at least {least}")
@@ -98,22 +105,32 @@ class MPC(nn.Module):
         self.dynamics, self.horizon, self.delay, self.mode = dynamics, int(horizon), int(delay), mode
         self.nx, self.nu = dynamics.nx, dynamics.nu
         nx, nu = self.nx, self.nu
+        # Without a vector space the problem is one of errors from the reference, which are fewer numbers.
+        self.in_errors = not dynamics.vector_space
+        if self.in_errors and not isinstance(dynamics, RobotDynamics):
+            raise ValueError("configurations that form no vector space are those of a RobotDynamics only")
+        size = dynamics.ndx if self.in_errors else nx
         limits = _limit("state_limit", state_limit, nx)
         self.limited = [i for i in range(nx) if limits[i].isfinite()]
+        if self.in_errors:
+            check_limited(dynamics, self.limited)
         self.input_limit: Tensor
         self.state_limit: Tensor
         self.reference: Tensor
         given = dynamics.effort_limit if input_limit is None else input_limit
         self.register_buffer("input_limit", _limit("input_limit", given, nu), persistent=False)
         self.register_buffer("state_limit", limits[self.limited], persistent=False)
-        self.register_buffer("reference", _vector("reference", reference, nx, 0.0), persistent=False)
+        own = _vector("reference", reference, nx, 0.0)
+        if self.in_errors:
+            own = dynamics.neutral_state() if reference is None else Errors(dynamics, own).reference
+        self.register_buffer("reference", own, persistent=False)
         self.rate_limit = None if rate_limit is None else _limit("rate_limit", rate_limit, nu)
         if self.rate_limit is not None and not dynamics.dt:
             raise ValueError("rate_limit is given, and the dynamics have no control period dt")
         self.state_slack, self.rows = state_slack, tuple(rows)
 
-        self.state_cost, self.input_cost = make_weight(state_cost, nx), make_weight(input_cost, nu)
-        self.terminal_cost = make_weight(terminal_cost, nx)
+        self.state_cost, self.input_cost = make_weight(state_cost, size), make_weight(input_cost, nu)
+        self.terminal_cost = make_weight(terminal_cost, size)
         self.model = model_parameters(dynamics)
         share = float(torch.logit(torch.tensor(0.98, dtype=torch.float64)))
         self.input_fraction = nn.Parameter(torch.full((nu,), share, dtype=torch.float64))
@@ -158,6 +175,21 @@ class MPC(nn.Module):
         of the controller's own. data: arguments of an OcpQP (Q, R, Q_N, q, r, C, D, lower, ..), for the whole batch or
         per element, instead of the controller's own.
         """
+        return self._problem(self._coordinates(reference), x0, previous, data)
+
+    def _coordinates(self, reference: Tensor | None) -> States:
+        """What the states of the problem are, around a reference or the controller's own."""
+        r = torch.as_tensor(self.reference if reference is None else reference, dtype=torch.float64)
+        if r.ndim not in (1, 2, 3) or r.shape[-1] != self.nx or (r.ndim == 3 and r.shape[1] != self.horizon + 1):
+            got, N = tuple(r.shape), self.horizon
+            raise ValueError(
+                f"reference has shape {got}, expected (nx,), (B, nx) or (B, N + 1, nx), nx {self.nx}, N {N}"
+            )
+        return (Errors if self.in_errors else States)(self.dynamics, r)
+
+    def _problem(
+        self, coordinates: States, x0: Tensor, previous: Tensor | None, data: dict[str, Tensor]
+    ) -> NonlinearOcp:
         _checked_names(data)
         given = dict(self.data.items()) | data
         if "Q" not in given:
@@ -166,42 +198,25 @@ class MPC(nn.Module):
             given["R"] = self.input_cost()
         if "Q_N" not in given and given["Q"].shape[-3:-2] != (self.horizon + 1,):
             given["Q_N"] = self.terminal_cost()
-        self._add_reference(given, self.reference if reference is None else reference)
-        rows = list(self.rows)
+        coordinates.add_reference(given, self.horizon)
+        rows = [coordinates.rows(group) for group in self.rows]
         if not {"u_lower", "u_upper"} & given.keys():
             bound = self.input_bound()
             given |= {"u_lower": -bound, "u_upper": bound}
         if self.limited:
-            bound = self.state_bound()
+            chosen, lower, upper = coordinates.box(self.limited, self.state_bound())
             if self.state_slack is not None:
                 linear, quadratic = self.state_slack
-                chosen = self.limited
-                rows.append(StateRows(lambda x: x[..., chosen], -bound, bound, linear, quadratic))
+                rows.append(StateRows(lambda x: x[..., chosen], lower, upper, linear, quadratic))
             elif not {"x_lower", "x_upper"} & given.keys():
-                whole = bound.new_full((self.nx,), float("inf")).index_put((torch.tensor(self.limited),), bound)
-                given |= {"x_lower": -whole, "x_upper": whole}
-        ocp = NonlinearOcp(self.dynamics, self.horizon, x0, given, self.model(), rows)
+                size = coordinates.dynamics.nx
+                given |= {"x_lower": -_spread(-lower, chosen, size), "x_upper": _spread(upper, chosen, size)}
+        ocp = NonlinearOcp(coordinates.dynamics, self.horizon, coordinates.of(x0), given, self.model(), rows)
         if self.rate_limit is None:
             return ocp
         if previous is None:
             previous = x0.new_zeros(len(x0), self.nu)
         return with_rate_limit(ocp, previous, self.rate_limit * self.dynamics.dt)
-
-    def _add_reference(self, data: dict[str, Tensor], r: Tensor) -> None:
-        r = torch.as_tensor(r, dtype=torch.float64)
-        if r.shape[-1] != self.nx or r.ndim > 3 or (r.ndim == 3 and r.shape[1] != self.horizon + 1):
-            got, N = tuple(r.shape), self.horizon
-            raise ValueError(
-                f"reference has shape {got}, expected (nx,), (B, nx) or (B, N + 1, nx), nx {self.nx}, N {N}"
-            )
-        if not bool(r.any()):
-            return
-        stages = r if r.ndim == 3 else r[..., None, :]
-        if "q" not in data:
-            Q = data["Q"][..., : self.horizon, :, :] if data["Q"].ndim > 2 else data["Q"]
-            data["q"] = -(Q @ stages[..., : self.horizon, :, None])[..., 0]
-        if "q_N" not in data and "Q_N" in data:
-            data["q_N"] = -(data["Q_N"] @ stages[..., -1, :, None])[..., 0]
 
     def build(self, x0: Tensor, plan: Plan | None = None, **options: Tensor) -> OcpQP:
         """The QP at the states x0 (B, nx) along `plan` (already shifted), as plain data; options as in `problem`.
@@ -210,7 +225,7 @@ class MPC(nn.Module):
         large that numbers overflow, have NaN in x0 and in the dynamics. Raises ValueError for wrong shapes.
         """
         x0, plan = self._checked(x0, plan)
-        _, qp, finite, _ = self._build_finite(x0, plan, options)
+        _, qp, finite, _, _ = self._build_finite(x0, plan, options)
         if bool(finite.all()):
             return qp
         nan = torch.tensor(float("nan"), dtype=torch.float64)
@@ -221,28 +236,32 @@ class MPC(nn.Module):
 
     def _build_finite(
         self, x0: Tensor, plan: Plan, options: dict[str, Any]
-    ) -> tuple[NonlinearOcp, OcpQP, Tensor, tuple[Tensor, Tensor]]:
-        """The problem, its QP along the plan, which elements (B,) are real, and the trajectory linearised along.
+    ) -> tuple[NonlinearOcp, OcpQP, Tensor, tuple[Tensor, Tensor], States]:
+        """The problem, its QP along the plan, which elements (B,) are real, the trajectory linearised along, and
+        what its states are.
 
         Numbers that are not finite must not meet the zero gradient of their element (0 NaN = NaN). So the others are
         built at the reference, at rest, and their answers are to be thrown away.
         """
-        finite = _finite(x0, plan.states, plan.inputs, plan.previous, plan.pending)
+        options = dict(options)
+        coordinates = self._coordinates(options.pop("reference", None))
+        finite = _finite(plan.inputs, plan.previous, plan.pending)
+        finite = finite & coordinates.valid(x0) & coordinates.valid(plan.states)
         while True:
             good = bool(finite.all())
             safe = plan if good else plan.where(finite, self.reference)
             start = x0 if good else torch.where(finite[:, None], x0, self.reference)
             for k in range(self.delay):
                 start = self.dynamics.step(start, safe.pending[:, k], self.model())
-            ocp = self.problem(start, safe.previous, **options)
-            x = torch.cat([start[:, None], safe.states[:, 1:]], 1)
+            ocp = self._problem(coordinates, start, safe.previous, options)
+            x = coordinates.of(torch.cat([start[:, None], safe.states[:, 1:]], 1))
             if self.rate_limit is not None:
                 before = torch.cat([safe.previous[:, None], safe.inputs], 1)
                 x = torch.cat([x, before], -1)
             qp = ocp.around(x, safe.inputs)
             now = finite & _finite(qp.A, qp.B, qp.c, qp.x0)
             if bool((now == finite).all()):
-                return ocp, qp, finite, (x, safe.inputs)
+                return ocp, qp, finite, (x, safe.inputs), coordinates
             finite = now
 
     def forward(self, x0: Tensor, plan: Plan | None = None, **options: Tensor) -> Plan:
@@ -258,7 +277,7 @@ class MPC(nn.Module):
         SolveError for such elements where the settings say on_failure="raise".
         """
         x0, plan = self._checked(x0, plan)
-        ocp, qp, finite, (x, u) = self._build_finite(x0, plan, options)
+        ocp, qp, finite, (x, u), coordinates = self._build_finite(x0, plan, options)
         start = plan.warm_start(x.detach(), u.detach())
         if self.mode == "real_time":
             out = self.layer(**qp.data(), warm_start=start)
@@ -275,7 +294,10 @@ class MPC(nn.Module):
         usable = solved
         if self.mode == "converged":
             usable = usable | (finite & (status == Status.MAX_ITER) & _finite(out.x, out.u))
-        return plan.replaced(usable, out, status, self.nx)
+        found = out.x[..., : coordinates.dynamics.nx]
+        if self.in_errors:  # NaN leads to no state
+            found = torch.where(usable[:, None, None], found, 0.0)
+        return plan.replaced(usable, out, status, coordinates.states(found))
 
     def _checked(self, x0: Tensor, plan: Plan | None) -> tuple[Tensor, Plan]:
         if not isinstance(x0, Tensor):
@@ -292,6 +314,12 @@ class MPC(nn.Module):
             if got != (batch, *shape):
                 raise ValueError(f"plan.{name} has shape {got}, expected {(batch, *shape)}")
         return x0, plan
+
+
+def _spread(bound: Tensor, chosen: list[int], size: int) -> Tensor:
+    """bound (..., chosen) of some coordinates as one (..., size) of all, infinite where there is none."""
+    index = torch.tensor(chosen)
+    return bound.new_full((*bound.shape[:-1], size), float("inf")).index_copy(-1, index, bound)
 
 
 def _finite(*values: Tensor) -> Tensor:

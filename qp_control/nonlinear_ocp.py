@@ -93,7 +93,8 @@ def speed_limit(velocity: Callable[[Tensor], Tensor], limit: Any, **slack: Any) 
 class NonlinearOcp:
     """The problem of a batch of B; see the top of this file.
 
-    dynamics: an object with step, linearize and second_order, as `RobotDynamics` and `TorchDynamics` are.
+    dynamics: an object with step, linearize and second_order, as `RobotDynamics`, `TorchDynamics` and `ErrorDynamics`
+        are.
     x0 (B, nx). data: arguments of an OcpQP but A, B, c and x0. parameters: of the dynamics, (n_par,) or (B, n_par).
     """
 
@@ -117,7 +118,8 @@ class NonlinearOcp:
         par = self.parameters
         rows = [_part_of_rows(r, elements) for r in self.rows]
         par = par[elements] if par is not None and par.ndim > 1 else par
-        return dataclasses.replace(self, x0=self.x0[elements], data=data, parameters=par, rows=rows)
+        dynamics = part_of_dynamics(self.dynamics, elements)
+        return dataclasses.replace(self, dynamics=dynamics, x0=self.x0[elements], data=data, parameters=par, rows=rows)
 
     def step(self, states: Tensor, inputs: Tensor) -> Tensor:
         """f(x_k, u_k) (B, N, nx) of states (B, N + 1, nx) and inputs (B, N, nu)."""
@@ -261,6 +263,11 @@ def times(matrix: Tensor, vector: Tensor) -> Tensor:
 def per_element(name: str, value: Tensor) -> bool:
     stageless = name.endswith("_N") or name == "x0"
     return value.ndim == base_rank(name) + (1 if stageless else 2)
+
+
+def part_of_dynamics(dynamics: Any, elements: Tensor) -> Any:
+    """Those of a part of the batch, where they differ by element (`ErrorDynamics`)."""
+    return dynamics.element(elements) if hasattr(dynamics, "element") else dynamics
 
 
 def _part_of_rows(rows: Rows, elements: Tensor) -> Rows:

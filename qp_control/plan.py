@@ -104,10 +104,10 @@ class Plan:
             pending=torch.where(three, self.pending, 0.0),
         )
 
-    def replaced(self, usable: Tensor, out: Any, status: Tensor, nx: int) -> Plan:
+    def replaced(self, usable: Tensor, out: Any, status: Tensor, states: Tensor) -> Plan:
         """The plan that the solution `out` of the problem is, where it is usable (B,); this one elsewhere.
 
-        nx: the robot's states, which come first in those of the problem.
+        states (B, N + 1, nx): the model's states in the solution.
         """
 
         def choose(new: Tensor, old: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class Plan:
             return choose(new, old if old.shape == new.shape else torch.zeros_like(new))
 
         return Plan(
-            states=choose(out.x[..., :nx], self.states),
+            states=choose(states, self.states),
             inputs=choose(out.u, self.inputs),
             status=status,
             iterations=out.iterations,

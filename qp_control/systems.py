@@ -1,4 +1,4 @@
-"""Systems to try controllers on: a cart-pole and a quadrotor as torch functions, an arm for Pinocchio."""
+"""Systems to try: a cart-pole and a quadrotor as torch functions, an arm and a flying body for Pinocchio."""
 
 from __future__ import annotations
 
@@ -84,3 +84,21 @@ def seven_joint_arm(dt: float = 0.05) -> RobotDynamics:
         model.appendBodyToJoint(parent, body, pin.SE3(np.eye(3), np.array([0.0, 0.0, 0.5 * length])))
         placement = pin.SE3(np.eye(3), np.array([0.0, 0.0, length]))
     return RobotDynamics(model, dt=dt)
+
+
+def flying_body(dt: float = 0.05) -> RobotDynamics:
+    """A quadrotor as a free-flyer: any attitude, no angles.
+
+    State (position [m], quaternion x y z w, velocity in the body's axes [m/s], angular velocity in them [rad/s]),
+    input: thrust along the body's z axis [N], and the torques about its axes [N m]. 0.5 kg, hovering takes 4.905 N; the
+    limits are 12 N and 0.5, 0.5, 0.1 N m.
+    """
+    model = pin.Model()
+    effort = np.array([0.0, 0.0, 12.0, 0.5, 0.5, 0.1])
+    far = np.full(7, np.inf)
+    root = model.addJoint(
+        0, pin.JointModelFreeFlyer(), pin.SE3.Identity(), "body", effort, np.full(6, np.inf), -far, far
+    )
+    inertia = pin.Inertia(0.5, np.zeros(3), np.diag([3e-3, 3e-3, 5e-3]))
+    model.appendBodyToJoint(root, inertia, pin.SE3.Identity())
+    return RobotDynamics(model, dt=dt, actuated=[2, 3, 4, 5])

@@ -128,7 +128,7 @@ def _sweeps(value: Tensor, at: list[Tensor], weights: Tensor, graph: bool) -> li
         return [t.new_zeros(len(weights), *t.shape) for t in at]
     options: dict[str, Any] = {"create_graph": graph, "retain_graph": True, "allow_unused": True}
     try:
-        found: list[Any] = list(torch.autograd.grad(value, at, weights, is_grads_batched=True, **options))
+        found: list[Tensor | None] = list(torch.autograd.grad(value, at, weights, is_grads_batched=True, **options))
     except RuntimeError:
         single = [torch.autograd.grad(value, at, weight, **options) for weight in weights]
         found = [None if rows[0] is None else torch.stack(rows) for rows in zip(*single, strict=True)]
@@ -137,4 +137,5 @@ def _sweeps(value: Tensor, at: list[Tensor], weights: Tensor, graph: bool) -> li
 
 
 def _leaf(value: Any, graph: bool) -> Any:
-    return value if graph and value.requires_grad else value.detach().requires_grad_()
+    # An alias: one argument may be a function of another, and partial derivatives are wanted.
+    return value.view_as(value) if graph and value.requires_grad else value.detach().requires_grad_()

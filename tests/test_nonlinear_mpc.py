@@ -191,6 +191,32 @@ def test_rate_limit_holds_between_calls_too():
     assert plan.states.shape == (1, 21, 4)
 
 
+def test_gradient_of_a_rate_limited_loop_equals_finite_differences():
+    """The states of the problem remember inputs: what the plan's inputs do as such must not count twice."""
+    mpc = MPC(cart_pole(force_limit=5.0), 20, rate_limit=[20.0], settings=EXACT)
+    mpc.set_weights([1.0, 5.0, 0.1, 0.1], [0.05], [10.0, 50.0, 1.0, 1.0])
+    x0 = SYSTEMS["cart-pole"][1]().requires_grad_()
+
+    def run(x):
+        plan, loss = None, 0.0
+        for k in range(5):
+            plan = mpc(x, None if plan is None else plan.shift())
+            assert plan.solved.all()
+            x = mpc.dynamics.step(x, plan.input)
+            loss = loss + (x * normal(4, seed=k)).sum()
+        return loss, plan
+
+    loss, plan = run(x0)
+    assert (plan.z != 0.0).any(), "no rate is at its limit"
+    loss.backward()
+    direction, h = normal(2, 4, seed=9), 1e-6
+    with torch.no_grad():
+        # torch may sum in another order where it keeps a graph.
+        assert float(run(x0)[0]) == pytest.approx(float(loss), rel=1e-12)
+        difference = float(run(x0 + h * direction)[0] - run(x0 - h * direction)[0]) / (2 * h)
+    assert float((x0.grad * direction).sum()) == pytest.approx(difference, rel=1e-6)
+
+
 def test_delay_is_planned_for():
     plant = cart_pole()
 

@@ -9,12 +9,15 @@
 #include <cmath>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "qp_control/rigid_body.hpp"
 
 namespace py = pybind11;
+using qp_control::Charts;
 using qp_control::Gradients;
 using qp_control::Parameters;
+using qp_control::Reference;
 using qp_control::RigidBody;
 
 namespace {
@@ -52,9 +55,42 @@ Parameters parameters(const RigidBody& robot, const MaybeArray& p, py::ssize_t b
   return {data(*p, "parameters", {batch, robot.n_par()}), false};
 }
 
+// A reference of the batch: (1, nq + nv) or (batch, nq + nv).
+Reference reference(const RigidBody& robot, const Array& r, const char* name, py::ssize_t batch) {
+  const bool shared = r.ndim() == 2 && r.shape(0) == 1;
+  return {data(r, name, {shared ? 1 : batch, robot.nq() + robot.nv()}), shared};
+}
+
+using MaybeCharts = std::optional<std::pair<Array, Array>>;
+
+Charts charts(const RigidBody& robot, const MaybeCharts& c, py::ssize_t batch) {
+  if (!c) return {};
+  return {reference(robot, c->first, "reference", batch), reference(robot, c->second, "next reference", batch)};
+}
+
+py::ssize_t coordinates(const RigidBody& robot, const MaybeCharts& c) {
+  return c ? 2 * robot.nv() : robot.nq() + robot.nv();
+}
+
 py::ssize_t batch_of(const Array& a, const char* name) {
   if (a.ndim() != 2) throw py::value_error(std::string(name) + " has shape " + shape_of(a) + ", expected rank 2");
   return a.shape(0);
+}
+
+// What `map` makes of a batch of arrays with the sizes `in` each, and `out` of its results.
+template <class Map>
+Array mapped(const RigidBody& robot, const Array& from, const Array& x, const char* name, py::ssize_t in,
+             py::ssize_t out, Map map) {
+  const py::ssize_t n = batch_of(x, name);
+  const double* x_ = data(x, name, {n, in});
+  const Reference r = reference(robot, from, "reference", n);
+  Array result(std::vector<py::ssize_t>{n, out});
+  double* to = result.mutable_data();
+  {
+    py::gil_scoped_release release;
+    map(static_cast<int>(n), r, x_, to);
+  }
+  return result;
 }
 
 // Output arrays for the gradients that were asked for.
@@ -141,62 +177,132 @@ PYBIND11_MODULE(_robot, m) {
              }
              return out.result();
            })
-      .def("step",
-           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par) {
-             const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv();
-             const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
-             const Parameters p = parameters(r, par, n);
-             Array next(std::vector<py::ssize_t>{n, nx});
-             double* to = next.mutable_data();
-             {
-               py::gil_scoped_release release;
-               r.step(static_cast<int>(n), x_, u_, p, to);
-             }
-             return next;
+      .def(
+          "step",
+          [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, const MaybeCharts& around) {
+            const py::ssize_t n = batch_of(x, "x"), nx = coordinates(r, around);
+            const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
+            const Parameters p = parameters(r, par, n);
+            const Charts c = charts(r, around, n);
+            Array next(std::vector<py::ssize_t>{n, nx});
+            double* to = next.mutable_data();
+            {
+              py::gil_scoped_release release;
+              r.step(static_cast<int>(n), x_, u_, p, to, c);
+            }
+            return next;
+          },
+          py::arg("x"), py::arg("u"), py::arg("parameters"), py::pos_only(), py::kw_only(),
+          py::arg("charts") = py::none())
+      .def(
+          "linearize",
+          [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, bool with_parameters,
+             const MaybeCharts& around) {
+            const py::ssize_t n = batch_of(x, "x"), nx = coordinates(r, around), ndx = 2 * r.nv();
+            const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
+            const Parameters p = parameters(r, par, n);
+            const Charts c = charts(r, around, n);
+            Array next(std::vector<py::ssize_t>{n, nx}), A(std::vector<py::ssize_t>{n, ndx, ndx}),
+                B(std::vector<py::ssize_t>{n, ndx, r.nu()}),
+                P(std::vector<py::ssize_t>{with_parameters ? n : 0, ndx, r.n_par()});
+            double *to = next.mutable_data(), *to_A = A.mutable_data(), *to_B = B.mutable_data(),
+                   *to_P = with_parameters ? P.mutable_data() : nullptr;
+            {
+              py::gil_scoped_release release;
+              r.linearize(static_cast<int>(n), x_, u_, p, to, to_A, to_B, to_P, c);
+            }
+            return py::make_tuple(next, A, B, P);
+          },
+          py::arg("x"), py::arg("u"), py::arg("parameters"), py::arg("with_parameters"), py::pos_only(), py::kw_only(),
+          py::arg("charts") = py::none())
+      .def(
+          "linearize_adjoint",
+          [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, const MaybeArray& g_next,
+             const MaybeArray& g_A, const MaybeArray& g_B, bool want_x, bool want_u, bool want_p,
+             const MaybeCharts& around) {
+            const py::ssize_t n = batch_of(x, "x"), nx = coordinates(r, around), ndx = 2 * r.nv();
+            const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
+            const double *gn = gradient(g_next, "gradient of x_next", n * nx),
+                         *gA = gradient(g_A, "gradient of A", n * ndx * ndx),
+                         *gB = gradient(g_B, "gradient of B", n * ndx * r.nu());
+            const Parameters p = parameters(r, par, n);
+            const Charts c = charts(r, around, n);
+            Wanted out(r, n, static_cast<int>(nx), r.nu(), want_x, want_u, want_p, p);
+            {
+              py::gil_scoped_release release;
+              r.linearize_adjoint(static_cast<int>(n), x_, u_, p, gn, gA, gB, out.to, c);
+            }
+            return out.result();
+          },
+          py::arg("x"), py::arg("u"), py::arg("parameters"), py::arg("g_next"), py::arg("g_A"), py::arg("g_B"),
+          py::arg("want_x"), py::arg("want_u"), py::arg("want_parameters"), py::pos_only(), py::kw_only(),
+          py::arg("charts") = py::none())
+      .def(
+          "second_order",
+          [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, const Array& y,
+             const MaybeCharts& around) {
+            const py::ssize_t n = batch_of(x, "x"), nx = coordinates(r, around), ndx = 2 * r.nv(), nz = ndx + r.nu();
+            const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()}), *y_ = data(y, "y", {n, ndx});
+            const Parameters p = parameters(r, par, n);
+            const Charts c = charts(r, around, n);
+            Array hessian(std::vector<py::ssize_t>{n, nz, nz});
+            double* to = hessian.mutable_data();
+            {
+              py::gil_scoped_release release;
+              r.second_order(static_cast<int>(n), x_, u_, p, y_, to, c);
+            }
+            return hessian;
+          },
+          py::arg("x"), py::arg("u"), py::arg("parameters"), py::arg("y"), py::pos_only(), py::kw_only(),
+          py::arg("charts") = py::none())
+      .def("difference",
+           [](const RigidBody& r, const Array& from, const Array& x) {
+             const py::ssize_t nx = r.nq() + r.nv();
+             return mapped(r, from, x, "x", nx, 2 * r.nv(),
+                           [&](int n, Reference f, const double* x_, double* xi) { r.difference(n, f, x_, xi); });
            })
-      .def("linearize",
-           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, bool with_parameters) {
-             const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv(), ndx = 2 * r.nv();
-             const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
-             const Parameters p = parameters(r, par, n);
-             Array next(std::vector<py::ssize_t>{n, nx}), A(std::vector<py::ssize_t>{n, ndx, ndx}),
-                 B(std::vector<py::ssize_t>{n, ndx, r.nu()}),
-                 P(std::vector<py::ssize_t>{with_parameters ? n : 0, ndx, r.n_par()});
-             double *to = next.mutable_data(), *to_A = A.mutable_data(), *to_B = B.mutable_data(),
-                    *to_P = with_parameters ? P.mutable_data() : nullptr;
-             {
-               py::gil_scoped_release release;
-               r.linearize(static_cast<int>(n), x_, u_, p, to, to_A, to_B, to_P);
-             }
-             return py::make_tuple(next, A, B, P);
+      .def("difference_adjoint",
+           [](const RigidBody& r, const Array& from, const Array& x, const Array& g) {
+             const py::ssize_t nx = r.nq() + r.nv();
+             const double* g_ = gradient(g, "gradient of the difference", batch_of(x, "x") * 2 * r.nv());
+             return mapped(r, from, x, "x", nx, nx, [&](int n, Reference f, const double* x_, double* g_x) {
+               r.difference_adjoint(n, f, x_, g_, g_x);
+             });
            })
-      .def("linearize_adjoint",
-           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, const MaybeArray& g_next,
-              const MaybeArray& g_A, const MaybeArray& g_B, bool want_x, bool want_u, bool want_p) {
-             const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv(), ndx = 2 * r.nv();
-             const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
-             const double *gn = gradient(g_next, "gradient of x_next", n * nx),
-                          *gA = gradient(g_A, "gradient of A", n * ndx * ndx),
-                          *gB = gradient(g_B, "gradient of B", n * ndx * r.nu());
-             const Parameters p = parameters(r, par, n);
-             Wanted out(r, n, static_cast<int>(nx), r.nu(), want_x, want_u, want_p, p);
-             {
-               py::gil_scoped_release release;
-               r.linearize_adjoint(static_cast<int>(n), x_, u_, p, gn, gA, gB, out.to);
-             }
-             return out.result();
+      .def("integrate",
+           [](const RigidBody& r, const Array& from, const Array& xi) {
+             const py::ssize_t nx = r.nq() + r.nv();
+             return mapped(r, from, xi, "error", 2 * r.nv(), nx,
+                           [&](int n, Reference f, const double* xi_, double* x) { r.integrate(n, f, xi_, x); });
            })
-      .def("second_order",
-           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, const Array& y) {
-             const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv(), ndx = 2 * r.nv(), nz = ndx + r.nu();
-             const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()}), *y_ = data(y, "y", {n, ndx});
-             const Parameters p = parameters(r, par, n);
-             Array hessian(std::vector<py::ssize_t>{n, nz, nz});
-             double* to = hessian.mutable_data();
-             {
-               py::gil_scoped_release release;
-               r.second_order(static_cast<int>(n), x_, u_, p, y_, to);
-             }
-             return hessian;
-           });
+      .def("integrate_tangent",
+           [](const RigidBody& r, const Array& from, const Array& xi, const Array& d) {
+             const py::ssize_t nx = r.nq() + r.nv();
+             const double* d_ = gradient(d, "direction", batch_of(xi, "error") * 2 * r.nv());
+             return mapped(
+                 r, from, xi, "error", 2 * r.nv(), nx,
+                 [&](int n, Reference f, const double* xi_, double* d_x) { r.integrate_tangent(n, f, xi_, d_, d_x); });
+           })
+      .def("integrate_adjoint",
+           [](const RigidBody& r, const Array& from, const Array& xi, const Array& g) {
+             const double* g_ = gradient(g, "gradient of the state", batch_of(xi, "error") * (r.nq() + r.nv()));
+             return mapped(r, from, xi, "error", 2 * r.nv(), 2 * r.nv(),
+                           [&](int n, Reference f, const double* xi_, double* g_xi) {
+                             r.integrate_adjoint(n, f, xi_, g_, g_xi);
+                           });
+           })
+      .def("on_manifold", [](const RigidBody& r, const Array& x) {
+        const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv();
+        if (x.shape(1) != nx)
+          throw py::value_error("x has shape " + shape_of(x) + ", expected (" + std::to_string(n) + ", " +
+                                std::to_string(nx) + ")");
+        py::array_t<bool> result(n);
+        const double* x_ = x.data();
+        bool* to = result.mutable_data();
+        {
+          py::gil_scoped_release release;
+          r.on_manifold(static_cast<int>(n), x_, to);
+        }
+        return result;
+      });
 }

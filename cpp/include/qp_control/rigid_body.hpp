@@ -42,6 +42,19 @@ struct Gradients {
   double* parameters = nullptr;
 };
 
+// States (nq + nv) that errors are taken from, one per element or one for all.
+struct Reference {
+  const double* data = nullptr;
+  bool shared = true;
+};
+
+// Coordinates of a control period: errors xi = x (-) now before it and x_next (-) next after it (2 nv numbers each: the
+// tangent at the reference that leads to the configuration, and the difference of the velocities). Errors form a vector
+// space, less than half a turn away from the reference. Without data: states x as they are.
+struct Charts {
+  Reference now, next;
+};
+
 class RigidBody {
  public:
   // Throws std::invalid_argument for settings that make no sense and for joints that mimic others.
@@ -53,7 +66,7 @@ class RigidBody {
   int nu() const;
   int n_par() const;
   int bodies() const;
-  // Configurations are vectors (nq = nv); second derivatives exist only here.
+  // Configurations are vectors (nq = nv).
   bool vector_space() const;
   const std::vector<double>& nominal_parameters() const;
 
@@ -66,21 +79,37 @@ class RigidBody {
   void forward_dynamics_adjoint(int batch, const double* q, const double* v, const double* tau, Parameters p,
                                 const double* g, Gradients out) const;
 
-  // x_next (batch, nq + nv) from x (batch, nq + nv) and u (batch, nu).
-  void step(int batch, const double* x, const double* u, Parameters p, double* x_next) const;
+  // x_next (batch, nq + nv) from x (batch, nq + nv) and u (batch, nu). Here and below x and x_next are errors (batch,
+  // 2 nv) where there are charts, and derivatives are by errors; no derivatives by the references.
+  void step(int batch, const double* x, const double* u, Parameters p, double* x_next, Charts charts = {}) const;
 
   // step and its derivatives A (batch, 2 nv, 2 nv), B (batch, 2 nv, nu), P (batch, 2 nv, n_par; null: not wanted).
   void linearize(int batch, const double* x, const double* u, Parameters p, double* x_next, double* A, double* B,
-                 double* P) const;
+                 double* P, Charts charts = {}) const;
 
   // Gradients of <g_next, x_next> + <g_A, A> + <g_B, B>; null stands for zero. The second derivatives in it are central
-  // differences of exact first ones; with g_A or g_B it throws std::invalid_argument unless vector_space().
+  // differences of exact first ones; with g_A or g_B it throws std::invalid_argument unless the coordinates form a
+  // vector space: vector_space() or charts.
   void linearize_adjoint(int batch, const double* x, const double* u, Parameters p, const double* g_next,
-                         const double* g_A, const double* g_B, Gradients out) const;
+                         const double* g_A, const double* g_B, Gradients out, Charts charts = {}) const;
 
-  // Hessian (batch, 2 nv + nu, 2 nv + nu) of y'x_next, y (batch, 2 nv), by (x, u); where configurations are no vectors:
-  // of y'(step(x (+) d, u) (-) step(x, u)) by the tangent d. Central differences of exact first derivatives.
-  void second_order(int batch, const double* x, const double* u, Parameters p, const double* y, double* hessian) const;
+  // Hessian (batch, 2 nv + nu, 2 nv + nu) of y'x_next, y (batch, 2 nv), by (x, u); where configurations are no vectors
+  // and there are no charts, those around x and x_next are taken: it is the Hessian of y'(step(x (+) d, u) (-)
+  // step(x, u)) by the tangent d. Central differences of exact first derivatives.
+  void second_order(int batch, const double* x, const double* u, Parameters p, const double* y, double* hessian,
+                    Charts charts = {}) const;
+
+  // xi (batch, 2 nv) = x (-) r and x (batch, nq + nv) = r (+) xi; the change of x with a direction d of xi, and the
+  // gradients of <g, xi> by x and of <g, x> by xi.
+  void difference(int batch, Reference r, const double* x, double* xi) const;
+  void difference_adjoint(int batch, Reference r, const double* x, const double* g, double* g_x) const;
+  void integrate(int batch, Reference r, const double* xi, double* x) const;
+  void integrate_tangent(int batch, Reference r, const double* xi, const double* d, double* d_x) const;
+  void integrate_adjoint(int batch, Reference r, const double* xi, const double* g, double* g_xi) const;
+
+  // For each of the states x (batch, nq + nv): are its numbers finite, its quaternions and (cos, sin) pairs of length
+  // one? The methods above throw std::invalid_argument where configurations are not.
+  void on_manifold(int batch, const double* x, bool* result) const;
 
  private:
   struct Implementation;

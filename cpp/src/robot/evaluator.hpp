@@ -34,12 +34,13 @@ class Evaluator {
   void parameter_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
                          const Eigen::VectorXd& w, double* g);
 
-  // result = q (+) w on the configuration manifold, and its Jacobians in the tangent spaces
+  // result = q (+) w on the configuration manifold, and its Jacobians in the tangent spaces (J_q null: not wanted)
   void integrate(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::VectorXd& result) const;
-  void integrate_jacobians(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::MatrixXd& J_q,
+  void integrate_jacobians(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::MatrixXd* J_q,
                            Eigen::MatrixXd& J_w) const;
-  // The head of lambda, a gradient by w = to (-) from, becomes one by the tangent of `to`.
-  void difference_adjoint(const Eigen::VectorXd& from, const Eigen::VectorXd& to, Eigen::VectorXd& lambda) const;
+  // result = to (-) from, and its Jacobian by the tangent of `to`
+  void difference(const Eigen::VectorXd& from, const Eigen::VectorXd& to, Eigen::VectorXd& result) const;
+  void difference_jacobian(const Eigen::VectorXd& from, const Eigen::VectorXd& to, Eigen::MatrixXd& J_to) const;
   // d(q (+) w)/dw at w = 0 in coordinates, nq x nv
   void tangent_map(const Eigen::VectorXd& q, Eigen::MatrixXd& T) const;
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <pinocchio/multibody.hpp>
+#include <vector>
 
 #include "evaluator.hpp"
 
@@ -8,11 +9,15 @@ namespace qp_control {
 
 struct Evaluator::Implementation {
   explicit Implementation(const pinocchio::Model& m)
-      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv) {}
+      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv) {
+    for (const auto& joint : model.joints)
+      if (joint.shortname() == "JointModelFreeFlyer") free_flyers.push_back(joint.idx_v());
+  }
 
   pinocchio::Model model;
   pinocchio::Data data;
-  pinocchio::Data moved;  // body velocities for joint velocity w
+  pinocchio::Data moved;         // body velocities for joint velocity w
+  std::vector<int> free_flyers;  // index of their first velocity
   Eigen::VectorXd damping;
   Eigen::VectorXd damped;  // tau - d o v
 };

@@ -1,20 +1,15 @@
 #include "qp_control/rigid_body.hpp"
 
-#include <Eigen/Cholesky>
 #include <Eigen/QR>
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <memory>
-#include <mutex>
 #include <pinocchio/multibody.hpp>
 #include <set>
 #include <stdexcept>
 #include <string>
 
-#include "evaluator.hpp"
-#include "qp_control/batch.hpp"
-#include "step.hpp"
+#include "workers.hpp"
 
 namespace qp_control {
 namespace {
@@ -23,44 +18,8 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-// Elements per range of the batch; fixes the order in which shared gradients are added up.
-constexpr int grain = 8;
-
 // Central differences: truncation step^2 and rounding eps/step balance at about eps^(1/3).
 constexpr double difference_step = 6e-6;
-
-struct Worker {
-  Worker(const pinocchio::Model& model, const RigidBodySettings& settings)
-      : robot(model),
-        step(robot, settings),
-        q(robot.nq()),
-        q_next(robot.nq()),
-        v(robot.nv()),
-        tau(robot.nv()),
-        a(robot.nv()),
-        lambda(2 * robot.nv()),
-        a_q(MatrixXd::Zero(robot.nv(), robot.nv())),
-        a_v(a_q),
-        a_tau(a_q),
-        a_p(robot.nv(), robot.n_par()),
-        T_w(a_q),
-        T(MatrixXd::Zero(robot.nq(), robot.nv())) {}
-
-  // Least-norm gradient w.r.t. configuration coordinates that has the given tangent gradient.
-  void write_configuration_gradient(const VectorXd& at, const Eigen::Ref<const VectorXd>& tangent, double* out) {
-    if (robot.vector_space()) {
-      Eigen::Map<VectorXd>(out, robot.nq()) = tangent;
-      return;
-    }
-    robot.tangent_map(at, T);
-    Eigen::Map<VectorXd>(out, robot.nq()) = T * (T.transpose() * T).ldlt().solve(tangent);
-  }
-
-  Evaluator robot;
-  StepMap step;
-  VectorXd q, q_next, v, tau, a, w, lambda, g_z, z, x_next;
-  MatrixXd a_q, a_v, a_tau, a_p, T_w, T;
-};
 
 void check_settings(const pinocchio::Model& model, const RigidBodySettings& s) {
   const auto fail = [](const std::string& what) { throw std::invalid_argument(what); };
@@ -79,82 +38,8 @@ void check_settings(const pinocchio::Model& model, const RigidBodySettings& s) {
 
 }  // namespace
 
-struct RigidBody::Implementation {
-  Implementation(const pinocchio::Model& m, RigidBodySettings s) : model(m), settings(std::move(s)) {
-    check_settings(model, settings);
-    workers.push_back(std::make_unique<Worker>(model, settings));
-    const VectorXd p = workers[0]->robot.nominal_parameters();
-    nominal.assign(p.data(), p.data() + p.size());
-  }
-
-  std::unique_ptr<Worker> acquire() {
-    {
-      std::lock_guard<std::mutex> lock(mutex);
-      if (!workers.empty()) {
-        auto worker = std::move(workers.back());
-        workers.pop_back();
-        return worker;
-      }
-    }
-    return std::make_unique<Worker>(model, settings);
-  }
-
-  void release(std::unique_ptr<Worker> worker) {
-    std::lock_guard<std::mutex> lock(mutex);
-    workers.push_back(std::move(worker));
-  }
-
-  // Calls body(worker, element, gradient of the parameters or null) for every element; the parameters are set before.
-  // Workers are taken from a free list, so that calls from several threads of the user do not meet.
-  void for_each(int batch, Parameters p, double* gradient,
-                const std::function<void(Worker&, int, double*)>& body) const {
-    auto& self = const_cast<Implementation&>(*this);
-    const int n_par = static_cast<int>(nominal.size());
-    const int ranges = (batch + grain - 1) / grain;
-    std::vector<double> partial(gradient != nullptr && p.shared ? std::size_t(ranges) * n_par : 0, 0.0);
-    if (gradient != nullptr) std::fill_n(gradient, p.shared ? n_par : std::size_t(batch) * n_par, 0.0);
-    parallel_for(batch, grain, settings.threads, [&](int first, int last, int) {
-      std::unique_ptr<Worker> worker = self.acquire();
-      if (p.shared) worker->robot.set_parameters(p.data != nullptr ? p.data : nominal.data());
-      for (int i = first; i < last; ++i) {
-        if (!p.shared) worker->robot.set_parameters(p.data + std::size_t(i) * n_par);
-        double* g = nullptr;
-        if (gradient != nullptr)
-          g = p.shared ? partial.data() + std::size_t(first / grain) * n_par : gradient + std::size_t(i) * n_par;
-        body(*worker, i, g);
-      }
-      self.release(std::move(worker));
-    });
-    if (gradient != nullptr && p.shared)
-      for (int r = 0; r < ranges; ++r)
-        for (int k = 0; k < n_par; ++k) gradient[k] += partial[std::size_t(r) * n_par + k];
-  }
-
-  // Throws unless the quaternions and the (cos, sin) pairs of all configurations have length one.
-  void check_configurations(int batch, const double* q, int stride) const {
-    if (model.nq == model.nv) return;
-    auto& self = const_cast<Implementation&>(*this);
-    std::unique_ptr<Worker> worker = self.acquire();
-    int bad = -1;
-    for (int i = 0; i < batch && bad < 0; ++i) {
-      worker->q = Eigen::Map<const VectorXd>(q + std::size_t(i) * stride, model.nq);
-      if (!worker->robot.normalized(worker->q)) bad = i;
-    }
-    self.release(std::move(worker));
-    if (bad >= 0)
-      throw std::invalid_argument("the configuration of batch element " + std::to_string(bad) +
-                                  " is not on the manifold, expected unit quaternions and cos^2 + sin^2 = 1");
-  }
-
-  const pinocchio::Model model;
-  const RigidBodySettings settings;
-  std::vector<double> nominal;
-  std::mutex mutex;
-  std::vector<std::unique_ptr<Worker>> workers;
-};
-
 RigidBody::RigidBody(const pinocchio::Model& model, RigidBodySettings settings)
-    : implementation_(new Implementation(model, std::move(settings))) {}
+    : implementation_((check_settings(model, settings), new Implementation(model, std::move(settings)))) {}
 RigidBody::~RigidBody() = default;
 
 int RigidBody::nq() const { return implementation_->model.nq; }
@@ -208,51 +93,55 @@ void RigidBody::forward_dynamics_adjoint(int batch, const double* q, const doubl
   });
 }
 
-void RigidBody::step(int batch, const double* x, const double* u, Parameters p, double* x_next) const {
-  const std::size_t nx = nq() + nv(), nu = this->nu();
-  implementation_->check_configurations(batch, x, static_cast<int>(nx));
-  implementation_->for_each(batch, p, nullptr,
-                            [&](Worker& w, int i, double*) { w.step.value(x + i * nx, u + i * nu, x_next + i * nx); });
+void RigidBody::step(int batch, const double* x, const double* u, Parameters p, double* x_next, Charts charts) const {
+  const std::size_t nx = implementation_->coordinates(charts), nu = this->nu();
+  implementation_->check_states(batch, x, charts);
+  implementation_->for_each(batch, p, nullptr, [&](Worker& w, int i, double*) {
+    implementation_->step(w, charts, i).value(x + i * nx, u + i * nu, x_next + i * nx);
+  });
 }
 
 void RigidBody::linearize(int batch, const double* x, const double* u, Parameters p, double* x_next, double* A,
-                          double* B, double* P) const {
-  const std::size_t nx = nq() + nv(), ndx = 2 * nv(), nu = this->nu(), n_par = this->n_par();
-  implementation_->check_configurations(batch, x, static_cast<int>(nx));
+                          double* B, double* P, Charts charts) const {
+  const std::size_t nx = implementation_->coordinates(charts), ndx = 2 * nv(), nu = this->nu(), n_par = this->n_par();
+  implementation_->check_states(batch, x, charts);
   implementation_->for_each(batch, p, nullptr, [&](Worker& w, int i, double*) {
-    w.step.tangent(x + i * nx, u + i * nu, x_next + i * nx, A + i * ndx * ndx, B + i * ndx * nu,
-                   P != nullptr ? P + i * ndx * n_par : nullptr);
+    implementation_->step(w, charts, i)
+        .tangent(x + i * nx, u + i * nu, x_next + i * nx, A + i * ndx * ndx, B + i * ndx * nu,
+                 P != nullptr ? P + i * ndx * n_par : nullptr);
   });
 }
 
 void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, Parameters p, const double* g_next,
-                                  const double* g_A, const double* g_B, Gradients out) const {
+                                  const double* g_A, const double* g_B, Gradients out, Charts charts) const {
   const bool second = g_A != nullptr || g_B != nullptr;
-  if (second && !vector_space())
+  const int nq = this->nq(), nv = this->nv(), nu = this->nu(), ndx = 2 * nv, nz = ndx + nu;
+  const int nx = implementation_->coordinates(charts);
+  const bool flat = nx == ndx;
+  if (second && !flat)
     throw std::invalid_argument(
-        "second derivatives exist only for configurations in a vector space (nq = nv), got nq = " +
-        std::to_string(nq()) + " and nv = " + std::to_string(nv()) + "; detach A and B");
-  const int nq = this->nq(), nv = this->nv(), nu = this->nu(), nx = nq + nv, ndx = 2 * nv, nz = ndx + nu;
-  implementation_->check_configurations(batch, x, nx);
+        "second derivatives exist only for configurations in a vector space (nq = nv), got nq = " + std::to_string(nq) +
+        " and nv = " + std::to_string(nv) + "; detach A and B, or take errors from a reference");
+  implementation_->check_states(batch, x, charts);
   implementation_->for_each(batch, p, out.parameters, [&](Worker& w, int i, double* g_p) {
     const double* x_i = x + std::size_t(i) * nx;
     const double* u_i = u + std::size_t(i) * nu;
     VectorXd total = VectorXd::Zero(nz);
-    w.q = Eigen::Map<const VectorXd>(x_i, nq);
+    StepMap& step = implementation_->step(w, charts, i);
 
     if (g_next != nullptr) {
       const double* g = g_next + std::size_t(i) * nx;
-      if (w.robot.vector_space()) {
+      if (flat) {
         w.lambda.head(nv) = Eigen::Map<const VectorXd>(g, nv);
       } else {
         w.x_next.resize(nx);
-        w.step.value(x_i, u_i, w.x_next.data());
+        step.value(x_i, u_i, w.x_next.data());
         w.q_next = w.x_next.head(nq);
         w.robot.tangent_map(w.q_next, w.T);
         w.lambda.head(nv).noalias() = w.T.transpose() * Eigen::Map<const VectorXd>(g, nq);
       }
-      w.lambda.tail(nv) = Eigen::Map<const VectorXd>(g + nq, nv);
-      w.step.adjoint(x_i, u_i, w.lambda, w.g_z, g_p);
+      w.lambda.tail(nv) = Eigen::Map<const VectorXd>(g + nx - nv, nv);
+      step.adjoint(x_i, u_i, w.lambda, w.g_z, g_p);
       total += w.g_z;
     }
 
@@ -283,7 +172,7 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
         for (const double sign : {1.0, -1.0}) {
           w.z = z + sign * h * direction;
           w.lambda = (sign / (2.0 * h)) * a.col(r);
-          w.step.adjoint(w.z.data(), w.z.data() + nx, w.lambda, w.g_z, g_p);
+          step.adjoint(w.z.data(), w.z.data() + nx, w.lambda, w.g_z, g_p);
           total += w.g_z;
         }
       }
@@ -291,56 +180,48 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
 
     if (out.x != nullptr) {
       double* g_x = out.x + std::size_t(i) * nx;
-      w.write_configuration_gradient(w.q, total.head(nv), g_x);
-      Eigen::Map<VectorXd>(g_x + nq, nv) = total.segment(nv, nv);
+      if (flat) {
+        Eigen::Map<VectorXd>(g_x, nv) = total.head(nv);
+      } else {
+        w.q = Eigen::Map<const VectorXd>(x_i, nq);
+        w.write_configuration_gradient(w.q, total.head(nv), g_x);
+      }
+      Eigen::Map<VectorXd>(g_x + nx - nv, nv) = total.segment(nv, nv);
     }
     if (out.u != nullptr) Eigen::Map<VectorXd>(out.u + std::size_t(i) * nu, nu) = total.tail(nu);
   });
 }
 
 void RigidBody::second_order(int batch, const double* x, const double* u, Parameters p, const double* y,
-                             double* hessian) const {
-  const int nq = this->nq(), nv = this->nv(), nu = this->nu(), nx = nq + nv, ndx = 2 * nv, nz = ndx + nu;
-  implementation_->check_configurations(batch, x, nx);
+                             double* hessian, Charts charts) const {
+  const int nv = this->nv(), nu = this->nu(), ndx = 2 * nv, nz = ndx + nu;
+  const int nx = implementation_->coordinates(charts);
+  implementation_->check_states(batch, x, charts);
   implementation_->for_each(batch, p, nullptr, [&](Worker& w, int i, double*) {
     const double* x_i = x + std::size_t(i) * nx;
-    const double* u_i = u + std::size_t(i) * nu;
-    const Eigen::Map<const VectorXd> y_i(y + std::size_t(i) * ndx, ndx);
+    const Eigen::Map<const VectorXd> u_i(u + std::size_t(i) * nu, nu), y_i(y + std::size_t(i) * ndx, ndx);
     Eigen::Map<RowMajor> H(hessian + std::size_t(i) * nz * nz, nz, nz);
-    const bool flat = w.robot.vector_space();
-    w.q = Eigen::Map<const VectorXd>(x_i, nq);
-    if (!flat) {
+    StepMap& step = implementation_->step(w, charts, i);
+    VectorXd z(nz);
+    if (nx == ndx) {
+      z << Eigen::Map<const VectorXd>(x_i, ndx), u_i;
+    } else {
       w.x_next.resize(nx);
-      w.step.value(x_i, u_i, w.x_next.data());
+      step.value(x_i, u_i.data(), w.x_next.data());
+      step.between(x_i, w.x_next.data());
+      z << VectorXd::Zero(ndx), u_i;
     }
-    VectorXd moved(nx), tangent = VectorXd::Zero(nv);
-    w.z.resize(nx + nu);
+    w.lambda = y_i;
     H.setZero();
     for (int j = 0; j < nz; ++j) {
       // As above: forces enter affinely, their step may grow with them.
       const double h = difference_step * (j < ndx ? 1.0 : std::max(1.0, std::abs(u_i[j - ndx])));
       for (const double sign : {1.0, -1.0}) {
-        w.z << Eigen::Map<const VectorXd>(x_i, nx), Eigen::Map<const VectorXd>(u_i, nu);
-        if (j < nv) {
-          tangent[j] = sign * h;
-          w.robot.integrate(w.q, tangent, w.q_next);
-          w.z.head(nq) = w.q_next;
-        } else {
-          w.z[nq + j - nv] += sign * h;
-        }
-        w.lambda = y_i;
-        if (!flat) {
-          w.step.value(w.z.data(), w.z.data() + nx, moved.data());
-          w.robot.difference_adjoint(w.x_next.head(nq), moved.head(nq), w.lambda);
-        }
-        w.step.adjoint(w.z.data(), w.z.data() + nx, w.lambda, w.g_z, nullptr);
-        if (!flat && j < nv) {
-          w.robot.integrate_jacobians(w.q, tangent, w.a_q, w.T_w);
-          w.g_z.head(nv) = w.T_w.transpose() * w.g_z.head(nv).eval();
-        }
+        w.z = z;
+        w.z[j] += sign * h;
+        step.adjoint(w.z.data(), w.z.data() + ndx, w.lambda, w.g_z, nullptr);
         H.col(j) += sign / (2.0 * h) * w.g_z;
       }
-      if (j < nv) tangent[j] = 0.0;
     }
     H = (0.5 * (H + H.transpose())).eval();
   });

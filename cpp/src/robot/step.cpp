@@ -39,6 +39,8 @@ StepMap::StepMap(Evaluator& robot, const RigidBodySettings& settings)
       nv_(robot.nv()),
       nu_(static_cast<int>(settings.actuated.size())),
       nodes_(scheme_.nodes.size() + 1),
+      J_now_(MatrixXd::Zero(nv_, nv_)),
+      J_next_(J_now_),
       tau_(VectorXd::Zero(nv_)),
       w_(nv_),
       a_p_(nv_, robot.n_par()),
@@ -50,9 +52,25 @@ StepMap::StepMap(Evaluator& robot, const RigidBodySettings& settings)
   }
 }
 
-void StepMap::start(const double* x, const double* u) {
-  nodes_[0].q = Eigen::Map<const VectorXd>(x, nq_);
-  nodes_[0].v = Eigen::Map<const VectorXd>(x + nq_, nv_);
+void StepMap::between(const double* now, const double* next) {
+  charts_ = now != nullptr;
+  if (!charts_) return;
+  q_now_ = Eigen::Map<const VectorXd>(now, nq_);
+  v_now_ = Eigen::Map<const VectorXd>(now + nq_, nv_);
+  q_next_ = Eigen::Map<const VectorXd>(next, nq_);
+  v_next_ = Eigen::Map<const VectorXd>(next + nq_, nv_);
+}
+
+void StepMap::start(const double* x, const double* u, bool derivatives) {
+  if (charts_) {
+    w_ = Eigen::Map<const VectorXd>(x, nv_);
+    robot_.integrate(q_now_, w_, nodes_[0].q);
+    if (derivatives) robot_.integrate_jacobians(q_now_, w_, nullptr, J_now_);
+    nodes_[0].v = v_now_ + Eigen::Map<const VectorXd>(x + nv_, nv_);
+  } else {
+    nodes_[0].q = Eigen::Map<const VectorXd>(x, nq_);
+    nodes_[0].v = Eigen::Map<const VectorXd>(x + nq_, nv_);
+  }
   for (int i = 0; i < nu_; ++i) tau_[actuated_[i]] = u[i];
 }
 
@@ -69,7 +87,7 @@ void StepMap::evaluate(bool derivatives) {
         if (rule.velocity[j] != 0.0) now.w += h_ * rule.velocity[j] * nodes_[j].v;
       robot_.integrate(nodes_[rule.from].q, now.w, now.q);
       if (derivatives && !robot_.vector_space())
-        robot_.integrate_jacobians(nodes_[rule.from].q, now.w, now.J_q, now.J_w);
+        robot_.integrate_jacobians(nodes_[rule.from].q, now.w, &now.J_q, now.J_w);
     }
     if (n >= scheme_.stages) continue;
     if (derivatives)
@@ -84,23 +102,34 @@ void StepMap::advance() {
   nodes_.front().v.swap(nodes_.back().v);
 }
 
+void StepMap::finish(double* x_next) {
+  if (charts_) {
+    robot_.difference(q_next_, nodes_[0].q, w_);
+    Eigen::Map<VectorXd>(x_next, nv_) = w_;
+    Eigen::Map<VectorXd>(x_next + nv_, nv_) = nodes_[0].v - v_next_;
+  } else {
+    Eigen::Map<VectorXd>(x_next, nq_) = nodes_[0].q;
+    Eigen::Map<VectorXd>(x_next + nq_, nv_) = nodes_[0].v;
+  }
+}
+
 void StepMap::value(const double* x, const double* u, double* x_next) {
-  start(x, u);
+  start(x, u, false);
   for (int k = 0; k < substeps_; ++k) {
     evaluate(false);
     advance();
   }
-  Eigen::Map<VectorXd>(x_next, nq_) = nodes_[0].q;
-  Eigen::Map<VectorXd>(x_next + nq_, nv_) = nodes_[0].v;
+  finish(x_next);
 }
 
 void StepMap::tangent(const double* x, const double* u, double* x_next, double* A, double* B, double* P) {
   const int n_par = P != nullptr ? robot_.n_par() : 0;
   const int columns = 2 * nv_ + nu_ + n_par;
-  start(x, u);
+  start(x, u, true);
   nodes_[0].D_q.setZero(nv_, columns);
   nodes_[0].D_v.setZero(nv_, columns);
   nodes_[0].D_q.leftCols(nv_).setIdentity();
+  if (charts_) nodes_[0].D_q.leftCols(nv_) = J_now_;
   nodes_[0].D_v.middleCols(nv_, nv_).setIdentity();
   for (int k = 0; k < substeps_; ++k) {
     evaluate(true);
@@ -134,8 +163,11 @@ void StepMap::tangent(const double* x, const double* u, double* x_next, double* 
     nodes_.front().D_q.swap(nodes_.back().D_q);
     nodes_.front().D_v.swap(nodes_.back().D_v);
   }
-  Eigen::Map<VectorXd>(x_next, nq_) = nodes_[0].q;
-  Eigen::Map<VectorXd>(x_next + nq_, nv_) = nodes_[0].v;
+  if (charts_) {
+    robot_.difference_jacobian(q_next_, nodes_[0].q, J_next_);
+    nodes_[0].D_q = (J_next_ * nodes_[0].D_q).eval();
+  }
+  finish(x_next);
   Eigen::Map<RowMajor> to_A(A, 2 * nv_, 2 * nv_), to_B(B, 2 * nv_, nu_);
   to_A << nodes_[0].D_q.leftCols(2 * nv_), nodes_[0].D_v.leftCols(2 * nv_);
   if (nu_ > 0) to_B << nodes_[0].D_q.middleCols(2 * nv_, nu_), nodes_[0].D_v.middleCols(2 * nv_, nu_);
@@ -144,7 +176,7 @@ void StepMap::tangent(const double* x, const double* u, double* x_next, double* 
 }
 
 void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, VectorXd& g_z, double* g_p) {
-  start(x, u);
+  start(x, u, true);
   for (int k = 0; k < substeps_; ++k) {
     starts_.col(k) << nodes_[0].q, nodes_[0].v;
     if (k + 1 == substeps_) break;
@@ -160,6 +192,10 @@ void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, 
     nodes_[0].q = starts_.col(k).head(nq_);
     nodes_[0].v = starts_.col(k).tail(nv_);
     evaluate(true);
+    if (charts_ && k + 1 == substeps_) {
+      robot_.difference_jacobian(q_next_, nodes_.back().q, J_next_);
+      l_q.noalias() = J_next_.transpose() * lambda.head(nv_);
+    }
     for (std::size_t n = 0; n + 1 < nodes_.size(); ++n) {
       nodes_[n].l_q.setZero();
       nodes_[n].l_v.setZero();
@@ -193,6 +229,7 @@ void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, 
     l_v = nodes_[0].l_v;
   }
   g_z.head(nv_) = l_q;
+  if (charts_) g_z.head(nv_).noalias() = J_now_.transpose() * l_q;
   g_z.segment(nv_, nv_) = l_v;
 }
 

@@ -31,10 +31,14 @@ class StepMap {
  public:
   StepMap(Evaluator& robot, const RigidBodySettings& settings);
 
+  // From now on the methods below take and give errors (2 nv) from the references `now` and `next` (nq + nv) instead of
+  // states, and derivatives are by errors; null: states again.
+  void between(const double* now, const double* next);
+
   void value(const double* x, const double* u, double* x_next);
   // A (2 nv x 2 nv), B (2 nv x nu), P (2 nv x n_par), row-major; P may be null
   void tangent(const double* x, const double* u, double* x_next, double* A, double* B, double* P);
-  // g_z = [A B]' lambda for lambda in the tangent space at x_next (2 nv); g_p += P' lambda unless null
+  // g_z = [A B]' lambda for lambda (2 nv) in the tangent space at x_next; g_p += P' lambda unless null
   void adjoint(const double* x, const double* u, const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p);
 
  private:
@@ -46,9 +50,10 @@ class StepMap {
     Eigen::VectorXd l_q, l_v, l_a;       // adjoint: derivatives of the result w.r.t. q, v, a
   };
 
-  void start(const double* x, const double* u);
+  void start(const double* x, const double* u, bool derivatives);
   void evaluate(bool derivatives);  // all nodes of one integrator step from node 0
   void advance();                   // the last node becomes node 0
+  void finish(double* x_next);      // node 0 in the coordinates asked for
 
   Evaluator& robot_;
   const Scheme scheme_;
@@ -57,6 +62,9 @@ class StepMap {
   const std::vector<int> actuated_;
   const int nq_, nv_, nu_;
   std::vector<Node> nodes_;
+  bool charts_ = false;
+  Eigen::VectorXd q_now_, v_now_, q_next_, v_next_;  // their references
+  Eigen::MatrixXd J_now_, J_next_;                   // of now (+) xi by xi, of x_next (-) next by x_next
   Eigen::VectorXd tau_, w_;
   Eigen::MatrixXd a_p_;
   Eigen::MatrixXd starts_;  // state at the start of every integrator step, one per column
