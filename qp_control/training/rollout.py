@@ -75,7 +75,7 @@ def closed_loop(
         if failure is None and not bool(plan.solved.all()):
             failure = failed_problem(controller, x, given, plan, t)
         u = torch.clamp(plan.input, -limit, limit)
-        x = _step_finite(step, x, u, controller.reference)
+        x = _step_finite(step, x, u, controller)
         states.append(x)
         inputs.append(u)
         rewards.append(x.new_zeros(len(x)) if reward is None else reward(x, u))
@@ -92,12 +92,14 @@ def closed_loop(
     )
 
 
-def _step_finite(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, u: Tensor, state: Tensor) -> Tensor:
-    """The plant for the elements whose state is finite, NaN for the others, for which it is called at `state`."""
+def _step_finite(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, u: Tensor, controller: MPC) -> Tensor:
+    """The plant for the elements whose state is finite, NaN for the others, for which it is called at the reference."""
     finite = (x.detach().isfinite().all(1) & u.detach().isfinite().all(1))[:, None]
     if bool(finite.all()):
         return step(x, u)
-    return torch.where(finite, step(torch.where(finite, x, state), torch.where(finite, u, 0.0)), float("nan"))
+    return torch.where(
+        finite, step(torch.where(finite, x, controller.reference), torch.where(finite, u, 0.0)), float("nan")
+    )
 
 
 def failed_problem(
