@@ -27,7 +27,18 @@ _INFINITY = float("inf")
 
 
 @dataclass(frozen=True)
-class StateRows:
+class _Rows:
+    """What rows of states and of stages have alike."""
+
+    function: Callable[..., Tensor]
+    lower: Any = -_INFINITY
+    upper: Any = _INFINITY
+    slack_linear: Any = None
+    slack_quadratic: Any = None
+    data: tuple[Tensor, ...] = ()
+
+
+class StateRows(_Rows):
     """lower <= function(x, *data) <= upper for the states x_1..x_N; function maps (..., nx) to (..., rows).
 
     lower, upper: numbers or tensors that broadcast to (B, N, rows). slack_linear, slack_quadratic: weights of a soft
@@ -35,27 +46,12 @@ class StateRows:
     N) or (B, 1) in front.
     """
 
-    function: Callable[..., Tensor]
-    lower: Any = -_INFINITY
-    upper: Any = _INFINITY
-    slack_linear: Any = None
-    slack_quadratic: Any = None
-    data: tuple[Tensor, ...] = ()
-
     def values(self, x: Tensor, u: Tensor) -> Tensor:
         return self.function(x, *self.data)
 
 
-@dataclass(frozen=True)
-class StageRows:
+class StageRows(_Rows):
     """lower <= function(x, u, *data) <= upper for the stages k = 0..N-1; the rest as in `StateRows`."""
-
-    function: Callable[..., Tensor]
-    lower: Any = -_INFINITY
-    upper: Any = _INFINITY
-    slack_linear: Any = None
-    slack_quadratic: Any = None
-    data: tuple[Tensor, ...] = ()
 
     def values(self, x: Tensor, u: Tensor) -> Tensor:
         return self.function(x, u, *self.data)
