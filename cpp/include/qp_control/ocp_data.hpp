@@ -5,6 +5,9 @@
 //
 // and its gradient has the dynamics' residuals where the y stand; proximal terms are on w alone. (A u_N, and the y_0 of
 // a free x_0, are there and zero.) Real: see ocp_layout.hpp.
+//
+// Stages before the last that share their matrices are equilibrated alike: one copy then serves them all, and the fast
+// caches hold more of the rest. The last stage has a cost of its own, and with it the step that leads there.
 #pragma once
 
 #include "qp_control/equilibration.hpp"
@@ -73,13 +76,13 @@ class OcpData {
   static Real* entries(PackArray& a) { return reinterpret_cast<Real*>(a.data()); }
   static const Real* entries(const PackArray& a) { return reinterpret_cast<const Real*>(a.data()); }
   void make(PackArray& a, int numbers) const { a.setConstant(at_.in_packs(numbers), Pack(0.0)); }
-  Real* H(int k) { return entries(H_) + k * block_; }
-  const Real* H(int k) const { return entries(H_) + k * block_; }
+  Real* H(int k) { return entries(H_) + copy(k, at_.N, one_stage_) * block_; }
+  const Real* H(int k) const { return entries(H_) + copy(k, at_.N, one_stage_) * block_; }
   // [B A] of the step from k to k + 1, and [D C] of stage k.
-  Real* dynamics(int k) { return entries(dynamics_) + k * at_.nx * at_.stride; }
-  const Real* dynamics(int k) const { return entries(dynamics_) + k * at_.nx * at_.stride; }
-  Real* stage_rows(int k) { return entries(R_) + k * at_.stage_rows * at_.stride; }
-  const Real* stage_rows(int k) const { return entries(R_) + k * at_.stage_rows * at_.stride; }
+  Real* dynamics(int k) { return entries(dynamics_) + copy(k, at_.N - 1, one_step_) * at_.nx * at_.stride; }
+  const Real* dynamics(int k) const { return entries(dynamics_) + copy(k, at_.N - 1, one_step_) * at_.nx * at_.stride; }
+  Real* stage_rows(int k) { return entries(R_) + copy(k, at_.N, one_stage_) * at_.stage_rows * at_.stride; }
+  const Real* stage_rows(int k) const { return entries(R_) + copy(k, at_.N, one_stage_) * at_.stage_rows * at_.stride; }
 
   OcpLayout<Real> at_;
   bool fixed_start_;
@@ -88,16 +91,25 @@ class OcpData {
   PackArray regularisation_;  // that makes each stage's H positive definite
 
  private:
+  // The place of k's matrix, where one may stand for all before the last.
+  static int copy(int k, int last, bool one) { return one ? k == last : k; }
+  static int copies(int last, bool one) { return copy(last, last, one) + 1; }
+  // Whether k's matrix is that of k - 1.
+  static bool repeats(int k, int last, bool one) { return one && k > 0 && k < last; }
+
   void load_matrices(const OcpBatch& batch, int first, int last);
   void load_vectors(const OcpBatch& batch, int first, int last);
   void scale_matrices(Equilibration& scaling);
   void scale_vectors(Equilibration& scaling);
-  void load_stage(const OcpBatch& batch, int k, int first, int last);
+  void load_block(const StageArray& array, int k, int rows, int cols, int first, int last, Real* to);
+  void load_cost_and_rows(const OcpBatch& batch, int k, int first, int last);
+  void load_step(const OcpBatch& batch, int k, int first, int last);
   void load_bounds(const OcpBatch& batch, int k, int first, int last);
   Mask convex_stage(int k);
   void balance(int k, Equilibration& scaling);
 
   bool shared_matrices_, any_curvature_, balanced_, loaded_ = false, symmetric_ = true;
+  bool one_stage_, one_step_;  // H and [D C], [B A] of those before the last are one
   PackArray H_, dynamics_, R_, g_, lower_, upper_;
   PackArray curvature_;                                   // regularisation_ before the cost is scaled
   PackArray M_, trial_, inverse_of_trial_, norm_, read_;  // of the stage at hand

@@ -23,6 +23,10 @@ bool share_matrices(const OcpBatch& batch) {
   return true;
 }
 
+bool one_for_all(std::initializer_list<const StageArray*> arrays) {
+  return std::all_of(arrays.begin(), arrays.end(), [](const StageArray* a) { return a->stage == 0; });
+}
+
 // Zero times the sum of the entries: NaN unless all are finite.
 Pack poison(const PackArray& a) {
   Pack out = 0.0;
@@ -46,11 +50,14 @@ OcpData<Real>::OcpData(const OcpBatch& batch, Curvature curvature, Units units)
       block_(block_size(at_.n, at_.stride)),
       shared_matrices_(share_matrices(batch)),
       any_curvature_(curvature == Curvature::ANY),
-      balanced_(units == Units::BALANCED) {
-  make(H_, (at_.N + 1) * block_);
+      balanced_(units == Units::BALANCED),
+      one_stage_(one_for_all({&batch.Q, &batch.R, &batch.S, &batch.C, &batch.D})),
+      one_step_(one_stage_ && one_for_all({&batch.A, &batch.B})) {
+  const int stages = copies(at_.N, one_stage_);
+  make(H_, stages * block_);
   for (PackArray* a : {&M_, &trial_}) make(*a, block_);
-  make(dynamics_, at_.N * at_.nx * at_.stride);
-  make(R_, (at_.N * at_.stage_rows + at_.terminal_rows) * at_.stride);
+  make(dynamics_, copies(at_.N - 1, one_step_) * at_.nx * at_.stride);
+  make(R_, ((stages - 1) * at_.stage_rows + at_.terminal_rows) * at_.stride);
   make(g_, at_.unknowns());
   for (PackArray* a : {&lower_, &upper_}) make(*a, at_.rows());
   for (PackArray* a : {&curvature_, &regularisation_}) make(*a, at_.w(at_.N + 1));
@@ -74,10 +81,18 @@ template <class Real>
 void OcpData<Real>::load_matrices(const OcpBatch& batch, int first, int last) {
   symmetric_ = true;
   H_.setConstant(Pack(0.0));
-  for (int k = 0; k <= at_.N; ++k) load_stage(batch, k, first, last);
+  for (int k = 0; k <= at_.N; ++k)
+    if (!repeats(k, at_.N, one_stage_)) load_cost_and_rows(batch, k, first, last);
+  for (int k = 0; k < at_.N; ++k)
+    if (!repeats(k, at_.N - 1, one_step_)) load_step(batch, k, first, last);
   finite_matrices_ = finite(sum(poison(H_) + poison(dynamics_) + poison(R_)));
   convex_ = Mask::all(true);
-  for (int k = 0; k <= at_.N && !any_curvature_; ++k) convex_ = convex_ & convex_stage(k);
+  Real* least = entries(curvature_);
+  for (int k = 0; k <= at_.N && !any_curvature_; ++k)
+    if (repeats(k, at_.N, one_stage_))
+      std::copy_n(least + at_.w(k - 1), at_.n, least + at_.w(k));
+    else
+      convex_ = convex_ & convex_stage(k);
   rounding_.terms = 2 * (at_.n + at_.stage_rows);
   rounding_.row_size = qp_control::max(Pack(1.0), max(qp_control::max(largest(R_), largest(dynamics_))));
   // The dynamics' multipliers are unknowns.
@@ -106,13 +121,17 @@ void OcpData<Real>::load_vectors(const OcpBatch& batch, int first, int last) {
 }
 
 template <class Real>
-void OcpData<Real>::load_stage(const OcpBatch& batch, int k, int first, int last) {
-  const int nx = at_.nx, nu = at_.nu, n = at_.n, stride = at_.stride;
+void OcpData<Real>::load_block(const StageArray& array, int k, int rows, int cols, int first, int last, Real* to) {
   Real* from = entries(read_);
-  // A block of `rows` x `cols`, to the place where `to` stands.
+  read_stage(array.of_stage(k), first, last, long(rows) * cols, 0.0, from);
+  for (int i = 0; i < rows; ++i) std::copy_n(from + i * cols, cols, to + i * at_.stride);
+}
+
+template <class Real>
+void OcpData<Real>::load_cost_and_rows(const OcpBatch& batch, int k, int first, int last) {
+  const int nx = at_.nx, nu = at_.nu, n = at_.n, stride = at_.stride;
   const auto block = [&](const StageArray& array, int rows, int cols, Real* to) {
-    read_stage(array.of_stage(k), first, last, long(rows) * cols, 0.0, from);
-    for (int i = 0; i < rows; ++i) std::copy_n(from + i * cols, cols, to + i * stride);
+    load_block(array, k, rows, cols, first, last, to);
   };
   Real* M = H(k);
   const bool ends = k == at_.N;
@@ -133,10 +152,14 @@ void OcpData<Real>::load_stage(const OcpBatch& batch, int k, int first, int last
     block(batch.C_N, at_.terminal_rows, nx, stage_rows(k) + nu);
     return;
   }
-  block(batch.B, nx, nu, dynamics(k));
-  block(batch.A, nx, nx, dynamics(k) + nu);
   block(batch.D, at_.stage_rows, nu, stage_rows(k));
   block(batch.C, at_.stage_rows, nx, stage_rows(k) + nu);
+}
+
+template <class Real>
+void OcpData<Real>::load_step(const OcpBatch& batch, int k, int first, int last) {
+  load_block(batch.B, k, at_.nx, at_.nu, first, last, dynamics(k));
+  load_block(batch.A, k, at_.nx, at_.nx, first, last, dynamics(k) + at_.nu);
 }
 
 template <class Real>
@@ -229,11 +252,17 @@ void OcpData<Real>::scale_matrices(Equilibration& scaling) {
   scaling.c = 1.0;
   Real *D = entries(scaling.D), *E = entries(scaling.E);
   for (int k = 0; k <= at_.N; ++k) {
-    if (balanced_) balance(k, scaling);
-    const Real* d = D + at_.w(k);
+    Real* d = D + at_.w(k);
+    if (repeats(k, at_.N, one_stage_)) {
+      std::copy_n(D + at_.w(k - 1), n, d);
+      std::copy_n(E + at_.row(k - 1), at_.stage_rows, E + at_.row(k));
+    } else if (balanced_) {
+      balance(k, scaling);
+    }
     for (int j = 0; j < at_.bounded; ++j) E[at_.box(k) + j] = Real(1.0) / d[at_.bounded_first + j];
     for (int j = 0; j < n; ++j) entries(curvature_)[at_.w(k) + j] *= d[j] * d[j];
-    for (int i = 0; i < nx && k > 0; ++i)
+    if (k == 0 || repeats(k - 1, at_.N - 1, one_step_)) continue;
+    for (int i = 0; i < nx; ++i)
       for (int j = 0; j < n; ++j) dynamics(k - 1)[i * stride + j] *= D[at_.w(k - 1) + j] / d[nu + i];
   }
   H_size_ = max(largest(H_));
