@@ -1,7 +1,7 @@
 """What does nonlinear MPC cost, how regular is it, and what does it do with states from which no plan is feasible?
 
-Three systems: a cart-pole (N 50), a quadrotor (12 states, N 20), an arm of seven joints (N 20), all with bounded
-inputs, from random states.
+Four systems: a cart-pole (N 50), a quadrotor as a free-flyer for Pinocchio (13 numbers of state, N 20) and as a torch
+function in roll, pitch and yaw (N 20), an arm of seven joints (N 20), all with bounded inputs, from random states.
 
 nonlinear_mpc.csv: "converged": SQP to 1e-6, exact Hessian or Gauss-Newton, and the gradient of the converged program
 by everything; "real-time": one step from a shifted plan, and its gradient. Times in ms for the whole batch,
@@ -38,7 +38,7 @@ import torch
 import qp_control as qc
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 from qp_control.mpc import MPC
-from qp_control.systems import ARM_LENGTHS, ARM_MASSES, quadrotor, seven_joint_arm
+from qp_control.systems import ARM_LENGTHS, ARM_MASSES, flying_body, quadrotor, seven_joint_arm
 
 COLUMNS = {
     "problem": 10, "batch": 5, "solver": 36, "failures": 8, "iterations": 10, "forward_ms": 10, "backward_ms": 11,
@@ -72,6 +72,10 @@ SYSTEMS = {
     "cart-pole": System(
         cart_pole, 50, [1.0, 5.0, 0.1, 0.1], [0.05], [10.0, 50.0, 1.0, 1.0], [0.5, 0.4, 0.5, 0.5], [5.0]
     ),
+    "free-flyer": System(
+        lambda threads: flying_body(), 20, [10.0] * 3 + [1.0] * 6 + [0.1] * 3, [0.1] + [10.0] * 3,
+        [10.0] * 3 + [1.0] * 6 + [0.1] * 3, [1.0] * 3 + [0.2] * 9, [7.0, 0.3, 0.3, 0.05],
+    ),
     "quadrotor": System(
         lambda threads: quadrotor(), 20, [10.0] * 3 + [1.0] * 6 + [0.1] * 3, [1.0] * 4,
         [10.0] * 3 + [1.0] * 6 + [0.1] * 3, [1.0] * 3 + [0.2] * 9,
@@ -91,10 +95,24 @@ def controller(name: str, threads: int, mode: str = "converged", hessian: Any = 
     return mpc.set_weights(s.q, s.r, s.terminal)
 
 
-def starts(name: str, batch: int, seed: int = 0) -> torch.Tensor:
-    spread = SYSTEMS[name].spread
+def starts(name: str, batch: int, seed: int = 0, spread: list[float] | None = None) -> torch.Tensor:
+    """Random states of the system's spread about the reference."""
+    spread = spread or SYSTEMS[name].spread
     generator = torch.Generator().manual_seed(seed)
-    return torch.tensor(spread) * torch.randn(batch, len(spread), generator=generator, dtype=torch.float64)
+    errors = torch.tensor(spread) * torch.randn(batch, len(spread), generator=generator, dtype=torch.float64)
+    return moved(controller(name, 1).reference.expand(batch, -1), errors)
+
+
+def moved(states: torch.Tensor, errors: torch.Tensor) -> torch.Tensor:
+    """The states after tangent steps; the free-flyer's quaternions are multiplied."""
+    if states.shape[-1] == errors.shape[-1]:
+        return states + errors
+    angle = errors[:, 3:6].norm(dim=-1, keepdim=True)
+    turn = torch.cat([errors[:, 3:6] / angle * (0.5 * angle).sin(), (0.5 * angle).cos()], -1)
+    (v, s), (w, t) = ((q[:, :3], q[:, 3:]) for q in (states[:, 3:7], turn))
+    quaternion = torch.cat([s * w + t * v + torch.linalg.cross(v, w), s * t - (v * w).sum(-1, keepdim=True)], -1)
+    quaternion = quaternion / quaternion.norm(dim=-1, keepdim=True)
+    return torch.cat([states[:, :3] + errors[:, :3], quaternion, states[:, 7:] + errors[:, 6:]], -1)
 
 
 def cost(mpc: MPC, states: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
@@ -210,8 +228,8 @@ def ticks(arguments: Any) -> None:
                 plan = mpc(x, None if plan is None else plan.shift())
                 took = time.perf_counter() - begin
                 x = mpc.dynamics.step(x, plan.input)
-                kick = torch.tensor(SYSTEMS[name].spread) * torch.randn(x.shape, generator=noise, dtype=torch.float64)
-                x = x + 0.02 * kick
+                spread = torch.tensor(SYSTEMS[name].spread)
+                x = moved(x, 0.02 * spread * torch.randn(1, len(spread), generator=noise, dtype=torch.float64))
                 if k >= 50:
                     times.append(1e3 * took)
                     failures += int((~plan.solved).sum())

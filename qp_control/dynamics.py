@@ -358,7 +358,8 @@ class RobotDynamics:
                 )
             batches.append(parameters.shape[:-1])
         try:
-            batch = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
+            same = all(shape == batches[0] for shape in batches)
+            batch = batches[0] if same else torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
         except RuntimeError:
             shapes = {name: tuple(value.shape) for name, (value, _) in (arguments | states).items()}
             raise ValueError(f"the batch axes do not fit together, got {shapes}") from None

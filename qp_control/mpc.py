@@ -324,7 +324,9 @@ def _spread(bound: Tensor, chosen: list[int], size: int) -> Tensor:
 
 def _finite(*values: Tensor) -> Tensor:
     """(B,) bool: no number of this element is NaN or infinite."""
-    return torch.stack([v.detach().flatten(1).isfinite().all(1) for v in values]).all(0)
+    # A sum is finite where its terms are, but for terms so large that they are of no use either.
+    total = torch.stack([v.detach().flatten(1).sum(1) for v in values])
+    return total.isfinite().all(0)
 
 
 def _like(mask: Tensor, value: Tensor) -> Tensor:

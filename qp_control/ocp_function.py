@@ -164,6 +164,8 @@ def adjoint_arrays(
 def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
     """19 fields, objective, status, iterations, primal and dual residual, duality gap."""
     if not _transformed():
+        if not torch.is_grad_enabled():  # in control loops the graph's book-keeping is as long as a solve
+            return tuple([torch.from_numpy(array) for array in solve_arrays(setup, inputs)])
         return OcpSolve.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
     form = _form(setup.sizes, inputs[:_DATA])
     start = inputs[_DATA:]

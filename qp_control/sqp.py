@@ -102,7 +102,7 @@ class _Run:
 
     def __init__(self, ocp: NonlinearOcp, x: Tensor, u: Tensor, start: Any) -> None:
         self.ocp, self.x, self.u, self.point = ocp, x, u, start
-        self.which = torch.arange(ocp.batch)
+        self.which, self.batch = torch.arange(ocp.batch), ocp.batch
         self.weight = x.new_zeros(ocp.batch)
         self.history = x.new_full((ocp.batch, _MEMORY), -float("inf"))
         self.shifted = torch.zeros(ocp.batch, dtype=torch.bool)
@@ -124,7 +124,7 @@ class _Run:
         return found._replace(y=found.y + times(M, found.x - self.x))
 
     def judge(self, qp: OcpQP, iteration: int, settings: SqpSettings) -> Tensor:
-        """Record the point; which elements are not there yet?"""
+        """Record the points that have converged or must stop; which elements have not converged?"""
         primal, dual, scale = residuals(self.ocp, qp, self.point)
         done = (primal <= settings.eps) & (dual <= settings.eps * scale)
         self.point = self.point._replace(
@@ -133,7 +133,7 @@ class _Run:
             primal_residual=primal,
             dual_residual=dual,
         )
-        self._record(self.point, torch.ones_like(done))
+        self._record(self.point, done | (iteration == settings.max_iter))
         return ~done
 
     def give_up(self, which: Tensor, found: OcpLayerSolution, iteration: int) -> None:
@@ -176,8 +176,8 @@ class _Run:
     def _record(self, point: Any, which: Tensor) -> None:
         for name in OcpLayerSolution._fields:
             value = getattr(point, name)
-            if name not in self.answers:  # the first time all elements are there
-                self.answers[name] = value.clone()
+            if name not in self.answers:  # every element is recorded once, when it stops
+                self.answers[name] = value.new_empty(self.batch, *value.shape[1:])
             self.answers[name][self.which[which]] = value[which]
 
     def result(self) -> OcpLayerSolution:
