@@ -57,9 +57,7 @@ struct Pack {
   friend Mask operator!=(Pack a, Pack b) { return {a.v != b.v}; }
 };
 
-inline Pack select(Mask mask, Pack yes, Pack no) {
-  return (PackData)((mask.v & (MaskData)yes.v) | (~mask.v & (MaskData)no.v));
-}
+inline Pack select(Mask mask, Pack yes, Pack no) { return (PackData)(mask.v ? yes.v : no.v); }
 inline double select(bool mask, double yes, double no) { return mask ? yes : no; }
 
 inline bool any(Mask mask) {
@@ -72,8 +70,8 @@ inline bool all(Mask mask) { return !any(!mask); }
 inline bool all(bool mask) { return mask; }
 
 // NaN in the second argument is passed over: fmax, fmin.
-inline Pack max(Pack a, Pack b) { return select(a < b, b, a); }
-inline Pack min(Pack a, Pack b) { return select(b < a, b, a); }
+inline Pack max(Pack a, Pack b) { return (PackData)(a.v < b.v ? b.v : a.v); }
+inline Pack min(Pack a, Pack b) { return (PackData)(b.v < a.v ? b.v : a.v); }
 inline double max(double a, double b) { return a < b ? b : a; }
 inline double min(double a, double b) { return b < a ? b : a; }
 inline Pack abs(Pack a) { return (PackData)((MaskData)a.v & 0x7fffffffffffffffll); }
