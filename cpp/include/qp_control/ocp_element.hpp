@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "qp_control/ocp_slacks.hpp"
 #include "qp_control/ocp_solution.hpp"
 #include "qp_control/residuals.hpp"
 
@@ -62,8 +63,14 @@ class OcpBounds {
   bool boxed_x_, boxed_u_;
 };
 
-// Whether each row and box is soft, of element 0.
-std::vector<bool> soft_rows(const OcpBatch& problem);
+// Calls body(row) for the soft rows of one problem, in the order of the bounds.
+template <class Body>
+void for_each_soft_row(const OcpBatch& problem, const Body& body) {
+  for (int k = 0; k <= problem.dims.horizon; ++k)
+    for (int i = 0; i < problem.dims.rows_of(k) && problem.softens(k); ++i)
+      if (SlackWeights(problem.linear(k).at(0, k), problem.quadratic(k).at(0, k), i).soft())
+        body(k * problem.dims.rows + i);
+}
 
 // Element i with only what its constraints are made of, as if they were hard.
 OcpBatch without_cost(OcpBatch batch);

@@ -157,23 +157,11 @@ OcpBatch OcpBounds::of(const OcpBatch& batch, int i) {
   return out;
 }
 
-std::vector<bool> soft_rows(const OcpBatch& problem) {
-  const OcpRowPlaces at(problem.dims);
-  std::vector<bool> out(at.count);
-  for (int k = 0; k <= problem.dims.horizon; ++k)
-    for (int i = 0; i < problem.dims.rows_of(k) && problem.softens(k); ++i)
-      out[k * problem.dims.rows + i] =
-          SlackWeights(problem.linear(k).at(0, k), problem.quadratic(k).at(0, k), i).soft();
-  return out;
-}
-
 void OcpBounds::free_soft(const OcpBatch& problem) {
-  const std::vector<bool> soft = soft_rows(problem);
-  for (int row = 0; row < count(); ++row) {
-    if (!soft[row]) continue;
+  for_each_soft_row(problem, [&](int row) {
     lower[row] = -infinity;
     upper[row] = infinity;
-  }
+  });
 }
 
 void OcpBounds::shift(const std::vector<double>& shift_lower, const std::vector<double>& shift_upper) {

@@ -134,9 +134,9 @@ void OcpSingleSolver::solve_shifted(const OcpBatch& problem, const Settings& set
   std::vector<double>&lower = answer_.point.shift_lower, &upper = answer_.point.shift_upper;
   lower = found.shift_lower;
   upper = found.shift_upper;
-  const std::vector<bool> soft = soft_rows(problem);
-  for (int row = 0; row < bounds_.count(); ++row)  // no slack brings crossed bounds together
-    if (soft[row] && bounds_.crossed(row)) lower[row] = upper[row] = 0.5 * (bounds_.lower[row] - bounds_.upper[row]);
+  for_each_soft_row(problem, [&](int row) {  // no slack brings crossed bounds together
+    if (bounds_.crossed(row)) lower[row] = upper[row] = 0.5 * (bounds_.lower[row] - bounds_.upper[row]);
+  });
   bounds_.shift(lower, upper);
   take(levels_->second.run(problem, settings, deadline, false));
   if (answer_.status != Status::SOLVED) return;
