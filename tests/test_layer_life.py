@@ -1,8 +1,8 @@
 """The layer where training puts it: autocast, checkpointing, threads, processes, DDP, copies, graphs that are kept."""
 
 import copy
-import os
 import gc
+import os
 import pickle
 import threading
 import weakref
