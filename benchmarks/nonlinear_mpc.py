@@ -243,7 +243,7 @@ def ticks(arguments: Any) -> None:
 def infeasible_starts(arguments: Any, threads: int) -> None:
     """States outside the limits: |x| as large as that is not reachable in time for most."""
     table = report.Report("nonlinear_mpc_starts", STARTS, arguments.out)
-    count = 20 if arguments.quick else 1000
+    count = 20 if arguments.quick else arguments.starts
     cases = {
         "cart-pole, angle and speed limited": ("cart-pole", [np.inf, 0.3, 1.0, np.inf], [1.0, 0.8, 2.0, 1.0]),
         "quadrotor, height and tilt limited": (
@@ -271,7 +271,7 @@ def infeasible_starts(arguments: Any, threads: int) -> None:
                 "case": f"{case}, {what}", "starts": count, **shown, "other": sum(kinds.values()),
                 "plans_finite": bool(plan.states.isfinite().all() and plan.inputs.isfinite().all()),
                 "gradients_finite": all(bool(g.isfinite().all()) for g in gradients if g is not None),
-                "largest_shift": float(beyond.max()), "seconds": took,
+                "largest_shift": float(beyond.detach().max()), "seconds": took,
             })  # fmt: skip
     table.finish()
 
@@ -279,14 +279,19 @@ def infeasible_starts(arguments: Any, threads: int) -> None:
 def main() -> None:
     parser = report.arguments(__doc__)
     parser.add_argument("--crocoddyl", metavar="PYTHON", help="the interpreter of an environment that has it")
+    parser.add_argument("--starts", type=int, default=1000, help="states outside the limits")
+    parser.add_argument("--only", choices=("compare", "ticks", "starts"), help="one of the three tables")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore", category=RuntimeWarning)
     threads = report.cores()
     torch.set_num_threads(threads)
     print(report.machine("pin", "torch", threads=threads))
-    compare(arguments, threads)
-    ticks(arguments)
-    infeasible_starts(arguments, threads)
+    if arguments.only in (None, "compare"):
+        compare(arguments, threads)
+    if arguments.only in (None, "ticks"):
+        ticks(arguments)
+    if arguments.only in (None, "starts"):
+        infeasible_starts(arguments, threads)
 
 
 if __name__ == "__main__":
