@@ -130,8 +130,8 @@ def _rows(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Iterator[tuple[Tensor, Any
         yield values, of(f"{name}_lower", -infinity), of(f"{name}_upper", infinity), None, None
     for group in ocp.rows:
         values = group.values(x[:, 1:] if isinstance(group, StateRows) else x[:, :N], u)
-        numbers = [
+        lower, upper, linear, quadratic = (
             None if v is None else torch.as_tensor(v, dtype=x.dtype)
             for v in (group.lower, group.upper, group.slack_linear, group.slack_quadratic)
-        ]
-        yield values, *numbers  # type: ignore[misc]
+        )
+        yield values, lower, upper, linear, quadratic

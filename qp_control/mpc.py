@@ -157,9 +157,14 @@ class MPC(nn.Module):
 
     def set_weights(self, q: Any = None, r: Any = None, terminal: Any = None) -> MPC:
         """Set Q, R and the terminal weight: diagonals, matrices, or what else their modules take."""
-        for module, value in ((self.state_cost, q), (self.input_cost, r), (self.terminal_cost, terminal)):
-            if value is not None:
-                module.assign(value)  # type: ignore[operator]
+        given = {"state_cost": q, "input_cost": r, "terminal_cost": terminal}
+        for name, value in given.items():
+            if value is None:
+                continue
+            assign = getattr(getattr(self, name), "assign", None)
+            if assign is None:
+                raise ValueError(f"{name} is a module of your own without a method assign: set its parameters instead")
+            assign(value)
         return self
 
     def cold_plan(self, x0: Tensor) -> Plan:

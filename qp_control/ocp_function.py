@@ -170,7 +170,7 @@ def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ..
     form = _form(setup.sizes, inputs[:_DATA])
     start = inputs[_DATA:]
     if start and start[0] is not None:
-        point = _with_shifts(setup, start)  # type: ignore[arg-type]
+        point = _with_shifts(setup, [value for value in start if value is not None])
         dense_start: list[Optional] = list(form.solution(inputs[:_DATA], point)[:4])
     else:
         dense_start = [None] * 4

@@ -294,9 +294,12 @@ def test_arguments_of_another_type_are_refused():
         qc.OcpLayer(horizon=2)(one, one, u_lower=torch.full((3, 1), -INF, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("batched", [False, True])
-def test_compiled_layer_is_one_graph_with_the_bits_of_the_eager_one(batched):
+def test_compiled_layer_is_one_graph_with_the_bits_of_the_eager_one(batched, soft):
     d, N = small()
+    if soft:
+        d["slack_linear"], d["slack_quadratic"] = np.full(d["C"].shape[-2], 0.3), np.full(d["C"].shape[-2], 1.0)
     if batched:
         d["x0"] = np.stack([d["x0"], d["x0"] + 0.01])
     data = tensors(d)
