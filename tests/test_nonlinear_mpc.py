@@ -67,7 +67,9 @@ def test_converged_plan_satisfies_the_optimality_conditions(name):
     mpc, x0 = make(), start()
     plan = mpc(x0).detach()
     assert (plan.status == qc.Status.SOLVED).all()
-    assert (plan.iterations <= 12).all()
+    # Quadratic convergence, of both elements together; steps that take the convexified QP's multipliers for the
+    # problem's own need 9, 14 and 17.
+    assert int(plan.iterations.sum()) <= {"cart-pole": 8, "quadrotor": 12, "arm": 15}[name]
     # The tolerance is relative to the largest multiplier, here below 1e4.
     slope, gap = kkt(mpc, x0, plan)
     assert slope < 1e-6 and gap < 1e-9
