@@ -26,6 +26,8 @@ pinocchio::Motion::Matrix6 right_jacobian(const pinocchio::Motion& twist) {
 
 }  // namespace
 
+VectorXd Evaluator::neutral() const { return pinocchio::neutral(implementation_->model); }
+
 bool Evaluator::normalized(const VectorXd& q) const {
   return vector_space() || pinocchio::isNormalized(implementation_->model, q, 1e-5);
 }

@@ -7,6 +7,11 @@
 
 namespace qp_control {
 
+// Second derivatives of a function of q (tangent, symmetric), v and a: nv x nv, rows by the first letter.
+struct InverseDynamicsHessian {
+  Eigen::MatrixXd qq, qv, qa, vv;
+};
+
 class Evaluator {
  public:
   explicit Evaluator(const pinocchio::Model& model);
@@ -18,6 +23,7 @@ class Evaluator {
   int n_par() const;
   bool vector_space() const { return nq() == nv(); }
 
+  Eigen::VectorXd neutral() const;
   Eigen::VectorXd nominal_parameters() const;
   void set_parameters(const double* parameters);
   bool normalized(const Eigen::VectorXd& q) const;
@@ -33,6 +39,10 @@ class Evaluator {
   // g += (da/dp)' lambda, given w = M^-1 lambda
   void parameter_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
                          const Eigen::VectorXd& w, double* g);
+
+  // Of mu' tau(q, v, a), tau by inverse dynamics; those by va and aa vanish.
+  void inverse_dynamics_hessian(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
+                                const Eigen::VectorXd& mu, InverseDynamicsHessian& out);
 
   // result = q (+) w on the configuration manifold, and its Jacobians in the tangent spaces (J_q null: not wanted)
   void integrate(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::VectorXd& result) const;

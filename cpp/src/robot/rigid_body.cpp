@@ -212,18 +212,8 @@ void RigidBody::second_order(int batch, const double* x, const double* u, Parame
       z << VectorXd::Zero(ndx), u_i;
     }
     w.lambda = y_i;
-    H.setZero();
-    for (int j = 0; j < nz; ++j) {
-      // As above: forces enter affinely, their step may grow with them.
-      const double h = difference_step * (j < ndx ? 1.0 : std::max(1.0, std::abs(u_i[j - ndx])));
-      for (const double sign : {1.0, -1.0}) {
-        w.z = z;
-        w.z[j] += sign * h;
-        step.adjoint(w.z.data(), w.z.data() + ndx, w.lambda, w.g_z, nullptr);
-        H.col(j) += sign / (2.0 * h) * w.g_z;
-      }
-    }
-    H = (0.5 * (H + H.transpose())).eval();
+    step.hessian(z.data(), z.data() + ndx, w.lambda, w.second);
+    H = w.second;
   });
 }
 

@@ -44,7 +44,9 @@ StepMap::StepMap(Evaluator& robot, const RigidBodySettings& settings)
       tau_(VectorXd::Zero(nv_)),
       w_(nv_),
       a_p_(nv_, robot.n_par()),
-      starts_(nq_ + nv_, settings.substeps) {
+      starts_(nq_ + nv_, settings.substeps),
+      D_starts_(settings.substeps),
+      group_(robot) {
   for (Node& n : nodes_) {
     n.q.resize(nq_);
     for (VectorXd* d : {&n.v, &n.w, &n.a, &n.l_q, &n.l_v, &n.l_a}) d->setZero(nv_);
@@ -122,43 +124,55 @@ void StepMap::value(const double* x, const double* u, double* x_next) {
   finish(x_next);
 }
 
-void StepMap::tangent(const double* x, const double* u, double* x_next, double* A, double* B, double* P) {
-  const int n_par = P != nullptr ? robot_.n_par() : 0;
-  const int columns = 2 * nv_ + nu_ + n_par;
-  start(x, u, true);
-  nodes_[0].D_q.setZero(nv_, columns);
-  nodes_[0].D_v.setZero(nv_, columns);
-  nodes_[0].D_q.leftCols(nv_).setIdentity();
-  if (charts_) nodes_[0].D_q.leftCols(nv_) = J_now_;
-  nodes_[0].D_v.middleCols(nv_, nv_).setIdentity();
-  for (int k = 0; k < substeps_; ++k) {
-    evaluate(true);
-    for (int n = 0; n < static_cast<int>(nodes_.size()); ++n) {
-      Node& now = nodes_[n];
-      if (n > 0) {
-        const Scheme::Node& rule = scheme_.nodes[n - 1];
-        now.D_v = nodes_[0].D_v;
-        for (std::size_t j = 0; j < rule.acceleration.size(); ++j)
-          if (rule.acceleration[j] != 0.0) now.D_v += h_ * rule.acceleration[j] * nodes_[j].D_a;
-        now.D_w.setZero(nv_, columns);
-        for (std::size_t j = 0; j < rule.velocity.size(); ++j)
-          if (rule.velocity[j] != 0.0) now.D_w += h_ * rule.velocity[j] * nodes_[j].D_v;
-        if (robot_.vector_space()) {
-          now.D_q = nodes_[rule.from].D_q + now.D_w;
-        } else {
-          now.D_q.noalias() = now.J_q * nodes_[rule.from].D_q;
-          now.D_q.noalias() += now.J_w * now.D_w;
-        }
-      }
-      if (n >= scheme_.stages) continue;
-      now.D_a.noalias() = now.a_q * now.D_q;
-      now.D_a.noalias() += now.a_v * now.D_v;
-      for (int i = 0; i < nu_; ++i) now.D_a.col(2 * nv_ + i) += now.a_tau.col(actuated_[i]);
-      if (n_par > 0) {
-        robot_.parameter_jacobian(now.q, now.v, now.a, now.a_tau, a_p_);
-        now.D_a.rightCols(n_par) += a_p_;
+void StepMap::start_tangents(int parameters) {
+  const int columns = 2 * nv_ + nu_ + parameters;
+  Node& first = nodes_.front();
+  first.D_q.setZero(nv_, columns);
+  first.D_v.setZero(nv_, columns);
+  if (charts_)
+    first.D_q.leftCols(nv_) = J_now_;
+  else
+    first.D_q.leftCols(nv_).setIdentity();
+  first.D_v.middleCols(nv_, nv_).setIdentity();
+}
+
+void StepMap::tangents(int parameters) {
+  const Eigen::Index columns = nodes_[0].D_q.cols();
+  for (int n = 0; n < static_cast<int>(nodes_.size()); ++n) {
+    Node& now = nodes_[n];
+    if (n > 0) {
+      const Scheme::Node& rule = scheme_.nodes[n - 1];
+      now.D_v = nodes_[0].D_v;
+      for (std::size_t j = 0; j < rule.acceleration.size(); ++j)
+        if (rule.acceleration[j] != 0.0) now.D_v += h_ * rule.acceleration[j] * nodes_[j].D_a;
+      now.D_w.setZero(nv_, columns);
+      for (std::size_t j = 0; j < rule.velocity.size(); ++j)
+        if (rule.velocity[j] != 0.0) now.D_w += h_ * rule.velocity[j] * nodes_[j].D_v;
+      if (robot_.vector_space()) {
+        now.D_q = nodes_[rule.from].D_q + now.D_w;
+      } else {
+        now.D_q.noalias() = now.J_q * nodes_[rule.from].D_q;
+        now.D_q.noalias() += now.J_w * now.D_w;
       }
     }
+    if (n >= scheme_.stages) continue;
+    now.D_a.noalias() = now.a_q * now.D_q;
+    now.D_a.noalias() += now.a_v * now.D_v;
+    for (int i = 0; i < nu_; ++i) now.D_a.col(2 * nv_ + i) += now.a_tau.col(actuated_[i]);
+    if (parameters > 0) {
+      robot_.parameter_jacobian(now.q, now.v, now.a, now.a_tau, a_p_);
+      now.D_a.rightCols(parameters) += a_p_;
+    }
+  }
+}
+
+void StepMap::tangent(const double* x, const double* u, double* x_next, double* A, double* B, double* P) {
+  const int n_par = P != nullptr ? robot_.n_par() : 0;
+  start(x, u, true);
+  start_tangents(n_par);
+  for (int k = 0; k < substeps_; ++k) {
+    evaluate(true);
+    tangents(n_par);
     advance();
     nodes_.front().D_q.swap(nodes_.back().D_q);
     nodes_.front().D_v.swap(nodes_.back().D_v);
@@ -177,11 +191,35 @@ void StepMap::tangent(const double* x, const double* u, double* x_next, double* 
 
 void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, VectorXd& g_z, double* g_p) {
   start(x, u, true);
+  pull_back(lambda, g_z, g_p, nullptr);
+  if (charts_) g_z.head(nv_) = J_now_.transpose() * nodes_[0].l_q;
+}
+
+void StepMap::hessian(const double* x, const double* u, const VectorXd& lambda, MatrixXd& H) {
+  start(x, u, true);
+  start_tangents(0);
+  H.setZero(2 * nv_ + nu_, 2 * nv_ + nu_);
+  pull_back(lambda, gradient_, nullptr, &H);
+  if (charts_) {
+    w_ = Eigen::Map<const VectorXd>(x, nv_);
+    group_.curvature(w_, nodes_[0].l_q, N_);
+    H.topLeftCorner(nv_, nv_) += N_;
+  }
+}
+
+void StepMap::pull_back(const VectorXd& lambda, VectorXd& g_z, double* g_p, MatrixXd* H) {
   for (int k = 0; k < substeps_; ++k) {
     starts_.col(k) << nodes_[0].q, nodes_[0].v;
+    if (H != nullptr) {
+      D_starts_[k].resize(2 * nv_, nodes_[0].D_q.cols());
+      D_starts_[k] << nodes_[0].D_q, nodes_[0].D_v;
+    }
     if (k + 1 == substeps_) break;
-    evaluate(false);
+    evaluate(H != nullptr);
+    if (H != nullptr) tangents(0);
     advance();
+    nodes_.front().D_q.swap(nodes_.back().D_q);
+    nodes_.front().D_v.swap(nodes_.back().D_v);
   }
   VectorXd& l_q = nodes_.back().l_q;
   VectorXd& l_v = nodes_.back().l_v;
@@ -192,9 +230,22 @@ void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, 
     nodes_[0].q = starts_.col(k).head(nq_);
     nodes_[0].v = starts_.col(k).tail(nv_);
     evaluate(true);
+    if (H != nullptr) {
+      nodes_[0].D_q = D_starts_[k].topRows(nv_);
+      nodes_[0].D_v = D_starts_[k].bottomRows(nv_);
+      tangents(0);
+    }
     if (charts_ && k + 1 == substeps_) {
       robot_.difference_jacobian(q_next_, nodes_.back().q, J_next_);
       l_q.noalias() = J_next_.transpose() * lambda.head(nv_);
+      if (H != nullptr) {
+        // w = q (-) q_next solves q_next (+) w = q, whose second derivative is -J^-1 J'(w)[y] y, y = J^-1 dq.
+        robot_.difference(q_next_, nodes_.back().q, w_);
+        group_.curvature(w_, l_q, N_);
+        moved_.noalias() = J_next_ * nodes_.back().D_q;
+        product_.noalias() = N_ * moved_;
+        H->noalias() -= moved_.transpose() * product_;
+      }
     }
     for (std::size_t n = 0; n + 1 < nodes_.size(); ++n) {
       nodes_[n].l_q.setZero();
@@ -209,6 +260,7 @@ void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, 
         w_.noalias() = now.a_tau * now.l_a;
         for (int i = 0; i < nu_; ++i) g_z[2 * nv_ + i] += w_[actuated_[i]];
         if (g_p != nullptr) robot_.parameter_adjoint(now.q, now.v, now.a, w_, g_p);
+        if (H != nullptr) add_acceleration(now, *H);
       }
       if (n == 0) break;
       const Scheme::Node& rule = scheme_.nodes[n - 1];
@@ -216,6 +268,7 @@ void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, 
         w_ = now.l_q;
         nodes_[rule.from].l_q += now.l_q;
       } else {
+        if (H != nullptr) add_displacement(nodes_[rule.from], now, *H);
         w_.noalias() = now.J_w.transpose() * now.l_q;
         nodes_[rule.from].l_q.noalias() += now.J_q.transpose() * now.l_q;
       }
@@ -229,8 +282,33 @@ void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, 
     l_v = nodes_[0].l_v;
   }
   g_z.head(nv_) = l_q;
-  if (charts_) g_z.head(nv_).noalias() = J_now_.transpose() * l_q;
   g_z.segment(nv_, nv_) = l_v;
+}
+
+// From tau(q, v, a(q, v, tau)) = tau, twice differentiated: l' a'' = -mu' tau''[(dq, dv, da)], mu = M^-1 l (in w_).
+void StepMap::add_acceleration(const Node& node, MatrixXd& H) {
+  robot_.inverse_dynamics_hessian(node.q, node.v, node.a, w_, second_);
+  // D_q' (qq D_q / 2 + qv D_v + qa D_a) + D_v' vv D_v / 2, and its transpose
+  product_.noalias() = 0.5 * second_.qq * node.D_q;
+  product_.noalias() += second_.qv * node.D_v;
+  product_.noalias() += second_.qa * node.D_a;
+  moved_.noalias() = node.D_q.transpose() * product_;
+  product_.noalias() = 0.5 * second_.vv * node.D_v;
+  moved_.noalias() += node.D_v.transpose() * product_;
+  H -= moved_ + moved_.transpose();
+}
+
+// See configuration_group.hpp.
+void StepMap::add_displacement(const Node& from, const Node& node, MatrixXd& H) {
+  group_.bracket(node.l_q, N_);
+  moved_.noalias() = node.J_q * from.D_q;
+  turned_.noalias() = node.J_w * node.D_w;
+  product_.noalias() = N_ * turned_;
+  turned_.noalias() = 0.5 * moved_.transpose() * product_;
+  H += turned_ + turned_.transpose();
+  group_.curvature(node.w, node.l_q, N_);
+  product_.noalias() = N_ * node.D_w;
+  H.noalias() += node.D_w.transpose() * product_;
 }
 
 }  // namespace qp_control

@@ -59,7 +59,7 @@ struct Worker {
   Evaluator robot;
   StepMap step;
   Eigen::VectorXd q, q_next, v, tau, a, w, lambda, g_z, z, x_next;
-  Eigen::MatrixXd a_q, a_v, a_tau, a_p, J, T;
+  Eigen::MatrixXd a_q, a_v, a_tau, a_p, J, T, second;
 };
 
 struct RigidBody::Implementation {
