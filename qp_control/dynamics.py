@@ -40,6 +40,10 @@ def _call(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     return function.apply(*arguments)  # type: ignore[no-untyped-call]
 
 
+def _linearized(robot: RigidBody, charts: Any, x: Tensor, u: Tensor, par: Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(map(torch.from_numpy, robot.linearize(_array(x), _array(u), _array(par), False, charts=charts)[:3]))
+
+
 class _ForwardDynamics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, robot: RigidBody, q: Tensor, v: Tensor, tau: Tensor, par: Tensor | None) -> Tensor:
@@ -82,12 +86,11 @@ class _Linearize(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, robot: RigidBody, charts: Any, x: Tensor, u: Tensor, par: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         ctx.robot, ctx.charts = robot, charts
         ctx.save_for_backward(x, u, par)
         ctx.set_materialize_grads(False)
-        x_next, A, B, _ = robot.linearize(_array(x), _array(u), _array(par), False, charts=charts)
-        return torch.from_numpy(x_next), torch.from_numpy(A), torch.from_numpy(B)
+        return _linearized(robot, charts, x, u, par)
 
     @staticmethod
     @once_differentiable
@@ -272,7 +275,9 @@ class RobotDynamics:
         (x_, u_), par, finish, around = self._inputs(
             {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts
         )
-        x_next, A, B = _call(_Linearize, self._robot, around, x_, u_, par)
+        # In control loops the graph's book-keeping takes as long as several stages.
+        arguments = (self._robot, around, x_, u_, par)
+        x_next, A, B = _call(_Linearize, *arguments) if torch.is_grad_enabled() else _linearized(*arguments)
         return finish(x_next), finish(A), finish(B)
 
     def second_order(
@@ -287,8 +292,7 @@ class RobotDynamics:
         """Hessian (B, 2 nv + nu, 2 nv + nu) of y'x_next by (x, u), y (B, 2 nv); the values carry no autograd graph.
 
         charts: as in `step`. Where configurations are no vectors and there are no charts: of y'(step(x + d, u) -
-        step(x, u)) by the tangent d, with sum and difference on the manifold. Central differences of exact first
-        derivatives, errors of about 1e-9.
+        step(x, u)) by the tangent d, with sum and difference on the manifold.
         """
         sizes = {"x": (x, self._size(charts)), "u": (u, self.nu), "y": (y, self.ndx)}
         (x_, u_, y_), par, finish, around = self._inputs(sizes, parameters, charts)
@@ -343,31 +347,39 @@ class RobotDynamics:
         references: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[list[Tensor], Tensor | None, Callable[[Tensor], Tensor], tuple[Any, Any] | None]:
         """Arguments as float64 (n, .) tensors, parameters, a function restoring the leading axes, references."""
-        names = ("reference", "next reference")
-        states = {} if references is None else {n: (r, self.nx) for n, r in zip(names, references, strict=True)}
-        for name, (value, size) in (arguments | states).items():
+        named = arguments
+        if references is not None:
+            names = ("reference", "next reference")
+            named = arguments | {n: (r, self.nx) for n, r in zip(names, references, strict=True)}
+        batches = []
+        for name, (value, size) in named.items():
             if not isinstance(value, Tensor):
                 raise ValueError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
             if value.ndim == 0 or value.shape[-1] != size:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, expected (..., {size})")
-        batches = [value.shape[:-1] for value, _ in (arguments | states).values()]
+            batches.append(value.shape[:-1])
         if parameters is not None:
             if parameters.ndim == 0 or parameters.shape[-1] != self.n_par:
                 raise ValueError(
                     f"parameters has shape {tuple(parameters.shape)}, expected ({self.n_par},) or (B, {self.n_par})"
                 )
-            batches.append(parameters.shape[:-1])
-        try:
-            same = all(shape == batches[0] for shape in batches)
-            batch = batches[0] if same else torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
-        except RuntimeError:
-            shapes = {name: tuple(value.shape) for name, (value, _) in (arguments | states).items()}
-            raise ValueError(f"the batch axes do not fit together, got {shapes}") from None
+            if parameters.ndim > 1:
+                batches.append(parameters.shape[:-1])
+        batch = batches[0]
+        if any(shape != batch for shape in batches):
+            try:
+                batch = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
+            except RuntimeError:
+                shapes = {name: tuple(value.shape) for name, (value, _) in named.items()}
+                raise ValueError(f"the batch axes do not fit together, got {shapes}") from None
 
         n = math.prod(batch)
 
         def prepare(value: Tensor, size: int) -> Tensor:
-            return value.to(device="cpu", dtype=torch.float64).expand(*batch, size).reshape(n, size)
+            value = value.to(device="cpu", dtype=torch.float64)
+            if value.shape[:-1] != batch:
+                value = value.expand(*batch, size)
+            return value.reshape(n, size)
 
         first = next(iter(arguments.values()))[0]
 

@@ -90,7 +90,7 @@ class Pattern(NamedTuple):
 def to_array(tensor: Optional) -> Array | None:
     if tensor is None:
         return None
-    array: Array = tensor.detach().numpy()
+    array: Array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
     return array if tensor.is_contiguous() else np.ascontiguousarray(array)
 
 

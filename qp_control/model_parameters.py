@@ -20,7 +20,11 @@ class BodyScales(nn.Module):
     def __init__(self, dynamics: RobotDynamics) -> None:
         super().__init__()
         self.nominal: Tensor
+        self.degree: Tensor
         self.register_buffer("nominal", dynamics.parameters.clone(), persistent=False)
+        # Order of a body: m, three of m c, six of I.
+        degree = torch.tensor([0.0] + 3 * [1.0] + 6 * [2.0], dtype=torch.float64)
+        self.register_buffer("degree", degree, persistent=False)
 
         def zeros(n: int) -> nn.Parameter:
             return nn.Parameter(torch.zeros(n, dtype=torch.float64))
@@ -29,10 +33,8 @@ class BodyScales(nn.Module):
         self.log_damping = zeros(dynamics.nv)
 
     def forward(self) -> Tensor:
-        mass, length = self.log_mass[:, None], self.log_length[:, None]
-        # order of a body: m, three of m c, six of I
-        degree = mass.new_tensor([0.0] + 3 * [1.0] + 6 * [2.0])
-        scales = torch.cat([(mass + degree * length).flatten(), self.log_damping])
+        bodies = self.log_mass[:, None] + self.degree * self.log_length[:, None]
+        scales = torch.cat([bodies.flatten(), self.log_damping])
         return self.nominal * scales.exp()
 
 

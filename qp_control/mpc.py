@@ -18,7 +18,9 @@ feedback control", SIAM J. Control Optim. 43 (2005).
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -133,6 +135,8 @@ class MPC(nn.Module):
         self.terminal_cost = make_weight(terminal_cost, size)
         self.model = model_parameters(dynamics)
         share = float(torch.logit(torch.tensor(0.98, dtype=torch.float64)))
+        self.input_fraction: nn.Parameter | None
+        self.state_fraction: nn.Parameter | None
         self.input_fraction = nn.Parameter(torch.full((nu,), share, dtype=torch.float64))
         self.state_fraction = nn.Parameter(torch.full((len(self.limited),), share, dtype=torch.float64))
         self.data = nn.ParameterDict()
@@ -149,11 +153,11 @@ class MPC(nn.Module):
 
     def input_bound(self) -> Tensor:
         """(nu,) the largest |u| that is planned [N or N m]."""
-        return self.input_limit * self.input_fraction.sigmoid()
+        return _part(self.input_limit, self.input_fraction)
 
     def state_bound(self) -> Tensor:
         """(limited states,) the largest |x| that is planned."""
-        return self.state_limit * self.state_fraction.sigmoid()
+        return _part(self.state_limit, self.state_fraction)
 
     def set_weights(self, q: Any = None, r: Any = None, terminal: Any = None) -> MPC:
         """Set Q, R and the terminal weight: diagonals, matrices, or what else their modules take."""
@@ -166,6 +170,17 @@ class MPC(nn.Module):
                 raise ValueError(f"{name} is a module of your own without a method assign: set its parameters instead")
             assign(value)
         return self
+
+    @torch.no_grad()
+    def frozen(self) -> MPC:
+        """A copy for control loops: weights, bounds and the model's parameters are constants, worked out once."""
+        copy_ = copy.deepcopy(self)
+        for name in ("state_cost", "input_cost", "terminal_cost", "model"):
+            setattr(copy_, name, _Constant(getattr(self, name)()))
+        for name, bound in (("input", self.input_bound()), ("state", self.state_bound())):
+            setattr(copy_, f"{name}_limit", bound)
+            setattr(copy_, f"{name}_fraction", None)
+        return copy_.requires_grad_(False)
 
     def cold_plan(self, x0: Tensor) -> Plan:
         """The plan that stays at x0 (B, nx) with zero input: where the first call linearises."""
@@ -250,10 +265,15 @@ class MPC(nn.Module):
         """
         options = dict(options)
         coordinates = self._coordinates(options.pop("reference", None))
-        finite = _finite(plan.inputs, plan.previous, plan.pending)
-        finite = finite & coordinates.valid(x0) & coordinates.valid(plan.states)
+        # Without gradients the solver's statuses tell which linearisations are not finite.
+        check = torch.is_grad_enabled() or self.in_errors or self.mode == "converged"
+        check = check or not _all_finite(x0, plan.states, plan.inputs, plan.previous, plan.pending)
+        finite = torch.ones(len(x0), dtype=torch.bool)
+        if check:
+            finite = _finite(plan.inputs, plan.previous, plan.pending)
+            finite = finite & coordinates.valid(x0) & coordinates.valid(plan.states)
         while True:
-            good = bool(finite.all())
+            good = not check or bool(finite.all())
             safe = plan if good else plan.where(finite, self.reference)
             start = x0 if good else torch.where(finite[:, None], x0, self.reference)
             for k in range(self.delay):
@@ -264,6 +284,8 @@ class MPC(nn.Module):
                 before = torch.cat([safe.previous[:, None], safe.inputs], 1)
                 x = torch.cat([x, before], -1)
             qp = ocp.around(x, safe.inputs)
+            if not check:
+                return ocp, qp, finite, (x, safe.inputs), coordinates
             now = finite & _finite(qp.A, qp.B, qp.c, qp.x0)
             if bool((now == finite).all()):
                 return ocp, qp, finite, (x, safe.inputs), coordinates
@@ -285,7 +307,8 @@ class MPC(nn.Module):
         ocp, qp, finite, (x, u), coordinates = self._build_finite(x0, plan, options)
         start = plan.warm_start(x.detach(), u.detach())
         if self.mode == "real_time":
-            out = self.layer(**qp.data(), warm_start=start)
+            grad = torch.is_grad_enabled()
+            out = self.layer(**qp.data(), warm_start=start) if grad else self.layer.solve(qp, start)
         else:
             out = solve_sqp(ocp, x.detach(), u.detach(), self.layer, self.sqp, start)
             if torch.is_grad_enabled():
@@ -321,6 +344,23 @@ class MPC(nn.Module):
         return x0, plan
 
 
+class _Constant(nn.Module):
+    """Returns what it was given."""
+
+    def __init__(self, value: Tensor | None) -> None:
+        super().__init__()
+        self.value: Tensor | None
+        self.register_buffer("value", value)
+
+    def forward(self) -> Tensor | None:
+        return self.value
+
+
+def _part(limit: Tensor, fraction: nn.Parameter | None) -> Tensor:
+    """The share of a limit that is used, all of it where there is no fraction."""
+    return limit if fraction is None else limit * fraction.sigmoid()
+
+
 def _spread(bound: Tensor, chosen: list[int], size: int) -> Tensor:
     """bound (..., chosen) of some coordinates as one (..., size) of all, infinite where there is none."""
     index = torch.tensor(chosen)
@@ -332,6 +372,10 @@ def _finite(*values: Tensor) -> Tensor:
     # A sum is finite where its terms are, but for terms so large that they are of no use either.
     total = torch.stack([v.detach().flatten(1).sum(1) for v in values])
     return total.isfinite().all(0)
+
+
+def _all_finite(*values: Tensor) -> bool:
+    return math.isfinite(sum(float(v.sum()) for v in values))
 
 
 def _like(mask: Tensor, value: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ class NonlinearOcp:
         """The QP linearised along states (B, N + 1, nx), inputs (B, N, nu); differentiable in everything."""
         x = states[:, :-1]
         x_next, A, B = self.dynamics.linearize(x, inputs, self._stage_parameters())
-        c = x_next - times(A, x) - times(B, inputs)
+        c = x_next - times(torch.cat([A, B], -1), torch.cat([x, inputs], -1))
         data = dict(self.data)
         if self.rows:
             data |= self._linearized_rows(states, inputs)

@@ -76,10 +76,16 @@ class Plan:
     def shift(self) -> Plan:
         """The plan one control period later; its last stage is repeated."""
 
-        def later(value: Tensor) -> Tensor:
-            return torch.cat([value[:, 1:], value[:, -1:]], 1) if value.ndim == 3 else value
-
-        moved = {name: later(getattr(self, name)) for name in _STAGES}
+        N = self.inputs.shape[1]
+        stages = torch.arange(1, N + 2)
+        stages[N] = N
+        inputs = torch.arange(1, N + 1)
+        inputs[N - 1] = N - 1
+        moved = {}
+        for name in _STAGES:
+            value = getattr(self, name)
+            if value.ndim == 3 and value.shape[-1] > 0:
+                moved[name] = value.index_select(1, stages if value.shape[1] > N else inputs)
         pending = torch.cat([self.pending, self.inputs[:, :1]], 1)[:, 1:]
         return dataclasses.replace(self, **moved, previous=self.inputs[:, 0], pending=pending)
 
@@ -91,7 +97,7 @@ class Plan:
         """A start of the QP around the trajectory x, u with this plan's multipliers; None before the first call."""
         if self.y.ndim != 3:
             return None
-        return OcpStart(x, u, *(getattr(self, name).nan_to_num() for name in ("y", "z", "z_N", "w_x", "w_u")))
+        return OcpStart(x, u, self.y, self.z, self.z_N, self.w_x, self.w_u)
 
     def where(self, good: Tensor, state: Tensor) -> Plan:
         """This plan for the elements `good` (B,), for the others the one that rests at `state` (nx,)."""
@@ -110,11 +116,16 @@ class Plan:
         states (B, N + 1, nx): the model's states in the solution.
         """
 
+        all_usable = bool(usable.all())
+
         def choose(new: Tensor, old: Tensor) -> Tensor:
-            return torch.where(usable.view(-1, *[1] * (new.ndim - 1)), new, old)
+            return new if all_usable else torch.where(usable.view(-1, *[1] * (new.ndim - 1)), new, old)
 
         def multipliers(name: str) -> Tensor:
-            new, old = getattr(out, name).detach(), getattr(self, name)
+            new: Tensor = getattr(out, name).detach()
+            old: Tensor = getattr(self, name)
+            if all_usable:
+                return new
             return choose(new, old if old.shape == new.shape else torch.zeros_like(new))
 
         return Plan(

@@ -242,6 +242,27 @@ def test_model_scales_are_those_of_a_longer_and_heavier_pole(model: RobotDynamic
     assert torch.allclose(scaled[20:], nominal[20:] * torch.tensor([5.0, 1.0], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+def test_frozen_controller_plans_the_same_from_constants(model: RobotDynamics, mode: str) -> None:
+    learned = MPC(model, HORIZON, mode=mode, state_limit=[2.4, math.inf, math.inf, math.inf], terminal_cost=2)  # type: ignore[arg-type]
+    x0 = 0.1 * hanging(3)
+    frozen = learned.frozen()
+    with torch.no_grad():
+        expected = learned(x0)
+    got = frozen(x0)
+    assert torch.equal(got.inputs, expected.inputs) and torch.equal(got.states, expected.states)
+    assert not got.inputs.requires_grad and not any(p.requires_grad for p in frozen.parameters())
+    assert torch.equal(frozen.input_bound(), learned.input_bound().detach())
+    # What is learned afterwards does not reach it.
+    learned.set_weights(r=[50.0])
+    with torch.no_grad():
+        learned.model.log_mass += 0.3
+        assert not torch.allclose(learned(x0).inputs, got.inputs, rtol=1e-3)
+    assert torch.equal(frozen(x0).inputs, got.inputs)
+    again = pickle.loads(pickle.dumps(frozen))
+    assert torch.equal(again(x0).inputs, got.inputs)
+
+
 def test_copies_and_pickles_give_the_same_plan(mpc: MPC) -> None:
     x0 = hanging(2)
     expected = mpc(x0).inputs

@@ -57,7 +57,8 @@ struct Charts {
 
 class RigidBody {
  public:
-  // Throws std::invalid_argument for settings that make no sense and for joints that mimic others.
+  // Throws std::invalid_argument for settings that make no sense, for joints that mimic others, for those whose axes
+  // turn in the body that they move and for joints that are not in depth-first order.
   RigidBody(const pinocchio::Model& model, RigidBodySettings settings);
   ~RigidBody();
 
@@ -95,7 +96,7 @@ class RigidBody {
 
   // Hessian (batch, 2 nv + nu, 2 nv + nu) of y'x_next, y (batch, 2 nv), by (x, u); where configurations are no vectors
   // and there are no charts, those around x and x_next are taken: it is the Hessian of y'(step(x (+) d, u) (-)
-  // step(x, u)) by the tangent d. Central differences of exact first derivatives.
+  // step(x, u)) by the tangent d.
   void second_order(int batch, const double* x, const double* u, Parameters p, const double* y, double* hessian,
                     Charts charts = {}) const;
 

@@ -5,15 +5,16 @@
 //   psi = sum_b U' (I A + V x* h),  h = I V.
 // A displacement along S_i moves all that joint i carries. Seen from there, only what stands before has moved, by
 //   dU = u,   dV = w,   dA = a + w x V,   (u, w, a) = (-S_i x U_p, -S_i x V_p, -S_i x A_p - w x V_p)   (p: body before)
-// and a change of v_i or a_i has the same form, with (0, S_i, (V_i + V_p) x S_i) and (0, 0, S_i). Second derivatives are
-// then those of psi by (u, w, a), for all that the joint farther from the root carries,
+// and a change of v_i or a_i has the same form, with (0, S_i, (V_i + V_p) x S_i) and (0, 0, S_i). Second derivatives
+// are then those of psi by (u, w, a), for all that the joint farther from the root carries,
 //   [0 B I; B' K 0; I 0 0],   B = h x* - I V x - (I V x)',   K = P x* + I U x + (I U x)',   P = I U,
 // summed over these bodies, f x* being the matrix of w -> w x* f. Displacements turn its S_j as well, which adds
 // (F x*, G x*, P x*) S_j, F = I A + V x* h, G = I (U x V) - U x* h + V x* P.
 //
 // The joints' axes must be fixed in the bodies they move. Cost: the number of bodies times the number of joints that
 // carry each. The tensors of second derivatives themselves would cost their depth once more:
-// S. Singh, R. P. Russell, P. M. Wensing, "On second-order derivatives of rigid-body dynamics", arXiv:2302.06001 (2023).
+// S. Singh, R. P. Russell, P. M. Wensing, "On second-order derivatives of rigid-body dynamics", arXiv:2302.06001
+// (2023).
 #include <pinocchio/algorithm/jacobian.hpp>
 
 #include "evaluator_state.hpp"

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <pinocchio/algorithm/joint-configuration.hpp>
 #include <pinocchio/multibody.hpp>
 #include <set>
 #include <stdexcept>
@@ -21,6 +22,30 @@ using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::Ro
 // Central differences: truncation step^2 and rounding eps/step balance at about eps^(1/3).
 constexpr double difference_step = 6e-6;
 
+// Pinocchio computes accelerations of every tree, but wrong derivatives, without a word, of those that are refused
+// here.
+void check_derivatives(const pinocchio::Model& model) {
+  const VectorXd neutral = pinocchio::neutral(model);
+  const VectorXd moved = pinocchio::integrate(model, neutral, VectorXd::LinSpaced(model.nv, 0.3, 0.9));
+  for (int j = 1; j < model.njoints; ++j) {
+    const auto& joint = model.joints[j];
+    auto data = joint.createData();
+    joint.calc(data, neutral);
+    const MatrixXd axes = data.S().matrix();
+    joint.calc(data, moved);
+    if (!axes.isApprox(data.S().matrix()))
+      throw std::invalid_argument("the joint '" + model.names[j] + "' is a " + joint.shortname() +
+                                  ", whose axes turn in the body that it moves, expected fixed axes: model it as "
+                                  "single joints one after the other");
+    int before = j - 1;
+    while (before > 0 && before != static_cast<int>(model.parents[j])) before = static_cast<int>(model.parents[before]);
+    if (before != static_cast<int>(model.parents[j]))
+      throw std::invalid_argument("the joint '" + model.names[j] +
+                                  "' comes after joints of another branch, expected the joints in depth-first order: "
+                                  "add all that a joint carries before its siblings");
+  }
+}
+
 void check_settings(const pinocchio::Model& model, const RigidBodySettings& s) {
   const auto fail = [](const std::string& what) { throw std::invalid_argument(what); };
   if (!(s.dt > 0.0) || !std::isfinite(s.dt)) fail("dt is " + std::to_string(s.dt) + ", expected a positive time [s]");
@@ -34,6 +59,7 @@ void check_settings(const pinocchio::Model& model, const RigidBodySettings& s) {
   for (const auto& joint : model.joints)
     if (joint.shortname() == "JointModelMimic")
       fail("the model has mimic joints, expected none: forward dynamics does not support them");
+  check_derivatives(model);
 }
 
 }  // namespace
@@ -213,7 +239,7 @@ void RigidBody::second_order(int batch, const double* x, const double* u, Parame
     }
     w.lambda = y_i;
     step.hessian(z.data(), z.data() + ndx, w.lambda, w.second);
-    H = w.second;
+    H = 0.5 * (w.second + w.second.transpose());
   });
 }
 

@@ -41,7 +41,7 @@ class StepMap {
   void tangent(const double* x, const double* u, double* x_next, double* A, double* B, double* P);
   // g_z = [A B]' lambda for lambda (2 nv) in the tangent space at x_next; g_p += P' lambda unless null
   void adjoint(const double* x, const double* u, const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p);
-  // Second derivatives of lambda' x_next by (x, u), symmetric
+  // Second derivatives of lambda' x_next by (x, u), symmetric up to rounding
   void hessian(const double* x, const double* u, const Eigen::VectorXd& lambda, Eigen::MatrixXd& H);
 
  private:
@@ -54,14 +54,14 @@ class StepMap {
   };
 
   void start(const double* x, const double* u, bool derivatives);
-  void evaluate(bool derivatives);       // all nodes of one integrator step from node 0
-  void start_tangents(int parameters);   // those of node 0 at the start
-  void tangents(int parameters);         // of all nodes from node 0
-  void advance();                        // the last node becomes node 0
-  void finish(double* x_next);           // node 0 in the coordinates asked for
+  void evaluate(bool derivatives);      // all nodes of one integrator step from node 0
+  void start_tangents(int parameters);  // those of node 0 at the start
+  void tangents(int parameters);        // of all nodes from node 0
+  void advance();                       // the last node becomes node 0
+  void finish(double* x_next);          // node 0 in the coordinates asked for
   // The adjoint, and second derivatives where H is given; neither includes the coordinates of the start.
   void pull_back(const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p, Eigen::MatrixXd* H);
-  void add_acceleration(const Node& node, Eigen::MatrixXd& H);         // second derivatives of l_a' a
+  void add_acceleration(const Node& node, Eigen::MatrixXd& H);                    // second derivatives of l_a' a
   void add_displacement(const Node& from, const Node& node, Eigen::MatrixXd& H);  // of l_q' (q_from (+) w)
 
   Evaluator& robot_;
@@ -76,7 +76,7 @@ class StepMap {
   Eigen::MatrixXd J_now_, J_next_;                   // of now (+) xi by xi, of x_next (-) next by x_next
   Eigen::VectorXd tau_, w_, gradient_;
   Eigen::MatrixXd a_p_;
-  Eigen::MatrixXd starts_;  // state at the start of every integrator step, one per column
+  Eigen::MatrixXd starts_;                 // state at the start of every integrator step, one per column
   std::vector<Eigen::MatrixXd> D_starts_;  // and its tangents, D_q above D_v
   ConfigurationGroup group_;
   InverseDynamicsHessian second_;
