@@ -40,8 +40,15 @@ def _call(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     return function.apply(*arguments)  # type: ignore[no-untyped-call]
 
 
-def _linearized(robot: RigidBody, charts: Any, x: Tensor, u: Tensor, par: Tensor | None) -> tuple[Tensor, ...]:
-    return tuple(map(torch.from_numpy, robot.linearize(_array(x), _array(u), _array(par), False, charts=charts)[:3]))
+def _charts(now: Tensor | None, after: Tensor | None) -> Any:
+    return None if now is None else (_array(now), _array(after))
+
+
+def _linearized(
+    robot: RigidBody, x: Tensor, u: Tensor, par: Tensor | None, now: Tensor | None, after: Tensor | None
+) -> tuple[Tensor, ...]:
+    found = robot.linearize(_array(x), _array(u), _array(par), False, charts=_charts(now, after))
+    return tuple(map(torch.from_numpy, found[:3]))
 
 
 class _ForwardDynamics(torch.autograd.Function):
@@ -66,47 +73,53 @@ class _ForwardDynamics(torch.autograd.Function):
 
 
 class _Step(torch.autograd.Function):
+    """(robot, x, u, parameters, now, after), the last two the references of errors, or None."""
+
     @staticmethod
-    def forward(ctx: Any, robot: RigidBody, charts: Any, x: Tensor, u: Tensor, par: Tensor | None) -> Tensor:
-        ctx.robot, ctx.charts = robot, charts
-        ctx.save_for_backward(x, u, par)
-        return torch.from_numpy(robot.step(_array(x), _array(u), _array(par), charts=charts))
+    def forward(
+        ctx: Any, robot: RigidBody, x: Tensor, u: Tensor, par: Tensor | None, now: Tensor | None, after: Tensor | None
+    ) -> Tensor:
+        ctx.robot = robot
+        ctx.save_for_backward(x, u, par, now, after)
+        return torch.from_numpy(robot.step(_array(x), _array(u), _array(par), charts=_charts(now, after)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
-        x, u, par = ctx.saved_tensors
-        gradients = ctx.robot.linearize_adjoint(
-            _array(x), _array(u), _array(par), _array(g), None, None, *ctx.needs_input_grad[2:], charts=ctx.charts
-        )
-        return None, None, *map(_tensor, gradients)
+        return _gradients(ctx, g, None, None)
 
 
 class _Linearize(torch.autograd.Function):
+    """The same with A and B."""
+
     @staticmethod
     def forward(
-        ctx: Any, robot: RigidBody, charts: Any, x: Tensor, u: Tensor, par: Tensor | None
+        ctx: Any, robot: RigidBody, x: Tensor, u: Tensor, par: Tensor | None, now: Tensor | None, after: Tensor | None
     ) -> tuple[Tensor, ...]:
-        ctx.robot, ctx.charts = robot, charts
-        ctx.save_for_backward(x, u, par)
+        ctx.robot = robot
+        ctx.save_for_backward(x, u, par, now, after)
         ctx.set_materialize_grads(False)
-        return _linearized(robot, charts, x, u, par)
+        return _linearized(robot, x, u, par, now, after)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_next: Tensor | None, g_A: Tensor | None, g_B: Tensor | None) -> Any:
-        x, u, par = ctx.saved_tensors
-        gradients = ctx.robot.linearize_adjoint(
-            _array(x),
-            _array(u),
-            _array(par),
-            _array(g_next),
-            _array(g_A),
-            _array(g_B),
-            *ctx.needs_input_grad[2:],
-            charts=ctx.charts,
-        )
-        return None, None, *map(_tensor, gradients)
+        return _gradients(ctx, g_next, g_A, g_B)
+
+
+def _gradients(ctx: Any, g_next: Tensor | None, g_A: Tensor | None, g_B: Tensor | None) -> Any:
+    x, u, par, now, after = ctx.saved_tensors
+    found = ctx.robot.linearize_adjoint(
+        _array(x),
+        _array(u),
+        _array(par),
+        _array(g_next),
+        _array(g_A),
+        _array(g_B),
+        *ctx.needs_input_grad[1:],
+        charts=_charts(now, after),
+    )
+    return None, *map(_tensor, found)
 
 
 class RobotDynamics:
@@ -254,13 +267,12 @@ class RobotDynamics:
 
         x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par).
         charts: two states (nx,) or (B, nx), now and next: x and x_next are then errors (B, 2 nv) from them, x (-) now
-        and x_next (-) next, see `difference`. Errors form a vector space, less than half a turn away from zero; no
-        gradient is computed by the two states.
+        and x_next (-) next, see `difference`. Errors form a vector space, less than half a turn away from zero.
         """
         (x_, u_), par, finish, around = self._inputs(
             {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts
         )
-        return finish(_call(_Step, self._robot, around, x_, u_, par))
+        return finish(_call(_Step, self._robot, x_, u_, par, *around))
 
     def linearize(
         self, x: Tensor, u: Tensor, parameters: Tensor | None = None, *, charts: tuple[Tensor, Tensor] | None = None
@@ -276,7 +288,7 @@ class RobotDynamics:
             {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts
         )
         # In control loops the graph's book-keeping takes as long as several stages.
-        arguments = (self._robot, around, x_, u_, par)
+        arguments = (self._robot, x_, u_, par, *around)
         x_next, A, B = _call(_Linearize, *arguments) if torch.is_grad_enabled() else _linearized(*arguments)
         return finish(x_next), finish(A), finish(B)
 
@@ -296,7 +308,7 @@ class RobotDynamics:
         """
         sizes = {"x": (x, self._size(charts)), "u": (u, self.nu), "y": (y, self.ndx)}
         (x_, u_, y_), par, finish, around = self._inputs(sizes, parameters, charts)
-        hessian = self._robot.second_order(_array(x_), _array(u_), _array(par), _array(y_), charts=around)
+        hessian = self._robot.second_order(_array(x_), _array(u_), _array(par), _array(y_), charts=_charts(*around))
         return finish(torch.from_numpy(hessian))
 
     def difference(self, reference: Tensor, x: Tensor) -> Tensor:
@@ -304,19 +316,18 @@ class RobotDynamics:
 
         Its first nv numbers are the velocity that leads from the reference's configuration to that of x within one
         second (for a free-flyer linear and angular velocity in the body's axes [m, rad]), the others the difference of
-        the velocities. Gradients reach x, along the tangent; none are computed by the reference.
+        the velocities. Gradients reach x and the reference, along their tangents.
         """
         (x_,), _, finish, around = self._inputs({"x": (x, self.nx)}, None, (reference, reference))
-        assert around is not None
         return finish(_call(manifold.Difference, self._robot, around[0], x_))
 
     def integrate(self, reference: Tensor, error: Tensor) -> Tensor:
         """State reference (+) error (B, nx) whose `difference` from the reference (nx,) or (B, nx) is error (B, 2 nv).
 
-        Gradients reach the error, twice (the second ones are central differences); none by the reference.
+        Gradients reach the error and, along its tangent, the reference; second ones (central differences) what is
+        differentiated by the error first.
         """
         (error_,), _, finish, around = self._inputs({"error": (error, self.ndx)}, None, (reference, reference))
-        assert around is not None
         return finish(_call(manifold.Integrate, self._robot, around[0], error_))
 
     def on_manifold(self, x: Tensor) -> Tensor:
@@ -345,7 +356,7 @@ class RobotDynamics:
         arguments: dict[str, tuple[Tensor, int]],
         parameters: Tensor | None,
         references: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[list[Tensor], Tensor | None, Callable[[Tensor], Tensor], tuple[Any, Any] | None]:
+    ) -> tuple[list[Tensor], Tensor | None, Callable[[Tensor], Tensor], tuple[Tensor | None, Tensor | None]]:
         """Arguments as float64 (n, .) tensors, parameters, a function restoring the leading axes, references."""
         named = arguments
         if references is not None:
@@ -391,11 +402,15 @@ class RobotDynamics:
             par = prepare(par, self.n_par)
         elif par is not None:
             par = par.to(device="cpu", dtype=torch.float64)
-        around = None
+        around: tuple[Tensor | None, Tensor | None] = (None, None)
         if references is not None:
-            # One for all stays one.
-            now, after = (prepare(r, self.nx) if r.ndim > 1 else r.to("cpu", torch.float64)[None] for r in references)
-            around = (_array(now), _array(after))
+            # One for all stays one, unless its gradient is to be the sum of those of all.
+            one = [r.ndim == 1 and not (r.requires_grad and torch.is_grad_enabled()) for r in references]
+            now, after = (
+                r.to("cpu", torch.float64)[None] if alone else prepare(r, self.nx)
+                for r, alone in zip(references, one, strict=True)
+            )
+            around = now, after
         return [prepare(value, size) for value, size in arguments.values()], par, finish, around
 
 

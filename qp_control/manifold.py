@@ -26,59 +26,84 @@ def _array(t: Tensor) -> Any:
     return t.detach().contiguous().numpy()
 
 
+def _tensor(a: Any) -> Tensor | None:
+    return None if a is None else torch.from_numpy(a)
+
+
 class Difference(torch.autograd.Function):
-    """x (-) reference, differentiable by x."""
+    """x (-) reference, the reference (1, nx) or (B, nx)."""
 
     @staticmethod
-    def forward(ctx: Any, robot: RigidBody, reference: Any, x: Tensor) -> Tensor:
-        ctx.robot, ctx.reference = robot, reference
-        ctx.save_for_backward(x)
-        return torch.from_numpy(robot.difference(reference, _array(x)))
+    def forward(ctx: Any, robot: RigidBody, reference: Tensor, x: Tensor) -> Tensor:
+        ctx.robot = robot
+        ctx.save_for_backward(reference, x)
+        return torch.from_numpy(robot.difference(_array(reference), _array(x)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
-        return None, None, torch.from_numpy(ctx.robot.difference_adjoint(ctx.reference, _array(x), _array(g)))
+        reference, x = ctx.saved_tensors
+        _, want_reference, want_x = ctx.needs_input_grad
+        by_x, by_reference = ctx.robot.difference_adjoint(
+            _array(reference), _array(x), _array(g), want_x, want_reference
+        )
+        return None, _tensor(by_reference), _tensor(by_x)
 
 
 class Integrate(torch.autograd.Function):
-    """reference (+) error, twice differentiable by the error."""
+    """reference (+) error, twice differentiable along the error."""
 
     @staticmethod
-    def forward(ctx: Any, robot: RigidBody, reference: Any, error: Tensor) -> Tensor:
-        ctx.robot, ctx.reference = robot, reference
-        ctx.save_for_backward(error)
-        return torch.from_numpy(robot.integrate(reference, _array(error)))
+    def forward(ctx: Any, robot: RigidBody, reference: Tensor, error: Tensor) -> Tensor:
+        ctx.robot = robot
+        ctx.save_for_backward(reference, error)
+        return torch.from_numpy(robot.integrate(_array(reference), _array(error)))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        (error,) = ctx.saved_tensors
-        return None, None, _IntegrateAdjoint.apply(ctx.robot, ctx.reference, error, g)  # type: ignore[no-untyped-call]
+        reference, error = ctx.saved_tensors
+        _, want_reference, want_error = ctx.needs_input_grad
+        by_reference = None
+        if want_reference:
+            _, found = ctx.robot.integrate_adjoint(_array(reference), _array(error), _array(g), False, True)
+            by_reference = _tensor(found)
+        by_error = None
+        if want_error:
+            by_error = _IntegrateAdjoint.apply(ctx.robot, reference, error, g)  # type: ignore[no-untyped-call]
+        return None, by_reference, by_error
 
 
 class _IntegrateAdjoint(torch.autograd.Function):
     """The gradient of g'(reference (+) error) by the error."""
 
     @staticmethod
-    def forward(ctx: Any, robot: RigidBody, reference: Any, error: Tensor, g: Tensor) -> Tensor:
-        ctx.robot, ctx.reference = robot, reference
-        ctx.save_for_backward(error, g)
-        return torch.from_numpy(robot.integrate_adjoint(reference, _array(error), _array(g)))
+    def forward(ctx: Any, robot: RigidBody, reference: Tensor, error: Tensor, g: Tensor) -> Tensor:
+        ctx.robot = robot
+        ctx.save_for_backward(reference, error, g)
+        found, _ = robot.integrate_adjoint(_array(reference), _array(error), _array(g), True, False)
+        assert found is not None
+        return torch.from_numpy(found)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d: Tensor) -> Any:
-        error, g = ctx.saved_tensors
-        robot, reference = ctx.robot, ctx.reference
-        by_g = torch.from_numpy(robot.integrate_tangent(reference, _array(error), _array(d)))
-        # Symmetric second derivatives: the change of the gradient along d.
-        h = _STEP / d.abs().amax(1, keepdim=True).clamp_min(1e-300)
-        sides = [
-            torch.from_numpy(robot.integrate_adjoint(reference, _array(error + side * h * d), _array(g)))
-            for side in (1.0, -1.0)
-        ]
-        return None, None, (sides[0] - sides[1]) / (2.0 * h), by_g
+        reference, error, g = ctx.saved_tensors
+        robot, r = ctx.robot, _array(reference)
+        _, want_reference, want_error, want_g = ctx.needs_input_grad
+        by_g = torch.from_numpy(robot.integrate_tangent(r, _array(error), _array(d))) if want_g else None
+        by_error = by_reference = None
+        if want_error or want_reference:
+            # Second derivatives commute: the change of both gradients along d.
+            h = _STEP / d.abs().amax(1, keepdim=True).clamp_min(1e-300)
+            ahead, behind = (
+                robot.integrate_adjoint(r, _array(error + side * h * d), _array(g), want_error, want_reference)
+                for side in (1.0, -1.0)
+            )
+            by_error, by_reference = (
+                None if a is None else (torch.from_numpy(a) - torch.from_numpy(b)) / (2.0 * h)
+                for a, b in zip(ahead, behind, strict=True)
+            )
+        return None, by_reference, by_error, by_g
 
 
 class ErrorDynamics:
@@ -87,8 +112,7 @@ class ErrorDynamics:
     robot: its dynamics. reference: states (nx,), (B, nx) or, over the stages of a horizon, (B, N + 1, nx).
 
     Errors, inputs and parameters have the axes (B, N) in front: stage k of `step` leads from an error from reference k
-    to one from reference k + 1. Raises ValueError for references of other shapes, off the manifold, or that require
-    grad: derivatives by them are not computed.
+    to one from reference k + 1. Raises ValueError for references of other shapes or off the manifold.
     """
 
     vector_space = True
@@ -98,11 +122,6 @@ class ErrorDynamics:
         if r.ndim not in (1, 2, 3) or r.shape[-1] != robot.nx:
             got = tuple(r.shape)
             raise ValueError(f"reference has shape {got}, expected (nx,), (B, nx) or (B, N + 1, nx), nx {robot.nx}")
-        if r.requires_grad:
-            raise ValueError(
-                "the reference requires grad, and for configurations that form no vector space no gradient is computed "
-                "by it: detach it"
-            )
         r = r.to(device="cpu", dtype=torch.float64)
         good = robot.on_manifold(r)
         if not bool(good.all()):

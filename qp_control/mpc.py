@@ -72,8 +72,8 @@ class MPC(nn.Module):
     Where configurations form no vector space (quaternions of free-flyers and ball joints, continuous joints as cos and
     sin), the problem is one of errors x (-) r from the reference, 2 nv numbers each (`RobotDynamics.difference`): they
     take the place of x - r above, the costs of states have 2 nv rows, and so has what is given as data. Plans and rows'
-    functions have full states. No gradient is computed by the reference; what is more than half a turn away from it
-    counts as turned the other way.
+    functions have full states. Gradients by the reference are along its tangent; what is more than half a turn away
+    from it counts as turned the other way.
 
     Raises ValueError for wrong shapes and for limits of coordinates that have none.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pinocchio as pin
@@ -188,6 +189,41 @@ def test_gradient_of_a_closed_loop_that_recovers_from_two_radians(options):
     assert float(first.max()) == pytest.approx(2.0) and attitude.max() < 0.15
 
 
+@pytest.mark.parametrize("kind", ["one", "per element", "per stage"])
+@pytest.mark.parametrize("mode", ["converged", "real_time"])
+def test_gradients_by_the_reference_equal_finite_differences(mode, kind):
+    """With limits around the reference and rows of the full state, both active."""
+    robot, x0, N = space_arm(), arm_starts(), 16
+    shape = {"one": (), "per element": (2,), "per stage": (2, N + 1)}[kind]
+    r = random_states(robot, *shape, seed=8, size=0.3)
+    free = arm_mpc(N, mode="converged")(x0, reference=r).detach()
+    # A component of the shoulder's quaternion, held off where it would be half-way.
+    least = free.states[:, 1:, 7:8] - 0.1
+    least[:, N // 2] += 0.12
+    mpc = arm_mpc(N, mode=mode, rows=[StateRows(lambda x: x[..., 7:8], lower=least)])
+    with torch.no_grad():
+        plan = mpc(x0, dataclasses.replace(free, y=free.y.new_zeros(2, 0)), reference=r)
+    assert (plan.status == qc.Status.SOLVED).all() and (plan.w_x.any() or plan.w_u.any())
+    assert (plan.z != 0.0).any(2).any(1).all(), "the rows are not active"
+
+    def run(r):
+        found = mpc(x0, plan, reference=r)
+        assert found.solved.all()
+        states, inputs = found.states, found.inputs
+        return (states * normal(*states.shape, seed=1)).sum() + (inputs * normal(*inputs.shape, seed=2)).sum()
+
+    r.requires_grad_()
+    run(r).backward()
+    step, direction = 1e-5, normal(*shape, robot.ndx, seed=3)
+    with torch.no_grad():
+        ahead, behind = (moved(robot.model, r, side * step * direction) for side in (1.0, -1.0))
+        difference = float(run(ahead) - run(behind)) / (2 * step)
+        along = (ahead - behind) / (2 * step)
+    assert float((r.grad * along).sum()) == pytest.approx(difference, rel=1e-5, abs=1e-5)
+    # Nothing across the manifold.
+    assert (r.grad[..., 3:7] * r.detach()[..., 3:7]).sum(-1).abs().max() < 1e-9 * r.grad.abs().max()
+
+
 def turning_reference(N, rate=1.5, start=0.0):
     """(1, N + 1, 13): hovering at the origin while turning about the vertical axis [rad/s]."""
     r = torch.zeros(1, N + 1, 13, dtype=torch.float64)
@@ -317,8 +353,6 @@ def test_bad_arguments_are_told():
         MPC(robot, 5, reference=bad)
     with pytest.raises(ValueError, match="not on the manifold"):
         body_mpc()(body_starts(), reference=bad)
-    with pytest.raises(ValueError, match="no gradient is computed by it: detach it"):
-        body_mpc()(body_starts(), reference=robot.neutral_state().requires_grad_())
     with pytest.raises(ValueError, match=r"reference has shape \(2, 5, 13\)"):
         body_mpc()(body_starts(), reference=robot.neutral_state().expand(2, 5, 13))
     with pytest.raises(ValueError, match=r"expected \(12,\)"):

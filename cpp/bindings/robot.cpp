@@ -93,14 +93,34 @@ Array mapped(const RigidBody& robot, const Array& from, const Array& x, const ch
   return result;
 }
 
+// The same for a pair of gradients, by `x` and by the references, those that are wanted.
+template <class Map>
+py::tuple pulled_back(const RigidBody& robot, const Array& from, const Array& x, const char* name, py::ssize_t in,
+                      py::ssize_t out, bool want_x, bool want_from, Map map) {
+  py::object by_from = py::none(), by_x = py::none();
+  double* to = nullptr;
+  if (want_from) {
+    Array result(std::vector<py::ssize_t>{batch_of(x, name), robot.nq() + robot.nv()});
+    to = result.mutable_data();
+    by_from = result;
+  }
+  const Array found = mapped(robot, from, x, name, in, out, [&](int n, Reference f, const double* x_, double* g_x) {
+    map(n, f, x_, want_x ? g_x : nullptr, to);
+  });
+  if (want_x) by_x = found;
+  return py::make_tuple(by_x, by_from);
+}
+
 // Output arrays for the gradients that were asked for.
 struct Wanted {
   Wanted(const RigidBody& robot, py::ssize_t batch, int n_x, int n_u, bool want_x, bool want_u, bool want_p,
-         const Parameters& p) {
+         const Parameters& p, bool want_now = false, bool want_next = false) {
     if (want_x) to.x = make(x, {batch, n_x});
     if (want_u) to.u = make(u, {batch, n_u});
     if (want_p && p.shared) to.parameters = make(par, {robot.n_par()});
     if (want_p && !p.shared) to.parameters = make(par, {batch, robot.n_par()});
+    if (want_now) to.now = make(now, {batch, robot.nq() + robot.nv()});
+    if (want_next) to.next = make(next, {batch, robot.nq() + robot.nv()});
   }
   static double* make(py::object& out, std::vector<py::ssize_t> shape) {
     Array a(shape);
@@ -108,9 +128,10 @@ struct Wanted {
     return a.mutable_data();
   }
   py::tuple result() const { return py::make_tuple(x, u, par); }
+  py::tuple with_references() const { return py::make_tuple(x, u, par, now, next); }
 
   Gradients to;
-  py::object x = py::none(), u = py::none(), par = py::none();
+  py::object x = py::none(), u = py::none(), par = py::none(), now = py::none(), next = py::none();
 };
 
 }  // namespace
@@ -218,8 +239,8 @@ PYBIND11_MODULE(_robot, m) {
       .def(
           "linearize_adjoint",
           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, const MaybeArray& g_next,
-             const MaybeArray& g_A, const MaybeArray& g_B, bool want_x, bool want_u, bool want_p,
-             const MaybeCharts& around) {
+             const MaybeArray& g_A, const MaybeArray& g_B, bool want_x, bool want_u, bool want_p, bool want_now,
+             bool want_next, const MaybeCharts& around) {
             const py::ssize_t n = batch_of(x, "x"), nx = coordinates(r, around), ndx = 2 * r.nv();
             const double *x_ = data(x, "x", {n, nx}), *u_ = data(u, "u", {n, r.nu()});
             const double *gn = gradient(g_next, "gradient of x_next", n * nx),
@@ -227,16 +248,16 @@ PYBIND11_MODULE(_robot, m) {
                          *gB = gradient(g_B, "gradient of B", n * ndx * r.nu());
             const Parameters p = parameters(r, par, n);
             const Charts c = charts(r, around, n);
-            Wanted out(r, n, static_cast<int>(nx), r.nu(), want_x, want_u, want_p, p);
+            Wanted out(r, n, static_cast<int>(nx), r.nu(), want_x, want_u, want_p, p, want_now, want_next);
             {
               py::gil_scoped_release release;
               r.linearize_adjoint(static_cast<int>(n), x_, u_, p, gn, gA, gB, out.to, c);
             }
-            return out.result();
+            return out.with_references();
           },
           py::arg("x"), py::arg("u"), py::arg("parameters"), py::arg("g_next"), py::arg("g_A"), py::arg("g_B"),
-          py::arg("want_x"), py::arg("want_u"), py::arg("want_parameters"), py::pos_only(), py::kw_only(),
-          py::arg("charts") = py::none())
+          py::arg("want_x"), py::arg("want_u"), py::arg("want_parameters"), py::arg("want_now"), py::arg("want_next"),
+          py::pos_only(), py::kw_only(), py::arg("charts") = py::none())
       .def(
           "second_order",
           [](const RigidBody& r, const Array& x, const Array& u, const MaybeArray& par, const Array& y,
@@ -262,12 +283,13 @@ PYBIND11_MODULE(_robot, m) {
                            [&](int n, Reference f, const double* x_, double* xi) { r.difference(n, f, x_, xi); });
            })
       .def("difference_adjoint",
-           [](const RigidBody& r, const Array& from, const Array& x, const Array& g) {
-             const py::ssize_t nx = r.nq() + r.nv();
-             const double* g_ = gradient(g, "gradient of the difference", batch_of(x, "x") * 2 * r.nv());
-             return mapped(r, from, x, "x", nx, nx, [&](int n, Reference f, const double* x_, double* g_x) {
-               r.difference_adjoint(n, f, x_, g_, g_x);
-             });
+           [](const RigidBody& r, const Array& from, const Array& x, const Array& g, bool want_x, bool want_from) {
+             const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv();
+             const double* g_ = gradient(g, "gradient of the difference", n * 2 * r.nv());
+             return pulled_back(r, from, x, "x", nx, nx, want_x, want_from,
+                                [&](int n, Reference f, const double* x_, double* g_x, double* g_f) {
+                                  r.difference_adjoint(n, f, x_, g_, g_x, g_f);
+                                });
            })
       .def("integrate",
            [](const RigidBody& r, const Array& from, const Array& xi) {
@@ -284,12 +306,12 @@ PYBIND11_MODULE(_robot, m) {
                  [&](int n, Reference f, const double* xi_, double* d_x) { r.integrate_tangent(n, f, xi_, d_, d_x); });
            })
       .def("integrate_adjoint",
-           [](const RigidBody& r, const Array& from, const Array& xi, const Array& g) {
+           [](const RigidBody& r, const Array& from, const Array& xi, const Array& g, bool want_xi, bool want_from) {
              const double* g_ = gradient(g, "gradient of the state", batch_of(xi, "error") * (r.nq() + r.nv()));
-             return mapped(r, from, xi, "error", 2 * r.nv(), 2 * r.nv(),
-                           [&](int n, Reference f, const double* xi_, double* g_xi) {
-                             r.integrate_adjoint(n, f, xi_, g_, g_xi);
-                           });
+             return pulled_back(r, from, xi, "error", 2 * r.nv(), 2 * r.nv(), want_xi, want_from,
+                                [&](int n, Reference f, const double* xi_, double* g_xi, double* g_f) {
+                                  r.integrate_adjoint(n, f, xi_, g_, g_xi, g_f);
+                                });
            })
       .def("on_manifold", [](const RigidBody& r, const Array& x) {
         const py::ssize_t n = batch_of(x, "x"), nx = r.nq() + r.nv();

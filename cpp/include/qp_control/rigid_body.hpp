@@ -40,6 +40,8 @@ struct Gradients {
   double* x = nullptr;
   double* u = nullptr;
   double* parameters = nullptr;
+  double* now = nullptr;  // by the states that errors are taken from, (batch, nq + nv) each
+  double* next = nullptr;
 };
 
 // States (nq + nv) that errors are taken from, one per element or one for all.
@@ -81,7 +83,7 @@ class RigidBody {
                                 const double* g, Gradients out) const;
 
   // x_next (batch, nq + nv) from x (batch, nq + nv) and u (batch, nu). Here and below x and x_next are errors (batch,
-  // 2 nv) where there are charts, and derivatives are by errors; no derivatives by the references.
+  // 2 nv) where there are charts, and derivatives are by errors.
   void step(int batch, const double* x, const double* u, Parameters p, double* x_next, Charts charts = {}) const;
 
   // step and its derivatives A (batch, 2 nv, 2 nv), B (batch, 2 nv, nu), P (batch, 2 nv, n_par; null: not wanted).
@@ -101,12 +103,12 @@ class RigidBody {
                     Charts charts = {}) const;
 
   // xi (batch, 2 nv) = x (-) r and x (batch, nq + nv) = r (+) xi; the change of x with a direction d of xi, and the
-  // gradients of <g, xi> by x and of <g, x> by xi.
+  // gradients of <g, xi> by x and r, and of <g, x> by xi and r; null: not wanted.
   void difference(int batch, Reference r, const double* x, double* xi) const;
-  void difference_adjoint(int batch, Reference r, const double* x, const double* g, double* g_x) const;
+  void difference_adjoint(int batch, Reference r, const double* x, const double* g, double* g_x, double* g_r) const;
   void integrate(int batch, Reference r, const double* xi, double* x) const;
   void integrate_tangent(int batch, Reference r, const double* xi, const double* d, double* d_x) const;
-  void integrate_adjoint(int batch, Reference r, const double* xi, const double* g, double* g_xi) const;
+  void integrate_adjoint(int batch, Reference r, const double* xi, const double* g, double* g_xi, double* g_r) const;
 
   // For each of the states x (batch, nq + nv): are its numbers finite, its quaternions and (cos, sin) pairs of length
   // one? The methods above throw std::invalid_argument where configurations are not.

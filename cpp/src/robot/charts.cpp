@@ -19,15 +19,26 @@ void RigidBody::difference(int batch, Reference r, const double* x, double* xi) 
   });
 }
 
-void RigidBody::difference_adjoint(int batch, Reference r, const double* x, const double* g, double* g_x) const {
+void RigidBody::difference_adjoint(int batch, Reference r, const double* x, const double* g, double* g_x,
+                                   double* g_r) const {
   const std::size_t nq = this->nq(), nv = this->nv(), nx = nq + nv;
   implementation_->check_configurations(batch, x, static_cast<int>(nx));
-  implementation_->for_each_reference(batch, r, [&](Worker& w, int i, const double*) {
-    const double* g_i = g + i * 2 * nv;
+  implementation_->for_each_reference(batch, r, [&](Worker& w, int i, const double* r_i) {
+    const Eigen::Map<const VectorXd> g_q(g + i * 2 * nv, nv), g_v(g + i * 2 * nv + nv, nv);
     w.q_next = Eigen::Map<const VectorXd>(x + i * nx, nq);
     w.robot.difference_jacobian(w.q, w.q_next, w.J);
-    w.write_configuration_gradient(w.q_next, w.J.transpose() * Eigen::Map<const VectorXd>(g_i, nv), g_x + i * nx);
-    std::copy_n(g_i + nv, nv, g_x + i * nx + nq);
+    w.lambda << w.J.transpose() * g_q, g_v;
+    if (g_x != nullptr) {
+      w.write_configuration_gradient(w.q_next, w.lambda.head(nv), g_x + i * nx);
+      Eigen::Map<VectorXd>(g_x + i * nx + nq, nv) = g_v;
+    }
+    if (g_r == nullptr) return;
+    // See StepMap::reference_adjoint.
+    w.robot.difference(w.q, w.q_next, w.v);
+    w.robot.integrate_jacobians(w.q, w.v, &w.J_q, w.J);
+    w.lambda.head(nv) = (-w.J_q.transpose() * w.lambda.head(nv)).eval();
+    w.lambda.tail(nv) = -g_v;
+    w.write_gradient(r_i, w.lambda, g_r + i * nx);
   });
 }
 
@@ -53,14 +64,21 @@ void RigidBody::integrate_tangent(int batch, Reference r, const double* xi, cons
   });
 }
 
-void RigidBody::integrate_adjoint(int batch, Reference r, const double* xi, const double* g, double* g_xi) const {
+void RigidBody::integrate_adjoint(int batch, Reference r, const double* xi, const double* g, double* g_xi,
+                                  double* g_r) const {
   const std::size_t nq = this->nq(), nv = this->nv(), nx = nq + nv;
-  implementation_->for_each_reference(batch, r, [&](Worker& w, int i, const double*) {
-    const double* g_i = g + i * nx;
+  implementation_->for_each_reference(batch, r, [&](Worker& w, int i, const double* r_i) {
+    const Eigen::Map<const VectorXd> g_q(g + i * nx, nq), g_v(g + i * nx + nq, nv);
     w.integrate_with_jacobians(xi + i * 2 * nv);
-    w.v.noalias() = w.T.transpose() * Eigen::Map<const VectorXd>(g_i, nq);
-    Eigen::Map<VectorXd>(g_xi + i * 2 * nv, nv).noalias() = w.J.transpose() * w.v;
-    std::copy_n(g_i + nq, nv, g_xi + i * 2 * nv + nv);
+    w.a.noalias() = w.T.transpose() * g_q;
+    if (g_xi != nullptr) {
+      Eigen::Map<VectorXd>(g_xi + i * 2 * nv, nv).noalias() = w.J.transpose() * w.a;
+      Eigen::Map<VectorXd>(g_xi + i * 2 * nv + nv, nv) = g_v;
+    }
+    if (g_r == nullptr) return;
+    w.robot.integrate_jacobians(w.q, w.v, &w.J_q, w.J);
+    w.lambda << w.J_q.transpose() * w.a, g_v;
+    w.write_gradient(r_i, w.lambda, g_r + i * nx);
   });
 }
 

@@ -143,7 +143,8 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
   const bool second = g_A != nullptr || g_B != nullptr;
   const int nq = this->nq(), nv = this->nv(), nu = this->nu(), ndx = 2 * nv, nz = ndx + nu;
   const int nx = implementation_->coordinates(charts);
-  const bool flat = nx == ndx;
+  const bool flat = nx == ndx, references = out.now != nullptr || out.next != nullptr;
+  if (references && charts.now.data == nullptr) throw std::invalid_argument("there are no references");
   if (second && !flat)
     throw std::invalid_argument(
         "second derivatives exist only for configurations in a vector space (nq = nv), got nq = " + std::to_string(nq) +
@@ -152,8 +153,17 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
   implementation_->for_each(batch, p, out.parameters, [&](Worker& w, int i, double* g_p) {
     const double* x_i = x + std::size_t(i) * nx;
     const double* u_i = u + std::size_t(i) * nu;
-    VectorXd total = VectorXd::Zero(nz);
+    VectorXd total = VectorXd::Zero(nz), by_now, by_next;
+    if (references) by_now = by_next = VectorXd::Zero(ndx);
     StepMap& step = implementation_->step(w, charts, i);
+    const auto add = [&](const double* x, const double* u) {
+      step.adjoint(x, u, w.lambda, w.g_z, g_p);
+      total += w.g_z;
+      if (!references) return;
+      step.reference_adjoint(x, w.lambda, w.g_now, w.g_next);
+      by_now += w.g_now;
+      by_next += w.g_next;
+    };
 
     if (g_next != nullptr) {
       const double* g = g_next + std::size_t(i) * nx;
@@ -167,8 +177,7 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
         w.lambda.head(nv).noalias() = w.T.transpose() * Eigen::Map<const VectorXd>(g, nq);
       }
       w.lambda.tail(nv) = Eigen::Map<const VectorXd>(g + nx - nv, nv);
-      step.adjoint(x_i, u_i, w.lambda, w.g_z, g_p);
-      total += w.g_z;
+      add(x_i, u_i);
     }
 
     if (second) {
@@ -198,8 +207,7 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
         for (const double sign : {1.0, -1.0}) {
           w.z = z + sign * h * direction;
           w.lambda = (sign / (2.0 * h)) * a.col(r);
-          step.adjoint(w.z.data(), w.z.data() + nx, w.lambda, w.g_z, g_p);
-          total += w.g_z;
+          add(w.z.data(), w.z.data() + nx);
         }
       }
     }
@@ -215,6 +223,9 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
       Eigen::Map<VectorXd>(g_x + nx - nv, nv) = total.segment(nv, nv);
     }
     if (out.u != nullptr) Eigen::Map<VectorXd>(out.u + std::size_t(i) * nu, nu) = total.tail(nu);
+    const std::size_t full = nq + nv;
+    if (out.now != nullptr) w.write_gradient(implementation_->at(charts.now, i), by_now, out.now + i * full);
+    if (out.next != nullptr) w.write_gradient(implementation_->at(charts.next, i), by_next, out.next + i * full);
   });
 }
 

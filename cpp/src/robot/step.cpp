@@ -41,12 +41,14 @@ StepMap::StepMap(Evaluator& robot, const RigidBodySettings& settings)
       nodes_(scheme_.nodes.size() + 1),
       J_now_(MatrixXd::Zero(nv_, nv_)),
       J_next_(J_now_),
+      J_reference_(J_now_),
       tau_(VectorXd::Zero(nv_)),
       w_(nv_),
       a_p_(nv_, robot.n_par()),
       starts_(nq_ + nv_, settings.substeps),
       D_starts_(settings.substeps),
-      group_(robot) {
+      group_(robot),
+      N_(J_now_) {
   for (Node& n : nodes_) {
     n.q.resize(nq_);
     for (VectorXd* d : {&n.v, &n.w, &n.a, &n.l_q, &n.l_v, &n.l_a}) d->setZero(nv_);
@@ -195,6 +197,18 @@ void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, 
   if (charts_) g_z.head(nv_) = J_now_.transpose() * nodes_[0].l_q;
 }
 
+// q (+) w moves with q by J_q; and (q (+) d) (-) q, by -J_q of that d, turned by the logarithm's Jacobian at the end.
+void StepMap::reference_adjoint(const double* x, const VectorXd& lambda, VectorXd& g_now, VectorXd& g_next) {
+  g_now.resize(2 * nv_);
+  g_next.resize(2 * nv_);
+  w_ = Eigen::Map<const VectorXd>(x, nv_);
+  robot_.integrate_jacobians(q_now_, w_, &J_reference_, J_now_);
+  g_now << J_reference_.transpose() * nodes_[0].l_q, nodes_[0].l_v;
+  robot_.difference(q_next_, q_end_, w_);
+  robot_.integrate_jacobians(q_next_, w_, &J_reference_, N_);
+  g_next << -J_reference_.transpose() * (J_next_.transpose() * lambda.head(nv_)), -lambda.tail(nv_);
+}
+
 void StepMap::hessian(const double* x, const double* u, const VectorXd& lambda, MatrixXd& H) {
   start(x, u, true);
   start_tangents(0);
@@ -238,6 +252,7 @@ void StepMap::pull_back(const VectorXd& lambda, VectorXd& g_z, double* g_p, Matr
     if (charts_ && k + 1 == substeps_) {
       robot_.difference_jacobian(q_next_, nodes_.back().q, J_next_);
       l_q.noalias() = J_next_.transpose() * lambda.head(nv_);
+      q_end_ = nodes_.back().q;
       if (H != nullptr) {
         // w = q (-) q_next solves q_next (+) w = q, whose second derivative is -J^-1 J'(w)[y] y, y = J^-1 dq.
         robot_.difference(q_next_, nodes_.back().q, w_);

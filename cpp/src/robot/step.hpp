@@ -41,6 +41,9 @@ class StepMap {
   void tangent(const double* x, const double* u, double* x_next, double* A, double* B, double* P);
   // g_z = [A B]' lambda for lambda (2 nv) in the tangent space at x_next; g_p += P' lambda unless null
   void adjoint(const double* x, const double* u, const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p);
+  // The same by the references' tangents (2 nv), after `adjoint`
+  void reference_adjoint(const double* x, const Eigen::VectorXd& lambda, Eigen::VectorXd& g_now,
+                         Eigen::VectorXd& g_next);
   // Second derivatives of lambda' x_next by (x, u), symmetric up to rounding
   void hessian(const double* x, const double* u, const Eigen::VectorXd& lambda, Eigen::MatrixXd& H);
 
@@ -74,6 +77,8 @@ class StepMap {
   bool charts_ = false;
   Eigen::VectorXd q_now_, v_now_, q_next_, v_next_;  // their references
   Eigen::MatrixXd J_now_, J_next_;                   // of now (+) xi by xi, of x_next (-) next by x_next
+  Eigen::VectorXd q_end_;                            // at the end of the adjoint's step
+  Eigen::MatrixXd J_reference_;
   Eigen::VectorXd tau_, w_, gradient_;
   Eigen::MatrixXd a_p_;
   Eigen::MatrixXd starts_;                 // state at the start of every integrator step, one per column

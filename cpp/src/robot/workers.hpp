@@ -35,6 +35,7 @@ struct Worker {
         a_tau(a_q),
         a_p(robot.nv(), robot.n_par()),
         J(a_q),
+        J_q(a_q),
         T(Eigen::MatrixXd::Zero(robot.nq(), robot.nv())) {}
 
   // Least-norm gradient w.r.t. configuration coordinates that has the given tangent gradient.
@@ -48,6 +49,13 @@ struct Worker {
     Eigen::Map<Eigen::VectorXd>(out, robot.nq()) = T * (T.transpose() * T).ldlt().solve(tangent);
   }
 
+  // The same of a state, whose gradient is (2 nv).
+  void write_gradient(const double* state, const Eigen::VectorXd& tangent, double* out) {
+    q = Eigen::Map<const Eigen::VectorXd>(state, robot.nq());
+    write_configuration_gradient(q, tangent.head(robot.nv()), out);
+    Eigen::Map<Eigen::VectorXd>(out + robot.nq(), robot.nv()) = tangent.tail(robot.nv());
+  }
+
   // q_next = q (+) the configuration's part of xi, its Jacobian by that in J and the tangent map there in T.
   void integrate_with_jacobians(const double* xi) {
     v = Eigen::Map<const Eigen::VectorXd>(xi, robot.nv());
@@ -58,8 +66,8 @@ struct Worker {
 
   Evaluator robot;
   StepMap step;
-  Eigen::VectorXd q, q_next, v, tau, a, w, lambda, g_z, z, x_next;
-  Eigen::MatrixXd a_q, a_v, a_tau, a_p, J, T, second;
+  Eigen::VectorXd q, q_next, v, tau, a, w, lambda, g_z, g_now, g_next, z, x_next;
+  Eigen::MatrixXd a_q, a_v, a_tau, a_p, J, J_q, T, second;
 };
 
 struct RigidBody::Implementation {
