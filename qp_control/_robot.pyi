@@ -106,3 +106,43 @@ class RigidBody:
         self, reference: Array, error: Array, g: Array, want_error: bool, want_reference: bool, /
     ) -> tuple[Array | None, Array | None]: ...
     def on_manifold(self, x: Array, /) -> NDArray[np.bool_]: ...
+    def inverse_dynamics(self, q: Array, v: Array, a: Array, parameters: Array | None, /) -> Array: ...
+    def inverse_dynamics_adjoint(
+        self, q: Array, v: Array, a: Array, parameters: Array | None, g: Array, want: list[bool], /
+    ) -> tuple[Array | None, Array | None, Array | None, Array | None]: ...
+    def mass_matrix(self, q: Array, parameters: Array | None, /) -> Array: ...
+    def mass_matrix_adjoint(
+        self, q: Array, parameters: Array | None, g: Array, want_q: bool, want_parameters: bool, /
+    ) -> tuple[Array | None, Array | None]: ...
+    def frames(
+        self, q: Array, v: Array, a: Array, frames: list[int], aligned: bool, /
+    ) -> tuple[Array, Array, Array, Array]: ...
+    def frames_adjoint(
+        self,
+        q: Array,
+        v: Array,
+        a: Array,
+        frames: list[int],
+        aligned: bool,
+        position: Array | None,
+        rotation: Array | None,
+        velocity: Array | None,
+        acceleration: Array | None,
+        want: list[bool],
+        /,
+    ) -> tuple[Array | None, Array | None, Array | None]: ...
+    def frame_jacobians(self, q: Array, frames: list[int], aligned: bool, /) -> Array: ...
+    def frame_jacobians_adjoint(self, q: Array, frames: list[int], aligned: bool, g: Array, /) -> Array: ...
+    def centroid(self, q: Array, v: Array, a: Array, parameters: Array | None, /) -> tuple[Array, Array, Array]: ...
+    def centroid_adjoint(
+        self,
+        q: Array,
+        v: Array,
+        a: Array,
+        parameters: Array | None,
+        position: Array | None,
+        momentum: Array | None,
+        rate: Array | None,
+        want: list[bool],
+        /,
+    ) -> tuple[Array | None, Array | None, Array | None, Array | None]: ...

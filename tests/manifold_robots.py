@@ -9,6 +9,10 @@ import torch
 from qp_control.dynamics import RobotDynamics
 
 
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def space_arm(dt=0.05):
     """A body that floats, not driven, with an arm of a ball joint, an elbow and a continuous joint; no gravity."""
     model = pin.Model()

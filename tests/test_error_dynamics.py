@@ -6,16 +6,12 @@ import pickle
 
 import pytest
 import torch
-from manifold_robots import changed, moved, random_states, space_arm
+from manifold_robots import changed, moved, normal, random_states, space_arm
 
 from qp_control.dynamics import RobotDynamics
 from qp_control.systems import flying_body, seven_joint_arm
 
 ROBOTS = {"body": flying_body, "arm": space_arm}
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def setting(name, n=3):

@@ -8,7 +8,7 @@ import math
 import pinocchio as pin
 import pytest
 import torch
-from manifold_robots import changed, moved, random_states, space_arm
+from manifold_robots import changed, moved, normal, random_states, space_arm
 
 import qp_control as qc
 from qp_control.mpc import MPC
@@ -22,10 +22,6 @@ TIGHT = SqpSettings(eps=1e-10)
 EXACT = qc.Settings(eps_abs=1e-11, eps_rel=1e-12)
 HOVER = 0.5 * 9.81
 AXIS = torch.tensor([1.0, 0.5, 0.2], dtype=torch.float64) / math.sqrt(1.29)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def quaternion(angle, axis=AXIS):

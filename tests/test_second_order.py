@@ -6,37 +6,10 @@ import numpy as np
 import pinocchio as pin
 import pytest
 import torch
-from manifold_robots import moved, random_states
+from manifold_robots import moved, normal, random_states
+from trees import TREES, tree_model
 
 from qp_control.dynamics import RobotDynamics
-
-JOINTS = {
-    "x": pin.JointModelRX,
-    "unaligned": lambda: pin.JointModelRevoluteUnaligned(np.array([0.6, 0.0, 0.8])),
-    "slide": pin.JointModelPY,
-    "continuous": pin.JointModelRUBZ,
-    "ball": pin.JointModelSpherical,
-    "planar": pin.JointModelPlanar,
-    "gantry": pin.JointModelTranslation,
-    "free": pin.JointModelFreeFlyer,
-}
-# Joints and the bodies before them.
-TREES = {
-    "chain": [("x", 0), ("unaligned", 1), ("slide", 2), ("x", 3)],
-    "branches": [("gantry", 0), ("x", 1), ("unaligned", 2), ("slide", 1)],
-    "flying body": [("free", 0)],
-    "flying tree": [("free", 0), ("ball", 1), ("continuous", 2), ("x", 1)],
-    "car with a trailer": [("planar", 0), ("x", 1), ("planar", 2)],
-}
-
-
-def tree_model(joints):
-    pin.seed(1)
-    model = pin.Model()
-    for i, (kind, parent) in enumerate(joints):
-        joint = model.addJoint(parent, JOINTS[kind](), pin.SE3.Random(), f"{kind} {i}")
-        model.appendBodyToJoint(joint, pin.Inertia.Random(), pin.SE3.Identity())
-    return model
 
 
 def one_body(joint, name):
@@ -50,10 +23,6 @@ def robot(tree, integrator="rk4", substeps=1):
     model = tree_model(TREES[tree])
     model.damping[:] = 0.1
     return RobotDynamics(model, dt=0.1, integrator=integrator, substeps=substeps, actuated=list(range(model.nv)))
-
-
-def normal(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def differences(gradient, z, h=2e-3):

@@ -11,49 +11,12 @@
 #include <string>
 #include <utility>
 
-#include "qp_control/rigid_body.hpp"
+#include "robot_arrays.hpp"
 
 namespace py = pybind11;
-using qp_control::Charts;
-using qp_control::Gradients;
-using qp_control::Parameters;
-using qp_control::Reference;
-using qp_control::RigidBody;
+using namespace qp_control;
 
 namespace {
-
-using Array = py::array_t<double, py::array::c_style | py::array::forcecast>;
-using MaybeArray = std::optional<Array>;
-
-std::string shape_of(const Array& a) { return py::str(py::tuple(a.attr("shape"))); }
-
-// The data of `a` after a check of its shape (batch, columns...) and of its entries.
-const double* data(const Array& a, const char* name, std::vector<py::ssize_t> shape) {
-  if (std::vector<py::ssize_t>(a.shape(), a.shape() + a.ndim()) != shape)
-    throw py::value_error(std::string(name) + " has shape " + shape_of(a) + ", expected " +
-                          std::string(py::str(py::tuple(py::cast(shape)))));
-  const double* p = a.data();
-  for (py::ssize_t i = 0; i < a.size(); ++i)
-    if (!std::isfinite(p[i]))
-      throw py::value_error(std::string(name) + " has the entry " + std::to_string(p[i]) + " at flat index " +
-                            std::to_string(i) + " of shape " + shape_of(a) + ", expected finite numbers");
-  return p;
-}
-
-// Gradients are not looked at: a NaN in them is the caller's result.
-const double* gradient(const MaybeArray& a, const char* name, py::ssize_t size) {
-  if (!a) return nullptr;
-  if (a->size() != size)
-    throw py::value_error(std::string(name) + " has shape " + shape_of(*a) + ", expected " + std::to_string(size) +
-                          " entries");
-  return a->data();
-}
-
-Parameters parameters(const RigidBody& robot, const MaybeArray& p, py::ssize_t batch) {
-  if (!p) return {};
-  if (p->ndim() == 1) return {data(*p, "parameters", {robot.n_par()}), true};
-  return {data(*p, "parameters", {batch, robot.n_par()}), false};
-}
 
 // A reference of the batch: (1, nq + nv) or (batch, nq + nv).
 Reference reference(const RigidBody& robot, const Array& r, const char* name, py::ssize_t batch) {
@@ -70,11 +33,6 @@ Charts charts(const RigidBody& robot, const MaybeCharts& c, py::ssize_t batch) {
 
 py::ssize_t coordinates(const RigidBody& robot, const MaybeCharts& c) {
   return c ? 2 * robot.nv() : robot.nq() + robot.nv();
-}
-
-py::ssize_t batch_of(const Array& a, const char* name) {
-  if (a.ndim() != 2) throw py::value_error(std::string(name) + " has shape " + shape_of(a) + ", expected rank 2");
-  return a.shape(0);
 }
 
 // What `map` makes of a batch of arrays with the sizes `in` each, and `out` of its results.
@@ -122,11 +80,6 @@ struct Wanted {
     if (want_now) to.now = make(now, {batch, robot.nq() + robot.nv()});
     if (want_next) to.next = make(next, {batch, robot.nq() + robot.nv()});
   }
-  static double* make(py::object& out, std::vector<py::ssize_t> shape) {
-    Array a(shape);
-    out = a;
-    return a.mutable_data();
-  }
   py::tuple result() const { return py::make_tuple(x, u, par); }
   py::tuple with_references() const { return py::make_tuple(x, u, par, now, next); }
 
@@ -141,18 +94,20 @@ PYBIND11_MODULE(_robot, m) {
   py::module_::import("pinocchio");  // the converter of its Model
   m.attr("PINOCCHIO_VERSION") = PINOCCHIO_VERSION;
 
-  py::enum_<qp_control::Integrator>(m, "Integrator")
-      .value("euler", qp_control::Integrator::euler)
-      .value("semi_implicit", qp_control::Integrator::semi_implicit)
-      .value("rk4", qp_control::Integrator::rk4);
+  py::enum_<Integrator>(m, "Integrator")
+      .value("euler", Integrator::euler)
+      .value("semi_implicit", Integrator::semi_implicit)
+      .value("rk4", Integrator::rk4);
 
-  py::class_<RigidBody>(m, "RigidBody")
-      .def(py::init([](const py::object& model, double dt, int substeps, qp_control::Integrator integrator,
+  py::class_<RigidBody> robot(m, "RigidBody");
+  bind_motions(robot);
+  robot
+      .def(py::init([](const py::object& model, double dt, int substeps, Integrator integrator,
                        std::vector<int> actuated, int threads) {
              boost::python::extract<pinocchio::Model&> extracted(model.ptr());
              if (!extracted.check()) throw py::type_error("model is not a pinocchio.Model");
              return std::make_unique<RigidBody>(
-                 extracted(), qp_control::RigidBodySettings{dt, substeps, integrator, std::move(actuated), threads});
+                 extracted(), RigidBodySettings{dt, substeps, integrator, std::move(actuated), threads});
            }),
            py::arg("model"), py::kw_only(), py::arg("dt"), py::arg("substeps"), py::arg("integrator"),
            py::arg("actuated"), py::arg("threads"))

@@ -57,6 +57,41 @@ struct Charts {
   Reference now, next;
 };
 
+// Where gradients by a motion go: q (batch, nq), v and a (batch, nv), parameters as in Gradients; null: not wanted.
+struct MotionGradients {
+  double* q = nullptr;
+  double* v = nullptr;
+  double* a = nullptr;
+  double* parameters = nullptr;
+};
+
+// A motion of the batch: q (batch, nq), v and a (batch, nv).
+struct Motions {
+  const double* q;
+  const double* v;
+  const double* a;
+};
+
+// Frames of the model by their numbers, with their twists in the world's axes (aligned) or their own.
+struct Frames {
+  const int* index;
+  int count;
+  bool aligned;
+};
+
+// position (batch, frames, 3), rotation (batch, frames, 3, 3), velocity and acceleration (batch, frames, 6: linear,
+// angular; the linear one is that of the frame's origin). Of gradients any may be null.
+template <class Number>
+struct FrameNumbers {
+  Number *position, *rotation, *velocity, *acceleration;
+};
+
+// Centre of mass (batch, 3), momentum about it and its rate (batch, 6: linear, angular), in the world's axes.
+template <class Number>
+struct CentroidNumbers {
+  Number *position, *momentum, *rate;
+};
+
 class RigidBody {
  public:
   // Throws std::invalid_argument for settings that make no sense, for joints that mimic others, for those whose axes
@@ -81,6 +116,21 @@ class RigidBody {
   // Gradients of <g, qdd>; x gets (q, v) side by side (batch, nq + nv), u gets tau (batch, nv).
   void forward_dynamics_adjoint(int batch, const double* q, const double* v, const double* tau, Parameters p,
                                 const double* g, Gradients out) const;
+
+  // tau (batch, nv) = M a + n + d o v, and the gradients of <g, tau>
+  void inverse_dynamics(int batch, Motions at, Parameters p, double* tau) const;
+  void inverse_dynamics_adjoint(int batch, Motions at, Parameters p, const double* g, MotionGradients out) const;
+  // M (batch, nv, nv), and the gradients of <G, M> by q and the parameters
+  void mass_matrix(int batch, const double* q, Parameters p, double* M) const;
+  void mass_matrix_adjoint(int batch, const double* q, Parameters p, const double* G, MotionGradients out) const;
+  void frames(int batch, Motions at, Frames which, FrameNumbers<double> out) const;
+  void frames_adjoint(int batch, Motions at, Frames which, FrameNumbers<const double> g, MotionGradients out) const;
+  // d velocity / dv (batch, frames, 6, nv), and the gradient (batch, nq) of <G, J>
+  void frame_jacobians(int batch, const double* q, Frames which, double* J) const;
+  void frame_jacobians_adjoint(int batch, const double* q, Frames which, const double* G, double* g_q) const;
+  void centroid(int batch, Motions at, Parameters p, CentroidNumbers<double> out) const;
+  void centroid_adjoint(int batch, Motions at, Parameters p, CentroidNumbers<const double> g,
+                        MotionGradients out) const;
 
   // x_next (batch, nq + nv) from x (batch, nq + nv) and u (batch, nu). Here and below x and x_next are errors (batch,
   // 2 nv) where there are charts, and derivatives are by errors.

@@ -12,6 +12,19 @@ struct InverseDynamicsHessian {
   Eigen::MatrixXd qq, qv, qa, vv;
 };
 
+// Of a frame: where it is in the world, its twist (linear, angular) and acceleration (of its origin, angular).
+struct FrameState {
+  Eigen::Vector3d position;
+  Eigen::Matrix3d rotation;
+  Eigen::Matrix<double, 6, 1> velocity, acceleration;
+};
+
+// Of the robot as a whole: centre of mass, momentum about it (linear, angular) and its rate, in the world's axes.
+struct Centroid {
+  Eigen::Vector3d position;
+  Eigen::Matrix<double, 6, 1> momentum, rate;
+};
+
 class Evaluator {
  public:
   explicit Evaluator(const pinocchio::Model& model);
@@ -39,6 +52,31 @@ class Evaluator {
   // g += (da/dp)' lambda, given w = M^-1 lambda
   void parameter_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
                          const Eigen::VectorXd& w, double* g);
+
+  // tau = M a + n + d o v, and the gradients of g' tau
+  void inverse_dynamics(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
+                        Eigen::VectorXd& tau);
+  void inverse_dynamics_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
+                                const Eigen::VectorXd& g, Eigen::VectorXd& g_q, Eigen::VectorXd& g_v,
+                                Eigen::VectorXd& g_a);
+  // M, and the gradients of <G, M> by q (tangent) and, added to g_p unless null, by the parameters
+  void mass_matrix(const Eigen::VectorXd& q, Eigen::MatrixXd& M);
+  void mass_matrix_adjoint(const Eigen::VectorXd& q, const Eigen::MatrixXd& G, Eigen::VectorXd& g_q, double* g_p);
+
+  // Frames, after `place` with the state; in the world's axes (aligned) or their own.
+  void place(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a);
+  FrameState frame(int index, bool aligned) const;
+  // Adds the gradients of the frame's numbers that have the gradients g.
+  void frame_adjoint(int index, bool aligned, const FrameState& g, Eigen::VectorXd& g_q, Eigen::VectorXd& g_v,
+                     Eigen::VectorXd& g_a) const;
+  // d velocity / dv (6 x nv), and the gradient of <G, J>, added to g_q
+  void frame_jacobian(int index, bool aligned, Eigen::MatrixXd& J) const;
+  void frame_jacobian_adjoint(int index, bool aligned, const Eigen::MatrixXd& G, Eigen::VectorXd& g_q) const;
+
+  Centroid centroid(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a);
+  // Gradients of what has the gradients g; g_p, unless null, has those by the parameters added.
+  void centroid_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a, Centroid g,
+                        Eigen::VectorXd& g_q, Eigen::VectorXd& g_v, Eigen::VectorXd& g_a, double* g_p);
 
   // Of mu' tau(q, v, a), tau by inverse dynamics; those by va and aa vanish.
   void inverse_dynamics_hessian(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,

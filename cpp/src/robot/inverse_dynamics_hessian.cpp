@@ -1,20 +1,11 @@
-// Second derivatives of psi(q, v, a) = mu' tau(q, v, a) for tau by inverse dynamics, by recursion over the tree.
+// Second derivatives of psi = mu' tau(q, v, a) for tau by inverse dynamics; tree.hpp says what the letters are.
 //
-// In the world's axes, for the body b with inertia I, twist V = sum S_k v_k and acceleration A over the joints k that
-// carry it, A_0 = -gravity, and the twist U = sum S_k mu_k that the joints would give it with the velocities mu:
-//   psi = sum_b U' (I A + V x* h),  h = I V.
-// A displacement along S_i moves all that joint i carries. Seen from there, only what stands before has moved, by
-//   dU = u,   dV = w,   dA = a + w x V,   (u, w, a) = (-S_i x U_p, -S_i x V_p, -S_i x A_p - w x V_p)   (p: body before)
-// and a change of v_i or a_i has the same form, with (0, S_i, (V_i + V_p) x S_i) and (0, 0, S_i). Second derivatives
-// are then those of psi by (u, w, a), for all that the joint farther from the root carries,
-//   [0 B I; B' K 0; I 0 0],   B = h x* - I V x - (I V x)',   K = P x* + I U x + (I U x)',   P = I U,
+// Those by the changes (u, w, a), for all that the joint farther from the root carries, are
+//   [0 B I; B' K 0; I 0 0],   B = h x* - I V x - (I V x)',   K = P x* + I U x + (I U x)',
 // summed over these bodies, f x* being the matrix of w -> w x* f. Displacements turn its S_j as well, which adds
-// (F x*, G x*, P x*) S_j, F = I A + V x* h, G = I (U x V) - U x* h + V x* P.
-//
-// The joints' axes must be fixed in the bodies they move. Cost: the number of bodies times the number of joints that
-// carry each. The tensors of second derivatives themselves would cost their depth once more:
-// S. Singh, R. P. Russell, P. M. Wensing, "On second-order derivatives of rigid-body dynamics", arXiv:2302.06001
-// (2023).
+// (F x*, G x*, P x*) S_j. Cost: the number of bodies times the number of joints that carry each. The tensors of second
+// derivatives themselves would cost their depth once more: S. Singh, R. P. Russell, P. M. Wensing, "On second-order
+// derivatives of rigid-body dynamics", arXiv:2302.06001 (2023).
 #include <pinocchio/algorithm/jacobian.hpp>
 
 #include "evaluator_state.hpp"
@@ -26,11 +17,6 @@ using Eigen::VectorXd;
 
 namespace {
 
-using pinocchio::Force;
-using pinocchio::Motion;
-using Matrix6 = Motion::Matrix6;
-using Vector6 = Motion::Vector6;
-
 // w x* f = star(f) w
 Matrix6 star(const Vector6& f) {
   Matrix6 S;
@@ -41,23 +27,9 @@ Matrix6 star(const Vector6& f) {
   return S;
 }
 
-Vector6 cross(const Vector6& a, const Vector6& b) {
-  Vector6 c;
-  c.tail<3>() = a.tail<3>().cross(b.tail<3>());
-  c.head<3>() = a.tail<3>().cross(b.head<3>()) + a.head<3>().cross(b.tail<3>());
-  return c;
-}
-
-Vector6 cross_star(const Vector6& a, const Vector6& f) {
-  Vector6 c;
-  c.head<3>() = a.tail<3>().cross(f.head<3>());
-  c.tail<3>() = a.tail<3>().cross(f.tail<3>()) + a.head<3>().cross(f.head<3>());
-  return c;
-}
-
 // I V x, made symmetric, times two
 Matrix6 symmetric_product(const Matrix6& I, const Vector6& V) {
-  const Matrix6 product = I * Motion(V).toActionMatrix();
+  const Matrix6 product = I * pinocchio::Motion(V).toActionMatrix();
   return product + product.transpose();
 }
 
@@ -68,55 +40,32 @@ void Evaluator::inverse_dynamics_hessian(const VectorXd& q, const VectorXd& v, c
   auto& s = *implementation_;
   const auto& model = s.model;
   const int joints = model.njoints, n = nv();
-  auto& carried = s.carried;
-  auto& change = s.change;
+  auto& bodies = s.tree.bodies;
+  const auto& changes = s.tree.changes;
   pinocchio::computeJointJacobians(model, s.data, q);
   const auto& J = s.data.J;
-
-  carried[0].U.setZero();
-  carried[0].V.setZero();
-  carried[0].A = -model.gravity.toVector();
+  s.tree.move(model, s.data, v, a, mu, Vector6::Zero(), -model.gravity.toVector());
+  s.tree.load(model, s.data);
   for (int b = 1; b < joints; ++b) {
-    Carried& now = carried[b];
-    const Carried& before = carried[model.parents[b]];
-    const int first = model.idx_vs[b], count = model.nvs[b];
-    const auto S = J.middleCols(first, count);
-    now.U = before.U + S * mu.segment(first, count);
-    now.V = before.V + S * v.segment(first, count);
-    now.A = before.A + S * a.segment(first, count) + cross(before.V, now.V);
-    now.I = s.data.oMi[b].act(model.inertias[b]).matrix();
-    now.h = now.I * now.V;
-    now.P = now.I * now.U;
-    now.F = now.I * now.A + cross_star(now.V, now.h);
-    now.G = now.I * cross(now.U, now.V) - cross_star(now.U, now.h) + cross_star(now.V, now.P);
-    now.IV = symmetric_product(now.I, now.V);
-    now.IU = symmetric_product(now.I, now.U);
-    for (int i = first; i < first + count; ++i) {
-      const Vector6 S_i = J.col(i);
-      Change& c = change[i];
-      c.u = -cross(S_i, before.U);
-      c.w = -cross(S_i, before.V);
-      c.a = -cross(S_i, before.A) - cross(c.w, before.V);
-      c.a_of_v = cross(now.V + before.V, S_i);
-    }
+    bodies[b].IV = symmetric_product(bodies[b].I, bodies[b].V);
+    bodies[b].IU = symmetric_product(bodies[b].I, bodies[b].U);
   }
 
   for (MatrixXd* block : {&out.qq, &out.qv, &out.qa, &out.vv}) block->setZero(n, n);
   for (int b = joints - 1; b > 0; --b) {
-    const Carried& now = carried[b];
-    Carried& before = carried[model.parents[b]];
+    const Body& now = bodies[b];
     const Matrix6 P_star = star(now.P), B = star(now.h) - now.IV, K = now.IU + P_star;
     const int first = model.idx_vs[b], count = model.nvs[b];
     const Matrix6 F_star = star(now.F), G_star = star(now.G);
     for (int j = first; j < first + count; ++j) {
       const Vector6 S_j = J.col(j);
-      const Change& c = change[j];
+      const Change& c = changes[j];
       const Vector6 q_u = B * c.w + now.I * c.a + F_star * S_j;
       const Vector6 q_w = B.transpose() * c.u + K * c.w + G_star * S_j;
       const Vector6 q_a = now.I * c.u + P_star * S_j;
       const Vector6 a_u = now.I * S_j, v_u = B * S_j + now.I * c.a_of_v, v_w = K * S_j;
       for (int i = first; i < first + count; ++i) {
-        const Change& d = change[i];
+        const Change& d = changes[i];
         out.qq(i, j) = q_u.dot(d.u) + q_w.dot(d.w) + q_a.dot(d.a);
         out.qv(i, j) = v_u.dot(d.u) + v_w.dot(d.w);
         out.qa(i, j) = a_u.dot(d.u);
@@ -125,7 +74,7 @@ void Evaluator::inverse_dynamics_hessian(const VectorXd& q, const VectorXd& v, c
       }
       for (auto p = model.parents[b]; p > 0; p = model.parents[p])
         for (int i = model.idx_vs[p]; i < model.idx_vs[p] + model.nvs[p]; ++i) {
-          const Change& d = change[i];
+          const Change& d = changes[i];
           const auto S_i = J.col(i);
           out.qq(i, j) = out.qq(j, i) = q_u.dot(d.u) + q_w.dot(d.w) + q_a.dot(d.a);
           out.qv(i, j) = v_u.dot(d.u) + v_w.dot(d.w);
@@ -139,6 +88,8 @@ void Evaluator::inverse_dynamics_hessian(const VectorXd& q, const VectorXd& v, c
     out.qq.block(first, first, count, count) =
         (0.5 * (out.qq.block(first, first, count, count) + out.qq.block(first, first, count, count).transpose()))
             .eval();
+    if (model.parents[b] == 0) continue;
+    Body& before = bodies[model.parents[b]];
     before.I += now.I;
     before.IV += now.IV;
     before.IU += now.IU;
