@@ -38,6 +38,84 @@ class BodyScales(nn.Module):
         return self.nominal * scales.exp()
 
 
+class LogCholesky(nn.Module):
+    """Parameters of a robot's model whose every value is that of real bodies, all ten numbers of each free.
+
+    inertia (bodies, 10): (alpha, d_1, d_2, d_3, s_12, s_23, s_13, t_1, t_2, t_3), a body's second moments of mass being
+
+        [S h; h' m] = U U',   U = e^alpha [e^d_1 s_12 s_13 t_1; 0 e^d_2 s_23 t_2; 0 0 e^d_3 t_3; 0 0 0 1]
+
+    with S = integral of r r' dm, h = m c, and its inertia about the joint tr(S) 1 - S. log_damping (nv,): as of
+    `BodyScales`. They begin at the nominal model, whose bodies must have mass all around their centres.
+
+    Source: C. Rucker, P. M. Wensing, "Smooth parameterization of rigid-body inertia", IEEE RA-L 7 (2022).
+
+    Raises ValueError for a body whose nominal numbers are those of no such body.
+    """
+
+    def __init__(self, dynamics: RobotDynamics) -> None:
+        super().__init__()
+        self.damping: Tensor
+        bodies = 10 * dynamics.bodies
+        nominal = dynamics.parameters
+        self.register_buffer("damping", nominal[bodies:].clone(), persistent=False)
+        moments = _second_moments(nominal[:bodies].view(-1, 10))
+        # U U' instead of L L': the same with rows and columns in reverse.
+        L, info = torch.linalg.cholesky_ex(moments.flip(-2, -1))
+        for name, failed in zip(list(dynamics.model.names)[1:], info.tolist(), strict=True):
+            if failed:
+                raise ValueError(
+                    f"the body of joint {name!r} is no real one, or has no extent in some direction: second moments "
+                    "of its mass, from its mass, centre of mass and inertia, are not positive definite"
+                )
+        U = L.flip(-2, -1)
+        scale = U[:, 3, 3]
+        U = U / scale[:, None, None]
+        inertia = torch.stack(
+            [scale.log(), U[:, 0, 0].log(), U[:, 1, 1].log(), U[:, 2, 2].log(), U[:, 0, 1], U[:, 1, 2], U[:, 0, 2]], 1
+        )
+        self.inertia = nn.Parameter(torch.cat([inertia, U[:, :3, 3]], 1))
+        self.log_damping = nn.Parameter(torch.zeros(dynamics.nv, dtype=torch.float64))
+
+    def forward(self) -> Tensor:
+        alpha, d, (s_12, s_23, s_13), t = (
+            self.inertia[:, 0],
+            self.inertia[:, 1:4].exp(),
+            self.inertia[:, 4:7].unbind(1),
+            self.inertia[:, 7:],
+        )
+        zero, one = torch.zeros_like(s_12), torch.ones_like(s_12)
+        rows = [
+            [d[:, 0], s_12, s_13, t[:, 0]],
+            [zero, d[:, 1], s_23, t[:, 1]],
+            [zero, zero, d[:, 2], t[:, 2]],
+            [zero, zero, zero, one],
+        ]
+        U = alpha.exp()[:, None, None] * torch.stack([torch.stack(row, 1) for row in rows], 1)
+        moments = U @ U.mT
+        S = moments[:, :3, :3]
+        inertia = S.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] * torch.eye(3, dtype=S.dtype) - S
+        xx, xy, yy, xz, yz, zz = (inertia[:, i, j] for i, j in _ORDER)
+        bodies = torch.stack([moments[:, 3, 3], *moments[:, :3, 3].unbind(1), xx, xy, yy, xz, yz, zz], 1)
+        return torch.cat([bodies.flatten(), self.damping * self.log_damping.exp()])
+
+
+_ORDER = ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2))
+
+
+def _second_moments(parameters: Tensor) -> Tensor:
+    """[S h; h' m] (n, 4, 4) of bodies (n, 10)."""
+    inertia = parameters.new_zeros(len(parameters), 3, 3)
+    for k, (i, j) in enumerate(_ORDER):
+        inertia[:, i, j] = inertia[:, j, i] = parameters[:, 4 + k]
+    moments = parameters.new_zeros(len(parameters), 4, 4)
+    half = 0.5 * inertia.diagonal(dim1=1, dim2=2).sum(1)
+    moments[:, :3, :3] = half[:, None, None] * torch.eye(3, dtype=parameters.dtype) - inertia
+    moments[:, :3, 3] = moments[:, 3, :3] = parameters[:, 1:4]
+    moments[:, 3, 3] = parameters[:, 0]
+    return moments
+
+
 class FreeParameters(nn.Module):
     """Parameters (n_par,) that are learned as they are; nominal None: a model without any."""
 
@@ -49,8 +127,13 @@ class FreeParameters(nn.Module):
         return self.value
 
 
-def model_parameters(dynamics: Any) -> nn.Module:
-    """`BodyScales` of a `RobotDynamics`, `FreeParameters` of anything else."""
+def model_parameters(dynamics: Any, kind: str | nn.Module = "scales") -> nn.Module:
+    """Of a `RobotDynamics` "scales" (`BodyScales`), "log_cholesky" (`LogCholesky`), or a module that returns them when
+    called; of anything else its own or a module."""
+    if isinstance(kind, nn.Module):
+        return kind
+    if kind not in ("scales", "log_cholesky"):
+        raise ValueError(f"model is {kind!r}, expected 'scales', 'log_cholesky' or a module")
     if isinstance(dynamics, RobotDynamics):
-        return BodyScales(dynamics)
+        return BodyScales(dynamics) if kind == "scales" else LogCholesky(dynamics)
     return FreeParameters(getattr(dynamics, "parameters", None))

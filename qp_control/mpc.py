@@ -59,6 +59,8 @@ class MPC(nn.Module):
     delay: control periods from when an input is sent until it acts. The plan then begins where the inputs under way
         will have led, and carries them.
     state_cost, input_cost, terminal_cost: "diagonal", "full", a rank, or a module that returns Q, R or P when called.
+    model: the parameters of a robot's model, "scales" of its bodies, "log_cholesky" (all ten numbers of each, always
+        those of real bodies), or a module that returns them when called.
     rows: further rows that are functions of state and input: `StateRows`, `StageRows`, `keep_out`, `speed_limit`.
     data: further arguments of the problem's `OcpQP` such as C, D, lower, upper, C_N, r or u_lower; tensors that
         require grad become parameters. They go before what stands above.
@@ -92,6 +94,7 @@ class MPC(nn.Module):
         state_cost: str | int | nn.Module = "diagonal",
         input_cost: str | int | nn.Module = "diagonal",
         terminal_cost: str | int | nn.Module = "full",
+        model: str | nn.Module = "scales",
         rows: Sequence[Rows] = (),
         data: Mapping[str, Tensor] | None = None,
         mode: Literal["real_time", "converged"] = "real_time",
@@ -133,7 +136,7 @@ class MPC(nn.Module):
 
         self.state_cost, self.input_cost = make_weight(state_cost, size), make_weight(input_cost, nu)
         self.terminal_cost = make_weight(terminal_cost, size)
-        self.model = model_parameters(dynamics)
+        self.model = model_parameters(dynamics, model)
         share = float(torch.logit(torch.tensor(0.98, dtype=torch.float64)))
         self.input_fraction: nn.Parameter | None
         self.state_fraction: nn.Parameter | None
