@@ -12,3 +12,8 @@ target_link_libraries(_robot PRIVATE pinocchio::pinocchio_default pinocchio::pin
                                      Boost::${_boost_python} qp_control_batch)
 set_target_properties(_robot PROPERTIES INSTALL_RPATH "$ORIGIN/../cmeel.prefix/lib")
 install(TARGETS _robot LIBRARY DESTINATION qp_control)
+
+if(QP_CONTROL_BENCHMARKS)
+  add_executable(pinocchio_loop ../benchmarks/pinocchio_loop.cpp)
+  target_link_libraries(pinocchio_loop PRIVATE pinocchio::pinocchio_default)
+endif()

@@ -42,7 +42,14 @@ class RigidBody:
     @property
     def nominal_parameters(self) -> Array: ...
     def forward_dynamics(
-        self, q: Array, v: Array, tau: Array, parameters: Array | None, derivatives: bool, /
+        self,
+        q: Array,
+        v: Array,
+        tau: Array,
+        parameters: Array | None,
+        derivatives: bool,
+        by_parameters: bool,
+        /,
     ) -> tuple[Array, Array, Array, Array, Array]: ...
     def forward_dynamics_adjoint(
         self,

@@ -31,7 +31,7 @@ class ForwardDynamics(torch.autograd.Function):
     def forward(ctx: Any, robot: RigidBody, q: Tensor, v: Tensor, tau: Tensor, par: Tensor | None) -> Tensor:
         ctx.robot = robot
         ctx.save_for_backward(q, v, tau, par)
-        return torch.from_numpy(robot.forward_dynamics(array(q), array(v), array(tau), array(par), False)[0])
+        return torch.from_numpy(robot.forward_dynamics(array(q), array(v), array(tau), array(par), False, False)[0])
 
     @staticmethod
     @once_differentiable

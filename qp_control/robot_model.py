@@ -151,18 +151,18 @@ class RobotModel:
         return finish(call(motions.ForwardDynamics, self._robot, q_, v_, tau_, par))
 
     def forward_dynamics_derivatives(
-        self, q: Tensor, v: Tensor, tau: Tensor, parameters: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """qdd (B, nv) and its derivatives w.r.t. q, v, tau (B, nv, nv) and parameters (B, nv, n_par).
+        self, q: Tensor, v: Tensor, tau: Tensor, parameters: Tensor | None = None, *, by_parameters: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """qdd (B, nv) and its derivatives w.r.t. q, v, tau (B, nv, nv) and parameters (B, nv, n_par; None: not wanted).
 
         The one w.r.t. q is taken in the tangent space. The values carry no autograd graph.
         """
         (q_, v_, tau_), par, finish, _ = self._inputs(
             {"q": (q, self.nq), "v": (v, self.nv), "tau": (tau, self.nv)}, parameters
         )
-        values = self._robot.forward_dynamics(array(q_), array(v_), array(tau_), array(par), True)
-        a, dq, dv, dtau, dp = (finish(torch.from_numpy(value)) for value in values)
-        return a, dq, dv, dtau, dp
+        values = self._robot.forward_dynamics(array(q_), array(v_), array(tau_), array(par), True, by_parameters)
+        a, dq, dv, dtau = (finish(torch.from_numpy(value)) for value in values[:4])
+        return a, dq, dv, dtau, finish(torch.from_numpy(values[4])) if by_parameters else None
 
     def inverse_dynamics(self, q: Tensor, v: Tensor, a: Tensor, parameters: Tensor | None = None) -> Tensor:
         """Generalized forces tau (B, nv) that give the accelerations a (B, nv): the recursive Newton-Euler algorithm.

@@ -122,7 +122,7 @@ PYBIND11_MODULE(_robot, m) {
           [](const RigidBody& r) { return Array(r.nominal_parameters().size(), r.nominal_parameters().data()); })
       .def("forward_dynamics",
            [](const RigidBody& r, const Array& q, const Array& v, const Array& tau, const MaybeArray& par,
-              bool derivatives) {
+              bool derivatives, bool by_parameters) {
              const py::ssize_t n = batch_of(q, "q"), nv = r.nv();
              const double *q_ = data(q, "q", {n, r.nq()}), *v_ = data(v, "v", {n, nv}),
                           *tau_ = data(tau, "tau", {n, nv});
@@ -130,9 +130,11 @@ PYBIND11_MODULE(_robot, m) {
              Array qdd(std::vector<py::ssize_t>{n, nv});
              const py::ssize_t m = derivatives ? n : 0;
              const std::vector<py::ssize_t> square{m, nv, nv};
-             Array dq(square), dv(square), dtau(square), dp(std::vector<py::ssize_t>{m, nv, r.n_par()});
+             Array dq(square), dv(square), dtau(square),
+                 dp(std::vector<py::ssize_t>{by_parameters ? m : 0, nv, r.n_par()});
              double *a = qdd.mutable_data(), *to_q = derivatives ? dq.mutable_data() : nullptr,
-                    *to_v = dv.mutable_data(), *to_tau = dtau.mutable_data(), *to_p = dp.mutable_data();
+                    *to_v = dv.mutable_data(), *to_tau = dtau.mutable_data(),
+                    *to_p = by_parameters ? dp.mutable_data() : nullptr;
              {
                py::gil_scoped_release release;
                r.forward_dynamics(static_cast<int>(n), q_, v_, tau_, p, a, to_q, to_v, to_tau, to_p);

@@ -91,8 +91,10 @@ void RigidBody::forward_dynamics(int batch, const double* q, const double* v, co
       Eigen::Map<RowMajor>(dq + i * nv * nv, nv, nv) = w.a_q;
       Eigen::Map<RowMajor>(dv + i * nv * nv, nv, nv) = w.a_v;
       Eigen::Map<RowMajor>(dtau + i * nv * nv, nv, nv) = w.a_tau;
-      w.robot.parameter_jacobian(w.q, w.v, w.a, w.a_tau, w.a_p);
-      Eigen::Map<RowMajor>(dparameters + i * nv * n_par, nv, n_par) = w.a_p;
+      if (dparameters != nullptr) {
+        w.robot.parameter_jacobian(w.q, w.v, w.a, w.a_tau, w.a_p);
+        Eigen::Map<RowMajor>(dparameters + i * nv * n_par, nv, n_par) = w.a_p;
+      }
     }
     Eigen::Map<VectorXd>(qdd + i * nv, nv) = w.a;
   });
