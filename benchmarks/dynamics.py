@@ -16,6 +16,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,11 @@ def cases(robot: qc.RobotModel, model: Any, at: tuple[torch.Tensor, ...]) -> dic
     }
 
 
+def in_python(function: Callable[..., Any], rows: list[Any]) -> None:
+    for row in rows:
+        function(*row)
+
+
 def cpp_loop(program: Path | None, name: str, batch: int, rounds: int) -> list[float]:
     if program is None:
         return []
@@ -98,6 +104,7 @@ def main() -> None:
     batch, seconds = (64, 0.05) if arguments.quick else (1024, 1.0)
     print(report.machine("pin", "torch", threads=report.cores()))
     table = report.Report("dynamics", COLUMNS, arguments.out)
+    series: dict[str, dict[str, float]] = {}
     for name, build in MODELS.items():
         model = build()
         at = states(model, batch)
@@ -111,13 +118,19 @@ def main() -> None:
                     "batch": batch,
                     "threads": threads,
                     "qp-control_us": per_state(ours, batch, seconds),
-                    "pin_python_loop_us": per_state(lambda p=peer, r=rows: [p(*x) for x in r], batch, seconds),
+                    "pin_python_loop_us": per_state(partial(in_python, peer, rows), batch, seconds),
                 }
                 if peers:
                     row |= {"pin_cpp_loop_us": peers[k], "cpp_over_threads_us": peers[k] / threads}
                     row["ours_over_best"] = row["qp-control_us"] / row["cpp_over_threads_us"]
                 table.add(row)
+                for key in ("qp-control_us", "pin_python_loop_us", "cpp_over_threads_us"):
+                    if key in row:
+                        series.setdefault(key.removesuffix("_us"), {})[f"{name}: {case}, {threads}"] = row[key]
     table.finish()
+    groups = list(series["qp-control"])
+    title = "Rigid-body dynamics of 1024 states, by threads"
+    report.bars(arguments.out / "dynamics.png", groups, series, title=title, ylabel="us per state")
 
 
 if __name__ == "__main__":
