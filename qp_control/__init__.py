@@ -21,6 +21,8 @@ from qp_control.settings import Settings, Status
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Contact": "qp_control.contact",
+    "ContactDynamics": "qp_control.contact",
     "LayerSolution": "qp_control.layers",
     "QPLayer": "qp_control.layers",
     "MPC": "qp_control.mpc",
@@ -39,6 +41,8 @@ _LAZY = {
 
 __all__ = [
     "MPC",
+    "Contact",
+    "ContactDynamics",
     "Gradients",
     "LayerSolution",
     "OcpLayer",

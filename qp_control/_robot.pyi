@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,47 @@ class RigidBody:
         want: list[bool],
         /,
     ) -> tuple[Array | None, Array | None, Array | None, Array | None]: ...
+
+class ContactDynamics:
+    def __init__(
+        self,
+        *,
+        model: Any,
+        dt: float,
+        actuated: Sequence[int],
+        threads: int,
+        balls: Sequence[tuple[int, float]],
+        normal: Sequence[float],
+        height: float,
+        directions: int,
+        stiffness: float,
+        damping: float,
+        slip: float,
+        lift: bool,
+        limit_stiffness: float,
+        limit_damping: float,
+        limited: Sequence[int],
+        dry: Sequence[int],
+    ) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    def problem(self, x: Array, u: Array, parameters: Array | None, friction: Array, /) -> tuple[Array, Array]: ...
+    def step(self, x: Array, u: Array, parameters: Array | None, friction: Array, impulses: Array, /) -> Array: ...
+    def loss(
+        self, x: Array, u: Array, parameters: Array | None, friction: Array, impulses: Array, g: Array, /
+    ) -> Array: ...
+    def adjoint(
+        self,
+        x: Array,
+        u: Array,
+        parameters: Array | None,
+        friction: Array,
+        impulses: Array,
+        g: Array,
+        by_g: Array,
+        want: list[bool],
+        /,
+    ) -> tuple[Array | None, Array | None, Array | None, Array | None]: ...
+    def contacts(
+        self, x: Array, u: Array, parameters: Array | None, friction: Array, impulses: Array, /
+    ) -> tuple[Array, Array]: ...

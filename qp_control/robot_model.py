@@ -84,7 +84,7 @@ class RobotModel:
             else:
                 joint = model.joints[model.getJointId(which)]
                 indices += range(joint.idx_v, joint.idx_v + joint.nv)
-        self.threads = threads
+        self.threads, self._indices = threads, indices
         self._robot = RigidBody(model, actuated=indices, threads=threads, **options)
         self.nq, self.nv, self.nu = self._robot.nq, self._robot.nv, self._robot.nu
         self.nx, self.ndx, self.n_par = self.nq + self.nv, 2 * self.nv, self._robot.n_par

@@ -70,41 +70,42 @@ struct Worker {
   Eigen::MatrixXd a_q, a_v, a_tau, a_p, J, J_q, T, second;
 };
 
-struct RigidBody::Implementation {
-  Implementation(const pinocchio::Model& m, RigidBodySettings s) : model(m), settings(std::move(s)) {
-    workers.push_back(std::make_unique<Worker>(model, settings));
-    const Eigen::VectorXd p = workers[0]->robot.nominal_parameters();
+// Workers for a batch, each with its own memory. They are taken from a free list, so that calls from several threads of
+// the user do not meet.
+template <class Worker>
+class Workers {
+ public:
+  Workers(std::function<std::unique_ptr<Worker>()> make, int threads) : make_(std::move(make)), threads_(threads) {
+    free_.push_back(make_());
+    const Eigen::VectorXd p = free_[0]->robot.nominal_parameters();
     nominal.assign(p.data(), p.data() + p.size());
   }
 
   std::unique_ptr<Worker> acquire() {
     {
-      std::lock_guard<std::mutex> lock(mutex);
-      if (!workers.empty()) {
-        auto worker = std::move(workers.back());
-        workers.pop_back();
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (!free_.empty()) {
+        auto worker = std::move(free_.back());
+        free_.pop_back();
         return worker;
       }
     }
-    return std::make_unique<Worker>(model, settings);
+    return make_();
   }
 
   void release(std::unique_ptr<Worker> worker) {
-    std::lock_guard<std::mutex> lock(mutex);
-    workers.push_back(std::move(worker));
+    std::lock_guard<std::mutex> lock(mutex_);
+    free_.push_back(std::move(worker));
   }
 
   // Calls body(worker, element, gradient of the parameters or null) for every element; the parameters are set before.
-  // Workers are taken from a free list, so that calls from several threads of the user do not meet.
-  void for_each(int batch, Parameters p, double* gradient,
-                const std::function<void(Worker&, int, double*)>& body) const {
-    auto& self = const_cast<Implementation&>(*this);
+  void for_each(int batch, Parameters p, double* gradient, const std::function<void(Worker&, int, double*)>& body) {
     const int n_par = static_cast<int>(nominal.size());
     const int ranges = (batch + grain - 1) / grain;
     std::vector<double> partial(gradient != nullptr && p.shared ? std::size_t(ranges) * n_par : 0, 0.0);
     if (gradient != nullptr) std::fill_n(gradient, p.shared ? n_par : std::size_t(batch) * n_par, 0.0);
-    parallel_for(batch, grain, settings.threads, [&](int first, int last, int) {
-      std::unique_ptr<Worker> worker = self.acquire();
+    parallel_for(batch, grain, threads_, [&](int first, int last, int) {
+      std::unique_ptr<Worker> worker = acquire();
       if (p.shared) worker->robot.set_parameters(p.data != nullptr ? p.data : nominal.data());
       for (int i = first; i < last; ++i) {
         if (!p.shared) worker->robot.set_parameters(p.data + std::size_t(i) * n_par);
@@ -113,11 +114,49 @@ struct RigidBody::Implementation {
           g = p.shared ? partial.data() + std::size_t(first / grain) * n_par : gradient + std::size_t(i) * n_par;
         body(*worker, i, g);
       }
-      self.release(std::move(worker));
+      release(std::move(worker));
     });
     if (gradient != nullptr && p.shared)
       for (int r = 0; r < ranges; ++r)
         for (int k = 0; k < n_par; ++k) gradient[k] += partial[std::size_t(r) * n_par + k];
+  }
+
+  // Throws unless the quaternions and the (cos, sin) pairs of all configurations have length one.
+  void check_configurations(int batch, const double* q, int stride) {
+    std::unique_ptr<Worker> worker = acquire();
+    const int nq = worker->robot.nq();
+    int bad = -1;
+    for (int i = 0; i < batch && bad < 0 && !worker->robot.vector_space(); ++i)
+      if (!worker->robot.normalized(Eigen::Map<const Eigen::VectorXd>(q + std::size_t(i) * stride, nq))) bad = i;
+    release(std::move(worker));
+    if (bad >= 0)
+      throw std::invalid_argument("the configuration of batch element " + std::to_string(bad) +
+                                  " is not on the manifold, expected unit quaternions and cos^2 + sin^2 = 1");
+  }
+
+  std::vector<double> nominal;
+
+ private:
+  const std::function<std::unique_ptr<Worker>()> make_;
+  const int threads_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Worker>> free_;
+};
+
+struct RigidBody::Implementation {
+  Implementation(const pinocchio::Model& m, RigidBodySettings s)
+      : model(m),
+        settings(std::move(s)),
+        workers([this] { return std::make_unique<Worker>(model, settings); }, settings.threads),
+        nominal(workers.nominal) {}
+
+  void for_each(int batch, Parameters p, double* gradient,
+                const std::function<void(Worker&, int, double*)>& body) const {
+    workers.for_each(batch, p, gradient, body);
+  }
+
+  void check_configurations(int batch, const double* q, int stride) const {
+    workers.check_configurations(batch, q, stride);
   }
 
   // Throws unless what the states of a control period are made of lies on the manifold.
@@ -151,27 +190,10 @@ struct RigidBody::Implementation {
     });
   }
 
-  // Throws unless the quaternions and the (cos, sin) pairs of all configurations have length one.
-  void check_configurations(int batch, const double* q, int stride) const {
-    if (model.nq == model.nv) return;
-    auto& self = const_cast<Implementation&>(*this);
-    std::unique_ptr<Worker> worker = self.acquire();
-    int bad = -1;
-    for (int i = 0; i < batch && bad < 0; ++i) {
-      worker->q = Eigen::Map<const Eigen::VectorXd>(q + std::size_t(i) * stride, model.nq);
-      if (!worker->robot.normalized(worker->q)) bad = i;
-    }
-    self.release(std::move(worker));
-    if (bad >= 0)
-      throw std::invalid_argument("the configuration of batch element " + std::to_string(bad) +
-                                  " is not on the manifold, expected unit quaternions and cos^2 + sin^2 = 1");
-  }
-
   const pinocchio::Model model;
   const RigidBodySettings settings;
-  std::vector<double> nominal;
-  std::mutex mutex;
-  std::vector<std::unique_ptr<Worker>> workers;
+  mutable Workers<Worker> workers;
+  const std::vector<double>& nominal;
 };
 
 }  // namespace qp_control

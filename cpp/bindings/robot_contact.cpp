@@ -1,0 +1,155 @@
+// Control periods with contact for Python.
+#include <pinocchio/multibody.hpp>
+//
+#include <pybind11/stl.h>
+
+#include <array>
+#include <boost/python/extract.hpp>
+#include <utility>
+
+#include "qp_control/contact.hpp"
+#include "robot_arrays.hpp"
+
+namespace qp_control {
+namespace {
+
+using Size = py::ssize_t;
+
+// The arguments of one batch, checked.
+struct Call {
+  Call(const Size nx, const Size nu, const Size n_par, const Size balls, const Array& x, const Array& u,
+       const MaybeArray& par, const Array& friction)
+      : batch(batch_of(x, "x")), x(data(x, "x", {batch, nx})), u(data(u, "u", {batch, nu})) {
+    if (par)
+      p = {data(*par, "parameters", par->ndim() == 1 ? shape({n_par}) : shape({batch, n_par})), par->ndim() == 1};
+    const bool shared = friction.ndim() == 1;
+    mu = {data(friction, "friction", shared ? shape({balls}) : shape({batch, balls})), shared};
+  }
+  static std::vector<Size> shape(std::vector<Size> s) { return s; }
+
+  Size batch;
+  const double *x, *u;
+  Parameters p, mu;
+};
+
+struct Model {
+  Model(const pinocchio::Model& model, RigidBodySettings settings, const ContactSettings& contact)
+      : nx(model.nq + model.nv),
+        nu(static_cast<Size>(settings.actuated.size())),
+        n_par(10 * (model.njoints - 1) + model.nv),
+        balls(static_cast<Size>(contact.balls.size())),
+        dynamics(model, std::move(settings), contact) {}
+
+  Call call(const Array& x, const Array& u, const MaybeArray& par, const Array& friction) const {
+    return {nx, nu, n_par, balls, x, u, par, friction};
+  }
+
+  Size nx, nu, n_par, balls;
+  ContactDynamics dynamics;
+};
+
+}  // namespace
+
+void bind_contact(py::module_& m) {
+  py::class_<Model>(m, "ContactDynamics")
+      .def(py::init([](const py::object& model, double dt, std::vector<int> actuated, int threads,
+                       const std::vector<std::pair<int, double>>& balls, std::array<double, 3> normal, double height,
+                       int directions, double stiffness, double damping, double slip, bool lift, double limit_stiffness,
+                       double limit_damping, std::vector<int> limited, std::vector<int> dry) {
+             boost::python::extract<pinocchio::Model&> extracted(model.ptr());
+             if (!extracted.check()) throw py::type_error("model is not a pinocchio.Model");
+             ContactSettings c;
+             for (const auto& [frame, radius] : balls) c.balls.push_back({frame, radius});
+             std::copy(normal.begin(), normal.end(), c.normal);
+             c.height = height;
+             c.directions = directions;
+             c.stiffness = stiffness;
+             c.damping = damping;
+             c.slip = slip;
+             c.lift = lift;
+             c.limit_stiffness = limit_stiffness;
+             c.limit_damping = limit_damping;
+             c.limited = std::move(limited);
+             c.dry = std::move(dry);
+             RigidBodySettings s{dt, 1, Integrator::semi_implicit, std::move(actuated), threads};
+             return std::make_unique<Model>(extracted(), std::move(s), c);
+           }),
+           py::kw_only(), py::arg("model"), py::arg("dt"), py::arg("actuated"), py::arg("threads"), py::arg("balls"),
+           py::arg("normal"), py::arg("height"), py::arg("directions"), py::arg("stiffness"), py::arg("damping"),
+           py::arg("slip"), py::arg("lift"), py::arg("limit_stiffness"), py::arg("limit_damping"), py::arg("limited"),
+           py::arg("dry"))
+      .def_property_readonly("rows", [](const Model& r) { return r.dynamics.rows(); })
+      .def("problem",
+           [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction) {
+             const Call c = r.call(x, u, par, friction);
+             const Size m = r.dynamics.rows();
+             Array H(std::vector<Size>{c.batch, m, m}), g(std::vector<Size>{c.batch, m});
+             double *to_H = H.mutable_data(), *to_g = g.mutable_data();
+             {
+               py::gil_scoped_release release;
+               r.dynamics.problem(static_cast<int>(c.batch), c.x, c.u, c.p, c.mu, to_H, to_g);
+             }
+             return py::make_tuple(H, g);
+           })
+      .def("step",
+           [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
+              const Array& impulses) {
+             const Call c = r.call(x, u, par, friction);
+             const double* l = gradient(impulses, "impulses", c.batch * r.dynamics.rows());
+             Array next(std::vector<Size>{c.batch, r.nx});
+             double* to = next.mutable_data();
+             {
+               py::gil_scoped_release release;
+               r.dynamics.step(static_cast<int>(c.batch), c.x, c.u, c.p, c.mu, l, to);
+             }
+             return next;
+           })
+      .def("loss",
+           [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
+              const Array& impulses, const Array& g) {
+             const Call c = r.call(x, u, par, friction);
+             const double *l = gradient(impulses, "impulses", c.batch * r.dynamics.rows()),
+                          *g_ = gradient(g, "gradient of x_next", c.batch * r.nx);
+             Array loss(std::vector<Size>{c.batch, r.dynamics.rows()});
+             double* to = loss.mutable_data();
+             {
+               py::gil_scoped_release release;
+               r.dynamics.loss(static_cast<int>(c.batch), c.x, c.u, c.p, c.mu, l, g_, to);
+             }
+             return loss;
+           })
+      .def("adjoint",
+           [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
+              const Array& impulses, const Array& g, const Array& by_g, const std::array<bool, 4>& want) {
+             const Call c = r.call(x, u, par, friction);
+             const double *l = gradient(impulses, "impulses", c.batch * r.dynamics.rows()),
+                          *g_ = gradient(g, "gradient of x_next", c.batch * r.nx),
+                          *a = gradient(by_g, "gradient of g", c.batch * r.dynamics.rows());
+             Gradients out;
+             py::object found[4] = {py::none(), py::none(), py::none(), py::none()};
+             if (want[0]) out.x = make(found[0], {c.batch, r.nx});
+             if (want[1]) out.u = make(found[1], {c.batch, r.nu});
+             if (want[2])
+               out.parameters = make(found[2], c.p.shared ? Call::shape({r.n_par}) : Call::shape({c.batch, r.n_par}));
+             double* by_friction = want[3] ? make(found[3], {c.batch, r.balls}) : nullptr;
+             {
+               py::gil_scoped_release release;
+               r.dynamics.adjoint(static_cast<int>(c.batch), c.x, c.u, c.p, c.mu, l, g_, a, out, by_friction);
+             }
+             return py::make_tuple(found[0], found[1], found[2], found[3]);
+           })
+      .def("contacts", [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
+                          const Array& impulses) {
+        const Call c = r.call(x, u, par, friction);
+        const double* l = gradient(impulses, "impulses", c.batch * r.dynamics.rows());
+        Array gaps(std::vector<Size>{c.batch, r.balls}), forces(std::vector<Size>{c.batch, r.balls, 3});
+        double *to_gaps = gaps.mutable_data(), *to_forces = forces.mutable_data();
+        {
+          py::gil_scoped_release release;
+          r.dynamics.contacts(static_cast<int>(c.batch), c.x, c.p, c.mu, l, to_gaps, to_forces);
+        }
+        return py::make_tuple(gaps, forces);
+      });
+}
+
+}  // namespace qp_control

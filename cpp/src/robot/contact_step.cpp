@@ -1,0 +1,287 @@
+#include "contact_step.hpp"
+
+#include <cmath>
+#include <pinocchio/multibody.hpp>
+#include <pinocchio/spatial/explog.hpp>
+
+namespace qp_control {
+
+using Eigen::MatrixXd;
+using Eigen::Vector3d;
+using Eigen::VectorXd;
+
+namespace {
+
+enum class Part { impulses, rows, sliding };
+
+constexpr double smallest_slide = 1e-2;  // [m/s], below which the speed of sliding is rounded off
+
+using Matrix6 = Eigen::Matrix<double, 6, 6>;
+
+}  // namespace
+
+Vector3d ContactStep::Floating::linear(const VectorXd& velocity) const {
+  return planar ? Vector3d(velocity[v], velocity[v + 1], 0.0) : Vector3d(velocity.segment<3>(v));
+}
+
+Vector3d ContactStep::Floating::angular(const VectorXd& velocity) const {
+  return planar ? Vector3d(0.0, 0.0, velocity[v + 2]) : Vector3d(velocity.segment<3>(v + 3));
+}
+
+void ContactStep::Floating::put(const Matrix6& block, MatrixXd& J) const {
+  constexpr int in_plane[] = {0, 1, 5};
+  for (int i = 0; i < (planar ? 3 : 6); ++i)
+    for (int j = 0; j < (planar ? 3 : 6); ++j) J(v + i, v + j) = planar ? block(in_plane[i], in_plane[j]) : block(i, j);
+}
+
+ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const RigidBodySettings& settings,
+                         const ContactSettings& contact)
+    : robot_(robot),
+      contact_(contact),
+      h_(settings.dt),
+      actuated_(settings.actuated),
+      nq_(robot.nq()),
+      nv_(robot.nv()),
+      nu_(static_cast<int>(settings.actuated.size())),
+      balls_(static_cast<int>(contact.balls.size())),
+      limits_(static_cast<int>(contact.limited.size())),
+      rows_(balls_ * contact.directions + limits_ + static_cast<int>(contact.dry.size())),
+      normal_(Vector3d(contact.normal[0], contact.normal[1], contact.normal[2]).normalized()) {
+  for (int i : contact.limited)
+    for (const auto& joint : model.joints)
+      if (joint.nv() == 1 && joint.idx_v() == i) {
+        limited_q_.push_back(joint.idx_q());
+        lower_.push_back(model.lowerPositionLimit[joint.idx_q()]);
+        upper_.push_back(model.upperPositionLimit[joint.idx_q()]);
+      }
+  for (const auto& joint : model.joints)
+    if (joint.shortname() == "JointModelFreeFlyer" || joint.shortname() == "JointModelPlanar")
+      floating_.push_back({joint.idx_q(), joint.idx_v(), joint.shortname() == "JointModelPlanar"});
+  const Vector3d helper = std::abs(normal_.x()) < 0.9 ? Vector3d::UnitX() : Vector3d::UnitY();
+  const Vector3d first = (helper - helper.dot(normal_) * normal_).normalized(), second = normal_.cross(first);
+  for (int k = 0; k < contact.directions; ++k) {
+    const double angle = 2.0 * M_PI * k / contact.directions;
+    directions_.push_back(std::cos(angle) * first + std::sin(angle) * second);
+  }
+  tau_.setZero(nv_);
+  zero_.setZero(nv_);
+  for (VectorXd* a : {&b_, &b_slope_}) a->setZero(rows_);
+  friction_.setZero(balls_);
+  gap_.setZero(balls_);
+  sliding_.setZero(balls_);
+  sign_.setZero(limits_);
+  G_.setZero(rows_, nv_);
+  J_q_.setZero(nv_, nv_);
+  J_v_.setZero(nv_, nv_);
+  turning_.setZero(nv_);
+  q_next_.setZero(nq_);
+  for (VectorXd* a : {&g_q_, &g_v_, &g_a_}) a->setZero(nv_);
+}
+
+double ContactStep::slope(double gap, double stiffness, double damping) const {
+  return gap > 0.0 ? 1.0 / h_ : stiffness / (h_ * stiffness + damping);
+}
+
+Vector3d ContactStep::along(int ball, const VectorXd& weights) const {
+  Vector3d sum = Vector3d::Zero();
+  for (int k = 0; k < contact_.directions; ++k)
+    sum += weights[ball * contact_.directions + k] * (normal_ + friction_[ball] * directions_[k]);
+  return sum;
+}
+
+Vector3d ContactStep::touching_velocity(int ball) const {
+  const FrameState now = robot_.frame(contact_.balls[ball].frame, true);
+  return now.velocity.head<3>() - contact_.balls[ball].radius * Vector3d(now.velocity.tail<3>()).cross(normal_);
+}
+
+Vector3d ContactStep::force(int ball, const VectorXd& impulses) const { return along(ball, impulses) / h_; }
+
+void ContactStep::set(const double* x, const double* u, const double* friction) {
+  q_ = Eigen::Map<const VectorXd>(x, nq_);
+  v_ = Eigen::Map<const VectorXd>(x + nq_, nv_);
+  for (int i = 0; i < nu_; ++i) tau_[actuated_[i]] = u[i];
+  for (int c = 0; c < balls_; ++c) friction_[c] = friction[c];
+  robot_.inverse_dynamics(q_, v_, zero_, bias_);
+  robot_.mass_matrix(q_, M_);
+  cholesky_.compute(M_);
+  // Along the axes that the floating bodies have at the start, in which nothing turns while it moves.
+  for (const Floating& f : floating_)
+    turning_.segment(f.v, f.planar ? 2 : 3) = f.angular(v_).cross(f.linear(v_)).head(f.planar ? 2 : 3);
+  v_free_ = v_ + h_ * (cholesky_.solve(tau_ - bias_) + turning_);
+
+  robot_.place(q_, v_, zero_);
+  for (int c = 0; c < balls_; ++c) {
+    const double r = contact_.balls[c].radius;
+    gap_[c] = normal_.dot(robot_.frame(contact_.balls[c].frame, true).position) - contact_.height - r;
+    robot_.frame_jacobian(contact_.balls[c].frame, true, J_);
+    const double slope = this->slope(gap_[c], contact_.stiffness, contact_.damping);
+    const Vector3d v = touching_velocity(c);
+    sliding_[c] = std::sqrt((v - normal_.dot(v) * normal_).squaredNorm() + smallest_slide * smallest_slide);
+    const double spared = contact_.lift ? 0.0 : friction_[c] * (sliding_[c] - smallest_slide);
+    for (int k = 0; k < contact_.directions; ++k) {
+      const int row = c * contact_.directions + k;
+      const Vector3d edge = normal_ + friction_[c] * directions_[k];
+      // The point that touches is at -r n from the frame's origin.
+      G_.row(row) = edge.transpose() * J_.topRows<3>() - r * normal_.cross(edge).transpose() * J_.bottomRows<3>();
+      b_slope_[row] = slope;
+      b_[row] = slope * gap_[c] + spared;
+    }
+  }
+  for (int i = 0; i < limits_; ++i) {
+    const int row = balls_ * contact_.directions + i;
+    const double below = q_[limited_q_[i]] - lower_[i], above = upper_[i] - q_[limited_q_[i]];
+    sign_[i] = below < above ? 1.0 : -1.0;
+    const double gap = std::min(below, above);
+    G_.row(row).setZero();
+    G_(row, contact_.limited[i]) = sign_[i];
+    b_slope_[row] = slope(gap, contact_.limit_stiffness, contact_.limit_damping);
+    b_[row] = b_slope_[row] * gap;
+  }
+  for (std::size_t i = 0; i < contact_.dry.size(); ++i) {
+    const int row = balls_ * contact_.directions + limits_ + static_cast<int>(i);
+    G_.row(row).setZero();
+    G_(row, contact_.dry[i]) = 1.0;
+  }
+  MG_ = cholesky_.solve(G_.transpose());
+}
+
+void ContactStep::problem(MatrixXd& H, VectorXd& g) const {
+  H.noalias() = G_ * MG_;
+  const double give = 1.0 / (h_ * (h_ * contact_.stiffness + contact_.damping));
+  const int n = contact_.directions;
+  for (int c = 0; c < balls_; ++c) {
+    H.block(c * n, c * n, n, n).array() += give;
+    H.block(c * n, c * n, n, n).diagonal().array() += contact_.slip * give;
+  }
+  const double limit = 1.0 / (h_ * (h_ * contact_.limit_stiffness + contact_.limit_damping));
+  H.diagonal().segment(balls_ * n, limits_).array() += limit;
+  H = (0.5 * (H + H.transpose())).eval();
+  g = b_;
+  g.noalias() += G_ * v_free_;
+}
+
+void ContactStep::move(const VectorXd& impulses) {
+  v_next_ = v_free_;
+  v_next_.noalias() += MG_ * impulses;
+  w_ = h_ * v_next_;
+  robot_.integrate(q_, w_, q_next_);
+  for (const Floating& f : floating_) {
+    if (f.planar) {
+      const double c = q_[f.q + 2], s = q_[f.q + 3];
+      q_next_[f.q] = q_[f.q] + h_ * (c * v_next_[f.v] - s * v_next_[f.v + 1]);
+      q_next_[f.q + 1] = q_[f.q + 1] + h_ * (s * v_next_[f.v] + c * v_next_[f.v + 1]);
+    } else {
+      const Eigen::Quaterniond turn(q_[f.q + 6], q_[f.q + 3], q_[f.q + 4], q_[f.q + 5]);
+      q_next_.segment<3>(f.q) = q_.segment<3>(f.q) + h_ * (turn * Vector3d(f.linear(v_next_)));
+    }
+  }
+}
+
+void ContactStep::jacobians() {
+  J_q_.setIdentity();
+  J_v_.setIdentity();
+  if (!robot_.vector_space()) robot_.integrate_jacobians(q_, w_, &J_q_, J_v_);
+  J_v_ *= h_;
+  J_vv_.setIdentity(nv_, nv_);
+  for (const Floating& f : floating_) {
+    const Vector3d v = f.linear(v_next_), turn = h_ * f.angular(v_next_);
+    const Eigen::Matrix3d back = pinocchio::exp3(turn).transpose();
+    Eigen::Matrix3d J_turn;
+    pinocchio::Jexp3(turn, J_turn);
+    J_turn *= h_;
+    Matrix6 block = Matrix6::Zero();
+    block.topLeftCorner<3, 3>() = back;
+    block.topRightCorner<3, 3>() = -h_ * back * pinocchio::skew(v);
+    block.bottomRightCorner<3, 3>() = back;
+    f.put(block, J_q_);
+    block.topLeftCorner<3, 3>() = h_ * back;
+    block.topRightCorner<3, 3>().setZero();
+    block.bottomRightCorner<3, 3>() = J_turn;
+    f.put(block, J_v_);
+    block.topLeftCorner<3, 3>() = back;
+    block.topRightCorner<3, 3>() = pinocchio::skew(Vector3d(back * v)) * J_turn;
+    block.bottomRightCorner<3, 3>().setIdentity();
+    f.put(block, J_vv_);
+  }
+}
+
+void ContactStep::step(const VectorXd& impulses, double* x_next) {
+  move(impulses);
+  Eigen::Map<VectorXd>(x_next, nq_) = q_next_;
+  Eigen::Map<VectorXd> velocity(x_next + nq_, nv_);
+  velocity = v_next_;
+  // Along the axes that the floating bodies have at the end.
+  for (const Floating& f : floating_) {
+    const Vector3d v = pinocchio::exp3(Vector3d(-h_ * f.angular(v_next_))) * f.linear(v_next_);
+    velocity.segment(f.v, f.planar ? 2 : 3) = v.head(f.planar ? 2 : 3);
+  }
+}
+
+void ContactStep::loss(const VectorXd& impulses, const VectorXd& by_next, VectorXd& loss) {
+  move(impulses);
+  jacobians();
+  by_q_.noalias() = J_q_.transpose() * by_next.head(nv_);
+  by_v_.noalias() = J_v_.transpose() * by_next.head(nv_);
+  by_v_.noalias() += J_vv_.transpose() * by_next.tail(nv_);
+  loss.noalias() = MG_.transpose() * by_v_;
+}
+
+// With r = h (tau(q, v, (v+ - v) / h - w x v) - S u) - G'lambda = 0 and the rows s = G v+ + b + R lambda, zero where
+// lambda is free, the gradient is -m'dr + a'ds, a = by_g and m = M^-1 (by_v + G'a).
+void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, VectorXd& g_z, double* g_p,
+                          double* by_friction) {
+  mu_ = by_v_;
+  mu_.noalias() += G_.transpose() * by_g;
+  cholesky_.solveInPlace(mu_);
+  a_ = (v_next_ - v_) / h_ - turning_;
+  robot_.inverse_dynamics_adjoint(q_, v_, a_, mu_, g_q_, g_v_, g_a_);
+  VectorXd by_q = by_q_ - h_ * g_q_, ignored = VectorXd::Zero(nv_), unused = ignored;
+  if (g_p != nullptr) {
+    w_ = h_ * mu_;
+    robot_.parameter_adjoint(q_, v_, a_, w_, g_p);
+  }
+  // d (lambda' G m + a' (G v+ + b)) / dq; the speeds of sliding in b belong to v.
+  VectorXd by_v = g_a_ - h_ * g_v_;
+  for (const Floating& f : floating_) {
+    const Vector3d g = f.planar ? Vector3d(g_a_[f.v], g_a_[f.v + 1], 0.0) : Vector3d(g_a_.segment<3>(f.v));
+    const Vector3d by_linear = h_ * g.cross(f.angular(v_)), by_angular = h_ * f.linear(v_).cross(g);
+    if (f.planar) {
+      by_v.segment<3>(f.v) += Vector3d(by_linear.x(), by_linear.y(), by_angular.z());
+    } else {
+      by_v.segment<3>(f.v) += by_linear;
+      by_v.segment<3>(f.v + 3) += by_angular;
+    }
+  }
+  for (const Part part : {Part::impulses, Part::rows, Part::sliding}) {
+    if (part == Part::sliding && contact_.lift) break;
+    const VectorXd& weights = part == Part::impulses ? impulses : by_g;
+    robot_.place(q_, part == Part::impulses ? mu_ : part == Part::rows ? v_next_ : v_, zero_);
+    for (int c = 0; c < balls_; ++c) {
+      FrameState g{Vector3d::Zero(), Eigen::Matrix3d::Zero(), Eigen::Matrix<double, 6, 1>::Zero(),
+                   Eigen::Matrix<double, 6, 1>::Zero()};
+      const double r = contact_.balls[c].radius;
+      const int first = c * contact_.directions;
+      const double sum = by_g.segment(first, contact_.directions).sum();
+      const Vector3d touching = touching_velocity(c);
+      Vector3d f = along(c, weights);
+      if (part == Part::sliding) f = sum * friction_[c] / sliding_[c] * (touching - normal_.dot(touching) * normal_);
+      if (part == Part::rows) g.position = b_slope_[first] * sum * normal_;
+      g.velocity << f, -r * normal_.cross(f);
+      robot_.frame_adjoint(contact_.balls[c].frame, true, g, by_q, part == Part::sliding ? by_v : ignored, unused);
+      if (by_friction == nullptr) continue;
+      if (part == Part::sliding) by_friction[c] += sum * (sliding_[c] - smallest_slide);
+      for (int k = 0; k < contact_.directions && part != Part::sliding; ++k)
+        by_friction[c] += weights[first + k] * directions_[k].dot(touching);
+    }
+  }
+  for (int i = 0; i < limits_; ++i) {
+    const int row = balls_ * contact_.directions + i;
+    by_q[contact_.limited[i]] += by_g[row] * b_slope_[row] * sign_[i];
+  }
+  g_z.setZero(2 * nv_ + nu_);
+  g_z.head(nv_) = by_q;
+  g_z.segment(nv_, nv_) = by_v;
+  for (int i = 0; i < nu_; ++i) g_z[2 * nv_ + i] = h_ * mu_[actuated_[i]];
+}
+
+}  // namespace qp_control

@@ -1,0 +1,69 @@
+// One period of one robot with contact: what contact.hpp says of a batch.
+#pragma once
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <vector>
+
+#include "evaluator.hpp"
+#include "qp_control/contact.hpp"
+
+namespace qp_control {
+
+class ContactStep {
+ public:
+  ContactStep(Evaluator& robot, const pinocchio::Model& model, const RigidBodySettings& settings,
+              const ContactSettings& contact);
+
+  int rows() const { return rows_; }
+  // Everything at a state, with the contacts' coefficients of friction.
+  void set(const double* x, const double* u, const double* friction);
+  void problem(Eigen::MatrixXd& H, Eigen::VectorXd& g) const;
+  void step(const Eigen::VectorXd& impulses, double* x_next);
+  // From the gradient by x_next, in the tangent space, the one by the impulses
+  void loss(const Eigen::VectorXd& impulses, const Eigen::VectorXd& by_next, Eigen::VectorXd& loss);
+  // Gradients (tangent) by x and u, after `loss`; those by the parameters and the friction are added unless null.
+  void adjoint(const Eigen::VectorXd& impulses, const Eigen::VectorXd& by_g, Eigen::VectorXd& g_z, double* g_p,
+               double* by_friction);
+  double gap(int ball) const { return gap_[ball]; }
+  Eigen::Vector3d force(int ball, const Eigen::VectorXd& impulses) const;
+
+ private:
+  // sum of weights_k (n + mu d_k) over a contact's directions
+  Eigen::Vector3d along(int ball, const Eigen::VectorXd& weights) const;
+  // of the point of a ball that touches, with the velocities that `robot_` was placed with
+  Eigen::Vector3d touching_velocity(int ball) const;
+  double slope(double gap, double stiffness, double damping) const;  // db / dgap
+  // The velocity and the configuration at the end of the period
+  void move(const Eigen::VectorXd& impulses);
+  void jacobians();  // of the end by q and by the velocity
+
+  // A free-flyer or a planar joint, whose linear velocity is along the axes of the body.
+  struct Floating {
+    int q, v;
+    bool planar;
+    Eigen::Vector3d linear(const Eigen::VectorXd& v) const;
+    Eigen::Vector3d angular(const Eigen::VectorXd& v) const;
+    // Writes the part of a 6 x 6 block, by linear and angular parts, that the joint has.
+    void put(const Eigen::Matrix<double, 6, 6>& block, Eigen::MatrixXd& J) const;
+  };
+
+  Evaluator& robot_;
+  std::vector<Floating> floating_;
+  const ContactSettings contact_;
+  const double h_;
+  const std::vector<int> actuated_;
+  const int nq_, nv_, nu_, balls_, limits_, rows_;
+  std::vector<int> limited_q_;
+  std::vector<double> lower_, upper_;
+  Eigen::Vector3d normal_;
+  std::vector<Eigen::Vector3d> directions_;
+
+  Eigen::VectorXd q_, v_, tau_, zero_, bias_, v_free_, b_, b_slope_, friction_, gap_, sliding_, sign_;
+  Eigen::VectorXd v_next_, w_, q_next_, by_q_, by_v_, mu_, g_q_, g_v_, g_a_, a_, turning_;
+  Eigen::MatrixXd M_, G_, MG_, J_;
+  Eigen::MatrixXd J_q_, J_v_, J_vv_;  // of the configuration by q and by the velocity, of the velocity by itself
+  Eigen::LLT<Eigen::MatrixXd> cholesky_;
+};
+
+}  // namespace qp_control
