@@ -5,7 +5,6 @@
 #include "arrays.hpp"
 #include "qp_control/batch.hpp"
 #include "qp_control/dense_batch.hpp"
-#include "qp_control/kept_factor.hpp"
 #include "recycled.hpp"
 #include "signal_check.hpp"
 
@@ -57,9 +56,9 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
     }
   }
   std::optional<Array> kept;
-  if (keep && keeps_factors(d)) {
-    kept = Recycled::array({B, KeptFactor::size(d)});
-    out.kept = output(*kept, KeptFactor::size(d));
+  if (keep && keeps_factors(d, settings)) {
+    kept = Recycled::array({kept_elements(d, B), kept_size(d)});
+    out.kept = output(*kept, kept_size(d));
   }
   BatchEnd end;
   {
