@@ -21,12 +21,12 @@ def batch_of(n, n_eq, n_in, size=5):
     return {name: np.stack([getattr(qp, name) for qp in qps]) for name in qps[0].arguments()}
 
 
-def solve_and_keep(data):
+def solve_and_keep(data, start=None):
     """The problem as the solver takes it, the solution and what it has kept."""
     names = (*DATA, "weight_eq", "weight_in", "weight_box")
     problem = problem_from_arrays({name: data.get(name) for name in names})
     settings = qc.Settings().native("closest")
-    fields, _, _, kept = _solver.solve(problem.sizes.native, problem.arrays, settings, keep=True)
+    fields, _, _, kept = _solver.solve(problem.sizes.native, problem.arrays, settings, start, keep=True)
     return problem, fields, kept
 
 
@@ -99,6 +99,17 @@ def test_factor_kept_in_lanes_is_used_but_not_trusted(factor):
     assert any(not np.array_equal(a, b) for a, b in zip(found, disturbed, strict=True))
     assert_close(disturbed, found)
     assert residual.max() < 1e-11
+
+
+def test_solve_that_makes_no_factor_keeps_none():
+    """A start that is the solution needs no step."""
+    data = {"H": np.eye(3)[None], "g": np.array([[1.0, -2.0, 0.5]]), "ub": np.array([[5.0, 1.0, 5.0]])}
+    _, fields, _ = solve_and_keep(data)
+    problem, fields, kept = solve_and_keep(data, list(fields[:4]))
+    assert fields[-1][0] == 0  # iterations
+    found, _ = adjoint_with(problem, fields, kept)
+    expected, _ = adjoint_with(problem, fields, None)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_neighbour_whose_kept_factor_does_not_fit_changes_nothing():

@@ -52,9 +52,10 @@ class LaneKkt {
   void solve(PackArray& rhs) const;
 
   // What a solve leaves for its derivative (kept_factor.hpp), of a register's problems side by side: their last factor,
-  // its weights and their scaling, if they are `solved`.
+  // its weights and their scaling, if they are `solved`; the factor of those alone that are `settled`, which the steps
+  // that a neighbour still took have not changed.
   static long kept_size(const DenseDims& dims);  // numbers per problem
-  void keep(const Equilibration& scaling, Mask solved, double* to) const;
+  void keep(const Equilibration& scaling, Mask solved, Mask settled, double* to) const;
   // In place of scale(): a scaling that was kept, and with it the factor, where its weights are those that are asked
   // for. False: nothing was kept.
   Mask adopt(const double* kept, Equilibration& scaling);

@@ -234,8 +234,9 @@ long LaneKkt::kept_size(const DenseDims& d) {
   return 3 + 3 * n + 2 * stored + n * (n + 1) / 2;
 }
 
-void LaneKkt::keep(const Equilibration& scaling, Mask solved, double* to) const {
-  const Pack head[] = {select(solved, scaling.c, 0.0), least_curvature_, rho_};
+void LaneKkt::keep(const Equilibration& scaling, Mask solved, Mask settled, double* to) const {
+  const Pack rho = select(settled & Mask::all(assembled_), rho_, -1.0);  // -1: no factor
+  const Pack head[] = {select(solved, scaling.c, 0.0), least_curvature_, rho};
   to = put(head, 3, to);
   to = put(scaling.D.data(), n_, to);
   to = put(scaling.E.data(), stored_, to);
