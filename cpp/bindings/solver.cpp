@@ -70,9 +70,7 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
   for (std::size_t k = 0; k < arrays.size(); ++k) result[k] = arrays[k];
   result[arrays.size()] = status;
   result[arrays.size() + 1] = iterations;
-  const bool answered = std::all_of(out.status, out.status + B,
-                                    [](long long s) { return s <= static_cast<long long>(Status::CLOSEST_FEASIBLE); });
-  return py::make_tuple(result, end == BatchEnd::DONE, answered, kept);
+  return py::make_tuple(result, end == BatchEnd::DONE, all_answered(out.status, B), kept);
 }
 
 }  // namespace
