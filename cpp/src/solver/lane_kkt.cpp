@@ -231,7 +231,7 @@ Mask LaneKkt::factor_unless_kept(const PackArray& weight, Pack rho) {
 
 long LaneKkt::kept_size(const DenseDims& d) {
   const long n = d.n, stored = d.n_eq + d.n_in;
-  return 3 + 3 * n + 2 * stored + n * (n + 1) / 2;
+  return 3 + 3 * n + 2 * stored + n * (n - 1) / 2;
 }
 
 void LaneKkt::keep(const Equilibration& scaling, Mask solved, Mask settled, double* to) const {
