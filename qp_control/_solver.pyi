@@ -82,8 +82,9 @@ def solve_ocp(
     data: Sequence[_Array | None],
     settings: Settings,
     warm_start: Sequence[_Array] | None = None,
-) -> tuple[tuple[_Array, ...], bool]:
-    """The fields of the solutions, and whether every Q and R was equal to its transpose."""
+) -> tuple[tuple[_Array, ...], bool, bool]:
+    """The fields of the solutions, whether every Q and R was equal to its transpose, whether every element has an
+    answer."""
 
 def convex_stages(
     hessian: _Array, last: _Array, AB: _Array, size: _Array, threads: int = 0

@@ -161,7 +161,7 @@ def is_native(value: torch.Tensor | None) -> bool:
 
 def to_native(value: torch.Tensor | None) -> torch.Tensor | None:
     """As the solver takes it."""
-    return None if value is None else value.to("cpu", torch.float64)
+    return value if value is None or is_native(value) else value.to("cpu", torch.float64)
 
 
 def as_start(value: Any) -> torch.Tensor:

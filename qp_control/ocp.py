@@ -188,12 +188,12 @@ def solve_ocp(
     problem = ocp_from_arrays(arguments, horizon)
     sizes = problem.sizes
     start = None if warm_start is None else ocp_start_arrays(warm_start, sizes)
-    fields, symmetric = _solver.solve_ocp(
+    fields, symmetric, answered = _solver.solve_ocp(
         sizes.native, problem.arrays, (settings or Settings()).native("certify"), start
     )
     named = dict(zip(_FIELDS, fields, strict=True))
     # The solver has looked at every value on its way; who says which one is wrong can take its time.
-    if not symmetric or sizes.batch == 0 or (named["status"] > Status.CLOSEST_FEASIBLE).any():
+    if not symmetric or sizes.batch == 0 or not answered:
         check_ocp_data(arguments)
     if sizes.batched:
         return OcpSolution(**named)

@@ -23,7 +23,7 @@ from qp_control.ocp import POINT, SHIFTS, SLACKS, ocp_start_arrays
 from qp_control.ocp_dense_form import DenseForm, dense_form
 from qp_control.ocp_problem import OCP_NAMES, OcpSizes, base_rank, check_ocp_symmetric
 from qp_control.problem import Array
-from qp_control.settings import Settings, Status
+from qp_control.settings import Settings
 
 FIELDS = len(POINT) + len(SHIFTS) + len(SLACKS)
 _DATA = len(OCP_NAMES)
@@ -63,12 +63,12 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = 
     arrays = [to_array(tensor) for tensor in inputs]
     data, start = arrays[:_DATA], arrays[_DATA:]
     warm = ocp_start_arrays(_Start(start), setup.sizes, finite=False) if start and start[0] is not None else None
-    result, symmetric = _solver.solve_ocp(setup.sizes.native, data, setup.native, warm)
+    result, symmetric, answered = _solver.solve_ocp(setup.sizes.native, data, setup.native, warm)
     if not (symmetric and setup.sizes.batch):
         check_ocp_symmetric(dict(zip(OCP_NAMES, data, strict=True)), setup.symmetry_tolerance)
     fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[FIELDS:]
     fields.append(objective)
-    if report and (status > Status.CLOSEST_FEASIBLE).any():
+    if report and not answered:
         problem = {name: array for name, array in zip(OCP_NAMES, data, strict=True) if array is not None}
         qp_function.report_failures(setup.settings, problem, fields, status)
     outputs = [*fields, status, iterations, primal, dual, gap]

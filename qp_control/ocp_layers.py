@@ -165,16 +165,17 @@ class OcpLayer(torch.nn.Module):
             x_lower, x_upper, u_lower, u_upper, slack_linear, slack_quadratic, slack_linear_N, slack_quadratic_N,
         ]  # fmt: skip
         for name, value in zip(OCP_NAMES, inputs, strict=True):
-            check_tensor(name, value)
-        shapes = tuple(None if value is None else value.shape for value in inputs)
-        tolerance = max(symmetry_tolerance(t.dtype) for t in (Q, R, Q_N, A) if t is not None)
+            if value is not None:
+                check_tensor(name, value)
+        shapes = tuple([None if value is None else value.shape for value in inputs])
+        tolerance = max([symmetry_tolerance(t.dtype) for t in (Q, R, Q_N, A) if t is not None])
         compiling = torch.compiler.is_compiling()
         setup = (_make_setup if compiling else _cached_setup)(shapes, self.horizon, self.settings, tolerance)
         named = zip(OCP_NAMES, inputs, strict=True)
-        inputs = [None if value is None else with_stage_axis(name, value) for name, value in named]
-        start = [] if warm_start is None else [as_start(getattr(warm_start, name)) for name in POINT]
+        native = [None if value is None else to_native(with_stage_axis(name, value)) for name, value in named]
+        start = [] if warm_start is None else [to_native(as_start(getattr(warm_start, name))) for name in POINT]
         solve = solve_compiled if compiling else solve_eager
-        outputs = solve(setup, [value if is_native(value) else to_native(value) for value in (*inputs, *start)])
+        outputs = solve(setup, [*native, *start])
         if not is_native(A):
             outputs = tuple(t.to(A.device, A.dtype if t.is_floating_point() else None) for t in outputs)
         return OcpLayerSolution(*outputs)

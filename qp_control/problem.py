@@ -12,6 +12,7 @@ shared by the batch. An axis of length one stands for the whole batch too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,6 +130,7 @@ def as_array(name: str, value: Any) -> Array:
     return np.asarray(array, dtype=np.float64, order="C")  # ascontiguousarray makes a vector of a number
 
 
+@lru_cache
 def symmetry_tolerance(dtype: Any) -> float:
     """How asymmetric H may be, relative to its largest entry."""
     return 1e-5 if "float64" not in str(dtype) else 1e-10

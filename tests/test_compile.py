@@ -37,7 +37,8 @@ def compiled(function):
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("batch", [(), ("g",), DATA], ids=["one", "g", "all"])
-def test_compiled_values_and_gradients_have_the_eager_bits(problem, batch):
+def test_compiled_values_have_the_eager_bits_and_gradients_its_digits(problem, batch):
+    """Operators pass tensors only, so that the compiled adjoint makes a factor of its own."""
     data = tensors(PROBLEMS[problem](), grad=False)
     for name in set(batch) & set(data):
         data[name] = torch.stack([data[name], data[name] + 1e-3 * (name == "g"), data[name]])
@@ -51,7 +52,8 @@ def test_compiled_values_and_gradients_have_the_eager_bits(problem, batch):
         assert torch.equal(a, b) and a.dtype == b.dtype and a.requires_grad == b.requires_grad, name
     slopes, expected = (torch.autograd.grad(loss_of(result), values) for result in (found, out))
     for name, a, b in zip(data, slopes, expected, strict=True):
-        assert torch.equal(a, b), name
+        # Both refine to a few units in the last place of the system's terms.
+        assert (a - b).abs().max() <= 1e-11 * max(1.0, float(a.abs().max())), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

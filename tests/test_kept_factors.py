@@ -12,6 +12,7 @@ from qp_control import _solver
 from qp_control.problem import problem_from_arrays
 
 SIZES = [(25, 0, 0), (26, 5, 0), (33, 4, 20), (60, 10, 40)]
+IN_LANES = [(1, 0, 1), (3, 0, 2), (10, 0, 10), (24, 5, 20)]
 PRESENT = 0  # the first number of what is kept: whether anything is
 
 
@@ -20,12 +21,12 @@ def batch_of(n, n_eq, n_in, size=5):
     return {name: np.stack([getattr(qp, name) for qp in qps]) for name in qps[0].arguments()}
 
 
-def solve_and_keep(data):
+def solve_and_keep(data, start=None):
     """The problem as the solver takes it, the solution and what it has kept."""
     names = (*DATA, "weight_eq", "weight_in", "weight_box")
     problem = problem_from_arrays({name: data.get(name) for name in names})
     settings = qc.Settings().native("closest")
-    fields, _, _, kept = _solver.solve(problem.sizes.native, problem.arrays, settings, keep=True)
+    fields, _, _, kept = _solver.solve(problem.sizes.native, problem.arrays, settings, start, keep=True)
     return problem, fields, kept
 
 
@@ -66,6 +67,74 @@ def test_kept_factor_is_what_the_gradients_come_from():
     disturbed, _ = adjoint_with(problem, fields, other)
     assert any(not np.array_equal(a, b) for a, b in zip(found, disturbed, strict=True))
     assert_close(disturbed, found)
+
+
+def in_lanes(sizes, size=11):
+    """The same of a size that is solved in lanes, and what is kept as (registers, numbers, lanes), a view."""
+    problem, fields, kept = solve_and_keep(batch_of(*sizes, size=size))
+    alone = solve_and_keep(batch_of(*sizes, size=1))[2]
+    lanes = len(alone)
+    return problem, fields, kept, kept.reshape(len(kept) // lanes, -1, lanes)
+
+
+@pytest.mark.parametrize("sizes", IN_LANES)
+def test_gradients_from_factors_kept_in_lanes_equal_those_from_new_ones(sizes):
+    problem, fields, kept, registers = in_lanes(sizes)
+    assert np.all(registers[:, PRESENT].reshape(-1)[:11] > 0)
+    found, (residual, weakly_active, deficiency) = adjoint_with(problem, fields, kept)
+    expected, certificate = adjoint_with(problem, fields, None)
+    assert_close(found, expected)
+    assert residual.max() < 1e-11
+    assert np.array_equal(weakly_active, certificate[1]) and np.array_equal(deficiency, certificate[2])
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-4, 30.0, np.nan])
+def test_factor_kept_in_lanes_is_used_but_not_trusted(factor):
+    problem, fields, kept, registers = in_lanes((10, 0, 10))
+    found, _ = adjoint_with(problem, fields, kept)
+    n, rows = problem.sizes.n, problem.sizes.n_in
+    first = 3 + n + rows + rows + n + n  # the head, D, E, the weights of rows and box, the inverse diagonal
+    registers[:, first : first + n * (n - 1) // 2] *= factor
+    disturbed, (residual, _, _) = adjoint_with(problem, fields, kept)
+    assert any(not np.array_equal(a, b) for a, b in zip(found, disturbed, strict=True))
+    assert_close(disturbed, found)
+    assert residual.max() < 1e-11
+
+
+def test_solve_that_makes_no_factor_keeps_none():
+    """A start that is the solution needs no step."""
+    data = {"H": np.eye(3)[None], "g": np.array([[1.0, -2.0, 0.5]]), "ub": np.array([[5.0, 1.0, 5.0]])}
+    _, fields, _ = solve_and_keep(data)
+    problem, fields, kept = solve_and_keep(data, list(fields[:4]))
+    assert fields[-1][0] == 0  # iterations
+    found, _ = adjoint_with(problem, fields, kept)
+    expected, _ = adjoint_with(problem, fields, None)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_neighbour_whose_kept_factor_does_not_fit_changes_nothing():
+    """Its rows are met without a multiplier: they are active in the derivative, and were not in the solve."""
+    ordinary = batch_of(6, 0, 8, size=1)
+    point = np.linspace(-1, 1, 6)
+    touching = ordinary | {"H": np.eye(6)[None], "g": -point[None], "u": ordinary["C"] @ point}
+    touching |= {name: np.full_like(value, np.inf) for name, value in ordinary.items() if name == "ub"}
+    touching |= {name: np.full_like(ordinary[name], -np.inf) for name in ("lb", "l")}
+    problem, fields, kept = solve_and_keep(touching)
+    new, _ = adjoint_with(problem, fields, None)
+    found, (_, weakly_active, _) = adjoint_with(problem, fields, kept)
+    assert weakly_active[0] > 0 and all(np.array_equal(a, b) for a, b in zip(found, new, strict=True))
+
+    def gradients_of_first(*elements):
+        data = {name: np.concatenate([element[name] for element in elements]) for name in ordinary}
+        problem, fields, kept = solve_and_keep(data)
+        loss = [np.ones_like(field) if k < 4 else None for k, field in enumerate(fields[:9])] + [None]
+        derivative, needed = qc.Settings().native_derivative(), [True] * len(DATA)
+        arguments = problem.sizes.native, problem.arrays, fields[:9], fields[-2], loss, needed, derivative, kept
+        return [array[0] for array in _solver.adjoint(*arguments)[0] if array is not None]
+
+    alone = gradients_of_first(ordinary)
+    for found, expected in zip(gradients_of_first(ordinary, touching), alone, strict=True):
+        assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("spoil", ["noise", "nan", "zero", "weights"])
@@ -114,7 +183,7 @@ def test_layer_beyond_the_lanes_has_the_exact_gradients_of_named_problems(name):
         np.testing.assert_allclose(gradient.numpy(), getattr(expected, key), rtol=1e-6, atol=1e-7, err_msg=key)
 
 
-def test_nothing_is_kept_without_gradients_in_lanes_or_of_large_problems(monkeypatch):
+def test_nothing_is_kept_without_gradients_or_of_large_problems(monkeypatch):
     kept = []
     solve = _solver.solve
 
@@ -128,7 +197,7 @@ def test_nothing_is_kept_without_gradients_in_lanes_or_of_large_problems(monkeyp
     assert kept.pop() is None
     call(tensors(random_feasible(0, 30, 0, 5, active=0.4)))
     assert kept.pop().shape[0] == 1
-    call(tensors(random_feasible(0, 5, 0, 5, active=0.4)))
+    call(tensors(random_feasible(0, 5, 0, 5, active=0.4)), settings=qc.Settings(max_iter=50))  # not in lanes
     assert kept.pop() is None
     call(tensors(random_feasible(0, 257, 0, 1, active=0.4)))
     assert kept.pop() is None

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
@@ -82,6 +83,12 @@ inline void set_fields(DenseBatchSolution& s, const std::vector<MutableBatchArra
       &DenseBatchSolution::w,       &DenseBatchSolution::s_eq, &DenseBatchSolution::s_lower,
       &DenseBatchSolution::s_upper, &DenseBatchSolution::s_lb, &DenseBatchSolution::s_ub};
   for (std::size_t k = 0; k < arrays.size(); ++k) s.*fields[k] = arrays[k];
+}
+
+// Whether every element has a solution, if only of the closest feasible problem.
+inline bool all_answered(const long long* status, long size) {
+  return std::all_of(status, status + size,
+                     [](long long s) { return s <= static_cast<long long>(Status::CLOSEST_FEASIBLE); });
 }
 
 inline MutableBatchArray input_field(const Optional& array, long size, int batch) {

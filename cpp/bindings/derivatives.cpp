@@ -42,7 +42,7 @@ py::tuple adjoint_arrays(Sizes sizes, OptionalArrays data, const OptionalArrays&
   const Problem problem(sizes, std::move(data));
   const int B = problem.batch.size;
   DenseBatchSolution at = solution_of(solution, status, problem);
-  at.kept = input_field(kept, KeptFactor::size(problem.batch.dims), B);
+  at.kept = input_field(kept, kept_size(problem.batch.dims), kept_elements(problem.batch.dims, B));
   const DenseBatchSolution cotangents = fields_of(loss, problem.batch.dims, B);
   if (needed.size() != data_fields) throw py::value_error("adjoint takes 9 flags");
   DataBatch out;

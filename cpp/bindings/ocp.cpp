@@ -158,7 +158,7 @@ py::tuple solve_ocp(OcpSizes sizes, std::vector<Optional> data, const Settings& 
   for (std::size_t k = 0; k < arrays.size(); ++k) result[k] = arrays[k];
   result[arrays.size()] = status;
   result[arrays.size() + 1] = iterations;
-  return py::make_tuple(result, end == BatchEnd::DONE);
+  return py::make_tuple(result, end == BatchEnd::DONE, all_answered(out.status, B));
 }
 
 OcpBatchSolution fields_of(const std::vector<Optional>& arrays, const OcpBatch& batch) {

@@ -5,7 +5,6 @@
 #include "arrays.hpp"
 #include "qp_control/batch.hpp"
 #include "qp_control/dense_batch.hpp"
-#include "qp_control/kept_factor.hpp"
 #include "recycled.hpp"
 #include "signal_check.hpp"
 
@@ -57,9 +56,9 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
     }
   }
   std::optional<Array> kept;
-  if (keep && keeps_factors(d)) {
-    kept = Recycled::array({B, KeptFactor::size(d)});
-    out.kept = output(*kept, KeptFactor::size(d));
+  if (keep && keeps_factors(d, settings)) {
+    kept = Recycled::array({kept_elements(d, B), kept_size(d)});
+    out.kept = output(*kept, kept_size(d));
   }
   BatchEnd end;
   {
@@ -71,9 +70,7 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
   for (std::size_t k = 0; k < arrays.size(); ++k) result[k] = arrays[k];
   result[arrays.size()] = status;
   result[arrays.size() + 1] = iterations;
-  const bool answered = std::all_of(out.status, out.status + B,
-                                    [](long long s) { return s <= static_cast<long long>(Status::CLOSEST_FEASIBLE); });
-  return py::make_tuple(result, end == BatchEnd::DONE, answered, kept);
+  return py::make_tuple(result, end == BatchEnd::DONE, all_answered(out.status, B), kept);
 }
 
 }  // namespace

@@ -344,8 +344,13 @@ const Register single_ocp_allocates_nothing("an optimal-control problem apart fr
     Equilibration scaling(kkt.unknowns(), kkt.rows());
     kkt.load(rescued.batch, 0, 1, scaling);
     Iterate it(kkt.unknowns(), kkt.rows());
-    OcpInteriorPoint rescue(kkt);
-    check(allocations_of([&] { rescue.run(kkt, 100, Deadline(0.0), it); }) == 0, "rescue");
+    InteriorPoint<OcpStepSystem> rescue(kkt);
+    const PackArray hard = PackArray::Constant(kkt.rows(), Pack(0.0));
+    const auto run = [&] {
+      rescue.load(kkt, hard);
+      rescue.run(100, Deadline(0.0), it);
+    };
+    check(allocations_of(run) == 0, "rescue");
     check(it.steps > 3 && it.steps < 40, "found");
   }
 });

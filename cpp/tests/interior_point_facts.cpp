@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "check.hpp"
-#include "qp_control/interior_point.hpp"
+#include "qp_control/dense_step_system.hpp"
 #include "qp_control/multipliers.hpp"
 #include "qp_control/quasi_definite.hpp"
 #include "qp_control/residuals.hpp"
@@ -166,7 +166,7 @@ void rescue(const StackedQP& qp, const Vector& weight, Vector& x, Vector& z) {
   const Vector E = numbers(scaling.E, rows);
   for (int i = 0; i < rows; ++i)
     if (weight[i] > 0.0) numbers(elasticity)[i] = E[i] * E[i] / (scaling.c[0] * weight[i]);
-  InteriorPoint interior(n, qp.stored_rows());
+  InteriorPoint<DenseStepSystem> interior(kkt);
   Iterate it(packs(n), packs(rows));
   for (int again = 0; again < 2; ++again) {  // its workspace forgets
     interior.load(kkt, elasticity);

@@ -273,7 +273,9 @@ const Register rescue_alone("the rescue alone finds the solutions of optimal-con
       Equilibration scaling(kkt.unknowns(), kkt.rows());
       kkt.load(ocp.batch, 0, 1, scaling);
       Iterate it(kkt.unknowns(), kkt.rows());
-      OcpInteriorPoint(kkt).run(kkt, 100, Deadline(0.0), it);
+      InteriorPoint<OcpStepSystem> interior(kkt);
+      interior.load(kkt, PackArray::Constant(kkt.rows(), Pack(0.0)));
+      interior.run(100, Deadline(0.0), it);
       check(it.steps < 40, "steps");
       OcpElement point(ocp.batch.dims);
       read_iterate(kkt.layout(), scaling, it.x, it.z, point);

@@ -36,6 +36,7 @@ struct Penalties {
   void apply();
 
   double least_rho = 1e-6, settled_mu = 1e-6;
+  Pack first_mu = 1.0;  // of inequalities
   bool settles = true;
   Pack rho;
   PackArray mu, stiffness;  // 1 / (mu + delta)

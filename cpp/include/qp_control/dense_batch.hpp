@@ -36,13 +36,16 @@ struct DenseBatchSolution {
   MutableBatchArray objective, primal_residual, dual_residual, duality_gap;
   long long* status = nullptr;
   long long* iterations = nullptr;
-  MutableBatchArray kept;  // KeptFactor of each element, where keeps_factors()
+  MutableBatchArray kept;  // where keeps_factors()
 };
 
-// Whether a solve keeps its factors for the derivatives: not in lanes, where making them again is a quarter of the work
-// and moving them would be half of that, nor of large problems. By size alone: an element's derivative must not depend,
-// to the bit, on how many neighbours there are.
-bool keeps_factors(const DenseDims& dims);
+// Whether a solve keeps its factors for the derivatives: not of large problems. By size and settings alone: an
+// element's derivative must not depend, to the bit, on how many neighbours there are.
+bool keeps_factors(const DenseDims& dims, const Settings& settings);
+// Numbers per element: its KeptFactor, or in lanes what LaneKkt keeps of as many as share a register, side by side; and
+// the elements that there must be room for, as the last register may have lanes without one.
+long kept_size(const DenseDims& dims);
+long kept_elements(const DenseDims& dims, long size);
 
 // How a batch ended. ASYMMETRIC: all elements are solved, but some H was not equal to its transpose.
 enum class BatchEnd { DONE, ASYMMETRIC, INTERRUPTED };

@@ -2,6 +2,8 @@
 // whose rows) start a multiple of `lanes` numbers apart and are filled up with zeros.
 #pragma once
 
+#include <limits>
+
 #include "qp_control/pack.hpp"
 
 namespace qp_control {
@@ -32,6 +34,55 @@ inline void for_packs(int first, int count, const Body& body) {
   for (; p + 3 <= count; p += 3) body(p, std::integral_constant<int, 3>());
   if (count - p == 2) body(p, std::integral_constant<int, 2>());
   if (count - p == 1) body(p, std::integral_constant<int, 1>());
+}
+
+// Calls body with the number of columns as a constant.
+template <class Body>
+inline bool with_width(int width, const Body& body) {
+  switch (width) {
+    case 1:
+      return body(std::integral_constant<int, 1>());
+    case 2:
+      return body(std::integral_constant<int, 2>());
+    case 3:
+      return body(std::integral_constant<int, 3>());
+    default:
+      return body(std::integral_constant<int, 4>());
+  }
+}
+
+// The columns j0.. of a factor, from what those before have left of the matrix; `at` is the first of them.
+template <int width>
+bool factor_columns(double* at, double* inverse_diagonal, int n, int stride, int j0) {
+  // The block on the diagonal without square roots, for which its columns would wait: left = L D, unit = L.
+  double left[width][width], unit[width][width], inverse[width];
+  for (int b = 0; b < width; ++b)
+    for (int a = b; a < width; ++a) {
+      double s = at[j0 + a + b * stride];
+      for (int c = 0; c < b; ++c) s -= unit[a][c] * left[b][c];
+      if (a == b) {
+        if (!(s > 0.0)) return false;
+        inverse[b] = 1.0 / std::max(s, std::numeric_limits<double>::min());
+      }
+      left[a][b] = s;
+      unit[a][b] = s * inverse[b];
+    }
+  for (int b = 0; b < width; ++b) inverse_diagonal[j0 + b] = inverse[b] = std::sqrt(inverse[b]);
+  for (int p = j0 / lanes; p < packs(n); ++p) {
+    Pack column[width];
+    for (int b = 0; b < columns; ++b) {
+      double* to = at + b * stride + p * lanes;
+      Pack s = 0.0;
+      if (b < width) {
+        column[b] = load(to);
+        for (int c = 0; c < b; ++c) column[b] -= column[c] * Pack(unit[b][c]);
+        s = column[b] * Pack(inverse[b]);
+      }
+      if (p * lanes <= j0 + b) s = select(numbered_lanes() > Pack(j0 + b - p * lanes), s, 0.0);
+      store(s, to);
+    }
+  }
+  return true;
 }
 
 }  // namespace dense_detail
@@ -73,72 +124,63 @@ inline bool cholesky(const double* M, double* L, double* inverse_diagonal, int n
       for (int a = 0; a < size; ++a)
         for (int b = 0; b < columns; ++b) store(S[a][b], to + a * lanes + b * stride);
     });
-    double diagonal[columns][columns] = {};
-    for (int b = 0; b < width; ++b) {
-      for (int a = b; a < width; ++a) {
-        double s = L[j0 + a + (j0 + b) * stride];
-        for (int c = 0; c < b; ++c) s -= diagonal[a][c] * diagonal[b][c];
-        if (a == b && !(s > 0.0)) return false;
-        diagonal[a][b] = a == b ? std::sqrt(s) : s * inverse_diagonal[j0 + b];
-        if (a == b) inverse_diagonal[j0 + b] = 1.0 / diagonal[a][b];
-      }
-    }
-    for (int p = j0 / lanes; p < packs(n); ++p) {
-      double* at = L + p * lanes + j0 * stride;
-      Pack column[columns];
-      for (int b = 0; b < width; ++b) {
-        Pack s = load(at + b * stride);
-        for (int c = 0; c < b; ++c) s -= column[c] * Pack(diagonal[b][c]);
-        column[b] = s * Pack(inverse_diagonal[j0 + b]);
-        store(column[b], at + b * stride);
-      }
-    }
-    for (int b = 0; b < columns; ++b)
-      for (int i = j0 / lanes * lanes; i <= j0 + b && i < stride; ++i) L[i + (j0 + b) * stride] = 0.0;
+    if (!with_width(width, [&](auto w) { return factor_columns<w>(L + j0 * stride, inverse_diagonal, n, stride, j0); }))
+      return false;
   }
   return true;
 }
 
-// b <- (L L')^-1 b, four columns at a time: a small triangle, then the rest of the columns in one pass.
-inline void cholesky_solve(const double* L, const double* inverse_diagonal, int n, int stride, double* b) {
+// Forward substitution with the first columns: b_1 <- L_11^-1 b_1, b_2 <- b_2 - L_21 b_1. Four columns at a time: a
+// small triangle, then the rest of the columns in one pass.
+inline void forward_part(const double* L, const double* inverse_diagonal, int first, int n, int stride, double* b) {
   using dense_detail::columns;
-  const int count = packs(n);
-  const auto entry = [&](int i, int j) { return L[i + j * stride]; };
-  double x[columns];
-  for (int j0 = 0; j0 < n; j0 += columns) {
-    const int width = std::min(columns, n - j0);
+  for (int j0 = 0; j0 < first; j0 += columns) {
+    const int width = std::min(columns, first - j0);
+    const double* column = L + j0 * stride;
+    double x[columns];
     for (int a = 0; a < columns; ++a) {
       if (a >= width) {
         x[a] = 0.0;
         continue;
       }
       x[a] = b[j0 + a];
-      for (int c = 0; c < a; ++c) x[a] -= entry(j0 + a, j0 + c) * x[c];
+      for (int c = 0; c < a; ++c) x[a] -= column[j0 + a + c * stride] * x[c];
       x[a] *= inverse_diagonal[j0 + a];
     }
-    const double* column = L + j0 * stride;
-    for (int p = j0 / lanes; p < count; ++p) {
+    for (int p = j0 / lanes; p < packs(n); ++p) {
       Pack s = load(b + p * lanes);
       for (int a = 0; a < columns; ++a) s -= load(column + a * stride + p * lanes) * Pack(x[a]);
       store(s, b + p * lanes);
     }
     for (int a = 0; a < width; ++a) b[j0 + a] = x[a];  // the pass went over the triangle too
   }
-  for (int j0 = (n - 1) / columns * columns; j0 >= 0; j0 -= columns) {
-    const int width = std::min(columns, n - j0);
+}
+
+// Back substitution with the first columns: b_1 <- L_11'^-1 (b_1 - L_21' b_2).
+inline void backward_part(const double* L, const double* inverse_diagonal, int first, int n, int stride, double* b) {
+  using dense_detail::columns;
+  for (int j0 = (first - 1) / columns * columns; j0 >= 0; j0 -= columns) {
+    const int width = std::min(columns, first - j0);
     const double* column = L + j0 * stride;
     Pack s[columns] = {0.0, 0.0, 0.0, 0.0};
-    for (int p = j0 / lanes; p < count; ++p)
+    for (int p = j0 / lanes; p < packs(n); ++p)
       for (int a = 0; a < columns; ++a) s[a] += load(column + a * stride + p * lanes) * load(b + p * lanes);
-    for (int a = columns - 1; a >= 0; --a) {
-      if (a >= width) continue;
-      double rest = b[j0 + a] - sum_of_lanes(s[a])[0];
+    double sum[columns], x[columns];
+    sums_of_lanes(s, sum);
+    for (int a = width - 1; a >= 0; --a) {
+      double rest = b[j0 + a] - sum[a];
       // The sums hold the triangle's terms with the old values.
-      for (int c = a + 1; c < width; ++c) rest -= entry(j0 + c, j0 + a) * (x[c] - b[j0 + c]);
+      for (int c = a + 1; c < width; ++c) rest -= column[j0 + c + a * stride] * (x[c] - b[j0 + c]);
       x[a] = rest * inverse_diagonal[j0 + a];
     }
     for (int a = 0; a < width; ++a) b[j0 + a] = x[a];
   }
+}
+
+// b <- (L L')^-1 b
+inline void cholesky_solve(const double* L, const double* inverse_diagonal, int n, int stride, double* b) {
+  forward_part(L, inverse_diagonal, n, n, stride, b);
+  backward_part(L, inverse_diagonal, n, n, stride, b);
 }
 
 // out += sum_i z_i A_i, A_i the m vectors of A, which are n long and `stride` apart
@@ -175,7 +217,9 @@ inline void multiply(const double* A, int m, int n, int stride, const double* x,
       for (int p = 0; p < count; ++p)
         for (int k = 0; k < size; ++k) s[k] += load(A + (i + k) * stride + p * lanes) * load(x + p * lanes);
     }
-    for (int k = 0; k < size; ++k) out[i + k] = sum_of_lanes(s[k])[0];
+    double sum[4];
+    sums_of_lanes(s, sum);
+    std::copy_n(sum, size, out + i);
   }
 }
 

@@ -32,6 +32,9 @@ struct Equilibration {
   // D and E, from H and R alone.
   template <class Real>
   void scale_matrices(const ScalableQP<Real>& qp);
+  // By the D, c and E of the stored rows that are here already.
+  template <class Real>
+  void apply(const ScalableQP<Real>& qp);
   // c, and what depends on it; may be called again with other vectors.
   template <class Real>
   void scale_vectors(const ScalableQP<Real>& qp);
@@ -111,6 +114,25 @@ void Equilibration::scale_matrices(const ScalableQP<Real>& qp) {
   }
   H_size_ = largest;
   c = 1.0;
+}
+
+template <class Real>
+void Equilibration::apply(const ScalableQP<Real>& qp) {
+  const int n = qp.n, stored = qp.stored_rows, rows = stored + (qp.boxed ? n : 0);
+  Real *d = reinterpret_cast<Real*>(D.data()), *e = reinterpret_cast<Real*>(E.data());
+  const Real scale = *reinterpret_cast<Real*>(&c);
+  for (int j = 0; j < n && qp.boxed; ++j) e[stored + j] = Real(1.0) / d[j];
+  for (int i = 0; i < n; ++i) {
+    const Real factor = scale * d[i];
+    qp.g[i] *= factor;
+    for (int j = 0; j < n && qp.H != nullptr; ++j) qp.H[i * qp.stride + j] *= factor * d[j];
+  }
+  for (int i = 0; i < stored; ++i)
+    for (int j = 0; j < n; ++j) qp.R[i * qp.stride + j] *= e[i] * d[j];
+  for (int i = 0; i < rows; ++i) {
+    qp.lower[i] *= e[i];
+    qp.upper[i] *= e[i];
+  }
 }
 
 template <class Real>

@@ -51,10 +51,20 @@ class LaneKkt {
   Mask factor(const PackArray& weight, Pack rho);
   void solve(PackArray& rhs) const;
 
+  // What a solve leaves for its derivative (kept_factor.hpp), of a register's problems side by side: their last factor,
+  // its weights and their scaling, if they are `solved`; the factor of those alone that are `settled`, which the steps
+  // that a neighbour still took have not changed.
+  static long kept_size(const DenseDims& dims);  // numbers per problem
+  void keep(const Equilibration& scaling, Mask solved, Mask settled, double* to) const;
+  // In place of scale(): a scaling that was kept, and with it the factor, where its weights are those that are asked
+  // for. False: nothing was kept.
+  Mask adopt(const double* kept, Equilibration& scaling);
+
  private:
   const Pack* row(int i) const { return R_.data() + i * n_; }
   Mask read_vectors(const DenseBatch& batch, int first, int last);
   Mask convex();
+  Mask factor_unless_kept(const PackArray& weight, Pack rho);
   ScalableQP<Pack> scalable();
   void scale_vectors(Equilibration& scaling);
   void assemble();
@@ -68,7 +78,9 @@ class LaneKkt {
   Pack least_curvature_;  // that makes H positive definite, in the caller's units
   Mask usable_matrices_, convex_;
   Mask definite_;
-  Pack rho_;  // in M_
+  Pack rho_;                      // in M_
+  const double* kept_ = nullptr;  // the factor in L_, as long as it has not been compared with what is asked for
+  Mask has_kept_;
 };
 
 // Entry k of elements first..last-1, one per lane; lanes beyond repeat the last element. Shared data is read once.

@@ -11,7 +11,7 @@
 #include "qp_control/deadline.hpp"
 #include "qp_control/dense_kkt.hpp"
 #include "qp_control/dense_qp.hpp"
-#include "qp_control/interior_point.hpp"
+#include "qp_control/dense_step_system.hpp"
 #include "qp_control/residuals.hpp"
 #include "qp_control/rounding.hpp"
 #include "qp_control/settings.hpp"
@@ -60,7 +60,7 @@ class Minimiser {
   RoundingBounds<double> rounding_;
   std::vector<int> active_, tried_;  // rows
   Polish polish_;
-  std::optional<InteriorPoint> rescue_;
+  std::optional<InteriorPoint<DenseStepSystem>> rescue_;
   RayRoom ray_room_;
   Outcome outcome_;
 };

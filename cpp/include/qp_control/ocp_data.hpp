@@ -47,6 +47,9 @@ class OcpData {
   Mask valid() const { return finite_matrices_ & valid_vectors_; }  // every number is one that may be there
   Mask crossed() const { return crossed_; }                         // a lower bound above its upper bound
   Mask convex() const { return convex_; }  // each stage's [Q S'; S R] is positive semidefinite, up to rounding
+  Pack hessian_size() const {
+    return H_size_;
+  }  // largest entry of the equilibrated Hessians, before the cost is scaled
   const RoundingBounds<Pack>& rounding() const { return rounding_; }  // of the caller's data
   // Whether every Q and R read last was equal to its transpose.
   bool symmetric() const { return symmetric_; }

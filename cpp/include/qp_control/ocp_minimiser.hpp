@@ -7,8 +7,8 @@
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/deadline.hpp"
 #include "qp_control/ocp_element.hpp"
-#include "qp_control/ocp_interior_point.hpp"
 #include "qp_control/ocp_residuals.hpp"
+#include "qp_control/ocp_step_system.hpp"
 #include "qp_control/riccati_kkt.hpp"
 #include "qp_control/settings.hpp"
 
@@ -36,8 +36,6 @@ class OcpMinimiser {
  private:
   class Judge;
 
-  void rescue(Judge& judge, const Settings& settings, const Deadline& deadline);
-
   RiccatiKkt<double> kkt_;
   Equilibration scaling_;
   Iterate iterate_;
@@ -45,7 +43,7 @@ class OcpMinimiser {
   PackArray x_, z_, v_, weight_;  // of the judge: not those of the loop
   OcpElement ray_;
   OcpGradientRoom gradient_;
-  std::optional<OcpInteriorPoint> rescue_;
+  std::optional<InteriorPoint<OcpStepSystem>> rescue_;
   OcpOutcome outcome_;
 };
 

@@ -21,6 +21,23 @@ inline void add_combination(const Pack* A, int m, int n, int stride, const Pack*
   add_transposed(A, m, n, stride, z, out);
 }
 
+// out = sum_i z_i A_i, from pack `begin` on, A_i the m vectors of A.
+inline void combine(const double* A, int m, int n, int stride, const double* z, int begin, double* out) {
+  dense_detail::for_packs(begin, packs(n), [&](int p, auto size) {
+    Pack even[size], odd[size];  // two sums, which do not wait for each other
+    for (int a = 0; a < size; ++a) even[a] = odd[a] = 0.0;
+    const auto add = [&](int i, Pack* s) {
+      for (int a = 0; a < size; ++a) s[a] += load(A + i * stride + (p + a) * lanes) * Pack(z[i]);
+    };
+    for (int i = 0; i + 1 < m; i += 2) {
+      add(i, even);
+      add(i + 1, odd);
+    }
+    if (m % 2 != 0) add(m - 1, even);
+    for (int a = 0; a < size; ++a) store(even[a] + odd[a], out + (p + a) * lanes);
+  });
+}
+
 // out = H x, H symmetric: in lanes each number of H is read once.
 inline void multiply_symmetric(const Pack* H, int n, int, const Pack* x, Pack* out) {
   using lane_detail::with_size;
@@ -49,7 +66,7 @@ inline void multiply_symmetric(const Pack* H, int n, int, const Pack* x, Pack* o
     });
 }
 inline void multiply_symmetric(const double* H, int n, int stride, const double* x, double* out) {
-  multiply(H, n, n, stride, x, out);
+  combine(H, n, n, stride, x, 0, out);
 }
 
 // out_y = G x and out_x += G'y, G of size m x n: in lanes each number of G is read once.
@@ -81,7 +98,7 @@ inline void multiply_both(const double* G, int m, int n, int stride, const doubl
   add_combination(G, m, n, stride, y, out_x);
 }
 
-// Forward substitution with the first columns: b_1 <- L_11^-1 b_1, b_2 <- b_2 - L_21 b_1.
+// See dense_kernels.hpp.
 inline void forward_part(const Pack* L, const Pack* inverse, int first, int n, int, Pack* b) {
   for (int i = 0; i < n; ++i) {
     Pack s = b[i];
@@ -90,17 +107,6 @@ inline void forward_part(const Pack* L, const Pack* inverse, int first, int n, i
     b[i] = i < first ? s * inverse[i] : s;
   }
 }
-inline void forward_part(const double* L, const double* inverse, int first, int n, int stride, double* b) {
-  for (int j = 0; j < first; ++j) {
-    const double s = b[j] * inverse[j];
-    const double* column = L + j * stride;
-    for (int p = j / lanes; p < packs(n); ++p)
-      store(load(b + p * lanes) - load(column + p * lanes) * Pack(s), b + p * lanes);
-    b[j] = s;
-  }
-}
-
-// Back substitution with the first columns: b_1 <- L_11'^-1 (b_1 - L_21' b_2).
 inline void backward_part(const Pack* L, const Pack* inverse, int first, int n, int, Pack* b) {
   for (int j = first - 1; j >= 0; --j) {
     Pack s = b[j];
@@ -108,16 +114,8 @@ inline void backward_part(const Pack* L, const Pack* inverse, int first, int n, 
     b[j] = s * inverse[j];
   }
 }
-inline void backward_part(const double* L, const double* inverse, int first, int n, int stride, double* b) {
-  for (int j = first - 1; j >= 0; --j) {
-    const double* column = L + j * stride;
-    Pack s = 0.0;
-    for (int p = j / lanes; p < packs(n); ++p) s += load(column + p * lanes) * load(b + p * lanes);
-    b[j] = (b[j] - sum_of_lanes(s)[0]) * inverse[j];
-  }
-}
 
-// x_2 <- L_22 L_22' x_2; x has n entries, of which the first are not touched. work: n entries.
+// x_2 <- L_22 L_22' x_2; x has n entries, of which the first do not count. work: n entries.
 inline void multiply_corner(const Pack* L, const Pack* diagonal, int first, int n, int, Pack* x, Pack*) {
   for (int j = first; j < n; ++j) {
     Pack s = diagonal[j] * x[j];
@@ -132,17 +130,17 @@ inline void multiply_corner(const Pack* L, const Pack* diagonal, int first, int 
 }
 inline void multiply_corner(const double* L, const double* diagonal, int first, int n, int stride, double* x,
                             double* work) {
-  for (int p = 0; p < packs(n); ++p) store(load(x + p * lanes), work + p * lanes);
-  for (int j = first; j < n; ++j) x[j] = 0.0;
-  for (int j = first; j < n; ++j) {
-    const double* column = L + j * stride;
-    Pack s = 0.0;
-    for (int p = j / lanes; p < packs(n); ++p) s += load(column + p * lanes) * load(work + p * lanes);
-    const double t = diagonal[j] * work[j] + sum_of_lanes(s)[0];
-    for (int p = j / lanes; p < packs(n); ++p)
-      store(load(x + p * lanes) + load(column + p * lanes) * Pack(t), x + p * lanes);
-    x[j] += diagonal[j] * t;
+  for (int j0 = first; j0 < n; j0 += 4) {
+    const int size = std::min(4, n - j0);
+    Pack s[4] = {0.0, 0.0, 0.0, 0.0};
+    for (int p = j0 / lanes; p < packs(n); ++p)
+      for (int a = 0; a < size; ++a) s[a] += load(L + (j0 + a) * stride + p * lanes) * load(x + p * lanes);
+    double sum[4];
+    sums_of_lanes(s, sum);
+    for (int a = 0; a < size; ++a) work[j0 + a] = diagonal[j0 + a] * x[j0 + a] + sum[a];
   }
+  combine(L + first * stride, n - first, n, stride, work + first, first / lanes, x);
+  for (int j = first; j < n; ++j) x[j] += diagonal[j] * work[j];
 }
 
 namespace stage_detail {
@@ -183,14 +181,15 @@ inline void multiply_corner_transposed(const Pack* L, const Pack* diagonal, int 
 }
 inline void multiply_corner_transposed(const double* L, const double* diagonal, int first, int n, int stride,
                                        const double* G, int width, int width_stride, double* W) {
-  const int size = n - first;
-  for (int i = 0; i < size; ++i) {
-    double* row = W + i * width_stride;
-    const Pack d = diagonal[first + i];
-    for (int p = 0; p < packs(width); ++p) store(d * load(G + i * width_stride + p * lanes), row + p * lanes);
-    add_combination(G + (i + 1) * width_stride, size - i - 1, width, width_stride,
-                    L + (first + i) * stride + first + i + 1, row);
-  }
+  for (int i = 0; i < n - first; ++i)
+    dense_detail::for_packs(0, packs(width), [&](int p, auto size) {
+      const double *g = G + p * lanes, *column = L + (first + i) * stride + first;
+      Pack s[size];
+      for (int a = 0; a < size; ++a) s[a] = Pack(diagonal[first + i]) * load(g + i * width_stride + a * lanes);
+      for (int k = i + 1; k < n - first; ++k)
+        for (int a = 0; a < size; ++a) s[a] += Pack(column[k]) * load(g + k * width_stride + a * lanes);
+      for (int a = 0; a < size; ++a) store(s[a], W + i * width_stride + (p + a) * lanes);
+    });
 }
 
 }  // namespace qp_control

@@ -12,8 +12,6 @@ namespace qp_control {
 namespace {
 
 constexpr double loose = 1e-3;  // of what is worth a closer look
-constexpr int patience = 300;   // Newton steps of the loop before the rescue
-constexpr double ordinary_mu = 1e-6, rescued_mu = 1e-10;
 
 }  // namespace
 
@@ -177,20 +175,6 @@ OcpMinimiser::OcpMinimiser(const OcpBatch& batch)
       gradient_(batch.dims),
       outcome_(batch.dims) {}
 
-// An interior point, and the loop again from there, on the active set that it names.
-void OcpMinimiser::rescue(Judge& judge, const Settings& settings, const Deadline& deadline) {
-  if (!rescue_) rescue_.emplace(kkt_);
-  rescue_->run(kkt_, settings.max_iter - iterate_.steps, deadline, iterate_);
-  const int before = iterate_.steps;
-  judge.verdict = Verdict::GO_ON;
-  penalties_.reset(kkt_.lower(), kkt_.upper());
-  penalties_.settled_mu = rescued_mu;
-  penalties_.settling = Mask::all(true);
-  penalties_.apply();
-  augmented_lagrangian(kkt_, judge, penalties_, std::min(settings.max_iter - before, patience), iterate_);
-  iterate_.steps += before;
-}
-
 const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& settings, const Deadline& deadline,
                                     bool look_for_certificates) {
   kkt_.load(problem, 0, 1, scaling_);
@@ -207,9 +191,7 @@ const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& set
   obey_dynamics(kkt_, penalties_, Mask::all(true), iterate_);
   penalties_.settling = within_bounds(kkt_, iterate_);
   penalties_.apply();
-  penalties_.settled_mu = ordinary_mu;
-  augmented_lagrangian(kkt_, judge, penalties_, std::min(settings.max_iter, patience), iterate_);
-  if (judge.verdict == Verdict::MAX_ITER && iterate_.steps < settings.max_iter) rescue(judge, settings, deadline);
+  minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, rescue_);
   outcome_.verdict = judge.verdict;
   outcome_.steps = iterate_.steps + 1;
   outcome_.residuals = ocp_residuals(problem, 0, outcome_.point.arrays(), gradient_);

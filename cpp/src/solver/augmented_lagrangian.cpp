@@ -3,13 +3,13 @@
 namespace qp_control {
 namespace {
 
-constexpr double first_mu = 1.0, first_mu_of_equalities = 1e-3, least_mu = 1e-8;
+constexpr double first_mu_of_equalities = 1e-3, least_mu = 1e-8;
 
 }  // namespace
 
 void Penalties::reset(const PackArray& lower, const PackArray& upper) {
   for (int i = 0; i < base.size(); ++i) {
-    const Pack hard = select(lower[i] == upper[i], Pack(first_mu_of_equalities), Pack(first_mu));
+    const Pack hard = select(lower[i] == upper[i], Pack(first_mu_of_equalities), first_mu);
     base[i] = select(delta[i] > Pack(0.0), 0.0, hard);
   }
   rho = least_rho;

@@ -7,6 +7,8 @@
 #include "qp_control/batch.hpp"
 #include "qp_control/blocks.hpp"
 #include "qp_control/dense_solver.hpp"
+#include "qp_control/kept_factor.hpp"
+#include "qp_control/lane_kkt.hpp"
 #include "qp_control/lane_solver.hpp"
 
 namespace qp_control {
@@ -39,7 +41,17 @@ void write_solution(const Blocks& k, const Solution& s, const DenseBatchSolution
 
 }  // namespace
 
-bool keeps_factors(const DenseDims& dims) { return !LaneSolver::small(dims) && dims.n <= most_kept; }
+bool keeps_factors(const DenseDims& dims, const Settings& settings) {
+  return LaneSolver::small(dims) ? LaneSolver::suits(dims, settings) : dims.n <= most_kept;
+}
+
+long kept_size(const DenseDims& dims) {
+  return LaneSolver::small(dims) ? LaneKkt::kept_size(dims) : KeptFactor::size(dims);
+}
+
+long kept_elements(const DenseDims& dims, long size) {
+  return LaneSolver::small(dims) ? (size + lanes - 1) / lanes * lanes : size;
+}
 
 DenseQP DenseBatch::at(int i) const {
   return {dims,    H.at(i),  g.at(i),  A.at(i),         b.at(i),         C.at(i),         l.at(i),
@@ -82,7 +94,8 @@ BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool war
         used = true;
         deadline = Deadline(settings.time_limit);
         write_solution(blocks, solution, out, i);
-        if (out.kept.data != nullptr) solver.keep(solution, KeptFactor(out.kept.at(i), blocks.n, blocks.box));
+        if (out.kept.data != nullptr && !in_lanes)
+          solver.keep(solution, KeptFactor(out.kept.at(i), blocks.n, blocks.box));
       }
     }
   });

@@ -59,7 +59,8 @@ void read_element(const DenseBatch& batch, const DenseBatchSolution& solution, i
   if (!stack(batch.at(i), w.qp) && has_solution(w.solution.status)) w.solution.status = Status::INVALID_INPUT;
   read_point(blocks, solution, i, w.solution.x, w.solution.z);
   read_shifts(blocks, solution, i, w.solution.shift_lower, w.solution.shift_upper);
-  if (solution.kept.data != nullptr) w.at.kept.emplace(solution.kept.at(i), blocks.n, blocks.box);
+  if (solution.kept.data != nullptr && !LaneSolver::small(batch.dims))
+    w.at.kept.emplace(solution.kept.at(i), blocks.n, blocks.box);
 }
 
 bool finite(const DataDerivative& grad) {

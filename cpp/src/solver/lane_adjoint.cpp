@@ -64,7 +64,8 @@ void LaneAdjoint::put(const DenseBatch& batch, int first, int last, const DenseB
     if (!solved) able.set(lane, false);
   }
   w.read(solution, first, last, w.x, w.z);
-  able = able & kkt.scale(w.scaling);
+  const double* kept = solution.kept.at(first);
+  able = able & (kept != nullptr ? kkt.adopt(kept, w.scaling) : kkt.scale(w.scaling));
   w.system.find_active(w.scaling, w.x, w.z);
   if (any(able)) able = able & w.system.factor();
   for (int lane = 0; lane < last - first; ++lane) done[lane] = able[lane];

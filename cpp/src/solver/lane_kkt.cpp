@@ -1,6 +1,8 @@
 #include "qp_control/lane_kkt.hpp"
 
+#include <cstring>
 #include <limits>
+#include <utility>
 
 #include "qp_control/lane_kernels.hpp"
 
@@ -18,6 +20,16 @@ Mask positive(const BatchArray& weight, int first, int last, int size) {
     out = out & (w > Pack(0.0));
   }
   return out;
+}
+
+// Packs to and from an array that need not be aligned; the place after them.
+double* put(const Pack* from, long size, double* to) {
+  std::memcpy(to, from, size * sizeof(Pack));
+  return to + size * lanes;
+}
+const double* take(const double* from, long size, Pack* to) {
+  std::memcpy(to, from, size * sizeof(Pack));
+  return from + size * lanes;
 }
 
 }  // namespace
@@ -63,6 +75,7 @@ LaneKkt::LaneKkt(const DenseBatch& batch)
       scaled_(stored_) {}
 
 Mask LaneKkt::load(const DenseBatch& batch, int first, int last) {
+  kept_ = nullptr;
   load_elements(batch.H, first, last, H_.size(), 0.0, H_.data());
   Mask same = Mask::all(true);
   for (int i = 0; i < n_ && has_hessian_; ++i)
@@ -164,6 +177,7 @@ void LaneKkt::assemble() {
 }
 
 Mask LaneKkt::factor(const PackArray& weight, Pack rho) {
+  if (kept_ != nullptr) return factor_unless_kept(weight, rho);
   if (!assembled_) assemble();
   bool changes = any(rho != rho_);
   int count = 0;
@@ -194,6 +208,60 @@ Mask LaneKkt::factor(const PackArray& weight, Pack rho) {
   rho_ = rho;
   if (changes) definite_ = cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
   return definite_;
+}
+
+// Lanes whose weights are those of the kept factor have that, and the others a new one, whatever their neighbours have.
+Mask LaneKkt::factor_unless_kept(const PackArray& weight, Pack rho) {
+  const double* kept = std::exchange(kept_, nullptr);
+  Mask same = has_kept_ & (rho == rho_);
+  for (int i = 0; i < rows(); ++i) same = same & (weight[i] == weight_[i]);
+  if (qp_control::all(same | !has_kept_)) return definite_ = has_kept_;
+  factor(weight, rho);
+  const auto replace = [&](Pack* entries, int size) {
+    for (int k = 0; k < size; ++k, kept += lanes) {
+      Pack entry;
+      take(kept, 1, &entry);
+      entries[k] = select(same, entry, entries[k]);
+    }
+  };
+  replace(inverse_diagonal_.data(), n_);
+  for (int i = 1; i < n_; ++i) replace(L_.data() + i * n_, i);
+  return definite_ = definite_ | same;
+}
+
+long LaneKkt::kept_size(const DenseDims& d) {
+  const long n = d.n, stored = d.n_eq + d.n_in;
+  return 3 + 3 * n + 2 * stored + n * (n - 1) / 2;
+}
+
+void LaneKkt::keep(const Equilibration& scaling, Mask solved, Mask settled, double* to) const {
+  const Pack rho = select(settled & Mask::all(assembled_), rho_, -1.0);  // -1: no factor
+  const Pack head[] = {select(solved, scaling.c, 0.0), least_curvature_, rho};
+  to = put(head, 3, to);
+  to = put(scaling.D.data(), n_, to);
+  to = put(scaling.E.data(), stored_, to);
+  to = put(weight_.data(), rows(), to);
+  to = put(inverse_diagonal_.data(), n_, to);
+  for (int i = 1; i < n_; ++i) to = put(L_.data() + i * n_, i, to);
+}
+
+Mask LaneKkt::adopt(const double* from, Equilibration& scaling) {
+  Pack head[3];
+  from = take(from, 3, head);
+  has_kept_ = head[0] > Pack(0.0);
+  scaling.c = select(has_kept_, head[0], 1.0);
+  least_curvature_ = head[1];
+  rho_ = head[2];
+  from = take(from, n_, scaling.D.data());
+  from = take(from, stored_, scaling.E.data());
+  scaling.apply(scalable());
+  for (int j = 0; j < n_; ++j) regularisation_[j] = least_curvature_ * scaling.c * scaling.D[j] * scaling.D[j];
+  from = take(from, rows(), weight_.data());
+  assembled_ = false;
+  kept_ = from;
+  from = take(from, n_, inverse_diagonal_.data());
+  for (int i = 1; i < n_; ++i) from = take(from, i, L_.data() + i * n_);
+  return has_kept_;
 }
 
 void LaneKkt::solve(PackArray& rhs) const { cholesky_solve(L_.data(), inverse_diagonal_.data(), n_, rhs.data()); }

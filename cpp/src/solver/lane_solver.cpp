@@ -123,6 +123,7 @@ bool LaneSolver::solve(const DenseBatch& batch, int first, int last, const Setti
   }
   LaneJudge judge(work.kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z);
   if (any(able)) augmented_lagrangian(work.kkt, judge, work.penalties, most_steps, work.iterate);
+  if (out.kept.data != nullptr) work.kkt.keep(work.scaling, judge.solved, work.penalties.settling, out.kept.at(first));
   for (int lane = 0; lane < last - first; ++lane) {
     solved[lane] = judge.solved[lane];
     if (solved[lane]) work.write(out, judge, lane, first + lane);

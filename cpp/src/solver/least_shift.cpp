@@ -9,8 +9,8 @@
 
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/dense_kkt.hpp"
+#include "qp_control/dense_step_system.hpp"
 #include "qp_control/equilibration.hpp"
-#include "qp_control/interior_point.hpp"
 #include "qp_control/shift_judge.hpp"
 
 namespace qp_control {
@@ -180,7 +180,7 @@ struct LeastShiftMemo::Search {
   Equilibration scaling;
   Penalties penalties;
   Iterate iterate;
-  std::optional<InteriorPoint> rescue;
+  std::optional<InteriorPoint<DenseStepSystem>> rescue;
   Vector v;  // rows of the point
   double largest_shift = 0.0;
   LeastShift::Room room;
