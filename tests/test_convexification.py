@@ -104,7 +104,7 @@ def test_convexified_qp_has_the_solution_and_the_multipliers_of_the_indefinite_o
         class Point:
             z, z_N, w_x, w_u = none, none[:, 0], torch.zeros_like(x), torch.zeros_like(u)
 
-        convex, M = convexified(qp, ocp, x, u, stage, end, Point)
+        convex, M, _ = convexified(qp, ocp, x, u, stage, end, Point)
 
     def dense(blocks, slopes, last, last_slope):
         """States and multipliers of min over (x, u) with dynamics and x_0 as equalities."""
