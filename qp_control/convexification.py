@@ -12,8 +12,8 @@ dx_{k+1}. The backward recursion
 leaves the stages [S'R^-1 S + delta I, S'; S R], which are convex wherever R is positive definite: where the QP is
 convex on the trajectories. Where it is not, it may be so with the active rows and boxes: soft rows that are violated
 add the curvature of their price, as if they were to stay violated; the squares of the others are added with a weight,
-which costs nothing as long as they stay active. Where that does not do either, R is made positive definite, stage by
-stage; and where numbers overflow, the step is the one of Gauss and Newton: without the curvature.
+which costs nothing as long as they stay active. Where that does not do either, the step is the one of Gauss and Newton:
+without the curvature; or R is made positive definite, stage by stage ("repair").
 
 Source: R. Verschueren, M. Zanon, R. Quirynen, M. Diehl, "A sparsity preserving convexification procedure for indefinite
 quadratic programs arising in direct optimal control", SIAM J. Optim. 27 (2017).
@@ -82,12 +82,12 @@ class Convexified(NamedTuple):
 
 
 def convexified(
-    qp: OcpQP, ocp: NonlinearOcp, x: Tensor, u: Tensor, stage: Tensor, end: Tensor, point: Any
+    qp: OcpQP, ocp: NonlinearOcp, x: Tensor, u: Tensor, stage: Tensor, end: Tensor, point: Any, *, repair: bool = False
 ) -> Convexified:
     """The QP around x, u with the curvature stage (B, N, n, n) by (x, u), end (B, nx, nx) added and made convex.
 
     point: its z, z_N, w_x, w_u say which rows are active. M: of `Convexified`, the multipliers of the QP that was asked
-    for are those of this one plus M_k (x_k - x).
+    for are those of this one plus M_k (x_k - x). repair: rather change the stages than give up the curvature.
     """
     N, nx = ocp.horizon, x.shape[-1]
     data = qp.data()
@@ -104,7 +104,7 @@ def convexified(
         held, held_last = hessian[left] + squares[left], last[left] + squares_N[left]
         new[left], M[left], done[left] = _recursion(held, held_last, AB[left], size[left])
         still = ~done[left]
-        if bool(still.any()):
+        if repair and bool(still.any()):
             index = left[still]
             again = _recursion(held[still], held_last[still], AB[index], size[index], repair=True)
             new[index], M[index], done[index] = again

@@ -129,7 +129,7 @@ class _Path:
         # Later on full steps: the gaps that they open close again, and penalties of gaps allow only tiny ones.
         eps = min(self.settings.eps, _LEVELS)
         settings = dataclasses.replace(self.settings, hessian="exact", eps=eps, line_search=first)
-        found, _ = iterate(problem, x, u, layer, settings, start, dual_eps=_LEVELS * elastic.share)
+        found, _ = iterate(problem, x, u, layer, settings, start, dual_eps=_LEVELS * elastic.share, repair=not first)
         self.steps[which] += found.iterations
         good = found.status == Status.SOLVED
         if first:

@@ -28,7 +28,9 @@ _ARMIJO, _MEMORY, _HALVINGS = 1e-4, 5, 12
 _CURVED = 1e6  # largest curvature of the dynamics that is believed, relative to that of the cost
 _INEXACT = 1e-8  # residuals of a QP, relative to its largest state or multiplier, that a step may have
 _ROUNDING = 1e-12  # of the penalty function, relative
+_VANISHING = 0.5  # least decrease of the QPs' shifts, from step to step, on the way to a feasible point
 _STRAIGHT = 1e-12  # curvature of the dynamics, relative to the multipliers, that is none
+_INFINITY = float("inf")
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,18 @@ def iterate(
     *,
     dual_eps: float | None = None,
     leave: bool = False,
+    repair: bool = False,
 ) -> tuple[OcpLayerSolution, Tensor]:
     """SQP steps from the trajectory x (B, N + 1, nx), u (B, N, nu).
 
     start: of the first QP; an `OcpLayerSolution` is believed to have the multipliers of the trajectory, whose curvature
     then counts from the first step on. dual_eps: tolerance of the dual residual, if it is not settings.eps. leave: stop
-    for elements whose QP has no feasible point, unless shifting the QP's rows is all that there is to do.
+    for elements whose QPs keep having no feasible point, unless shifting the QP's rows is all that there is to do.
+    repair: of QPs that are not convex, see `convexified`.
 
     Returns the answers, and which elements (B,) were left like that, with the trajectory they had.
     """
-    run = _Run(ocp, torch.cat([ocp.x0[:, None], x[:, 1:]], 1), u, start)
+    run = _Run(ocp, torch.cat([ocp.x0[:, None], x[:, 1:]], 1), u, start, repair)
     for iteration in range(settings.max_iter + 1):
         qp = run.ocp.around(run.x, run.u)
         if iteration > 0:
@@ -101,13 +105,15 @@ def iterate(
 class _Run:
     """The elements that are still going, and the answers of the others."""
 
-    def __init__(self, ocp: NonlinearOcp, x: Tensor, u: Tensor, start: Any) -> None:
+    def __init__(self, ocp: NonlinearOcp, x: Tensor, u: Tensor, start: Any, repair: bool) -> None:
         self.ocp, self.x, self.u, self.point = ocp, x, u, start
+        self.repair = repair
         self.which, self.batch = torch.arange(ocp.batch), ocp.batch
         self.weight = x.new_zeros(ocp.batch)
         self.history = x.new_full((ocp.batch, _MEMORY), -float("inf"))
         self.shifted = torch.zeros(ocp.batch, dtype=torch.bool)
         self.curved = isinstance(start, OcpLayerSolution)  # do the multipliers belong to the trajectory?
+        self.shift = x.new_full((ocp.batch,), _INFINITY)
         self.left = torch.zeros(ocp.batch, dtype=torch.bool)
         self.answers: dict[str, Tensor] = {}
 
@@ -122,20 +128,24 @@ class _Run:
         largest = _CURVED * (1.0 + cost_size(qp.data(), self.ocp) + slack_size(qp.data(), self.ocp))
         regular = (p.status != Status.CLOSEST_FEASIBLE) & (size <= largest)
         stage, end = (torch.where(regular.view(-1, *[1] * (v.ndim - 1)), v, 0.0) for v in curvature)
-        convex = convexified(qp, self.ocp, self.x, self.u, stage, end, p)
+        convex = convexified(qp, self.ocp, self.x, self.u, stage, end, p, repair=self.repair)
         return convex.solution(layer.solve(convex.qp, p), self.x)
 
     def leave(self, qp: OcpQP, found: OcpLayerSolution) -> Tensor:
-        """Which elements (B,) have a QP without feasible point, and something to gain from curvature?
+        """Which elements (B,) have QPs without feasible point whose shifts do not vanish, and something to gain from
+        curvature?
 
         Where the dynamics are straight the QP's shift is the least one already. Rows that cross are shifted on both
         sides, which violations of one row do not do.
         """
-        leave = (found.status == Status.CLOSEST_FEASIBLE) & ~crossing(qp, self.ocp)
+        shifts = [getattr(found, name).flatten(1) for name in found._fields if name.startswith("s_")]
+        size = torch.where(found.status == Status.CLOSEST_FEASIBLE, torch.cat(shifts, 1).norm(dim=1), 0.0)
+        leave = (size > _VANISHING * self.shift) & ~crossing(qp, self.ocp)
+        self.shift = torch.where(size > 0.0, size, _INFINITY)
         if bool(leave.any()):
             curvature = self.ocp.curvature(self.x, self.u, found.y, found.z, found.z_N)
-            size = torch.cat([v.flatten(1) for v in curvature], 1).abs().amax(1)
-            leave &= size > _STRAIGHT * (1.0 + found.y.abs().amax((1, 2)))
+            largest = torch.cat([v.flatten(1) for v in curvature], 1).abs().amax(1)
+            leave &= largest > _STRAIGHT * (1.0 + found.y.abs().amax((1, 2)))
             self.left[self.which[leave]] = True
         return leave
 
@@ -160,7 +170,7 @@ class _Run:
         self.ocp = self.ocp.element(which)
         self.x, self.u, self.which = self.x[which], self.u[which], self.which[which]
         self.weight, self.history = self.weight[which], self.history[which]
-        self.shifted = self.shifted[which]
+        self.shifted, self.shift = self.shifted[which], self.shift[which]
         if self.point is not None:
             self.point = part(self.point, which)
         return elements_of(qp, which)
