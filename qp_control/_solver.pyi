@@ -87,7 +87,7 @@ def solve_ocp(
     answer."""
 
 def convex_stages(
-    hessian: _Array, last: _Array, AB: _Array, size: _Array, threads: int = 0
+    hessian: _Array, last: _Array, AB: _Array, size: _Array, threads: int = 0, repair: bool = False
 ) -> tuple[_Array, _Array, npt.NDArray[np.bool_]]:
     """Convex stages, M, and for which elements that went well; the rest of the others' numbers means nothing."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qp_control.nonlinear_kkt import cost_blocks
+from qp_control.nonlinear_kkt import cost_blocks, cost_slopes, cost_value
 from qp_control.nonlinear_ocp import NonlinearOcp, StateRows, full, times
 from qp_control.ocp_layers import OcpLayerSolution
 from qp_control.ocp_problem import OcpQP
@@ -31,7 +31,7 @@ class Penalty:
     def __init__(
         self, ocp: NonlinearOcp, qp: OcpQP, x: Tensor, u: Tensor, found: OcpLayerSolution, least_weight: Tensor
     ) -> None:
-        self._ocp, self._blocks = ocp, cost_blocks(qp, ocp)
+        self._ocp, self._blocks = ocp, cost_blocks(qp.data(), ocp)
         self.shifted = found.status == Status.CLOSEST_FEASIBLE
         largest = torch.cat([getattr(found, name).flatten(1).abs() for name in _MULTIPLIERS], 1).amax(1)
         self.weight = torch.where(self.shifted, least_weight, torch.maximum(least_weight, 1.1 * largest))
@@ -51,38 +51,41 @@ class Penalty:
         return torch.where(self.shifted, self._gap_weight * gap + square.sqrt(), ordinary)
 
     def _slope(self, x: Tensor, u: Tensor, found: OcpLayerSolution) -> Tensor:
-        b, N = self._blocks, self._ocp.horizon
         _, gap, sum_, _ = self._parts(x, u)
-        dx, du = found.x - x, found.u - u
-        at_x = times(b["Q"], x[:, :N]) + times(b["S"].mT, u) + b["q"]
-        at_u = times(b["S"], x[:, :N]) + times(b["R"], u) + b["r"]
-        at_end = times(b["Q_N"], x[:, N]) + b["q_N"]
+        dx, du, N = found.x - x, found.u - u, self._ocp.horizon
+        at_x, at_u, at_end = cost_slopes(self._blocks, x, u)
         slope = (at_x * dx[:, :N]).sum((1, 2)) + (at_u * du).sum((1, 2)) + (at_end * dx[:, N]).sum(1)
         return slope - self.weight * (gap + sum_)
 
     def _parts(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cost, sum of the gaps, sum of the violations and of their squares."""
-        b, N = self._blocks, self._ocp.horizon
-        before, end = x[:, :N], x[:, N]
-        at_x = 0.5 * times(b["Q"], before) + times(b["S"].mT, u) + b["q"]
-        at_u = 0.5 * times(b["R"], u) + b["r"]
-        cost = (at_x * before).sum((1, 2)) + (at_u * u).sum((1, 2))
-        cost = cost + ((0.5 * times(b["Q_N"], end) + b["q_N"]) * end).sum(1)
+        cost = cost_value(self._blocks, x, u)
         gap = (self._ocp.step(x, u) - x[:, 1:]).abs().sum((1, 2))
-        sum_, square = torch.zeros_like(cost), torch.zeros_like(cost)
-        for values, lower, upper, linear, quadratic in _rows(self._ocp, x, u):
-            beyond = torch.maximum(lower - values, values - upper).clamp_min(0.0)
-            if linear is not None or quadratic is not None:
-                linear = torch.zeros_like(beyond) if linear is None else linear.expand_as(beyond)
-                quadratic = torch.zeros_like(beyond) if quadratic is None else quadratic.expand_as(beyond)
-                soft = linear.isfinite() & quadratic.isfinite()
-                slack = torch.where(soft, beyond, 0.0)
-                price = (torch.where(soft, linear, 0.0) + torch.where(soft, quadratic, 0.0) * 0.5 * slack) * slack
-                cost = cost + price.flatten(1).sum(1)
-                beyond = torch.where(soft, 0.0, beyond)
-            sum_ = sum_ + beyond.flatten(1).sum(1)
-            square = square + (beyond * beyond).flatten(1).sum(1)
-        return cost, gap, sum_, square
+        price, sum_, square = _violations(self._ocp, x, u)
+        return cost + price, gap, sum_, square
+
+
+def violation(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Tensor:
+    """Euclidean norm (B,) of the violations of hard rows and boxes."""
+    return _violations(ocp, x, u)[2].sqrt()
+
+
+def _violations(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Price of the violations of soft rows, sum of those of hard rows, and of their squares."""
+    price = sum_ = square = x.new_zeros(ocp.batch)
+    for values, lower, upper, linear, quadratic in _rows(ocp, x, u):
+        beyond = torch.maximum(lower - values, values - upper).clamp_min(0.0)
+        if linear is not None or quadratic is not None:
+            linear = torch.zeros_like(beyond) if linear is None else linear.expand_as(beyond)
+            quadratic = torch.zeros_like(beyond) if quadratic is None else quadratic.expand_as(beyond)
+            soft = linear.isfinite() & quadratic.isfinite()
+            slack = torch.where(soft, beyond, 0.0)
+            slope = torch.where(soft, linear, 0.0) + torch.where(soft, quadratic, 0.0) * 0.5 * slack
+            price = price + (slope * slack).flatten(1).sum(1)
+            beyond = torch.where(soft, 0.0, beyond)
+        sum_ = sum_ + beyond.flatten(1).sum(1)
+        square = square + (beyond * beyond).flatten(1).sum(1)
+    return price, sum_, square
 
 
 def _shift(ocp: NonlinearOcp, qp: OcpQP, found: OcpLayerSolution) -> tuple[Tensor, Tensor]:

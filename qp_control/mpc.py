@@ -313,9 +313,8 @@ class MPC(nn.Module):
             grad = torch.is_grad_enabled()
             out = self.layer(**qp.data(), warm_start=start) if grad else self.layer.solve(qp, start)
         else:
-            out = solve_sqp(ocp, x.detach(), u.detach(), self.layer, self.sqp, start)
-            if torch.is_grad_enabled():
-                out = implicit(ocp, out, self.layer)
+            answers = solve_sqp(ocp, x.detach(), u.detach(), self.layer, self.sqp, start)
+            out = implicit(ocp, answers, self.layer) if torch.is_grad_enabled() else answers.point
         status = torch.where(finite, out.status, int(Status.INVALID_INPUT))
         solved = (status == Status.SOLVED) | (status == Status.CLOSEST_FEASIBLE)
         if self.layer.settings.on_failure == "raise" and not bool(solved.all()):

@@ -12,11 +12,10 @@ from qp_control.nonlinear_ocp import NonlinearOcp, full, per_element, times
 from qp_control.ocp_problem import OcpQP
 
 
-def cost_blocks(qp: OcpQP, ocp: NonlinearOcp) -> dict[str, Tensor]:
-    """Q, R, S, q, r of all stages, (B, N, ...), and Q_N, q_N, (B, ...); what is absent is zero."""
+def cost_blocks(data: dict[str, Tensor], ocp: NonlinearOcp) -> dict[str, Tensor]:
+    """Q, R, S, q, r of all stages, (B, N, ...), and Q_N, q_N, (B, ...); what is absent is zero. Differentiable."""
     nx, nu, N = ocp.x0.shape[-1], ocp.dynamics.nu, ocp.horizon
     shapes = {"Q": (nx, nx), "R": (nu, nu), "S": (nu, nx), "q": (nx,), "r": (nu,)}
-    data = qp.data()
     blocks = {}
     for name, shape in shapes.items():
         value = full(name, data[name], ocp) if name in data else ocp.x0.new_zeros(ocp.batch, N, *shape)
@@ -27,17 +26,53 @@ def cost_blocks(qp: OcpQP, ocp: NonlinearOcp) -> dict[str, Tensor]:
     return blocks
 
 
-def cost_size(qp: OcpQP, ocp: NonlinearOcp) -> Tensor:
-    """Largest entry (B,) of the cost's Hessian."""
-    blocks = cost_blocks(qp, ocp)
+def cost_size(data: dict[str, Tensor], ocp: NonlinearOcp) -> Tensor:
+    """Largest entry (B,) of the Hessian of the cost of states and inputs."""
+    blocks = cost_blocks(data, ocp)
     return torch.cat([blocks[name].flatten(1) for name in ("Q", "R", "S", "Q_N")], 1).abs().amax(1)
+
+
+def slack_size(data: dict[str, Tensor], ocp: NonlinearOcp) -> Tensor:
+    """Largest quadratic weight (B,) of a soft row."""
+    largest = ocp.x0.new_zeros(ocp.batch)
+    for name in ("slack_quadratic", "slack_quadratic_N"):
+        if name in data and data[name].shape[-1]:
+            weights = full(name, data[name], ocp).flatten(1)
+            largest = torch.maximum(largest, torch.where(weights.isfinite(), weights, 0.0).amax(1))
+    return largest
+
+
+def crossing(qp: OcpQP, ocp: NonlinearOcp) -> Tensor:
+    """Which elements (B,) have a row or box whose lower bound is above the upper one?"""
+    data, found = qp.data(), torch.zeros(ocp.batch, dtype=torch.bool)
+    for lower, upper in (("lower", "upper"), ("lower_N", "upper_N"), ("x_lower", "x_upper"), ("u_lower", "u_upper")):
+        if lower in data and upper in data:
+            found |= (full(lower, data[lower], ocp) > full(upper, data[upper], ocp)).flatten(1).any(1)
+    return found
+
+
+def cost_value(blocks: dict[str, Tensor], x: Tensor, u: Tensor) -> Tensor:
+    """The cost (B,) of states x (B, N + 1, nx) and inputs u (B, N, nu); blocks: of `cost_blocks`."""
+    before, end = x[:, :-1], x[:, -1]
+    at_x = 0.5 * times(blocks["Q"], before) + times(blocks["S"].mT, u) + blocks["q"]
+    at_u = 0.5 * times(blocks["R"], u) + blocks["r"]
+    at_end = 0.5 * times(blocks["Q_N"], end) + blocks["q_N"]
+    return (at_x * before).sum((1, 2)) + (at_u * u).sum((1, 2)) + (at_end * end).sum(1)
+
+
+def cost_slopes(blocks: dict[str, Tensor], x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the cost by x_0..x_{N-1}, u and x_N; blocks: of `cost_blocks`."""
+    before = x[:, :-1]
+    at_x = times(blocks["Q"], before) + times(blocks["S"].mT, u) + blocks["q"]
+    at_u = times(blocks["S"], before) + times(blocks["R"], u) + blocks["r"]
+    return at_x, at_u, times(blocks["Q_N"], x[:, -1]) + blocks["q_N"]
 
 
 def with_curvature(qp: OcpQP, ocp: NonlinearOcp, x: Tensor, u: Tensor, stage: Tensor, end: Tensor) -> OcpQP:
     """The QP with (B, N, n, n) by (x, u) and (B, nx, nx) added to its Hessian, and the same gradient at (x, u)."""
     nx, N = x.shape[-1], ocp.horizon
     slope = times(stage, torch.cat([x[:, :N], u], -1))
-    old = cost_blocks(qp, ocp)
+    old = cost_blocks(qp.data(), ocp)
     return dataclasses.replace(
         qp,
         Q=old["Q"] + stage[..., :nx, :nx],
@@ -59,12 +94,12 @@ def residuals(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> tuple[Tensor, Tensor,
     """
     N, data = ocp.horizon, qp.data()
     x, u, y = point.x, point.u, point.y
-    b = cost_blocks(qp, ocp)
     before, after = x[:, :N], y[:, 1:]
     A, B = full("A", data["A"], ocp), full("B", data["B"], ocp)
-    at_x = times(b["Q"], before) + times(b["S"].mT, u) + b["q"] - y[:, :N] + times(A.mT, after) + point.w_x[:, :N]
-    at_u = times(b["S"], before) + times(b["R"], u) + b["r"] + times(B.mT, after) + point.w_u
-    at_end = times(b["Q_N"], x[:, N]) + b["q_N"] - y[:, N] + point.w_x[:, N]
+    at_x, at_u, at_end = cost_slopes(cost_blocks(data, ocp), x, u)
+    at_x = at_x - y[:, :N] + times(A.mT, after) + point.w_x[:, :N]
+    at_u = at_u + times(B.mT, after) + point.w_u
+    at_end = at_end - y[:, N] + point.w_x[:, N]
     gap = times(A, before) + times(B, u) + full("c", data["c"], ocp) - x[:, 1:]
     primal = [gap.flatten(1), x[:, 0] - ocp.x0]
     for name, slope in (("C", at_x), ("D", at_u)):

@@ -1,58 +1,36 @@
 """Multiple-shooting SQP for batches of nonlinear optimal-control problems, and gradients of what it converges to.
 
-Each step solves the QP around the trajectory (`NonlinearOcp.around`) with the Hessian of the cost (Gauss-Newton) or of
-the Lagrangian ("exact", its stages made convex for the step), and searches the line to the QP's solution with the exact
-l1 penalty function, which may rise above its last few values, so that it does not refuse good steps.
+`sqp_steps` has the method for problems whose limits can be met. Elements whose limits cannot go on in `least_shift`.
 
 `implicit` gives the converged point its derivatives by the implicit function theorem: those of the QP around it with
 the Hessian of the Lagrangian as it is. That QP has the KKT matrix of the nonlinear problem, and its data depend on the
 parameters as the nonlinear problem's KKT conditions do: through the values and the Jacobians of f and h.
-
-Sources: J. Nocedal, S. J. Wright, Numerical Optimization (2006), chapter 18; H. G. Bock, K. J. Plitt, IFAC World
-Congress 1984; L. Grippo, F. Lampariello, S. Lucidi, SIAM J. Numer. Anal. 23 (1986) (the penalty function may rise).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from qp_control.convexification import convexified
-from qp_control.merit import Penalty
-from qp_control.nonlinear_kkt import cost_size, elements_of, residuals, with_curvature
-from qp_control.nonlinear_ocp import NonlinearOcp, times
+from qp_control.least_shift import Shifted, least_shift, shifted_trajectory
+from qp_control.nonlinear_kkt import with_curvature
+from qp_control.nonlinear_ocp import NonlinearOcp
 from qp_control.ocp_layers import OcpLayer, OcpLayerSolution
-from qp_control.ocp_problem import OcpQP
 from qp_control.settings import Status
+from qp_control.sqp_steps import SqpSettings, iterate
 
-_ARMIJO, _MEMORY, _HALVINGS = 1e-4, 5, 12
-_CURVED = 1e6  # largest curvature of the dynamics that is believed, relative to that of the cost
-_INEXACT = 1e-8  # residuals of a QP, relative to its largest state or multiplier, that a step may have
-_ROUNDING = 1e-12  # of the penalty function, relative
+__all__ = ["Answers", "SqpSettings", "implicit", "solve_sqp"]
 
 
-@dataclass(frozen=True)
-class SqpSettings:
-    """Options of the SQP method."""
+class Answers(NamedTuple):
+    """What `solve_sqp` found."""
 
-    max_iter: int = 50
-    """SQP steps."""
-    eps: float = 1e-8
-    """Tolerance of the primal residual, and of the dual one relative to the largest multiplier, or one."""
-    hessian: Literal["exact", "gauss_newton"] = "exact"
-    """Of the Lagrangian (its stages made convex without changing the step where that can be done), or of the cost."""
-    line_search: bool = True
-
-    def __post_init__(self) -> None:
-        if self.max_iter < 1:
-            raise ValueError(f"max_iter is {self.max_iter}, expected at least 1")
-        if not 0.0 < self.eps < float("inf"):
-            raise ValueError(f"eps is {self.eps}, expected a positive number")
-        if self.hessian not in ("gauss_newton", "exact"):
-            raise ValueError(f"hessian is {self.hessian!r}, expected 'gauss_newton' or 'exact'")
+    point: OcpLayerSolution
+    which: Tensor
+    """Indices of the elements whose limits are shifted by `least_shift`."""
+    shifted: Shifted | None
 
 
 @torch.no_grad()
@@ -63,149 +41,40 @@ def solve_sqp(
     layer: OcpLayer,
     settings: SqpSettings | None = None,
     warm_start: Any = None,
-) -> OcpLayerSolution:
+) -> Answers:
     """Solve from the trajectory states (B, N + 1, nx), inputs (B, N, nu).
 
     layer: solves the QPs. warm_start: of the first QP, with x, u, y, z, z_N, w_x, w_u.
 
     Returns the trajectory in x and u with its multipliers and shifts; iterations: SQP steps; primal_residual,
-    dual_residual: of the nonlinear problem; status: SOLVED or CLOSEST_FEASIBLE where the residuals are within the
-    tolerance, MAX_ITER, or that of a QP without an answer, whose element keeps its last trajectory. No gradients.
+    dual_residual: of the nonlinear problem; status: SOLVED where the residuals are within the tolerance,
+    CLOSEST_FEASIBLE as `least_shift` says, MAX_ITER, or that of a QP without an answer, whose element keeps its last
+    trajectory. No gradients.
     """
     settings = settings or SqpSettings()
-    run = _Run(ocp, torch.cat([ocp.x0[:, None], states[:, 1:]], 1).detach(), inputs.detach(), warm_start)
-    for iteration in range(settings.max_iter + 1):
-        qp = run.ocp.around(run.x, run.u)
-        if iteration > 0:
-            stay = run.judge(qp, iteration, settings)
-            if iteration == settings.max_iter or not bool(stay.any()):
-                break
-            if not bool(stay.all()):
-                qp = run.keep(stay, qp)
-        found = run.step(qp, layer, settings)
-        useful = _useful(found)
-        if not bool(useful.all()):
-            run.give_up(~useful, found, iteration)
-            if not bool(useful.any()):
-                break
-            qp, found = run.keep(useful, qp), _elements(found, useful)
-        # A QP that just missed its tolerance says nothing of shifts.
-        found = found._replace(
-            **{name: getattr(found, name).nan_to_num() for name in found._fields if name.startswith(("s_", "slack_"))}
-        )
-        run.move(qp, found, settings.line_search)
-    return run.result()
-
-
-class _Run:
-    """The elements that are still going, and the answers of the others."""
-
-    def __init__(self, ocp: NonlinearOcp, x: Tensor, u: Tensor, start: Any) -> None:
-        self.ocp, self.x, self.u, self.point = ocp, x, u, start
-        self.which, self.batch = torch.arange(ocp.batch), ocp.batch
-        self.weight = x.new_zeros(ocp.batch)
-        self.history = x.new_full((ocp.batch, _MEMORY), -float("inf"))
-        self.shifted = torch.zeros(ocp.batch, dtype=torch.bool)
-        self.curved = False  # do the multipliers belong to the trajectory?
-        self.answers: dict[str, Tensor] = {}
-
-    def step(self, qp: OcpQP, layer: OcpLayer, settings: SqpSettings) -> OcpLayerSolution:
-        """Solution of the QP of a step."""
-        if settings.hessian == "gauss_newton" or not self.curved:
-            return layer.solve(qp, self.point)
-        p = self.point
-        curvature = self.ocp.curvature(self.x, self.u, p.y, p.z, p.z_N)
-        # Multipliers of shifted rows, and those that grow without end before rows are shifted, say nothing of the cost.
-        size = torch.cat([v.flatten(1) for v in curvature], 1).abs().amax(1)
-        regular = (p.status != Status.CLOSEST_FEASIBLE) & (size <= _CURVED * (1.0 + cost_size(qp, self.ocp)))
-        stage, end = (torch.where(regular.view(-1, *[1] * (v.ndim - 1)), v, 0.0) for v in curvature)
-        convex, M = convexified(qp, self.ocp, self.x, self.u, stage, end, p)
-        found = layer.solve(convex, p)
-        return found._replace(y=found.y + times(M, found.x - self.x))
-
-    def judge(self, qp: OcpQP, iteration: int, settings: SqpSettings) -> Tensor:
-        """Record the points that have converged or must stop; which elements have not converged?"""
-        primal, dual, scale = residuals(self.ocp, qp, self.point)
-        done = (primal <= settings.eps) & (dual <= settings.eps * scale)
-        self.point = self.point._replace(
-            status=torch.where(done, _answered(self.point.status), int(Status.MAX_ITER)),
-            iterations=torch.full_like(self.which, iteration),
-            primal_residual=primal,
-            dual_residual=dual,
-        )
-        self._record(self.point, done | (iteration == settings.max_iter))
-        return ~done
-
-    def give_up(self, which: Tensor, found: OcpLayerSolution, iteration: int) -> None:
-        found = found._replace(x=self.x, u=self.u, iterations=torch.full_like(self.which, iteration))
-        self._record(found, which)
-
-    def keep(self, which: Tensor, qp: OcpQP) -> OcpQP:
-        self.ocp = self.ocp.element(which)
-        self.x, self.u, self.which = self.x[which], self.u[which], self.which[which]
-        self.weight, self.history = self.weight[which], self.history[which]
-        self.shifted = self.shifted[which]
-        if self.point is not None:
-            self.point = _elements(self.point, which)
-        return elements_of(qp, which)
-
-    def move(self, qp: OcpQP, found: OcpLayerSolution, search: bool) -> None:
-        t = torch.ones(len(self.which), 1, 1, dtype=self.x.dtype)
-        if search:
-            t = self._step_length(qp, found)[:, None, None]
-        self.x, self.u = self.x + t * (found.x - self.x), self.u + t * (found.u - self.u)
-        self.point, self.curved = found._replace(x=self.x, u=self.u), True
-
-    def _step_length(self, qp: OcpQP, found: OcpLayerSolution) -> Tensor:
-        penalty = Penalty(self.ocp, qp, self.x, self.u, found, self.weight)
-        self.weight = penalty.weight
-        # Values of the other kind of penalty say nothing.
-        kept = torch.where((penalty.shifted == self.shifted)[:, None], self.history[:, 1:], -float("inf"))
-        self.history, self.shifted = torch.cat([kept, penalty.start[:, None]], 1), penalty.shifted
-        ceiling = self.history.amax(1)
-        t = torch.ones_like(ceiling)
-        for _ in range(_HALVINGS):
-            length = t[:, None, None]
-            value = penalty(self.x + length * (found.x - self.x), self.u + length * (found.u - self.u))
-            refused = ~(value <= ceiling + _ARMIJO * t * penalty.slope + _ROUNDING * ceiling.abs())
-            if not bool(refused.any()):
-                break
-            t = torch.where(refused, 0.5 * t, t)
-        return t
-
-    def _record(self, point: Any, which: Tensor) -> None:
+    point, left = iterate(ocp, states, inputs, layer, settings, warm_start, leave=True)
+    which, shifted = left.nonzero()[:, 0], None
+    if len(which):
+        found, shifted = least_shift(ocp.element(which), point.x[which], point.u[which], layer, settings)
+        found = found._replace(iterations=found.iterations + point.iterations[which])
         for name in OcpLayerSolution._fields:
-            value = getattr(point, name)
-            if name not in self.answers:  # every element is recorded once, when it stops
-                self.answers[name] = value.new_empty(self.batch, *value.shape[1:])
-            self.answers[name][self.which[which]] = value[which]
-
-    def result(self) -> OcpLayerSolution:
-        return OcpLayerSolution(**self.answers)
+            getattr(point, name)[which] = getattr(found, name)
+    return Answers(point, which, shifted)
 
 
-def _answered(status: Tensor) -> Tensor:
-    return torch.where(status == Status.CLOSEST_FEASIBLE, status, int(Status.SOLVED))
-
-
-def _useful(found: OcpLayerSolution) -> Tensor:
-    """Which QPs were solved well enough for a step: near the end of many digits some miss their tolerance."""
-    solved = (found.status == Status.SOLVED) | (found.status == Status.CLOSEST_FEASIBLE)
-    size = torch.stack([found.y.abs().amax((1, 2)), found.x.abs().amax((1, 2))]).amax(0).clamp_min(1.0)
-    close = torch.maximum(found.primal_residual, found.dual_residual) <= _INEXACT * size
-    return solved | ((found.status == Status.MAX_ITER) & close)
-
-
-def _elements(point: Any, which: Tensor) -> OcpLayerSolution:
-    return OcpLayerSolution(*(getattr(point, name)[which] for name in OcpLayerSolution._fields))
-
-
-def implicit(ocp: NonlinearOcp, solution: OcpLayerSolution, layer: OcpLayer) -> OcpLayerSolution:
+def implicit(ocp: NonlinearOcp, answers: Answers, layer: OcpLayer) -> OcpLayerSolution:
     """The converged solution as a differentiable function of x0, data, rows and parameters of the problem.
 
-    Elements that have not converged come back without gradient.
+    Elements that have not converged come back without gradient. Shifted ones have one in x and u.
     """
-    x, u = solution.x, solution.u
-    curvature = ocp.curvature(x, u, solution.y, solution.z, solution.z_N)
+    point, which, shifted = answers
+    x, u = point.x, point.u
+    curvature = ocp.curvature(x, u, point.y, point.z, point.z_N)
     exact = with_curvature(ocp.around(x, u), ocp, x, u, *curvature)
-    return layer.at_solution(exact, solution)
+    if shifted is None:
+        return layer.at_solution(exact, point)
+    here = which[shifted.solved]
+    out = layer.at_solution(exact, point._replace(status=point.status.index_fill(0, here, int(Status.MAX_ITER))))
+    x, u = shifted_trajectory(ocp.element(which), shifted, layer)
+    x = out.x.index_copy(0, here, x[shifted.solved])
+    return out._replace(x=x, u=out.u.index_copy(0, here, u[shifted.solved]), status=point.status)

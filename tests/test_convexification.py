@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import qp_control as qc
 from qp_control import _solver
 from qp_control.convexification import convexified
 from qp_control.nonlinear_ocp import NonlinearOcp
@@ -104,7 +105,7 @@ def test_convexified_qp_has_the_solution_and_the_multipliers_of_the_indefinite_o
         class Point:
             z, z_N, w_x, w_u = none, none[:, 0], torch.zeros_like(x), torch.zeros_like(u)
 
-        convex, M = convexified(qp, ocp, x, u, stage, end, Point)
+        convex, M, _ = convexified(qp, ocp, x, u, stage, end, Point)
 
     def dense(blocks, slopes, last, last_slope):
         """States and multipliers of min over (x, u) with dynamics and x_0 as equalities."""
@@ -135,3 +136,66 @@ def test_convexified_qp_has_the_solution_and_the_multipliers_of_the_indefinite_o
     np.testing.assert_allclose(states, wanted[0], rtol=0, atol=1e-8)
     moved = multipliers[1:] + np.einsum("kij,kj->ki", M[0, 1:].numpy(), states[1:] - x[0, 1:].numpy())
     np.testing.assert_allclose(moved, wanted[1][1:], rtol=0, atol=1e-6)
+
+
+def test_repaired_stages_are_convex_and_keep_what_is_positive():
+    H, last, AB = indefinite(0)
+    H[1, 3, NX:, NX:] -= 1e4 * np.eye(NU)
+    size = size_of(H, last)
+    plain, _, good = _solver.convex_stages(H, last, AB, size)
+    stages, M, repaired = _solver.convex_stages(H, last, AB, size, repair=True)
+    assert good.tolist() == [True, False, True] and repaired.all()
+    assert np.array_equal(stages[[0, 2]], plain[[0, 2]])
+    assert np.linalg.eigvalsh(stages[1]).min() > -1e-9 * size[1]
+    # Stages after the one that is repaired are those of the plain recursion; in that one R's eigenvalues, its diagonal
+    # made one, are replaced by their absolute values.
+    R = (H[1, 3] + AB[1, 3].T @ M[1, 4] @ AB[1, 3])[NX:, NX:]
+    scale = 1.0 / np.sqrt(np.abs(np.diag(R)))
+    values, vectors = np.linalg.eigh(scale[:, None] * R * scale)
+    assert values.max() < 0.0
+    expected = (vectors * np.abs(values)) @ vectors.T / scale / scale[:, None]
+    np.testing.assert_allclose(stages[1, 3, NX:, NX:], expected, rtol=1e-10, atol=0)
+
+
+def test_price_of_violated_rows_makes_a_stage_convex_and_stays_what_it_is():
+    """Negative curvature against the price of a soft row: the step is the minimum of the sum, by rolling out."""
+    generator = torch.Generator().manual_seed(0)
+    A = torch.eye(2, dtype=torch.float64) + 0.1 * torch.randn(2, 2, generator=generator, dtype=torch.float64)
+    B = torch.randn(2, 1, generator=generator, dtype=torch.float64)
+    plant = qc.TorchDynamics(lambda x, u: x @ A.T + u @ B.T, 2, 1)
+    eye = torch.eye(2, dtype=torch.float64)
+    data = {"Q": eye, "R": eye[:1, :1], "Q_N": eye, "C": eye[:1], "D": torch.ones(1, 1, dtype=torch.float64)}
+    data |= {"upper": torch.tensor([-20.0]).double(), "slack_linear": torch.tensor([2.0]).double()}
+    data |= {"slack_quadratic": torch.tensor([50.0]).double()}
+    ocp = NonlinearOcp(plant, 3, torch.tensor([[1.0, -1.0]]).double(), data, plant.parameters)
+    x = 0.3 * torch.randn(1, 4, 2, generator=generator, dtype=torch.float64)
+    u = 0.3 * torch.randn(1, 3, 1, generator=generator, dtype=torch.float64)
+    x[:, 0] = ocp.x0
+    curvature, end = torch.zeros(1, 3, 3, 3, dtype=torch.float64), torch.zeros(1, 2, 2, dtype=torch.float64)
+    direction = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
+    curvature[:] = -3.0 * direction[:, None] * direction
+
+    class Point:
+        z, z_N = torch.full((1, 3, 1), 30.0, dtype=torch.float64), torch.zeros(1, 0, dtype=torch.float64)
+        w_x, w_u = torch.zeros_like(x), torch.zeros_like(u)
+
+    convex = convexified(ocp.around(x, u), ocp, x, u, curvature, end, Point)
+    assert len(convex.priced) == 1 and convex.priced[0].which.all()
+    found = convex.solution(qc.OcpLayer(qc.Settings(eps_abs=1e-10), horizon=3).solve(convex.qp), x)
+    assert (found.slack_upper > 0.0).all()
+    assert torch.allclose(found.z, 2.0 + 50.0 * found.slack_upper, rtol=0, atol=1e-9)
+
+    def value(v):
+        states = [ocp.x0[0]]
+        total = 0.0
+        for k in range(3):
+            at = torch.cat([states[-1], v[k]])
+            off = at - torch.cat([x[0, k], u[0, k]])
+            slack = at[0] + at[2] + 20.0
+            total = total + 0.5 * at @ at + 0.5 * off @ curvature[0, k] @ off + (2.0 + 25.0 * slack) * slack
+            states.append(A @ states[-1] + B @ v[k])
+        return total + 0.5 * states[-1] @ states[-1]
+
+    assert torch.func.grad(value)(found.u[0]).abs().max() < 1e-7
+    assert torch.linalg.eigvalsh(torch.func.hessian(value)(found.u[0]).reshape(3, 3)).min() > 0.0
+    assert torch.linalg.eigvalsh(curvature[0, 0] + torch.eye(3)).min() < 0.0

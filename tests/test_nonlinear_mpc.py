@@ -267,7 +267,7 @@ def test_every_infeasible_start_gets_a_plan_and_finite_gradients(mode):
     plan = mpc(x0)
     assert plan.inputs.isfinite().all() and plan.states.isfinite().all()
     assert (plan.status == qc.Status.CLOSEST_FEASIBLE).sum() > 20
-    assert plan.solved.sum() >= 38  # a few may run into max_iter where the shifted rows change without end
+    assert plan.solved.all()
     plan.inputs.sum().backward()
     assert x0.grad.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in mpc.parameters())

@@ -7,7 +7,7 @@ using namespace qp_control;
 void bind_convex_stages(py::module_& m) {
   m.def(
       "convex_stages",
-      [](const Array& hessian, const Array& last, const Array& AB, const Array& size, int threads) {
+      [](const Array& hessian, const Array& last, const Array& AB, const Array& size, int threads, bool repair) {
         if (AB.ndim() != 4) throw py::value_error("[A B] has rank " + std::to_string(AB.ndim()) + ", expected 4");
         const py::ssize_t B = AB.shape(0), N = AB.shape(1), nx = AB.shape(2), n = AB.shape(3);
         if (n < nx || hessian.size() != B * N * n * n || last.size() != B * nx * nx || size.size() != B)
@@ -17,12 +17,15 @@ void bind_convex_stages(py::module_& m) {
         const double *h = hessian.data(), *l = last.data(), *d = AB.data(), *s = size.data();
         double *to_stages = stages.mutable_data(), *to_M = M.mutable_data();
         bool* to_good = good.mutable_data();
+        ConvexStagesSettings settings;
+        settings.repair = repair;
         {
           py::gil_scoped_release release;
           convex_stages(static_cast<int>(B), static_cast<int>(N), static_cast<int>(nx), static_cast<int>(n - nx), h, l,
-                        d, s, {}, threads, to_stages, to_M, to_good);
+                        d, s, settings, threads, to_stages, to_M, to_good);
         }
         return py::make_tuple(stages, M, good);
       },
-      py::arg("hessian"), py::arg("last"), py::arg("AB"), py::arg("size"), py::arg("threads") = 0);
+      py::arg("hessian"), py::arg("last"), py::arg("AB"), py::arg("size"), py::arg("threads") = 0,
+      py::arg("repair") = false);
 }

@@ -6,7 +6,8 @@
 //     [Q S'; S R] = H_k + [A B]' M_{k+1} [A B],   M_k = Q - S'R^-1 S - delta I,   M_N = Q_N - delta I
 //
 // leaves [S'R^-1 S + delta I, S'; S R], convex wherever R is positive definite (Verschueren, Zanon, Quirynen and Diehl,
-// SIAM J. Optim. 27, 2017).
+// SIAM J. Optim. 27, 2017). Where it is not, its eigenvalues may be replaced by their absolute values: another QP,
+// whose solution is still a direction of descent.
 #pragma once
 
 namespace qp_control {
@@ -15,6 +16,7 @@ struct ConvexStagesSettings {
   double least = 1e-8;    // delta, relative to the size of the Hessian
   double regular = 1e-4;  // least pivot of R's Cholesky factor that is trusted, R's diagonal made one
   double growth = 1e6;    // largest M that is trusted, relative to the size of the Hessian
+  bool repair = false;    // make R positive definite where it is not
 };
 
 // All arrays row-major, n = nx + nu, the states first: hessian (batch, N, n, n), last (batch, nx, nx), AB (batch, N,

@@ -2,6 +2,7 @@
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
+#include <Eigen/Eigenvalues>
 
 #include "qp_control/batch.hpp"
 
@@ -36,13 +37,7 @@ class Recursion {
       H_.noalias() = AB_k.transpose() * MAB_;
       H_ += In(hessian + k * square, n_, n_);
       H_ = (0.5 * (H_ + H_.transpose())).eval();
-      // Inputs have units of their own: R is judged with a diagonal of ones.
-      scale_ = H_.diagonal().tail(nu_);
-      if (nu_ > 0 && !(scale_.minCoeff() > 0.0)) return false;
-      scale_ = scale_.cwiseSqrt().cwiseInverse();
-      R_.compute(scale_.asDiagonal() * H_.bottomRightCorner(nu_, nu_) * scale_.asDiagonal());
-      if (nu_ > 0 && (R_.info() != Eigen::Success || R_.matrixLLT().diagonal().minCoeff() <= settings.regular))
-        return false;
+      if (!judge(settings)) return false;
       half_ = scale_.asDiagonal() * H_.bottomLeftCorner(nu_, nx_);
       if (nu_ > 0) R_.matrixL().solveInPlace(half_);
       stage = H_;
@@ -55,10 +50,38 @@ class Recursion {
   }
 
  private:
+  // Factors R, where it is positive definite or repaired. Inputs have units of their own: R is judged with a diagonal
+  // of ones.
+  bool judge(const ConvexStagesSettings& settings) {
+    if (nu_ == 0) return true;
+    auto R = H_.bottomRightCorner(nu_, nu_);
+    scale_ = R.diagonal();
+    if (scale_.minCoeff() > 0.0) {
+      scale_ = scale_.cwiseSqrt().cwiseInverse();
+      R_.compute(scale_.asDiagonal() * R * scale_.asDiagonal());
+      if (R_.info() == Eigen::Success && R_.matrixLLT().diagonal().minCoeff() > settings.regular) return true;
+    }
+    if (!settings.repair || !H_.allFinite()) return false;
+    scale_ = R.diagonal().cwiseAbs();
+    const double largest = R.cwiseAbs().maxCoeff();
+    if (!(largest > 0.0)) return false;
+    scale_ = scale_.cwiseMax(1e-12 * largest).cwiseSqrt().cwiseInverse();
+    eigen_.compute(scale_.asDiagonal() * R * scale_.asDiagonal());
+    if (eigen_.info() != Eigen::Success) return false;
+    const double least = settings.regular * settings.regular;
+    MatrixXd repaired = eigen_.eigenvectors() * eigen_.eigenvalues().cwiseAbs().cwiseMax(least).asDiagonal() *
+                        eigen_.eigenvectors().transpose();
+    R_.compute(repaired);
+    if (R_.info() != Eigen::Success) return false;
+    R = scale_.cwiseInverse().asDiagonal() * repaired * scale_.cwiseInverse().asDiagonal();
+    return true;
+  }
+
   int N_, nx_, nu_, n_;
   MatrixXd H_, MAB_, half_;
   VectorXd scale_;
   Eigen::LLT<MatrixXd> R_;
+  Eigen::SelfAdjointEigenSolver<MatrixXd> eigen_;
 };
 
 }  // namespace
