@@ -35,7 +35,7 @@ class RobotTask(abc.ABC):
     substeps: ClassVar[int]  # simulation steps in a control period
     episode_steps: ClassVar[int]  # control periods in an episode
     goal_steps: ClassVar[int]  # control periods at the goal, up to the end, that make a success
-    draws: ClassVar[int]  # random numbers that a start state is made of
+    draws: int  # random numbers that a start state is made of
     goal_size: int = 0
 
     def __init__(self) -> None:
