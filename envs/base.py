@@ -243,14 +243,18 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
         return simulation.observation(), now.reward, now.terminated, truncated, infos
 
     def _restart_at_once(self, infos: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
-        ended = np.flatnonzero(self._done)
-        seen = self._simulation.observation()
-        for i in ended.tolist():
-            final = {key: value[i].copy() for key, value in last.items()}
-            infos = self._add_info(infos, {"final_obs": seen[i].copy(), "final_info": final}, i)
-        for key in last:
+        ended = self._done
+        final: dict[str, Any] = {}
+        for key, value in last.items():
+            final[key] = np.where(ended[:, None] if value.ndim > 1 else ended, value, np.zeros((), value.dtype))
+            final["_" + key] = ended.copy()
             infos[key][ended] = 0
             infos["_" + key][ended] = False
-        self._simulation.reset(ended)
+        index = np.flatnonzero(ended)
+        seen = np.full(self.num_envs, None, dtype=object)
+        for i, row in zip(index.tolist(), self._simulation.observation()[index], strict=True):
+            seen[i] = row
+        infos |= {"final_obs": seen, "_final_obs": ended.copy(), "final_info": final, "_final_info": ended.copy()}
+        self._simulation.reset(index)
         self._done = np.zeros(self.num_envs, dtype=np.bool_)
         return infos

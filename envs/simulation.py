@@ -104,7 +104,9 @@ class Simulation:
             # at the last state that was a number.
             lost = ~torch.isfinite(x_next).all(dim=1)
             x_next = torch.where(lost[:, None], torch.from_numpy(self.x), x_next)
-            reward = task.reward(x_next, u).numpy().copy()
+            reward = task.reward(x_next, u)
+            lost = lost | ~torch.isfinite(reward)
+            reward = torch.where(torch.isfinite(reward), reward, 0.0).numpy()
             terminated = (task.failed(x_next) | lost).numpy()
             goal = task.at_goal(x_next).numpy()
         self.x = x_next.numpy().copy()
