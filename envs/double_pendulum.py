@@ -26,7 +26,7 @@ class DoublePendulum(RobotTask):
     urdf = ASSETS / "double_pendulum.urdf"
     control_period = 0.05
     substeps = 10
-    episode_steps = 400
+    episode_steps = 300
     goal_steps = 20
     draws = 2
 
@@ -69,7 +69,7 @@ class DoublePendulum(RobotTask):
 
 
 class DoublePendulumEnv(RobotEnv):
-    """Swing both links up within 20 s and keep them up, by a torque at the elbow alone.
+    """Swing both links up within 15 s and keep them up, by a torque at the elbow alone.
 
     ### Action space
 
@@ -97,7 +97,7 @@ class DoublePendulumEnv(RobotEnv):
 
     ### Episode end
 
-    `terminated`: never; the joints have no limits, the links do not collide. `truncated`: 400 steps (20 s).
+    `terminated`: never; the joints have no limits, the links do not collide. `truncated`: 300 steps (15 s).
     `info["is_success"]` in the last step: both links within 0.2 rad of upright for the last second.
 
     ### Arguments
