@@ -14,4 +14,10 @@ def _register(name: str, module: str, *, max_episode_steps: int) -> None:
         )
 
 
+_register("Pendulum", "pendulum", max_episode_steps=200)
+_register("CartPole", "cart_pole", max_episode_steps=500)
 _register("CartPoleSwingUp", "cart_pole_swing_up", max_episode_steps=200)
+_register("DoublePendulum", "double_pendulum", max_episode_steps=300)
+_register("Quadrotor", "quadrotor", max_episode_steps=200)
+_register("ArmReach", "arm_reach", max_episode_steps=200)
+_register("ArmTrack", "arm_track", max_episode_steps=400)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
 import torch
@@ -12,16 +9,12 @@ from torch import Tensor
 
 from qp_control.viewer import Camera, Shape
 
-from .base import RobotEnv, RobotTask, RobotVectorEnv, Seed
+from .base import RobotEnv, RobotVectorEnv
+from .task import ASSETS, Floats, RobotTask, positive_scales, wrapped
 
 START_POSITION = 0.5  # [m] largest distance of the cart from the middle at the start
 START_ANGLE = 0.3  # [rad] largest angle of the pole from hanging at the start
 GOAL_ANGLE = 0.2  # [rad] largest angle of the pole from upright that counts as upright
-
-
-def angle_from_upright(x: Tensor) -> Tensor:
-    """The pole's angle in (-pi, pi] [rad] of states (..., 4)."""
-    return torch.atan2(torch.sin(x[..., 1]), torch.cos(x[..., 1]))
 
 
 class CartPoleSwingUp(RobotTask):
@@ -37,17 +30,18 @@ class CartPoleSwingUp(RobotTask):
     """
 
     name = "cart_pole_swing_up"
-    urdf = Path(__file__).parent / "assets" / "cart_pole.urdf"
+    urdf = ASSETS / "cart_pole.urdf"
     control_period = 0.05
     substeps = 10
     episode_steps = 200
     goal_steps = 20
+    draws = 2
 
     def __init__(self, *, pole_mass_scale: float = 1.0, friction_scale: float = 1.0) -> None:
         super().__init__()
-        for key, scale in (("pole_mass_scale", pole_mass_scale), ("friction_scale", friction_scale)):
-            if not (np.isfinite(scale) and scale >= 0.0) or (scale == 0.0 and key == "pole_mass_scale"):
-                raise ValueError(f"{key} is {scale}, expected a positive number")
+        positive_scales(pole_mass_scale=pole_mass_scale)
+        if friction_scale != 0.0:
+            positive_scales(friction_scale=friction_scale)
         names = self.dynamics.parameter_names
         for i, parameter in enumerate(names):
             if parameter.endswith(".damping"):
@@ -64,10 +58,9 @@ class CartPoleSwingUp(RobotTask):
         high = np.array([2 * self.track_limit, velocity[1] * seconds, *velocity])
         return gym.spaces.Box(-high, high, dtype=np.float64)
 
-    def sample_starts(self, n: int, seed: Seed = None) -> Tensor:
+    def starts(self, draw: Floats) -> Tensor:
         """Starts (n, 4): at rest, cart within 0.5 m of the middle, pole within 0.3 rad of hanging."""
-        draw = np.random.default_rng(seed).uniform(-1.0, 1.0, size=(n, 2))
-        x = np.zeros((n, 4))
+        x = np.zeros((len(draw), 4))
         x[:, 0] = START_POSITION * draw[:, 0]
         x[:, 1] = np.pi + START_ANGLE * draw[:, 1]
         return torch.from_numpy(x)
@@ -92,7 +85,7 @@ class CartPoleSwingUp(RobotTask):
 
     def at_goal(self, x: Tensor) -> Tensor:
         """On the track with the pole within 0.2 rad of upright."""
-        return (angle_from_upright(x).abs() <= GOAL_ANGLE) & ~self.failed(x)
+        return (wrapped(x[..., 1]).abs() <= GOAL_ANGLE) & ~self.failed(x)
 
     def scenery(self) -> list[Shape]:
         reach = self.track_limit + 0.2  # the cart's middle stops at the limit, its side here
@@ -109,28 +102,49 @@ class CartPoleSwingUp(RobotTask):
 class CartPoleSwingUpEnv(RobotEnv):
     """Swing the pole up within 10 s and keep it up.
 
-    Observation: the state (cart position [m], pole angle [rad] counted from upright, cart velocity [m/s],
-    pole rate [rad/s]), Box(4,) float64. Action: force on the cart [N], Box(-10, 10, (1,)) float64. Reward:
-    see `CartPoleSwingUp.reward`, at most 1 per step. Start: hanging (pi +- 0.3 rad), cart +- 0.5 m, at rest.
-    `terminated`: the cart is off the track (+- 2.4 m). `truncated`: 200 steps (10 s). Success
-    (`info["is_success"]` in the last step): on the track throughout and within 0.2 rad of upright for the
-    last second.
+    ### Action space
 
-    pole_mass_scale, friction_scale: the plant differs from the nominal model by these factors.
+    `Box(-10, 10, (1,), float64)`: the force on the cart [N], constant for 0.05 s.
+
+    ### Observation space
+
+    `Box((4,), float64)`, the state:
+
+    | Num | Observation                            | Bounds       |
+    |-----|----------------------------------------|--------------|
+    | 0   | cart position [m]                      | +- 4.8       |
+    | 1   | pole angle from upright, counted [rad] | +- 1000      |
+    | 2   | cart velocity [m/s]                    | +- 20        |
+    | 3   | pole rate [rad/s]                      | +- 100       |
+
+    ### Rewards
+
+    0.7 (1 + cos angle) / 2 + 0.2 (1 - (position / 2.4)^2) + 0.1 (1 - (force / 10)^2), at most 1 per step.
+
+    ### Starting state
+
+    At rest, the cart within 0.5 m of the middle, the pole within 0.3 rad of hanging, uniform.
+
+    ### Episode end
+
+    `terminated`: the cart is off the track, beyond +- 2.4 m. `truncated`: 200 steps (10 s). `info["is_success"]` in the
+    last step: on the track throughout and within 0.2 rad of upright for the last second.
+
+    ### Arguments
+
+    `pole_mass_scale`, `friction_scale`: the plant differs from the nominal model by these factors. Those of all
+    environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
+    (`qp_control.envs.randomisation`).
+
+    ### Version history
+
+    * v0: initial version
     """
 
-    def __init__(
-        self, render_mode: str | None = None, pole_mass_scale: float = 1.0, friction_scale: float = 1.0
-    ) -> None:
-        task = CartPoleSwingUp(pole_mass_scale=pole_mass_scale, friction_scale=friction_scale)
-        super().__init__(task, render_mode)
+    task_type = CartPoleSwingUp
 
 
 class CartPoleSwingUpVectorEnv(RobotVectorEnv):
     """`CartPoleSwingUpEnv` for `num_envs` robots at once."""
 
-    def __init__(
-        self, num_envs: int = 1, pole_mass_scale: float = 1.0, friction_scale: float = 1.0, **options: Any
-    ) -> None:
-        task = CartPoleSwingUp(pole_mass_scale=pole_mass_scale, friction_scale=friction_scale)
-        super().__init__(task, num_envs, **options)
+    task_type = CartPoleSwingUp

@@ -17,7 +17,7 @@ import tempfile
 import time
 import weakref
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 Pathlike = str | os.PathLike[str]
+Moved = Mapping[str, ArrayLike]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +54,13 @@ class Camera:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """A box that does not move: size and centre [m], color 0xRRGGBB."""
+    """A box, or with one number for its size a ball of that radius: size and centre [m], color 0xRRGGBB.
+
+    It stays where it is unless a call says otherwise (`moved`).
+    """
 
     name: str
-    size: tuple[float, float, float]
+    size: tuple[float, float, float] | float
     position: tuple[float, float, float]
     color: int = 0x888888
 
@@ -139,7 +143,9 @@ class _Scene:
         self.robot.displayVisuals(True)
         for shape in scenery:
             node = self.root["scenery"][shape.name]
-            node.set_object(geometry.Box(list(shape.size)), geometry.MeshLambertMaterial(color=shape.color))
+            size = shape.size
+            body = geometry.Sphere(size) if isinstance(size, float) else geometry.Box(list(size))
+            node.set_object(body, geometry.MeshLambertMaterial(color=shape.color))
             node.set_transform(meshcat.transformations.translation_matrix(shape.position))
         self.root["/Grid"].set_property("visible", False)
         self.root["/Axes"].set_property("visible", False)
@@ -162,19 +168,24 @@ class _Scene:
             raise ValueError(f"the state is {x}, expected finite numbers")
         return x[:nq]
 
-    def display(self, state: ArrayLike) -> None:
-        self.robot.display(self.configuration(state))
+    def display(self, state: ArrayLike, moved: Moved | None = None) -> None:
+        from meshcat.transformations import translation_matrix
 
-    def animate(self, times: NDArray[np.float64], states: NDArray[np.float64]) -> None:
-        """Make the states an animation that starts at time 0."""
+        self.robot.display(self.configuration(state))
+        for name, position in (moved or {}).items():
+            self.root["scenery"][name].set_transform(translation_matrix(np.asarray(position, dtype=np.float64)))
+
+    def animate(self, times: NDArray[np.float64], states: NDArray[np.float64], moved: Moved) -> None:
+        """Make the states an animation that starts at time 0; moved: positions (T, 3) of shapes."""
         import meshcat.animation
+        from meshcat.transformations import translation_matrix
         import pinocchio as pin
 
         # Key frames carry their time in frames: one frame is a millisecond.
         animation = meshcat.animation.Animation(default_framerate=1000)
         data, visuals = self.model.createData(), self.robot.visual_model
         placements = pin.GeometryData(visuals)
-        for t, x in zip(times - times[0], states, strict=True):
+        for k, (t, x) in enumerate(zip(times - times[0], states, strict=True)):
             pin.forwardKinematics(self.model, data, self.configuration(x))
             pin.updateGeometryPlacements(self.model, data, visuals, placements)
             with animation.at_frame(self.root, 1000.0 * float(t)) as frame:
@@ -183,6 +194,8 @@ class _Scene:
                     node.set_transform(placements.oMg[i].homogeneous)
                     if t == 0.0:
                         node.set_property("scale", "vector3", [float(s) for s in visual.meshScale])
+                for name, positions in moved.items():
+                    frame["scenery"][name].set_transform(translation_matrix(positions[k]))
         self.root.set_animation(animation, play=True, repetitions=100)
 
 
@@ -206,12 +219,14 @@ def write_replay(
     title: str | None = None,
     package_dirs: Sequence[Pathlike] = (),
     floating_base: bool = False,
+    moved: Moved | None = None,
 ) -> Path:
     """Write an animated meshcat scene of a trajectory as one html file that needs neither network nor server.
 
     path: of the html file; missing folders are made. urdf: the robot.
     times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq).
-    scenery, camera: what else is drawn, and from where. Returns the path.
+    scenery, camera: what else is drawn, and from where. moved: positions (T, 3) [m] of shapes of the scenery, by name.
+    Returns the path.
 
     Raises ValueError for a trajectory that does not fit the robot, OSError (such as PermissionError) naming
     the file where it cannot be written.
@@ -219,8 +234,12 @@ def write_replay(
     t, x = _checked_trajectory(times, states)
     page = _Page()
     scene = _Scene(page, urdf, scenery, camera or Camera(), package_dirs, floating_base)
-    scene.display(x[0])
-    scene.animate(t, x)
+    paths = {name: np.asarray(positions, dtype=np.float64) for name, positions in (moved or {}).items()}
+    for name, positions in paths.items():
+        if positions.shape != (len(t), 3):
+            raise ValueError(f"moved[{name!r}] has shape {positions.shape}, expected (T, 3) = ({len(t)}, 3)")
+    scene.display(x[0], {name: positions[0] for name, positions in paths.items()})
+    scene.animate(t, x, paths)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s"), encoding="utf-8")
@@ -274,10 +293,12 @@ class PictureTaker:
             self.close()
             raise
 
-    def picture(self, state: ArrayLike, width: int = 640, height: int = 480) -> NDArray[np.uint8]:
-        """The state (nx,) or configuration (nq,) as a (height, width, 3) picture."""
+    def picture(
+        self, state: ArrayLike, width: int = 640, height: int = 480, *, moved: Moved | None = None
+    ) -> NDArray[np.uint8]:
+        """The state (nx,) or configuration (nq,) as a (height, width, 3) picture; moved: positions (3,) of shapes."""
         self._page.commands.clear()
-        self._scene.display(state)
+        self._scene.display(state, moved)
         moves = [base64.b64encode(c).decode() for c in self._page.commands.values()]
         if self._browser.size != (width, height):
             self._browser.resize(width, height)
@@ -339,11 +360,11 @@ class LiveViewer:
         """The server's process."""
         return self._server.pid
 
-    def display(self, state: ArrayLike, *, pause: float = 0.0) -> None:
+    def display(self, state: ArrayLike, *, pause: float = 0.0, moved: Moved | None = None) -> None:
         """Show the state (nx,) or configuration (nq,), not before `pause` [s] after the previous call: real
-        time."""
+        time. moved: positions (3,) of shapes of the scenery."""
         time.sleep(max(0.0, self._due - time.monotonic()))
-        self._scene.display(state)
+        self._scene.display(state, moved)
         self._due = time.monotonic() + pause
 
     def play(self, times: ArrayLike, states: ArrayLike) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from qp_control.dynamics import RobotDynamics
-from qp_control.envs.base import RobotTask
+from qp_control.envs.task import RobotTask
 from qp_control.mpc import MPC
 from qp_control.settings import Settings
 from qp_control.training.planner import PlannerCost

@@ -1,0 +1,112 @@
+"""`QPControl/ArmTrack-v0`: follow a moving point with the tool of an arm."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .arm import Arm
+from .base import RobotEnv, RobotVectorEnv
+from .task import Floats
+
+AXIS = 0.06  # [m] smallest and
+AXIS_SPREAD = 0.04  # [m] how much longer the ellipse's half axes may be
+SPEED = 1.2  # [rad/s] mean and
+SPEED_SPREAD = 0.4  # [rad/s] spread of the phase's rate
+
+
+class ArmTrack(Arm):
+    """State x = (angles (6) [rad], rates (6) [rad/s]; ellipse: centre (3), half axes (3), (3) [m], phase [rad], its rate
+    [rad/s]), u = torques (6) [N m]. The target is centre + cos(phase) first + sin(phase) second half axis."""
+
+    name = "arm_track"
+    episode_steps = 400
+    goal_steps = 200
+    draws = 18
+    goal_size = 11
+    near = 0.03
+
+    def starts(self, draw: Floats) -> Tensor:
+        """At rest within 0.2 rad of home; the ellipse upright in a plane turned about the vertical axis."""
+        n = len(draw)
+        arm, centre = self.start_and_place(draw)
+        turn = np.pi * draw[:, 12]
+        axes = np.zeros((n, 6))
+        across = AXIS + AXIS_SPREAD * 0.5 * (1.0 + draw[:, 13])
+        axes[:, 0], axes[:, 1] = across * np.cos(turn), across * np.sin(turn)
+        axes[:, 5] = AXIS + AXIS_SPREAD * 0.5 * (1.0 + draw[:, 14])
+        phase = np.stack([np.pi * draw[:, 15], np.where(draw[:, 16] < 0.0, -1.0, 1.0) * (SPEED + SPEED_SPREAD * draw[:, 17])], 1)
+        return torch.from_numpy(np.concatenate([arm, centre, axes, phase], 1))
+
+    def next_goal(self, goal: Tensor) -> Tensor:
+        phase, rate = goal[..., 9:10], goal[..., 10:11]
+        return torch.cat([goal[..., :9], phase + self.control_period * rate, rate], -1)
+
+    def target(self, x: Tensor) -> Tensor:
+        centre, first, second, phase, _ = x[..., 12:].split([3, 3, 3, 1, 1], -1)
+        return centre + torch.cos(phase) * first + torch.sin(phase) * second
+
+    def target_velocity(self, x: Tensor) -> Tensor:
+        """(..., 3) [m/s]."""
+        _, first, second, phase, rate = x[..., 12:].split([3, 3, 3, 1, 1], -1)
+        return rate * (torch.cos(phase) * second - torch.sin(phase) * first)
+
+    def observe(self, x: Tensor) -> Tensor:
+        """(angles, rates, way from the tool to the target, velocity of the target)."""
+        return torch.cat([super().observe(x), self.target_velocity(x)], -1)
+
+
+class ArmTrackEnv(RobotEnv):
+    """Follow a point on an ellipse with the tool of an arm of six joints.
+
+    ### Action space
+
+    `Box((6,), float64)`: the torques of shoulder pan, shoulder lift, elbow and three wrists [N m], constant for 0.02 s;
+    limits 150, 150, 150, 28, 28, 28. Nothing carries the arm's weight but these.
+
+    ### Observation space
+
+    `Box((18,), float64)`:
+
+    | Num   | Observation                                 | Bounds                    |
+    |-------|---------------------------------------------|---------------------------|
+    | 0-5   | angles [rad]                                | +- (joint limit + 1)      |
+    | 6-11  | rates [rad/s]                               | +- 31.5 (wrists 32)       |
+    | 12-14 | from the tool to the target [m]             | +- 10                     |
+    | 15-17 | velocity of the target [m/s]                | +- 10                     |
+
+    ### Rewards
+
+    0.8 / (1 + (distance / 0.2)^2) + 0.1 (1 - mean((rate / limit)^2)) + 0.1 (1 - mean((torque / limit)^2)), at most 1 per
+    step; rate limits 3.15 (wrists 3.2) rad/s, which nothing else enforces.
+
+    ### Starting state
+
+    At rest within 0.2 rad of (0, 0.2, 1.4, 0.3, 1, 0). The ellipse's centre is the tool's position for angles within (1.2,
+    0.5, 0.5, 0.8, 0.5, 0) rad of the same configuration; it stands upright, its half axes are 0.06 to 0.1 m; the phase
+    turns either way at 0.8 to 1.6 rad/s; all uniform.
+
+    ### Episode end
+
+    `terminated`: a joint beyond its limits, +- (3.1, 2.2, 2.8, 3.1, 3.1, 3.1) rad: there are no stops that would hold it.
+    The links do not collide. `truncated`: 400 steps (8 s). `info["is_success"]` in the last step: never terminated, and
+    the tool within 3 cm of the target for the last four seconds.
+
+    ### Arguments
+
+    Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
+    (`qp_control.envs.randomisation`).
+
+    ### Version history
+
+    * v0: initial version
+    """
+
+    task_type = ArmTrack
+
+
+class ArmTrackVectorEnv(RobotVectorEnv):
+    """`ArmTrackEnv` for `num_envs` robots at once."""
+
+    task_type = ArmTrack

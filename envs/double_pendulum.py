@@ -1,0 +1,119 @@
+"""`QPControl/DoublePendulum-v0`: swing up a double pendulum that is driven at its elbow only (the acrobot)."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from qp_control.viewer import Camera
+
+from .base import RobotEnv, RobotVectorEnv
+from .task import ASSETS, Floats, RobotTask, wrapped
+
+START_ANGLE = 0.1  # [rad] largest angle of either link from hanging at the start
+GOAL_ANGLE = 0.2  # [rad] largest angle of either link from upright that counts as upright
+
+
+class DoublePendulum(RobotTask):
+    """State x = (shoulder [rad], elbow [rad], their rates [rad/s]), u = torque at the elbow [N m].
+
+    The shoulder's angle is 0 upright, the elbow's 0 where the lower link continues the upper one; both count turns.
+    """
+
+    name = "double_pendulum"
+    urdf = ASSETS / "double_pendulum.urdf"
+    control_period = 0.05
+    substeps = 10
+    episode_steps = 300
+    goal_steps = 20
+    draws = 2
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        high = np.array([1.0, 1.0, 1.0, 1.0, *np.asarray(self.dynamics.model.upperVelocityLimit)])
+        return gym.spaces.Box(-high, high, dtype=np.float64)
+
+    def starts(self, draw: Floats) -> Tensor:
+        """At rest, both links within 0.1 rad of hanging."""
+        x = np.zeros((len(draw), 4))
+        x[:, 0] = np.pi + START_ANGLE * draw[:, 0]
+        x[:, 1] = START_ANGLE * (draw[:, 1] - draw[:, 0])
+        return torch.from_numpy(x)
+
+    def observe(self, x: Tensor) -> Tensor:
+        """(cos and sin of the shoulder, cos and sin of the elbow, rates)."""
+        q, v = x[..., :2], x[..., 2:]
+        turns = torch.stack([torch.cos(q), torch.sin(q)], -1).flatten(-2)
+        return torch.cat([turns, v], -1)
+
+    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
+        """0.9 (1 + height) / 2 + 0.1 (1 - (torque / limit)^2), the tip's height in units of the length, in [-1, 1]."""
+        upper = x_next[..., 0]
+        height = 0.5 * (torch.cos(upper) + torch.cos(upper + x_next[..., 1]))
+        calm = 1.0 - (u[..., 0] / self.dynamics.effort_limit[0]) ** 2
+        return 0.45 * (1.0 + height) + 0.1 * calm
+
+    def failed(self, x: Tensor) -> Tensor:
+        """Never."""
+        return torch.zeros(x.shape[:-1], dtype=torch.bool)
+
+    def at_goal(self, x: Tensor) -> Tensor:
+        """Both links within 0.2 rad of upright."""
+        upper, lower = wrapped(x[..., 0]), wrapped(x[..., 0] + x[..., 1])
+        return (upper.abs() <= GOAL_ANGLE) & (lower.abs() <= GOAL_ANGLE)
+
+    def camera(self) -> Camera:
+        return Camera(position=(0.0, -5.0, 0.3), target=(0.0, 0.0, 0.0))
+
+
+class DoublePendulumEnv(RobotEnv):
+    """Swing both links up within 15 s and keep them up, by a torque at the elbow alone.
+
+    ### Action space
+
+    `Box(-10, 10, (1,), float64)`: the torque at the elbow [N m], constant for 0.05 s.
+
+    ### Observation space
+
+    `Box((6,), float64)`:
+
+    | Num  | Observation                       | Bounds |
+    |------|-----------------------------------|--------|
+    | 0, 1 | cos, sin of the shoulder          | +- 1   |
+    | 2, 3 | cos, sin of the elbow             | +- 1   |
+    | 4, 5 | rates of shoulder, elbow [rad/s]  | +- 100 |
+
+    The shoulder's angle is 0 upright, the elbow's 0 when stretched.
+
+    ### Rewards
+
+    0.9 (1 + (cos shoulder + cos(shoulder + elbow)) / 2) / 2 + 0.1 (1 - (torque / 10)^2), at most 1 per step.
+
+    ### Starting state
+
+    At rest, both links within 0.1 rad of hanging, uniform.
+
+    ### Episode end
+
+    `terminated`: never; the joints have no limits, the links do not collide. `truncated`: 300 steps (15 s).
+    `info["is_success"]` in the last step: both links within 0.2 rad of upright for the last second.
+
+    ### Arguments
+
+    Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
+    (`qp_control.envs.randomisation`).
+
+    ### Version history
+
+    * v0: initial version
+    """
+
+    task_type = DoublePendulum
+
+
+class DoublePendulumVectorEnv(RobotVectorEnv):
+    """`DoublePendulumEnv` for `num_envs` robots at once."""
+
+    task_type = DoublePendulum

@@ -1,0 +1,195 @@
+"""`QPControl/Quadrotor-v0`: hover at a point, or fly to one waypoint after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from qp_control.dynamics import RobotDynamics
+from qp_control.robot_description import read_urdf
+from qp_control.viewer import Camera, Shape
+
+from .base import RobotEnv, RobotVectorEnv
+from .task import ASSETS, Floats, RobotTask
+
+LIMITS = (12.0, 0.5, 0.5, 0.1)  # thrust [N], torques [N m]
+MIDDLE = (0.0, 0.0, 1.5)  # [m] of the space it may fly in
+ROOM = (4.0, 4.0, 1.5)  # [m] how far it may be from there
+WAYPOINTS = (1.0, 1.0, 0.5)  # [m] how far goals are from there at most
+START = (0.5, 0.5, 0.3)  # [m] and starts
+START_TILT = 0.5  # [rad] largest rotation about each axis, as a rotation vector
+START_SPEED = 0.3  # [m/s, rad/s]
+NEAR = 0.15  # [m] from the waypoint that counts as there
+HOLD = 1.0  # [s] at the end of each waypoint's time
+
+
+class Quadrotor(RobotTask):
+    """State x = (position [m], quaternion x y z w, velocity [m/s] and angular velocity [rad/s] in the body's axes;
+    waypoints (waypoints, 3) [m]; control periods since the start), u = (thrust [N], torques about the body's axes [N m]).
+
+    The plant is `qp_control.systems.flying_body`: thrust along the body's z axis and three torques, instead of four
+    rotors. waypoints: their number; each has an equal part of the episode. 1: hover.
+    """
+
+    name = "quadrotor"
+    urdf = ASSETS / "quadrotor.urdf"
+    floating_base = True
+    control_period = 0.05
+    substeps = 5
+    episode_steps = 200
+    goal_steps = 200  # `at_goal` asks for nothing but in the last second of each waypoint's time
+
+    def __init__(self, *, waypoints: int = 1) -> None:
+        if waypoints not in range(1, 6):
+            raise ValueError(f"waypoints is {waypoints!r}, expected 1 to 5")
+        self.waypoints = waypoints
+        self.goal_size = 3 * waypoints + 1
+        self.draws = 12 + 3 * waypoints
+        self.leg_steps = self.episode_steps // waypoints
+        super().__init__()
+        low = np.array([0.0, *(-limit for limit in LIMITS[1:])])
+        self.action_space = gym.spaces.Box(low, np.array(LIMITS), dtype=np.float64)
+        self.hover = float(self.parameters[0]) * 9.81  # [N]
+        self.rest_input[0] = self.hover
+
+    def plant(self) -> RobotDynamics:
+        model = read_urdf(self.urdf, floating_base=True)
+        model.upperEffortLimit = np.array([0.0, 0.0, *LIMITS])
+        actuated: Any = [2, 3, 4, 5]
+        period = {"dt": self.control_period, "substeps": self.substeps}
+        return RobotDynamics(model, **period, integrator="semi_implicit", actuated=actuated)
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        high = np.array([20.0] * 6 + [1.0] * 9 + [50.0] * 6)
+        return gym.spaces.Box(-high, high, dtype=np.float64)
+
+    def starts(self, draw: Floats) -> Tensor:
+        """Within (0.5, 0.5, 0.3) m of (0, 0, 1.5) m, turned by up to 0.5 rad about each axis, 0.3 m/s, 0.3 rad/s."""
+        n, middle = len(draw), np.array(MIDDLE)
+        turn = START_TILT * draw[:, 3:6]
+        angle = np.linalg.norm(turn, axis=1, keepdims=True)
+        x = np.zeros((n, self.nx))
+        x[:, :3] = middle + np.array(START) * draw[:, :3]
+        x[:, 3:6] = 0.5 * turn * np.sinc(angle / (2.0 * np.pi))
+        x[:, 6:7] = np.cos(0.5 * angle)
+        x[:, 7:13] = START_SPEED * draw[:, 6:12]
+        x[:, 13:-1] = (middle + np.array(WAYPOINTS) * draw[:, 12:].reshape(n, -1, 3)).reshape(n, -1)
+        return torch.from_numpy(x)
+
+    def next_goal(self, goal: Tensor) -> Tensor:
+        return torch.cat([goal[..., :-1], goal[..., -1:] + 1.0], -1)
+
+    def waypoint(self, x: Tensor, ahead: int = 0) -> Tensor:
+        """The present waypoint (..., 3) [m], or one further `ahead`."""
+        leg = (x[..., -1].detach() / self.leg_steps).long() + ahead
+        leg = leg.clamp(0, self.waypoints - 1)
+        points = x[..., 13:-1].unflatten(-1, (self.waypoints, 3))
+        return points.gather(-2, leg[..., None, None].expand(*leg.shape, 1, 3))[..., 0, :]
+
+    def observe(self, x: Tensor) -> Tensor:
+        """(way to the waypoint, way to the one after it, rotation matrix by rows, velocities in the body's axes)."""
+        here = x[..., :3]
+        ways = [self.waypoint(x) - here, self.waypoint(x, 1) - here]
+        return torch.cat([*ways, _rotation(x[..., 3:7]), x[..., 7:13]], -1)
+
+    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
+        """0.7 / (1 + distance^2) + 0.2 (1 + R_zz) / 2 + 0.1 (1 - mean(((u - hovering) / limits)^2))."""
+        distance = (x_next[..., :3] - self.waypoint(x_next)).square().sum(-1)
+        upright = 1.0 - x_next[..., 3:5].square().sum(-1)  # (1 + R_zz) / 2
+        effort = (u - torch.from_numpy(self.rest_input)) / self.dynamics.effort_limit
+        return 0.7 / (1.0 + distance) + 0.2 * upright + 0.1 * (1.0 - effort.square().mean(-1))
+
+    def failed(self, x: Tensor) -> Tensor:
+        """Outside the room, whose floor is at z = 0."""
+        away = (x[..., :3] - torch.tensor(MIDDLE, dtype=x.dtype)).abs()
+        return (away > torch.tensor(ROOM, dtype=x.dtype)).any(-1)
+
+    def at_goal(self, x: Tensor) -> Tensor:
+        """Within 0.15 m of the waypoint, or not yet in the last second of its time."""
+        clock = x[..., -1]
+        here = (x[..., :3] - self.waypoint(x)).norm(dim=-1) <= NEAR
+        early = torch.remainder(clock, self.leg_steps) < self.leg_steps - round(HOLD / self.control_period)
+        return here | (early & (clock < self.waypoints * self.leg_steps))
+
+    def scenery(self) -> list[Shape]:
+        floor = Shape("floor", (2 * ROOM[0], 2 * ROOM[1], 0.02), (0.0, 0.0, -0.03), 0xD8DCE2)
+        return [floor, Shape("target", 0.08, MIDDLE, 0x2E8B2E)]
+
+    def moved_scenery(self, x: Floats) -> dict[str, Floats]:
+        return {"target": self.waypoint(torch.from_numpy(x)).numpy()}
+
+    def camera(self) -> Camera:
+        return Camera(position=(2.5, -3.5, 2.5), target=(0.0, 0.0, 1.3))
+
+
+def _rotation(quaternion: Tensor) -> Tensor:
+    """Rotation matrices by rows (..., 9) of unit quaternions x y z w (..., 4)."""
+    x, y, z, w = quaternion.unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+        *(2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+        *(2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack(rows, -1)
+
+
+class QuadrotorEnv(RobotEnv):
+    """Fly to a point and hover there, or with `waypoints=K` to K points one after the other, within 10 s.
+
+    ### Action space
+
+    `Box([0, -0.5, -0.5, -0.1], [12, 0.5, 0.5, 0.1], (4,), float64)`, constant for 0.05 s: thrust along the body's z axis
+    [N], of which hovering takes 4.905, and torques about the body's axes [N m]. An action that is not finite becomes
+    zero: no thrust.
+
+    ### Observation space
+
+    `Box((21,), float64)`:
+
+    | Num   | Observation                                              | Bounds |
+    |-------|----------------------------------------------------------|--------|
+    | 0-2   | from the quadrotor to the waypoint, world's axes [m]     | +- 20  |
+    | 3-5   | from the quadrotor to the waypoint after it [m]          | +- 20  |
+    | 6-14  | rotation matrix of the body, by rows                     | +- 1   |
+    | 15-17 | velocity in the body's axes [m/s]                        | +- 50  |
+    | 18-20 | angular velocity in the body's axes [rad/s]              | +- 50  |
+
+    ### Rewards
+
+    0.7 / (1 + distance^2) + 0.2 (1 + R_zz) / 2 + 0.1 (1 - mean(((u - hovering) / (12, 0.5, 0.5, 0.1))^2)), at most 1 per
+    step; distance to the waypoint [m].
+
+    ### Starting state
+
+    Within (0.5, 0.5, 0.3) m of (0, 0, 1.5) m, turned by up to 0.5 rad about each axis, 0.3 m/s and 0.3 rad/s along each;
+    waypoints within (1, 1, 0.5) m of (0, 0, 1.5) m; all uniform.
+
+    ### Episode end
+
+    `terminated`: further than (4, 4, 1.5) m from (0, 0, 1.5) m, which includes the floor at z = 0. `truncated`: 200 steps
+    (10 s). `info["is_success"]` in the last step: never terminated, and within 0.15 m of each waypoint during the last
+    second of its time (10 s / K).
+
+    ### Arguments
+
+    `waypoints`: K, 1 to 5; 1 by default. Those of all environments: `render_mode`, `mass_spread`, `friction_spread` (of
+    no effect: the air does not brake), `action_delay` (the quadrotor's nominal hovering thrust acts until the first
+    action does), `observation_noise` (`qp_control.envs.randomisation`).
+
+    ### Version history
+
+    * v0: initial version
+    """
+
+    task_type = Quadrotor
+
+
+class QuadrotorVectorEnv(RobotVectorEnv):
+    """`QuadrotorEnv` for `num_envs` robots at once."""
+
+    task_type = Quadrotor

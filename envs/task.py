@@ -1,0 +1,132 @@
+"""A robot task as data and torch functions, batched, so that training and the environments share the definitions."""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qp_control.dynamics import RobotDynamics
+from qp_control.viewer import Camera, Shape
+
+Floats = NDArray[np.float64]
+Seed = int | np.random.Generator | None
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+class RobotTask(abc.ABC):
+    """A robot (the plant that is simulated) and what it should do.
+
+    States x (n, nx), float64: the plant's (q, v) and behind it `goal_size` numbers that say what is wanted, such as
+    the position of a target. A step is a function of (state, input) alone.
+    """
+
+    name: ClassVar[str]
+    urdf: ClassVar[Path]
+    floating_base: ClassVar[bool] = False  # the viewer puts a free-flyer above the root
+    control_period: ClassVar[float]  # [s]
+    substeps: ClassVar[int]  # simulation steps in a control period
+    episode_steps: ClassVar[int]  # control periods in an episode
+    goal_steps: ClassVar[int]  # control periods at the goal, up to the end, that make a success
+    draws: int  # random numbers that a start state is made of
+    goal_size: int = 0
+
+    def __init__(self) -> None:
+        self.dynamics = self.plant()
+        self.nx = self.dynamics.nx + self.goal_size
+        self.parameters = self.dynamics.parameters  # of the plant
+        limit = self.dynamics.effort_limit.numpy()
+        self.rest_input = np.zeros(self.dynamics.nu)  # acts until the first action arrives, where actions are late
+        self.action_space = gym.spaces.Box(-limit, limit, dtype=np.float64)
+
+    def plant(self) -> RobotDynamics:
+        """The simulated robot."""
+        return RobotDynamics(self.urdf, dt=self.control_period, substeps=self.substeps, integrator="semi_implicit")
+
+    @property
+    @abc.abstractmethod
+    def observation_space(self) -> gym.spaces.Box: ...
+
+    @abc.abstractmethod
+    def starts(self, draw: Floats) -> Tensor:
+        """Start states (n, nx) from random numbers (n, draws), uniform in [-1, 1)."""
+
+    @abc.abstractmethod
+    def observe(self, x: Tensor) -> Tensor:
+        """Observations (n, n_obs) of states (n, nx)."""
+
+    @abc.abstractmethod
+    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
+        """Rewards (n,) for reaching x_next (n, nx) with the input u (n, nu); smooth in both."""
+
+    @abc.abstractmethod
+    def failed(self, x: Tensor) -> Tensor:
+        """True (n,) where the robot has left the region it may be in: the episode ends (`terminated`)."""
+
+    @abc.abstractmethod
+    def at_goal(self, x: Tensor) -> Tensor:
+        """True (n,) where the state is where the task wants it."""
+
+    def next_goal(self, goal: Tensor) -> Tensor:
+        """What is wanted one control period later, (n, goal_size)."""
+        return goal
+
+    def scenery(self) -> list[Shape]:
+        """What the viewer draws beside the robot."""
+        return []
+
+    def moved_scenery(self, x: Floats) -> dict[str, Floats]:
+        """Positions (3,) [m] of the shapes of the scenery that the state x (nx,) moves."""
+        return {}
+
+    def camera(self) -> Camera:
+        """Where the viewer looks from."""
+        return Camera()
+
+    def sample_starts(self, n: int, seed: Seed = None) -> Tensor:
+        """Start states (n, nx). The same seed gives the same states."""
+        return self.starts(np.random.default_rng(seed).uniform(-1.0, 1.0, size=(n, self.draws)))
+
+    def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
+        """The state one control period after x (n, nx) under u (n, nu); differentiable.
+
+        parameters (n_par,) or (n, n_par): of the plant, see `RobotDynamics.parameters`; None: the task's own.
+        """
+        par = self.parameters if parameters is None else parameters
+        if not self.goal_size:
+            return self.dynamics.step(x, u, par)
+        plant, goal = x.split([self.dynamics.nx, self.goal_size], -1)
+        return torch.cat([self.dynamics.step(plant, u, par), self.next_goal(goal)], -1)
+
+    def success(self, states: Tensor) -> Tensor:
+        """True (n,) for trajectories (n, T + 1, nx) that reach the full episode and never fail in it, and
+        whose last `goal_steps` control periods are at the goal. A shorter trajectory has not succeeded
+        (yet)."""
+        if states.ndim != 3 or states.shape[2] != self.nx:
+            raise ValueError(f"states has shape {tuple(states.shape)}, expected (n, T + 1, {self.nx})")
+        if states.shape[1] < self.episode_steps + 1:
+            return torch.zeros(states.shape[0], dtype=torch.bool)
+        episode = states[:, : self.episode_steps + 1]
+        flat = episode.reshape(-1, episode.shape[2])
+        ok = ~self.failed(flat).reshape(episode.shape[:2]).any(dim=1)
+        goal = self.at_goal(flat).reshape(episode.shape[:2])
+        return ok & goal[:, -(self.goal_steps + 1) :].all(dim=1)
+
+
+def positive_scales(**scales: Any) -> None:
+    """Raise ValueError unless the named factors are finite and positive."""
+    for key, scale in scales.items():
+        if not (np.isfinite(scale) and scale > 0.0):
+            raise ValueError(f"{key} is {scale}, expected a positive number")
+
+
+def wrapped(angle: Tensor) -> Tensor:
+    """Angles in (-pi, pi] [rad]."""
+    return torch.atan2(torch.sin(angle), torch.cos(angle))
