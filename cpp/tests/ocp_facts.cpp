@@ -4,7 +4,7 @@
 #include "qp_control/ocp_dense.hpp"
 #include "qp_control/ocp_derivatives_batch.hpp"
 #include "qp_control/ocp_minimiser.hpp"
-#include "qp_control/ocp_shifted_adjoint.hpp"
+#include "qp_control/ocp_shifted_system.hpp"
 #include "random_ocp.hpp"
 
 using namespace qp_control;
@@ -138,12 +138,14 @@ const Register shifted_gradients("of shifted solutions too, and the recursions a
       ocp.batch.x_lower = {lower, 0, nx};
       ocp.batch.x_upper = {upper, 0, nx};
       solve(ocp, closest);
-      ShiftedOcpAdjoint adjoint(ocp.batch);
+      ShiftedOcpSystem system(ocp.batch);
       const OcpBatchSolution loss = ocp.fields();
       for (int i = 0; i < 3; ++i) {
         check(ocp.status[i] == static_cast<int>(Status::CLOSEST_FEASIBLE), "out of reach");
-        check(adjoint.prepare(ocp.batch, i, ocp.solution), "regular");
-        check(adjoint.put(ocp.batch, i, loss, {}, {nullptr, nullptr, nullptr}), "answered");
+        check(system.prepare(ocp.batch, i, ocp.solution), "regular");
+        bool done = false;
+        differentiate(system, ocp.batch, i, i + 1, OcpLoss{loss, {}, {}}, &done);
+        check(done, "answered");
       }
       compare_gradients(ocp);
     }
@@ -194,8 +196,8 @@ template <class Real>
 std::vector<double> gradients_by_recursion(RandomOcp& ocp, const OcpBatchSolution& loss, const bool* expected) {
   const int B = ocp.batch.size, nx = ocp.batch.dims.nx, nu = ocp.batch.dims.nu, size = nx + nu;
   std::vector<double> out(B * (size + nx)), residual(B);
-  OcpAdjoint<Real> adjoint(ocp.batch);
-  constexpr int width = OcpAdjoint<Real>::width();
+  SolvedOcpSystem<Real> system(ocp.batch);
+  constexpr int width = system.width();
   for (int first = 0; first < B; first += width) {
     bool done[64];
     const int last = std::min(B, first + width);
@@ -203,8 +205,9 @@ std::vector<double> gradients_by_recursion(RandomOcp& ocp, const OcpBatchSolutio
     to.q = {out.data(), size + nx, 0};
     to.u_upper = {out.data() + nx, size + nx, 0};
     to.x0 = {out.data() + size, size + nx, 0};
-    adjoint.prepare(ocp.batch, first, last, ocp.solution);
-    adjoint.put(ocp.batch, first, last, loss, to, {residual.data(), nullptr, nullptr}, done);
+    system.set(ocp.batch, first, last, ocp.solution);
+    system.factor();
+    differentiate(system, ocp.batch, first, last, OcpLoss{loss, to, {residual.data(), nullptr, nullptr}}, done);
     for (int i = first; i < last; ++i) check(done[i - first] == expected[i], "what the recursion answers for");
   }
   return out;

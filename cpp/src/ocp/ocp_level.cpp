@@ -42,7 +42,8 @@ bool OcpLevel::set(const OcpBatch& batch, int i, const PackArray& shifted) {
   kkt_.row_sizes(scaling_, rows_);
   for (int k = 0; k < rows_.size(); ++k) rows_[k] *= shifted[k];
   row_size_ = largest(rows_);
-  return any(kkt_.factor(shifted_, rho * row_size_ * row_size_));
+  rho_ = rho * row_size_ * row_size_;
+  return any(kkt_.factor(shifted_, rho_));
 }
 
 void OcpLevel::apply(const PackArray& x, PackArray& rows) const {
@@ -54,10 +55,11 @@ void OcpLevel::add_transposed(const PackArray& z, PackArray& out) const { kkt_.a
 
 double OcpLevel::solve(const PackArray& a, const PackArray* b, PackArray& out) {
   const double infinity = std::numeric_limits<double>::infinity();
-  const int costates = kkt_.variables(), count = kkt_.unknowns() - costates;
   for (int k = 0; k < rows_.size(); ++k) rows_[k] = shifted_[k] * a[k];
-  rhs_.setConstant(Pack(0.0));
-  if (b != nullptr) rhs_.tail(count) = b->tail(count);
+  if (b != nullptr)
+    rhs_ = *b;
+  else
+    rhs_.setConstant(Pack(0.0));
   // E'a may be the rounding of its terms, which no x has to answer for.
   const double rhs_size = std::max(row_size_ * largest(rows_), largest(rhs_));
   kkt_.add_rows_transposed(rows_, rhs_);
@@ -81,6 +83,28 @@ double OcpLevel::solve(const PackArray& a, const PackArray* b, PackArray& out) {
   }
   out = best_;
   return best;
+}
+
+// (E'E + rho) x + F'p = b, F x = 0 takes b to rho x, which leaves what is to go as it is and makes the rest smaller: the
+// limit of its repetition. What rounding leaves of it, a second pass takes.
+void OcpLevel::project(PackArray& b) {
+  const int variables = kkt_.variables(), costates = kkt_.unknowns() - variables;
+  for (int pass = 0; pass < 2; ++pass) {
+    const double size = largest(b);
+    if (size == 0.0) return;
+    step_ = b;
+    double change = size;
+    for (int k = 0; k < refinement_steps && change > enough * size; ++k) {
+      product_ = step_;
+      step_.tail(costates).setConstant(Pack(0.0));
+      kkt_.solve(step_);
+      for (int j = 0; j < variables; ++j) step_[j] *= Pack(rho_);
+      product_.head(variables) -= step_.head(variables);
+      product_.tail(costates).setConstant(Pack(0.0));
+      change = largest(product_);
+    }
+    b.head(variables) -= step_.head(variables);
+  }
 }
 
 }  // namespace qp_control
