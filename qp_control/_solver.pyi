@@ -99,6 +99,33 @@ def ocp_adjoint(
     needed: Sequence[bool],
     settings: DerivativeSettings,
 ) -> _Derivative: ...
+def ocp_tangent(
+    sizes: tuple[int, int, int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array | None],
+    status: _IntArray,
+    change: Sequence[_Array | None],
+    settings: DerivativeSettings,
+) -> _Derivative: ...
+def ocp_point(
+    sizes: tuple[int, int, int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array | None],
+    status: _IntArray,
+    settings: DerivativeSettings,
+) -> tuple[_Array, _Array]:
+    """v (B, .) and the roles of its rows (B, 3, rows), see `ocp_kkt_functions`."""
+
+def ocp_system(
+    sizes: tuple[int, int, int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array | None],
+    status: _IntArray,
+    rhs: _Array,
+    settings: DerivativeSettings,
+) -> _Array:
+    """K^-1 of right-hand sides (B, count, .)."""
+
 def ocp_gain(
     sizes: tuple[int, int, int, int, int, int],
     data: Sequence[_Array | None],

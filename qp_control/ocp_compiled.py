@@ -11,7 +11,8 @@ from torch import Tensor
 from qp_control.compiled import OPTIONS, SETTINGS_SCHEMA, refuse_forward_mode
 from qp_control.kkt_functions import to_array
 from qp_control.ocp import POINT
-from qp_control.ocp_function import FIELDS, OcpSetup, adjoint_arrays, solve_arrays
+from qp_control.ocp_function import adjoint_arrays, solve_arrays
+from qp_control.ocp_kkt_functions import FIELDS, OcpSetup
 from qp_control.ocp_problem import OCP_NAMES, ocp_sizes, without_stage_axis
 from qp_control.settings import Settings
 

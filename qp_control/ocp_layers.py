@@ -11,8 +11,9 @@ from qp_control.kkt_functions import Optional
 from qp_control.layers import as_start, check_tensor, is_native, to_native
 from qp_control.ocp import POINT
 from qp_control.ocp_compiled import solve_compiled
-from qp_control.ocp_function import FIELDS, OcpSetup, at_solution, solve_arrays
+from qp_control.ocp_function import at_solution, solve_arrays
 from qp_control.ocp_function import solve as solve_eager
+from qp_control.ocp_kkt_functions import FIELDS, OcpSetup
 from qp_control.ocp_problem import OCP_NAMES, OcpQP, ocp_sizes, with_stage_axis
 from qp_control.problem import symmetry_tolerance
 from qp_control.settings import Settings

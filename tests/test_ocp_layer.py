@@ -7,13 +7,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from ocp_dense_form import DenseForm
 from ocp_problems import INF, Dense, random_ocp
 from test_ocp import infeasible
 from torch.autograd import forward_ad
 
 import qp_control as qc
 from qp_control.ocp import POINT, SHIFTS, SLACKS
-from qp_control.ocp_dense_form import DenseForm
 from qp_control.ocp_problem import OCP_NAMES, base_rank, ocp_sizes
 
 FIELDS = (*POINT, *SHIFTS, *SLACKS, "objective")

@@ -228,7 +228,7 @@ py::tuple ocp_gain(OcpSizes sizes, std::vector<Optional> data, const std::vector
   for (int j = 0; j < nu; ++j) {
     units[j * inputs + j] = 1.0;
     losses[j].fields.u = {units.data() + j * inputs, 0};
-    losses[j].gradients.x0 = {to + j * nx, long(nu) * nx, 0, 0, long(nu) * nx};
+    losses[j].gradients.x0 = {to + j * nx, long(nu) * nx, 0, 0, nx};
     losses[j].certificate.residual = of_loss + long(j) * batch.size;
   }
   {
