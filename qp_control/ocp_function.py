@@ -187,31 +187,45 @@ def _gradients(
     return [None if array is None else torch.from_numpy(array) for array in found]
 
 
-def _tangents(setup: OcpSetup, saved: Sequence[Any], tangents: Sequence[Optional]) -> list[torch.Tensor]:
+class OcpTangent(torch.autograd.Function):
+    """(setup, status, *data, *fields, *changes of the data) -> changes of the 19 fields and the objective, which are not
+    differentiated further."""
+
+    @staticmethod
+    def forward(setup: OcpSetup, status: torch.Tensor, *tensors: Optional) -> tuple[torch.Tensor, ...]:
+        arrays = [to_array(t) for t in tensors]
+        data, fields, change = arrays[:DATA], arrays[DATA:-DATA], arrays[-DATA:]
+        moved, residual, _, _, worst = _solver.ocp_tangent(
+            setup.sizes.native, data, fields, status.reshape(-1).numpy(), change, setup.derivative
+        )
+        qp_function.warn_of_residual(residual, worst)
+        out = tuple([torch.from_numpy(array) for array in moved])
+        return out if setup.sizes.batched else tuple(field.squeeze(0) for field in out)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        pass
+
+
+def _tangents(setup: OcpSetup, saved: Sequence[Any], tangents: Sequence[Optional]) -> Sequence[torch.Tensor]:
     """Of the fields and the objective, from those of the data (None: no change)."""
-    status, data, fields = saved[0], saved[1 : DATA + 1], saved[DATA + 1 :]
-    if not all(_plain(t) for t in (*saved, *tangents)):
-        return SolvedPoint.of(setup, status, data, fields).tangents_of_fields(named(tangents))
-    refuse_second_derivative(setup.settings)
-    moved, residual, _, _, worst = _solver.ocp_tangent(
-        setup.sizes.native,
-        [to_array(t) for t in data],
-        [to_array(t) for t in fields],
-        status.reshape(-1).numpy(),
-        [to_array(t) for t in tangents],
-        setup.derivative,
-    )
-    qp_function.warn_of_residual(residual, worst)
-    fields = [torch.from_numpy(array) for array in moved]
-    return fields if setup.sizes.batched else [field.squeeze(0) for field in fields]
+    if all(_plain(t) for t in (*saved, *tangents)):
+        refuse_second_derivative(setup.settings)
+        return OcpTangent.apply(setup, *saved, *tangents)  # type: ignore[no-untyped-call,no-any-return]
+    return SolvedPoint.of(setup, saved[0], saved[1 : DATA + 1], saved[DATA + 1 :]).tangents_of_fields(named(tangents))
 
 
 def _plain(tensor: Optional) -> bool:
-    """Whether a derivative of it is not asked for, and it is no batch of a transform."""
+    """Whether no derivative of it is asked for but the tangent at hand, and it is no batch of a transform."""
+    functorch = torch._C._functorch
+    top = functorch.peek_interpreter_stack()
+    if tensor is not None and top is not None and functorch.is_gradtrackingtensor(tensor):
+        if functorch.maybe_get_level(tensor) == top.level():  # wrapped by the torch.func.jvp that asks
+            tensor = functorch._unwrap_for_grad(tensor, top.level())
     if tensor is None:
         return True
     tracked = torch.is_grad_enabled() and tensor.requires_grad
-    return not tracked and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not tracked and not functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def adjoint_arrays(

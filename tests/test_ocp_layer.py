@@ -59,14 +59,18 @@ def form_of(d, N):
     return DenseForm(sizes, tuple(stages))
 
 
-def dense_gradients(d, N, seed=0, skip=()):
-    """By the dense layer, through the assembly of its data."""
-    data, form = tensors(d), form_of(d, N)
+def dense_fields(data, d, N):
+    """What the dense layer makes of tensors, through the assembly of its data; d: the same as arrays."""
+    form = form_of(d, N)
     H, g, A, b, C, l, u, lb, ub, weight_eq, _, _ = form.assemble([data.get(name) for name in OCP_NAMES])
     out = qc.QPLayer()(H, g, A, b, C, l, u, lb, ub, weight_eq=weight_eq)
-    fields = form.split(out[:9])
-    named = dict(zip((*POINT, *SHIFTS, *SLACKS), fields, strict=True)) | {"objective": out.objective}
-    return gradients(loss_of(type("Out", (), named), seed, skip), data)
+    named = dict(zip((*POINT, *SHIFTS, *SLACKS), form.split(out[:9]), strict=True)) | {"objective": out.objective}
+    return type("Out", (), named)
+
+
+def dense_gradients(d, N, seed=0, skip=()):
+    data = tensors(d)
+    return gradients(loss_of(dense_fields(data, d, N), seed, skip), data)
 
 
 def assert_same(found, expected, tolerance=1e-8):
@@ -198,11 +202,7 @@ def test_second_derivatives_equal_those_of_the_dense_layer():
         return gradients(total, data)
 
     found = second(gradients(loss_of(qc.OcpLayer(horizon=N)(**data)), data, create_graph=True))
-    form = form_of(d, N)
-    H, g, A, b, C, l, u, lb, ub, weight_eq, _, _ = form.assemble([data.get(name) for name in OCP_NAMES])
-    out = qc.QPLayer()(H, g, A, b, C, l, u, lb, ub, weight_eq=weight_eq)
-    named = dict(zip((*POINT, *SHIFTS, *SLACKS), form.split(out[:9]), strict=True)) | {"objective": out.objective}
-    expected = second(gradients(loss_of(type("Out", (), named)), data, create_graph=True))
+    expected = second(gradients(loss_of(dense_fields(data, d, N)), data, create_graph=True))
     assert any(g.abs().max() > 0.1 for g in expected.values())
     assert_same(found, expected, 1e-7)
 

@@ -20,7 +20,8 @@ constexpr double ordinary_mu = 1e-6, rescued_mu = 1e-10;
 void read_iterate(const OcpLayout<double>& at, const Equilibration& scaling, const PackArray& x, const PackArray& z,
                   OcpElement& out) {
   OcpBatchSolution arrays = out.arrays();
-  std::fill(out.z.begin(), out.z.end(), 0.0);  // some have no place in the loop
+  for (auto* a : {&out.z, &out.slack_lower, &out.slack_upper})  // some have no place in the loop
+    std::fill(a->begin(), a->end(), 0.0);
   const double *D = numbers(scaling.D), *E = numbers(scaling.E);
   for_each_piece(
       at, arrays,
