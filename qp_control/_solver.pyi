@@ -82,8 +82,10 @@ def solve_ocp(
     data: Sequence[_Array | None],
     settings: Settings,
     warm_start: Sequence[_Array] | None = None,
+    certify: bool = False,
 ) -> tuple[tuple[_Array, ...], bool]:
-    """The fields of the solutions, and whether every Q and R was equal to its transpose."""
+    """The fields of the solutions, with certify the certificates behind the slacks, and whether every Q and R was equal
+    to its transpose."""
 
 def convex_stages(
     hessian: _Array, last: _Array, AB: _Array, size: _Array, threads: int = 0

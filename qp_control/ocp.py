@@ -19,7 +19,8 @@ SHIFTS = (
 )  # fmt: skip
 SLACKS = ("slack_lower", "slack_upper", "slack_lower_N", "slack_upper_N")
 _NUMBERS = ("objective", "primal_residual", "dual_residual", "duality_gap", "status", "iterations")
-_FIELDS = (*POINT, *SHIFTS, *SLACKS, *_NUMBERS)
+_CERTIFICATES = tuple(f"certificate_{name}" for name in POINT)
+_FIELDS = (*POINT, *SHIFTS, *SLACKS, *_CERTIFICATES, *_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,21 @@ class OcpSolution:
     """(terminal_rows,)"""
     slack_upper_N: Array
     """(terminal_rows,)"""
+    certificate_x: Array
+    """(N + 1, nx) states, with the next one, of a ray of an unbounded problem (DUAL_INFEASIBLE), otherwise NaN."""
+    certificate_u: Array
+    """(N, nu)"""
+    certificate_y: Array
+    """(N + 1, nx) with the next four: proof that nothing satisfies the constraints (PRIMAL_INFEASIBLE), otherwise NaN;
+    all zero where a pair of bounds crosses, which proves it."""
+    certificate_z: Array
+    """(N, rows)"""
+    certificate_z_N: Array
+    """(terminal_rows,)"""
+    certificate_w_x: Array
+    """(N + 1, nx)"""
+    certificate_w_u: Array
+    """(N, nu)"""
     objective: Any
     """The cost of (x, u) and of the slacks."""
     primal_residual: Any
@@ -188,9 +204,8 @@ def solve_ocp(
     problem = ocp_from_arrays(arguments, horizon)
     sizes = problem.sizes
     start = None if warm_start is None else ocp_start_arrays(warm_start, sizes)
-    fields, symmetric = _solver.solve_ocp(
-        sizes.native, problem.arrays, (settings or Settings()).native("certify"), start
-    )
+    native = (settings or Settings()).native("certify")
+    fields, symmetric = _solver.solve_ocp(sizes.native, problem.arrays, native, start, certify=True)
     named = dict(zip(_FIELDS, fields, strict=True))
     # The solver has looked at every value on its way; who says which one is wrong can take its time.
     if not symmetric or sizes.batch == 0 or (named["status"] > Status.CLOSEST_FEASIBLE).any():

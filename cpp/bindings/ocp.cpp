@@ -123,8 +123,15 @@ struct OcpProblem {
   }
 };
 
+MutableBatchArray OcpBatchSolution::* const certificate_members[point_fields] = {
+    &OcpBatchSolution::certificate_x,   &OcpBatchSolution::certificate_u,   &OcpBatchSolution::certificate_y,
+    &OcpBatchSolution::certificate_z,   &OcpBatchSolution::certificate_z_N, &OcpBatchSolution::certificate_w_x,
+    &OcpBatchSolution::certificate_w_u,
+};
+
+// certify: whether there are certificates among the results.
 py::tuple solve_ocp(OcpSizes sizes, std::vector<Optional> data, const Settings& settings,
-                    std::optional<std::vector<Array>> warm_start) {
+                    std::optional<std::vector<Array>> warm_start, bool certify) {
   const OcpProblem problem(sizes, std::move(data));
   const auto shapes = solution_shapes(problem.batch);
   const long B = problem.batch.size;
@@ -133,6 +140,10 @@ py::tuple solve_ocp(OcpSizes sizes, std::vector<Optional> data, const Settings& 
   for (std::size_t k = 0; k < shapes.size(); ++k) {
     arrays.emplace_back(shapes[k]);
     out.*solution_members[k] = output(arrays.back(), per_element(shapes[k]));
+  }
+  for (int k = 0; k < point_fields && certify; ++k) {
+    arrays.emplace_back(shapes[k]);
+    out.*certificate_members[k] = output(arrays.back(), per_element(shapes[k]));
   }
   for (auto* field : {&out.objective, &out.primal_residual, &out.dual_residual, &out.duality_gap}) {
     arrays.emplace_back(B);
@@ -358,5 +369,5 @@ void bind_ocp(py::module_& m) {
   m.def("ocp_gain", &ocp_gain, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
         py::arg("settings"));
   m.def("solve_ocp", &solve_ocp, py::arg("sizes"), py::arg("data"), py::arg("settings"),
-        py::arg("warm_start") = py::none());
+        py::arg("warm_start") = py::none(), py::arg("certify") = false);
 }

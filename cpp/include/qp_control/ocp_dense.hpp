@@ -42,8 +42,8 @@ class OcpDense {
   // The first slacks of stage k, lower ones, then as many upper ones.
   int slacks_of(int k) const { return x_of(at_.N) + at_.nx + k * 2 * at_.soft_rows; }
   // Calls body(array, position, size, place), as for_each_piece.
-  template <class S, class Unknowns, class Rows>
-  void for_each(S& s, const Unknowns& unknowns, const Rows& rows) const;
+  template <class Unknowns, class Rows>
+  void for_each(const OcpBatchSolution& s, const Unknowns& unknowns, const Rows& rows) const;
   // Calls body(k, i, row, slack, sign, weights) for every slack of the element: the i-th row of stage k, its place,
   // that of the slack, and the sign of that in it, with its weights.
   template <class Body>

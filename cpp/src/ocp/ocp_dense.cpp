@@ -109,8 +109,8 @@ DenseQP OcpDense::problem(const OcpBatch& batch, int i) {
   return out;
 }
 
-template <class S, class Unknowns, class Rows>
-void OcpDense::for_each(S& s, const Unknowns& unknowns, const Rows& rows) const {
+template <class Unknowns, class Rows>
+void OcpDense::for_each(const OcpBatchSolution& s, const Unknowns& unknowns, const Rows& rows) const {
   const int N = at_.N, nx = at_.nx, nu = at_.nu, box = dims_.n_eq + dims_.n_in;
   for (int k = 0; k <= N; ++k) {
     unknowns(s.x, k * nx, nx, x_of(k));
@@ -334,6 +334,7 @@ void OcpDense::write(const OcpBatch& batch, const Solution& from, const OcpBatch
   for_each(to, writer(i, x), writer(i, from.z));
   for_each(lower, nothing, writer(i, from.shift_lower));
   for_each(upper, nothing, writer(i, from.shift_upper));
+  for_each(certificates(to), writer(i, from.certificate_x), writer(i, from.certificate_z));
   *to.objective.at(i) = from.objective;
   *to.primal_residual.at(i) = from.primal_residual;
   *to.dual_residual.at(i) = from.dual_residual;
