@@ -18,9 +18,10 @@ SHIFTS = (
     "s_lower", "s_upper", "s_lower_N", "s_upper_N", "s_x_lower", "s_x_upper", "s_u_lower", "s_u_upper"
 )  # fmt: skip
 SLACKS = ("slack_lower", "slack_upper", "slack_lower_N", "slack_upper_N")
+OUTPUTS = (*POINT, *SHIFTS, *SLACKS)
 _NUMBERS = ("objective", "primal_residual", "dual_residual", "duality_gap", "status", "iterations")
 _CERTIFICATES = tuple(f"certificate_{name}" for name in POINT)
-_FIELDS = (*POINT, *SHIFTS, *SLACKS, *_CERTIFICATES, *_NUMBERS)
+_FIELDS = (*OUTPUTS, *_CERTIFICATES, *_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,22 @@ def solve_ocp(
     for name in _NUMBERS:
         one[name] = one[name].item()
     return OcpSolution(**one | {"status": Status(one["status"])})
+
+
+def ocp_solution_arrays(solution: Any, sizes: OcpSizes) -> tuple[list[Array], npt.NDArray[np.int64]]:
+    """The 19 fields of a solution, and its status, with the axis B.
+
+    Raises:
+        ValueError: a field has the wrong shape.
+    """
+    fields = []
+    for name, shape in zip(OUTPUTS, sizes.field_shapes, strict=True):
+        field = as_array(f"solution.{name}", getattr(solution, name))
+        expected = (sizes.batch, *shape) if sizes.batched else shape
+        if field.shape != expected:
+            raise ValueError(f"solution.{name} has shape {field.shape}, expected {expected}")
+        fields.append(field.reshape(sizes.batch, *shape))
+    return fields, np.ascontiguousarray(solution.status, dtype=np.int64).reshape(-1)
 
 
 def ocp_start_arrays(warm_start: Any, sizes: OcpSizes, *, finite: bool = True) -> list[Array]:

@@ -50,8 +50,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     sizes = _setup(arguments[:_COUNT], arguments[_COUNT + _START :]).sizes
     like = arguments[OCP_NAMES.index("A")]
     lead = (sizes.batch,) if sizes.batched else ()
-    shapes = (*sizes.point_shapes.values(), *sizes.shift_shapes, *sizes.slack_shapes)
-    outputs = [like.new_empty((*lead, *shape)) for shape in shapes]
+    outputs = [like.new_empty((*lead, *shape)) for shape in sizes.field_shapes]
     integers = [like.new_empty(lead, dtype=torch.int64) for _ in range(2)]
     return (*outputs, like.new_empty(lead), *integers, *(like.new_empty(lead) for _ in range(3)))
 

@@ -24,7 +24,6 @@ from qp_control.ocp_kkt_functions import (
     FIELDS,
     OcpSetup,
     SolvedPoint,
-    field_shapes,
     fold_data,
     fold_fields,
 )
@@ -166,7 +165,7 @@ def _with_shifts(setup: OcpSetup, saved: Sequence[Any]) -> list[Any]:
     """(status, *data, *fields) with all 19 fields; where shifts and slacks are not given they are zero."""
     lead, given = (setup.sizes.batch,) if setup.sizes.batched else (), len(saved) - 1 - DATA
     like = saved[1 + DATA]
-    return [*saved, *(like.new_zeros((*lead, *shape)) for shape in field_shapes(setup.sizes)[given:])]
+    return [*saved, *(like.new_zeros((*lead, *shape)) for shape in setup.sizes.field_shapes[given:])]
 
 
 def _gradients(
@@ -187,9 +186,9 @@ def _gradients(
     return [None if array is None else torch.from_numpy(array) for array in found]
 
 
-class OcpTangent(torch.autograd.Function):
-    """(setup, status, *data, *fields, *changes of the data) -> changes of the 19 fields and the objective, which are not
-    differentiated further."""
+class _Tangent(torch.autograd.Function):
+    """(setup, status, *data, *fields, *changes of the data) -> changes of the 19 fields and the objective, the last
+    derivative of its line."""
 
     @staticmethod
     def forward(setup: OcpSetup, status: torch.Tensor, *tensors: Optional) -> tuple[torch.Tensor, ...]:
@@ -211,19 +210,19 @@ def _tangents(setup: OcpSetup, saved: Sequence[Any], tangents: Sequence[Optional
     """Of the fields and the objective, from those of the data (None: no change)."""
     if all(_plain(t) for t in (*saved, *tangents)):
         refuse_second_derivative(setup.settings)
-        return OcpTangent.apply(setup, *saved, *tangents)  # type: ignore[no-untyped-call,no-any-return]
+        return _Tangent.apply(setup, *saved, *tangents)  # type: ignore[no-untyped-call,no-any-return]
     return SolvedPoint.of(setup, saved[0], saved[1 : DATA + 1], saved[DATA + 1 :]).tangents_of_fields(named(tangents))
 
 
 def _plain(tensor: Optional) -> bool:
     """Whether no derivative of it is asked for but the tangent at hand, and it is no batch of a transform."""
-    functorch = torch._C._functorch
-    top = functorch.peek_interpreter_stack()
-    if tensor is not None and top is not None and functorch.is_gradtrackingtensor(tensor):
-        if functorch.maybe_get_level(tensor) == top.level():  # wrapped by the torch.func.jvp that asks
-            tensor = functorch._unwrap_for_grad(tensor, top.level())
     if tensor is None:
         return True
+    functorch = torch._C._functorch
+    top = functorch.peek_interpreter_stack()
+    level = functorch.maybe_get_level(tensor) if functorch.is_gradtrackingtensor(tensor) else -1
+    if top is not None and level == top.level():  # wrapped by the torch.func.jvp that asks
+        tensor = functorch._unwrap_for_grad(tensor, level)
     tracked = torch.is_grad_enabled() and tensor.requires_grad
     return not tracked and not functorch.is_functorch_wrapped_tensor(tensor)
 

@@ -18,13 +18,13 @@ import torch
 
 from qp_control import _solver
 from qp_control.kkt_functions import Optional, fold, inside_jvp, refuse_old_vmap, refuse_second_derivative, to_array
-from qp_control.ocp import POINT, SHIFTS, SLACKS
+from qp_control.ocp import OUTPUTS, POINT, SLACKS
 from qp_control.ocp_problem import OCP_NAMES, OcpSizes, base_rank
 from qp_control.ocp_stages import BOUNDS, SHIFT_PARTS, Data, Roles, StageSystem, Vector, named
 from qp_control.settings import Settings, Status
 
 DATA = len(OCP_NAMES)
-FIELDS = len(POINT) + len(SHIFTS) + len(SLACKS)
+FIELDS = len(OUTPUTS)
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,9 @@ def fold_data(data: Sequence[Any], dims: Sequence[int | None], axis: int, batch:
     return out
 
 
-def field_shapes(sizes: OcpSizes) -> list[tuple[int, ...]]:
-    """Of one element's 19 fields."""
-    return [*sizes.point_shapes.values(), *sizes.shift_shapes, *sizes.slack_shapes]
-
-
 def fold_fields(sizes: OcpSizes, fields: Sequence[Any], dims: Sequence[int | None], axis: int) -> list[Optional]:
     """`fold` for a solution's fields, or the first of them."""
-    shapes = field_shapes(sizes)
+    shapes = sizes.field_shapes
     return [fold(f, d, len(s), axis, sizes.batch) for f, d, s in zip(fields, dims, shapes, strict=False)]
 
 
@@ -187,7 +182,7 @@ class SolvedPoint:
     @classmethod
     def of(cls, setup: OcpSetup, status: torch.Tensor, data: Sequence[Optional], fields: Sequence[Any]) -> SolvedPoint:
         """v and the roles as functions of the data; status and fields without or with the axis of elements."""
-        batch, shapes = setup.sizes.batch, field_shapes(setup.sizes)
+        batch, shapes = setup.sizes.batch, setup.sizes.field_shapes
         inputs = [
             status.reshape(batch),
             *data,
@@ -228,7 +223,7 @@ class SolvedPoint:
         batch, system = self.setup.sizes.batch, self.system
         blocks = [
             self.v.x.new_zeros(batch, 1, *shape) if grad is None else grad.reshape(batch, 1, *shape)
-            for grad, shape in zip(loss, [*field_shapes(self.setup.sizes), ()], strict=True)
+            for grad, shape in zip(loss, [*self.setup.sizes.field_shapes, ()], strict=True)
         ]
         point, shifts, slacks = blocks[:7], blocks[7:15], blocks[15:19]
         objective = torch.where(self._solved, blocks[19], 0.0)

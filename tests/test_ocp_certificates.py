@@ -34,8 +34,8 @@ def transposed(M, v):
 def contradiction(d, N, proof):
     """How far the multipliers' combination of the constraints is from 0'x <= value, and this value.
 
-    The dynamics say y_{k+1}'(A x + B u - x_next) = -c'y_{k+1} and -y_0'x_0 = -x0'y_0; a row or box says z'(C x + D u) <=
-    upper'z+ + lower'z-.
+    The dynamics say y_{k+1}'(A x + B u - x_next) = -c'y_{k+1} and -y_0'x_0 = -x0'y_0; rows and boxes say z'(C x + D u)
+    <= upper'z+ + lower'z-.
     """
     y, z, z_N, w_x, w_u = proof
     value, residual = 0.0, 0.0
