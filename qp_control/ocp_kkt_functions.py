@@ -243,7 +243,7 @@ class SolvedPoint:
         direct = system.cost_gradients(cost.times(0.5 * objective), cost)
         direct |= system.slope_gradients(cost.times(objective))
         for names, (lower, upper, share, shifted) in zip(BOUNDS, sides, strict=True):
-            half = torch.where((share == 0.5) & (shifted == 1), 0.5 * (lower + upper), 0.0)
+            half = torch.where((share == 0.5) & (shifted > 0), 0.5 * (lower + upper), 0.0)
             for name, sign in zip(names, (1.0, -1.0), strict=True):
                 direct[name] = system.bound_gradient(name, sign * half)
         for name, term in direct.items():
@@ -259,8 +259,8 @@ class SolvedPoint:
         shifts = []
         for (low, high, share, shifted), s in zip(self._shift_sides(lower, upper), moved.shifts, strict=True):
             gap = low - high
-            shifts.append(torch.where((shifted == 1) & (share > 0), (1.0 - share) * gap - s, 0.0))
-            shifts.append(torch.where((shifted == 1) & (share < 1), s + share * gap, 0.0))
+            shifts.append(torch.where((shifted > 0) & (share > 0), (1.0 - share) * gap - shifted * s, 0.0))
+            shifts.append(torch.where((shifted > 0) & (share < 1), shifted * s + share * gap, 0.0))
         curved, flat = system.cost_product(change, cost), system.cost_slope(change, cost)
         objective = self._cost_slope().dot(moved) + curved.times(0.5).plus(flat).dot(cost)
         without = float("nan") if self.setup.settings.on_failure == "nan" else 0.0

@@ -1,7 +1,8 @@
 """Products of an optimal-control QP's KKT matrix (kkt_system.hpp) and of changes of it, stage by stage, in torch.
 
 A vector is (B, count, .): the point x, u, y, z, z_N, w_x, w_u, the slacks, and in the shapes of the point (eta, pi, s)
-of a shifted solution's first level. Arguments are shared, per stage, or per element and stage, as in `ocp_problem`.
+of a shifted solution's first level, s times the weight of its row. Arguments are shared, per stage, or per element and
+stage, as in `ocp_problem`.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class Roles(NamedTuple):
     """The part of the lower bound in the one that takes part: 1, 1/2 where rows are shifted on both sides, or 0."""
     upper: tuple[torch.Tensor, ...]
     shifted: tuple[torch.Tensor, ...]
+    """Of shifted rows 1, 1/2 where they are shifted on both sides, otherwise 0."""
 
     @classmethod
     def split(cls, packed: torch.Tensor, sizes: OcpSizes) -> Roles:

@@ -8,7 +8,14 @@ import pytest
 import torch
 from ocp_problems import random_ocp
 from test_ocp_layer import FIELDS, KINDS, dense_fields, gradients, loss_of, tensors
-from test_ocp_shifted_adjoint import OUT_OF_REACH, box_out_of_reach, same_row_twice
+from test_ocp_shifted_adjoint import (
+    OUT_OF_REACH,
+    beside_soft_rows,
+    box_out_of_reach,
+    crossed_bounds,
+    crossed_soft_rows,
+    same_row_twice,
+)
 from test_ocp_soft import KINDS as SOFT_KINDS
 from test_ocp_soft import soft_ocp
 from torch.autograd import forward_ad
@@ -75,14 +82,9 @@ def test_tangents_of_shifted_solutions_equal_those_of_the_dense_layer(make, beyo
     assert_equals_dense(*make(0, **kind), qc.Status.CLOSEST_FEASIBLE, tolerance)
 
 
-@pytest.mark.parametrize("case", ["soft rows", "crossed bounds"])
-def test_shifted_solutions_that_the_recursions_leave_have_tangents_too(case):
-    d, N = box_out_of_reach(1)
-    if case == "soft rows":
-        d |= {"slack_linear": np.full(1, 0.3), "slack_quadratic": np.full(1, 2.0)}
-    else:
-        d["x_upper"][1] = d["x_lower"][1].clip(-1.0, 1.0) - 0.5
-    assert_equals_dense(d, N, qc.Status.CLOSEST_FEASIBLE)
+@pytest.mark.parametrize("make", [beside_soft_rows, crossed_bounds, crossed_soft_rows])
+def test_tangents_beside_soft_rows_and_crossed_bounds_equal_those_of_the_dense_layer(make):
+    assert_equals_dense(*make(1), qc.Status.CLOSEST_FEASIBLE)
 
 
 def spread(d, N, axes, size=5):
@@ -168,7 +170,7 @@ def test_tangents_and_second_derivatives_equal_differences(kind):
     assert torch.autograd.gradgradcheck(scalar, [flat[k] for k in some], **options)
 
 
-@pytest.mark.parametrize("make", OUT_OF_REACH)
+@pytest.mark.parametrize("make", [*OUT_OF_REACH, beside_soft_rows, crossed_bounds, crossed_soft_rows])
 def test_second_derivatives_of_shifted_solutions_equal_those_of_the_dense_layer(make):
     d, N = make(0)
     data, weights = tensors(d), directions(d, 1)
@@ -293,19 +295,24 @@ def long_problem(N):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("shifted", [False, True])
-def test_long_horizons_have_tangents_and_second_derivatives(shifted):
+@pytest.mark.parametrize("kind", ["feasible", "shifted", "shifted beside soft rows", "shifted with crossed bounds"])
+def test_long_horizons_have_tangents_and_second_derivatives(kind):
     """With 500 stages the dense form has 3004 variables: one factorisation of its system takes a minute."""
     N = 500
     d = long_problem(N)
-    if shifted:
+    if "shifted" in kind:
         d["x_lower"] = np.full((N, 4), -np.inf)
         d["x_lower"][N // 2] = 20.0
+    if "soft" in kind:
+        d |= {"C": np.ones((1, 4)), "upper": np.full(1, 0.1), "slack_linear": np.ones(1), "slack_quadratic": np.ones(1)}
+    if "crossed" in kind:
+        d["x_upper"] = np.full((N, 4), np.inf)
+        d["x_upper"][N // 2, 1] = 15.0
     data, change = tensors(d), directions(d)
     layer = qc.OcpLayer(qc.Settings(threads=1), horizon=N)
     start = time.process_time()
     out = layer(**data)
-    assert out.status == (qc.Status.CLOSEST_FEASIBLE if shifted else qc.Status.SOLVED)
+    assert out.status == (qc.Status.SOLVED if kind == "feasible" else qc.Status.CLOSEST_FEASIBLE)
     first = gradients(loss_of(out), data, create_graph=True)
     moved = tangents(lambda dual: layer(**dual), data, change)
     of_tangent = loss_of(type("Out", (), {name: dual.tangent for name, dual in moved.items()}))

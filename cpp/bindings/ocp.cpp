@@ -346,8 +346,8 @@ Array ocp_system(OcpSizes sizes, std::vector<Optional> data, const std::vector<O
   const Array out = zeros({batch.size, count, size});
   std::vector<OcpRightHandSide> sides;
   for (long k = 0; k < count; ++k)
-    sides.push_back({packed(batch, rhs.data() + k * size, count * size),
-                     packed(batch, out.data() + k * size, count * size)});
+    sides.push_back(
+        {packed(batch, rhs.data() + k * size, count * size), packed(batch, out.data() + k * size, count * size)});
   {
     py::gil_scoped_release release;
     ocp_system_batch(batch, at, settings, sides);

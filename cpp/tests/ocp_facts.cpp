@@ -113,15 +113,60 @@ void compare_gradients(RandomOcp& ocp) {
   }
 }
 
-const Register equal_gradients("gradients equal those of the dense form, of shared data the sum", [] {
-  for (const auto& [N, nx, nu, soft] :
-       {std::tuple{4, 3, 2, false}, {3, 20, 6, false}, {4, 3, 2, true}, {3, 20, 6, true}}) {
-    RandomOcp ocp(N, nx, nu, 3);
-    if (soft) ocp.soften(0.2, 1.0);
-    solve(ocp, Settings());
-    compare_gradients(ocp);
+// Changes of the solutions with a random change of all data, structured and by the dense form.
+void compare_tangents(RandomOcp& ocp) {
+  const auto [N, nx, nu, rows, terminal_rows] = ocp.batch.dims;
+  const int B = ocp.batch.size;
+  OcpBatch change;
+  for (const OcpField& field : ocp_fields) {
+    StageArray &to = change.*field.data, from = ocp.batch.*field.data;
+    if (from.data == nullptr) continue;
+    to = from;
+    to.data = ocp.numbers(std::max({nx * nx, nu * nx, nu * nu}) * long(N + 1) * B, 1.0);
   }
-});
+  const OcpBatchSolution structured = ocp.fields(), dense = ocp.fields();
+  std::vector<double> residual(B);
+  ocp_tangent_batch(ocp.batch, ocp.solution, {}, {{change, structured, {residual.data(), nullptr, nullptr}}});
+  OcpDense form(ocp.batch);
+  const DenseDims d = form.dims();
+  StackedQP qp(d.n, d.n_eq + d.n_in);
+  Solution solution(d.n, d.rows());
+  OutputDerivative outputs(d.n, d.rows());
+  DataDerivative data(d.n, d.n_eq + d.n_in);
+  SolutionPoint at(d.n, d.rows());
+  double largest = 0.0;
+  for (int i = 0; i < B; ++i) {
+    check(residual[i] < 1e-11, "certificate");
+    stack(form.problem(ocp.batch, i), qp);
+    form.read_solution(ocp.batch, ocp.solution, i, solution);
+    form.read_change(ocp.batch, change, i, data);
+    tangent(qp, solution, data, {}, outputs, at);
+    form.write_change(outputs, dense, i);
+  }
+  for (auto array : {&OcpBatchSolution::x, &OcpBatchSolution::u, &OcpBatchSolution::y, &OcpBatchSolution::z,
+                     &OcpBatchSolution::z_N, &OcpBatchSolution::w_x, &OcpBatchSolution::w_u,
+                     &OcpBatchSolution::s_x_lower, &OcpBatchSolution::s_u_upper, &OcpBatchSolution::slack_lower,
+                     &OcpBatchSolution::slack_upper, &OcpBatchSolution::slack_upper_N, &OcpBatchSolution::objective}) {
+    const MutableBatchArray &a = structured.*array, &b = dense.*array;
+    for (long k = 0; k < a.stride * B; ++k) {
+      largest = std::max(largest, std::abs(b.data[k]));
+      check(std::abs(a.data[k] - b.data[k]) < 1e-8 * (1.0 + largest), "change");
+    }
+  }
+  check(largest > 0.1, "something changes");
+}
+
+const Register equal_gradients(
+    "gradients equal those of the dense form, of shared data the sum, and so do tangents", [] {
+      for (const auto& [N, nx, nu, soft] :
+           {std::tuple{4, 3, 2, false}, {3, 20, 6, false}, {4, 3, 2, true}, {3, 20, 6, true}}) {
+        RandomOcp ocp(N, nx, nu, 3);
+        if (soft) ocp.soften(0.2, 1.0);
+        solve(ocp, Settings());
+        compare_gradients(ocp);
+        compare_tangents(ocp);
+      }
+    });
 
 const Register shifted_gradients("of shifted solutions too, and the recursions answer for them", [] {
   Settings closest;
@@ -148,6 +193,7 @@ const Register shifted_gradients("of shifted solutions too, and the recursions a
         check(done, "answered");
       }
       compare_gradients(ocp);
+      compare_tangents(ocp);
     }
   }
 });

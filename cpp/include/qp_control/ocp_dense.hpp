@@ -30,8 +30,8 @@ class OcpDense {
   void write_change(const OutputDerivative& from, const OcpBatchSolution& to, int i) const;
 
   // Vectors of the system; what the rows do.
-  void read(const OcpSystemArrays& from, int i, KktVector& to) const;
-  void write(const KktVector& from, const OcpSystemArrays& to, int i) const;
+  void read(const OcpSystemArrays& from, const RowPattern& pattern, int i, KktVector& to) const;
+  void write(const KktVector& from, const RowPattern& pattern, const OcpSystemArrays& to, int i) const;
   void write(const RowPattern& from, const OcpRoles& to, int i) const;
 
  private:

@@ -23,7 +23,7 @@ struct OcpChange {
   CertificateBatch certificate;
 };
 
-// A vector of the system: (x, y), the slacks and z; (eta, pi) and s of a shifted solution.
+// A vector of the system: (x, y), the slacks and z; (eta, pi) and omega s of a shifted solution (kkt_system.hpp).
 struct OcpSystemArrays {
   OcpBatchSolution point, level;
 };
@@ -31,7 +31,8 @@ struct OcpRightHandSide {
   OcpSystemArrays rhs, q;
 };
 
-// What the rows do: 1 where a row's bound is the lower or the upper one, 1/2 where it is both, and 1 on shifted ones.
+// What the rows do: 1 where a row's bound is the lower or the upper one, 1/2 where it is the middle of both; 1 / omega
+// on shifted ones.
 struct OcpRoles {
   OcpBatchSolution lower, upper, shifted;
 };

@@ -1,5 +1,5 @@
-// The system K q = rhs of kkt_system.hpp at solutions of optimal-control QPs, with the dynamics among the equalities, in
-// the caller's units and solved by Riccati recursions: what all derivatives are made of. For as many problems as a
+// The system K q = rhs of kkt_system.hpp at solutions of optimal-control QPs, with the dynamics among the equalities,
+// in the caller's units and solved by Riccati recursions: what all derivatives are made of. For as many problems as a
 // register has lanes (Real = Pack) or for one (Real = double).
 #pragma once
 
@@ -7,7 +7,7 @@
 
 #include "qp_control/indefinite_riccati.hpp"
 #include "qp_control/lane_kkt_system.hpp"
-#include "qp_control/ocp_solution.hpp"
+#include "qp_control/ocp_gradients.hpp"
 
 namespace qp_control {
 
@@ -18,11 +18,14 @@ class OcpSystem {
   // Residuals of accepted solutions.
   static constexpr double accepted = LaneKktSystem<IndefiniteRiccati<Real>>::accepted;
 
-  // (x, y) and z; (eta, pi) and s of a shifted solution, otherwise empty.
+  // (x, y) and z; (eta, pi) and omega s of a shifted solution (kkt_system.hpp), otherwise empty.
   struct Vector {
     PackArray unknowns, rows, level_unknowns, level_rows;
   };
   Vector v, rhs, q;  // the solution, a right-hand side, and what solves it
+  // Of rows that are shifted on both sides, otherwise zero: half of what a change makes of lower minus upper, or of the
+  // sum of a loss's gradients by their shifts. Empty without a level.
+  PackArray gap;
 
   virtual ~OcpSystem() = default;
   // Those whose point has been read, and whose system has been factored.
@@ -41,8 +44,8 @@ class OcpSystem {
   const OcpLayout<Real>& layout() const { return kkt_.layout(); }
   const OcpSlacks<Real>& slacks() const { return kkt_.slacks(); }
   bool shifts() const { return v.level_rows.size() > 0; }
-  const PackArray& shifted() const { return shifted_; }       // 1 on shifted rows, 0 on others
-  const PackArray& side() const { return system_.side; }      // 1 upper bound, -1 lower bound, 0 inactive
+  const PackArray& shifted() const { return shifted_; }   // 1 / omega on shifted rows, 0 on others
+  const PackArray& side() const { return system_.side; }  // 1 upper, -1 lower, 0 inactive, or both_sides
   Pack weakly_active() const { return system_.weakly_active; }
 
   static Real* entries(PackArray& a) { return reinterpret_cast<Real*>(a.data()); }

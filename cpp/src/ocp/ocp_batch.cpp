@@ -97,8 +97,8 @@ BatchEnd solve(const OcpBatch& batch, const Settings& settings, bool warm, const
       if (!worker.structured.solve(batch, group, end, settings, deadline, warm, out)) symmetric = false;
       for (int i = group; i < end; ++i) {
         const Status status = static_cast<Status>(out.status[i]);
-        fill(batch, out, i, status == Status::SOLVED ? 0.0 : not_a_number, status == Status::SOLVED ? 0.0 : not_a_number,
-             status != Status::SOLVED);
+        fill(batch, out, i, status == Status::SOLVED ? 0.0 : not_a_number,
+             status == Status::SOLVED ? 0.0 : not_a_number, status != Status::SOLVED);
         if (status != Status::MAX_ITER) continue;
         const Deadline own(settings.time_limit);  // that of the group has waited for the others
         worker.single(batch).solve(batch, i, settings, own, out);

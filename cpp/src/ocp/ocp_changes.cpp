@@ -53,7 +53,8 @@ Real read_change(OcpSystem<Real>& at, const OcpBatch& batch, const OcpBatch& cha
   const long widest = std::max({nx, nu, place.stage_rows, place.terminal_rows});
   Change<Real> changes(first, last, widest * widest);
   Vector& rhs = at.rhs;
-  for (PackArray* a : {&rhs.unknowns, &rhs.rows, &rhs.level_unknowns, &rhs.level_rows}) a->setConstant(Pack(0.0));
+  for (PackArray* a : {&rhs.unknowns, &rhs.rows, &rhs.level_unknowns, &rhs.level_rows, &at.gap})
+    a->setConstant(Pack(0.0));
   const auto in = [&at](PackArray& a) { return at.entries(a); };
   Real *r = in(rhs.unknowns), *r_z = in(rhs.rows);
   const Real *p = in(at.v.unknowns), *z = in(at.v.rows), *side = at.entries(at.side());
@@ -97,7 +98,8 @@ Real read_change(OcpSystem<Real>& at, const OcpBatch& batch, const OcpBatch& cha
   along_solution(1.0);
 
   // Rows whose multipliers and right-hand sides stand at `a` of these, and that are made of the unknowns at b.
-  const auto rows = [&](const StageArray& array, int k, const Real* multipliers, Real* to, PackArray Vector::* level, int a, int count, int b, int cols) {
+  const auto rows = [&](const StageArray& array, int k, const Real* multipliers, Real* to, PackArray Vector::* level,
+                        int a, int count, int b, int cols) {
     const Real* dM = changes.of(array, k, long(count) * cols);
     if (dM == nullptr) return;
     subtract(dM, count, cols, p + b, to + a, multipliers + a, r + b);
@@ -109,13 +111,18 @@ Real read_change(OcpSystem<Real>& at, const OcpBatch& batch, const OcpBatch& cha
   const auto bounds = [&](const StageArray& lower, const StageArray& upper, int k, int a, int count) {
     for (const auto& [array, of_side] : {std::pair{&lower, -1.0}, std::pair{&upper, 1.0}})
       if (const Real* d = changes.of(*array, k, count))
-        for (int i = 0; i < count; ++i) r_z[a + i] += select(side[a + i] == Real(of_side), d[i], Real(0.0));
+        for (int i = 0; i < count; ++i) {
+          const Real share = bound_share(side[a + i], of_side);
+          r_z[a + i] += select(share > Real(0.0), share * d[i], Real(0.0));
+          if (at.shifts() && any(side[a + i] == Real(both_sides))) in(at.gap)[a + i] -= Real(0.5 * of_side) * d[i];
+        }
   };
   constexpr auto of_dynamics = &Vector::level_unknowns, of_rows = &Vector::level_rows;
   if (change.fixed_start()) linear(change.x0, 0, place.y(0), nx);
   for (int k = 0; k <= N; ++k) {
     const int x = place.x(k), u = place.u(k), row = place.row(k);
-    if (place.boxed_x && (k > 0 || !batch.fixed_start())) bounds(change.x_lower, change.x_upper, k, place.box_of_x(k), nx);
+    if (place.boxed_x && (k > 0 || !batch.fixed_start()))
+      bounds(change.x_lower, change.x_upper, k, place.box_of_x(k), nx);
     if (k == N) {
       rows(change.C_N, k, z, r_z, of_rows, row, place.terminal_rows, x, nx);
       bounds(change.lower_N, change.upper_N, k, row, place.terminal_rows);

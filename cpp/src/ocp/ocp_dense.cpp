@@ -221,7 +221,9 @@ struct AddGradients {
   void curvature(const StageGradient& to, int k, int position, int at) {
     if (to.data != nullptr && from.H.size() > 0) to.at(i, k)[position] += from.H(at, at);
   }
-  void slope(const StageGradient& to, int k, int position, int at, int n) { vector(from.g, to, k, position, at, n, 1.0); }
+  void slope(const StageGradient& to, int k, int position, int at, int n) {
+    vector(from.g, to, k, position, at, n, 1.0);
+  }
   void constants(const StageGradient& to, int k, int at, int n) {
     vector(from.lower, to, k, 0, at, n, -1.0);
     vector(from.upper, to, k, 0, at, n, -1.0);
@@ -259,7 +261,9 @@ struct ReadChange {
   void curvature(const StageArray& from, int k, int position, int at) {
     if (from.data != nullptr) to.H(at, at) = from.at(i, k)[position];
   }
-  void slope(const StageArray& from, int k, int position, int at, int n) { vector(from, k, position, at, n, 1.0, to.g); }
+  void slope(const StageArray& from, int k, int position, int at, int n) {
+    vector(from, k, position, at, n, 1.0, to.g);
+  }
   void constants(const StageArray& from, int k, int at, int n) {
     vector(from, k, 0, at, n, -1.0, to.lower);
     vector(from, k, 0, at, n, -1.0, to.upper);
@@ -300,22 +304,25 @@ void OcpDense::write_change(const OutputDerivative& from, const OcpBatchSolution
   if (to.objective.data != nullptr) *to.objective.at(i) = from.objective;
 }
 
-void OcpDense::read(const OcpSystemArrays& from, int i, KktVector& to) const {
+void OcpDense::read(const OcpSystemArrays& from, const RowPattern& pattern, int i, KktVector& to) const {
   for (Vector* part : {&to.x, &to.eta, &to.z, &to.s}) part->setZero();
   for_each(from.point, reader(i, to.x), reader(i, to.z));
   for_each(from.level, reader(i, to.eta), reader(i, to.s));
+  to.s.array() *= pattern.weight.array();
 }
 
-void OcpDense::write(const KktVector& from, const OcpSystemArrays& to, int i) const {
+void OcpDense::write(const KktVector& from, const RowPattern& pattern, const OcpSystemArrays& to, int i) const {
+  const Vector weighted = pattern.weight.cwiseProduct(from.s);
   for_each(to.point, writer(i, from.x), writer(i, from.z));
-  for_each(to.level, writer(i, from.eta), writer(i, from.s));
+  for_each(to.level, writer(i, from.eta), writer(i, weighted));
 }
 
 void OcpDense::write(const RowPattern& from, const OcpRoles& to, int i) const {
   const Vector lower = from.active.cwiseProduct(from.lower_share), upper = from.active - lower;
   for_each(to.lower, nothing, writer(i, lower));
   for_each(to.upper, nothing, writer(i, upper));
-  for_each(to.shifted, nothing, writer(i, from.shifted));
+  const Vector shifted = (from.shifted.array() != 0.0).select(from.weight.cwiseInverse(), 0.0);
+  for_each(to.shifted, nothing, writer(i, shifted));
 }
 
 void OcpDense::read_point(const OcpBatchSolution& from, int i, Vector& x, Vector& z) const {

@@ -27,14 +27,19 @@ Mask end(const OcpSystem<Real>& at, int first, int last, Pack residual, const Ce
   return answered;
 }
 
-// The loss by the shifts, as one by s; rows at their lower bound have the shift -s.
+// The loss by the shifts, as one by s: with the gap of the bounds of rows on both sides, shifts are s + gap / 2 of
+// upper bounds and -s + gap / 2 of lower ones.
 template <class Real>
 void read_shift_loss(OcpSystem<Real>& at, const OcpBatchSolution& loss, int first, int last) {
   PackArray &lower = at.rhs.rows, &upper = at.rhs.level_rows, &unknowns = at.rhs.unknowns;
   at.read(lower_shifts(loss), first, last, unknowns, lower);
   at.read(upper_shifts(loss), first, last, unknowns, upper);
-  for (int k = 0; k < upper.size(); ++k)
-    upper[k] = at.shifted()[k] * select(at.side()[k] > Pack(0.0), upper[k], -lower[k]);
+  for (int k = 0; k < upper.size(); ++k) {
+    const Pack side = at.side()[k], low = select(bound_share(side, -1.0) > Pack(0.0), lower[k], 0.0);
+    const Pack high = select(bound_share(side, 1.0) > Pack(0.0), upper[k], 0.0);
+    at.gap[k] = select(side == Pack(both_sides), Pack(0.5) * (low + high), 0.0);
+    upper[k] = at.shifted()[k] * (high - low);
+  }
   at.rhs.level_unknowns.setConstant(Pack(0.0));
 }
 
@@ -60,6 +65,7 @@ void differentiate(OcpSystem<Real>& at, const OcpBatch& batch, int first, int la
   pair.level_v = {entries(at.v.level_unknowns), entries(at.v.level_rows)};
   pair.level_q = {entries(at.q.level_unknowns), entries(at.q.level_rows)};
   pair.side = entries(at.side());
+  pair.of_shifts = entries(at.gap);
   pair.objective = objective;
   pair.slacks = &at.slacks();
   add_gradients(at.layout(), batch, pair, first, last, done, loss.gradients);
@@ -78,9 +84,10 @@ void differentiate(OcpSystem<Real>& at, const OcpBatch& batch, int first, int la
 
   PackArray& rows = at.rhs.rows;
   const auto write_shifts = [&](double side, const OcpBatchSolution& to) {
-    for (int k = 0; k < rows.size(); ++k)
-      rows[k] = at.shifts() ? select(at.side()[k] == Pack(side), at.shifted()[k] * Pack(side) * at.q.level_rows[k], 0.0)
-                            : Pack(0.0);
+    rows.setConstant(Pack(0.0));
+    for (int k = 0; k < rows.size() && at.shifts(); ++k)
+      rows[k] = select(bound_share(at.side()[k], side) > Pack(0.0),
+                       Pack(side) * at.shifted()[k] * at.q.level_rows[k] + at.gap[k], 0.0);
     at.write(at.q.unknowns, rows, to, first, last, answered);
   };
   write_shifts(-1.0, lower_shifts(change.fields));
@@ -103,7 +110,7 @@ void write_point(const OcpSystem<Real>& at, int first, int last, const OcpSystem
   if (at.shifts()) at.write(at.v.level_unknowns, at.v.level_rows, v.level, first, last, at.able());
   PackArray rows = at.side();
   const auto where = [&](double side, const OcpBatchSolution& to) {
-    for (int k = 0; k < rows.size(); ++k) rows[k] = select(at.side()[k] == Pack(side), 1.0, 0.0);
+    for (int k = 0; k < rows.size(); ++k) rows[k] = bound_share(at.side()[k], side);
     at.write(at.v.unknowns, rows, to, first, last, at.able());
   };
   where(-1.0, roles.lower);

@@ -101,8 +101,6 @@ void for_each_element(const OcpBatch& batch, const OcpBatchSolution& solution, c
                       const Nothing& nothing) {
   constexpr int width = OcpSystem<Real>::width();
   const bool by_recursion = settings.weakly_active == WeaklyActive::LEAST_SQUARES;
-  // The recursions of shifted solutions know no slacks.
-  const bool shifted_too = by_recursion && !batch.softens(0) && !batch.softens(batch.dims.horizon);
   const int threads = thread_count(settings.threads), grain = group_grain<Real>(batch);
   std::vector<std::unique_ptr<Worker<Real>>> workers(threads);
   parallel_for(batch.size, grain, threads, [&](int first, int last, int id) {
@@ -121,8 +119,8 @@ void for_each_element(const OcpBatch& batch, const OcpBatchSolution& solution, c
       for (int i = group; i < end; ++i) {
         const auto is_done = [&](int piece) -> bool& { return done[piece * width + i - group]; };
         const Status status = static_cast<Status>(solution.status[i]);
-        const bool shifted = shifted_too && status == Status::CLOSEST_FEASIBLE &&
-                             worker.of_shifted(batch).prepare(batch, i, solution);
+        const bool shifted =
+            by_recursion && status == Status::CLOSEST_FEASIBLE && worker.of_shifted(batch).prepare(batch, i, solution);
         open.clear();
         for (int piece = 0; piece < pieces; ++piece) {
           if (!has_solution(status)) nothing(system, piece, range, i);
@@ -137,7 +135,7 @@ void for_each_element(const OcpBatch& batch, const OcpBatchSolution& solution, c
 
 template <class Real>
 void adjoints(const OcpBatch& batch, const OcpBatchSolution& solution, const DerivativeSettings& settings,
-             const std::vector<OcpLoss>& losses) {
+              const std::vector<OcpLoss>& losses) {
   const int ranges = (batch.size + group_grain<Real>(batch) - 1) / group_grain<Real>(batch);
   std::vector<SharedSum> sums;
   for (const OcpLoss& loss : losses)
@@ -185,7 +183,7 @@ void write_not_a_number(const OcpSystem<Real>& at, const OcpBatchSolution& to, i
 
 template <class Real>
 void tangents(const OcpBatch& batch, const OcpBatchSolution& solution, const DerivativeSettings& settings,
-             const std::vector<OcpChange>& changes) {
+              const std::vector<OcpChange>& changes) {
   for_each_element<Real>(
       batch, solution, settings, static_cast<int>(changes.size()), true,
       [&](auto& at, int piece, int, int first, int last, bool* done) {
@@ -214,17 +212,15 @@ void systems(const OcpBatch& batch, const OcpBatchSolution& solution, const Deri
              const std::vector<OcpRightHandSide>& sides) {
   for_each_element<Real>(
       batch, solution, settings, static_cast<int>(sides.size()), true,
-      [&](auto& at, int piece, int, int first, int last, bool* done) {
-        solve(at, first, last, sides[piece], done);
-      },
+      [&](auto& at, int piece, int, int first, int last, bool* done) { solve(at, first, last, sides[piece], done); },
       [&](Dense& at, const std::vector<int>& open, int, int i) {
         KktVector rhs(at.qp.n(), at.qp.rows()), q(at.qp.n(), at.qp.rows());
         solution_point(at.qp, at.solution, settings, at.at);
         KktSystem system(at.qp, at.at.pattern, at.at.level);
         for (const int piece : open) {
-          at.form.read(sides[piece].rhs, i, rhs);
+          at.form.read(sides[piece].rhs, at.at.pattern, i, rhs);
           system.solve(rhs, q);
-          at.form.write(q, sides[piece].q, i);
+          at.form.write(q, at.at.pattern, sides[piece].q, i);
         }
       },
       [&](auto& at, int piece, int, int i) {
@@ -245,7 +241,7 @@ void points(const OcpBatch& batch, const OcpBatchSolution& solution, const Deriv
       },
       [&](Dense& at, const std::vector<int>&, int, int i) {
         solution_point(at.qp, at.solution, settings, at.at);
-        at.form.write(at.at.v, v, i);
+        at.form.write(at.at.v, at.at.pattern, v, i);
         at.form.write(at.at.pattern, roles, i);
       },
       [](auto&, int, int, int) {});

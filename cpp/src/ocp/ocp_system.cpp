@@ -25,6 +25,7 @@ OcpSystem<Real>::OcpSystem(const OcpBatch& batch, bool shifts)
     a->level_unknowns = a->unknowns;
     a->level_rows = a->rows;
   }
+  if (shifts) gap = v.rows;
 }
 
 template <class Real>
