@@ -88,10 +88,10 @@ Real read_change(OcpSystem<Real>& at, const OcpBatch& batch, const OcpBatch& cha
   const auto along_solution = [&](Real factor) {
     for (int j = 0; j < place.variables(); ++j) objective -= factor * r[j] * p[j];
   };
-  for (int k = 0; k <= N; ++k) weights(change.quadratic(k), k, true);
+  for (int k = 0; k <= N; ++k) weights(k == N ? change.slack_quadratic_N : change.slack_quadratic, k, true);
   along_solution(-0.5);  // of these only half
   for (int k = 0; k <= N; ++k) {
-    weights(change.linear(k), k, false);
+    weights(k == N ? change.slack_linear_N : change.slack_linear, k, false);
     linear(k == N && batch.q_N.data != nullptr ? change.q_N : change.q, k, place.x(k), nx);
     if (k < N) linear(change.r, k, place.u(k), nu);
   }
