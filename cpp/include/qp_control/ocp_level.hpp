@@ -24,8 +24,8 @@ class OcpLevel {
   // (x, p) is a vector of unknowns (ocp_layout.hpp), and so is (b, c), a one of rows; no (b, c): zero. b is in the
   // range of E' and F'. Returns the residual.
   double solve(const PackArray& a, const PackArray* b, PackArray& out);
-  // Takes from b what neither E' nor F' reaches.
-  void project(PackArray& b);
+  // Takes from b, whose part c is zero, what neither E' nor F' reaches; false: some of it they hardly do.
+  bool project(PackArray& b);
 
   // W E x, zero on other rows; out += E'z.
   void apply(const PackArray& x, PackArray& rows) const;

@@ -8,8 +8,9 @@
 namespace qp_control {
 namespace {
 
-constexpr double rho = 1e-7;      // beside E'W E
-constexpr double enough = 1e-15;  // relative residual that ends the refinement
+constexpr double rho = 1e-7;         // beside E'W E
+constexpr double enough = 1e-15;     // relative residual that ends the refinement
+constexpr double projected = 1e-13;  // relative change that ends a projection
 constexpr int refinement_steps = 30;
 
 // NaN where an entry is not finite.
@@ -97,24 +98,27 @@ double OcpLevel::solve(const PackArray& a, const PackArray* b, PackArray& out) {
 
 // (E'W E + rho) x + F'p = b, F x = 0 takes b to rho x, which leaves what is to go as it is and makes the rest smaller:
 // the limit of its repetition. What rounding leaves of it, a second pass takes.
-void OcpLevel::project(PackArray& b) {
+bool OcpLevel::project(PackArray& b) {
   const int variables = kkt_.variables(), costates = kkt_.unknowns() - variables;
+  const Pack in_factor = rho_ + convexity_tolerance;  // beside E'W E, of stages without a cost
   for (int pass = 0; pass < 2; ++pass) {
     const double size = largest(b);
-    if (size == 0.0) return;
+    if (size == 0.0) return true;
     step_ = b;
     double change = size;
-    for (int k = 0; k < refinement_steps && change > enough * size; ++k) {
+    for (int k = 0; k < refinement_steps && change > projected * size; ++k) {
       product_ = step_;
       step_.tail(costates).setConstant(Pack(0.0));
       kkt_.solve(step_);
-      for (int j = 0; j < variables; ++j) step_[j] *= Pack(rho_);
+      for (int j = 0; j < variables; ++j) step_[j] *= in_factor;
       product_.head(variables) -= step_.head(variables);
       product_.tail(costates).setConstant(Pack(0.0));
       change = largest(product_);
     }
+    if (!(change <= projected * size)) return false;
     b.head(variables) -= step_.head(variables);
   }
+  return true;
 }
 
 }  // namespace qp_control

@@ -1,6 +1,7 @@
 #include "qp_control/ocp_shifted_system.hpp"
 
 #include <algorithm>
+#include <limits>
 
 namespace qp_control {
 
@@ -78,7 +79,7 @@ Pack ShiftedOcpSystem::solve() {
   // The first level.
   unknowns_.head(variables) = rhs.level_unknowns.head(variables);
   unknowns_.tail(costates).setConstant(Pack(0.0));
-  level_.project(unknowns_);
+  if (!level_.project(unknowns_)) return std::numeric_limits<double>::infinity();
   unknowns_.tail(costates) = rhs.unknowns.tail(costates);
   double residual = level_.solve(rhs.rows, &unknowns_, first_);
   level_.apply(first_, rows_);
