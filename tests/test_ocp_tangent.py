@@ -77,9 +77,8 @@ def test_tangents_of_shifted_solutions_equal_those_of_the_dense_layer(make, beyo
     kind = BEYOND_LANES if beyond_lanes else {}
     if beyond_lanes and "terminal" in make.__name__:
         kind = kind | {"terminal_rows": 12}
-    # Dependent rows: what a general change of them leaves in the null space is taken out to about 1e-9.
-    tolerance = 1e-6 if make is same_row_twice else 1e-8
-    assert_equals_dense(*make(0, **kind), qc.Status.CLOSEST_FEASIBLE, tolerance)
+    # Dependent rows have multipliers that are open; the least ones are found to about 1e-9 of the others.
+    assert_equals_dense(*make(0, **kind), qc.Status.CLOSEST_FEASIBLE, 1e-7 if make is same_row_twice else 1e-8)
 
 
 @pytest.mark.parametrize("make", [beside_soft_rows, crossed_bounds, crossed_soft_rows])
