@@ -18,7 +18,7 @@ import numpy.typing as npt
 from qp_control import _solver
 from qp_control.derivatives import Certificate
 from qp_control.ocp import OUTPUTS, ocp_solution_arrays
-from qp_control.ocp_problem import OCP_NAMES, OcpProblem, OcpQP, OcpSizes, base_rank, ocp_from_arrays, with_stage_axis
+from qp_control.ocp_problem import OCP_NAMES, OcpProblem, OcpQP, OcpSizes, ocp_from_arrays, ocp_sizes, with_stage_axis
 from qp_control.problem import Array, as_array
 from qp_control.settings import Settings
 
@@ -144,7 +144,7 @@ def ocp_tangent(
     sizes = problem.sizes
     _check_names("ocp_tangent", change, [f"d{name}" for name in OCP_NAMES])
     changes = [
-        None if (value := change.get(f"d{name}")) is None else _change(name, value, problem) for name in OCP_NAMES
+        None if (value := change.get(f"d{name}")) is None else _change(name, value, qp, problem) for name in OCP_NAMES
     ]
     fields, status = ocp_solution_arrays(solution, sizes)
     moved, *certificate, _ = _solver.ocp_tangent(
@@ -174,13 +174,17 @@ def _block(name: str, value: Any, shape: tuple[int, ...], sizes: OcpSizes) -> Ar
     return np.ascontiguousarray(np.broadcast_to(array, (sizes.batch, *shape)))
 
 
-def _change(name: str, value: Any, problem: OcpProblem) -> Array:
+def _change(name: str, value: Any, qp: OcpQP, problem: OcpProblem) -> Array:
     if problem.arrays[OCP_NAMES.index(name)] is None:
         raise ValueError(f"d{name} is given, but the problem has no {name}")
-    array = as_array(f"d{name}", value)
-    one = problem.sizes.one(name)
-    if array.shape[array.ndim - base_rank(name) :] != one:
-        raise ValueError(f"d{name} has shape {array.shape}, expected {one} at its end")
+    array, sizes = as_array(f"d{name}", value), problem.sizes
+    shapes = {other: np.shape(given) for other, given in qp.data().items()} | {name: array.shape}
+    try:
+        batch = ocp_sizes(shapes, sizes.horizon).batch
+    except ValueError as error:
+        raise ValueError(f"d{name}, in the place of {name}: {error}") from None
+    if batch not in (1, sizes.batch):
+        raise ValueError(f"d{name} has a batch of {batch}, the problem one of {sizes.batch}")
     changed: Array = with_stage_axis(name, array)
     return changed
 

@@ -96,7 +96,8 @@ class OcpLayer(torch.nn.Module):
     Rows of C, D and C_N may be soft, with weights of their slacks' linear and quadratic cost, see `solve_ocp`.
 
     Where the constraints of an element contradict each other, all but the dynamics and soft rows are shifted by the
-    least amount, with status CLOSEST_FEASIBLE; `Settings(infeasible="certify")` turns that off. Elements are independent.
+    least amount, with status CLOSEST_FEASIBLE; `Settings(infeasible="certify")` turns that off. Elements are
+    independent.
 
     Forward mode, derivatives beyond the first (create_graph) and torch.func transforms are linear in the horizon too.
 

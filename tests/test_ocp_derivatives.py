@@ -147,9 +147,18 @@ def test_layer_solutions_are_taken_too():
         (
             lambda qp, s: qc.ocp_tangent(qp, s, dA=np.ones((4, 3))),
             ValueError,
-            r"dA has shape \(4, 3\), expected \(4, 4\)",
+            "dA, in the place of A: A has shape",
         ),
-        (lambda qp, s: qc.ocp_tangent(qp, s, dA=np.ones((7, 4, 4))), ValueError, "A has 112 entries"),
+        (
+            lambda qp, s: qc.ocp_tangent(qp, s, dA=np.ones((7, 4, 4))),
+            ValueError,
+            "dA, in the place of A: A has 7 stages",
+        ),
+        (
+            lambda qp, s: qc.ocp_tangent(qp, s, dq=np.ones((3, 8, 4))),
+            ValueError,
+            "dq has a batch of 3, the problem one of 1",
+        ),
         (lambda qp, s: qc.ocp_tangent(qp, s, dC=np.ones((1, 4))), ValueError, "dC is given, but the problem has no C"),
     ],
 )

@@ -187,6 +187,22 @@ def test_shared_gradients_have_the_same_bits_for_any_number_of_threads(threads):
         assert torch.equal(found[0][name], found[1][name])
 
 
+def test_box_without_a_first_stage_leaves_a_free_start_alone():
+    d, N = random_ocp(2, free=True, N=5, rows=1)
+    short = d | {name: d[name][1:] for name in ("x_lower", "x_upper")}
+    full = d | {"x_lower": d["x_lower"].copy(), "x_upper": d["x_upper"].copy()}
+    full["x_lower"][0], full["x_upper"][0] = -INF, INF
+    found, expected = [], []
+    for target, data in ((found, tensors(short)), (expected, tensors(full))):
+        out = qc.OcpLayer(horizon=N)(**data)
+        assert out.status == qc.Status.SOLVED
+        target += [out.x, gradients(loss_of(out), data)]
+    assert torch.equal(found[0], expected[0])
+    for name, gradient in expected[1].items():
+        rows = gradient[1:] if name in ("x_lower", "x_upper") else gradient
+        assert torch.equal(found[1][name], rows), name
+
+
 def small():
     return random_ocp(1, nx=2, nu=1, N=2, rows=1)
 

@@ -8,14 +8,14 @@
 
 namespace qp_control {
 
-// The gradient of one argument: of stage k of element i at data + i * batch + (k - first) * stage, as StageArray; what
-// stages or elements share is added up, so it must begin with zeros.
+// The gradient of one argument: of stage k of element i at data + i * batch + (k - first) * stage, as StageArray,
+// nullptr before the first; what stages or elements share is added up, so it must begin with zeros.
 struct StageGradient {
   double* data = nullptr;
   long batch = 0, stage = 0;
   int first = 0;
   long size = 0;  // of one element's stages together
-  double* at(int i, int k) const { return data + i * batch + (k - first) * stage; }
+  double* at(int i, int k) const { return k < first ? nullptr : data + i * batch + (k - first) * stage; }
 };
 
 struct OcpGradients {

@@ -241,7 +241,7 @@ struct AddGradients {
       for (int c = 0; c < width; ++c) to.at(i, k)[a * width + c] += factor * source(row + a, col + c);
   }
   void vector(const Vector& source, const StageGradient& to, int k, int position, int at, int n, double factor) {
-    if (to.data == nullptr) return;
+    if (to.data == nullptr || k < to.first) return;
     for (int a = 0; a < n; ++a) to.at(i, k)[position + a] += factor * source[at + a];
   }
 };
@@ -280,7 +280,7 @@ struct ReadChange {
       for (int c = 0; c < width; ++c) target(row + a, col + c) = from.at(i, k)[a * width + c];
   }
   void vector(const StageArray& from, int k, int position, int at, int n, double factor, Vector& target) {
-    if (from.data == nullptr) return;
+    if (from.at(i, k) == nullptr) return;
     for (int a = 0; a < n; ++a) target[at + a] = factor * from.at(i, k)[position + a];
   }
 };

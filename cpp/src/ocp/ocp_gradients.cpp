@@ -29,6 +29,7 @@ class Collector {
   }
   bool wanted() const { return to_.data != nullptr; }
   void add(int k, const Real* block) {
+    if (k < to_.first) return;
     if (sum_.empty())
       add_piece(block, size_, to_, k, first_, last_, which_);
     else
