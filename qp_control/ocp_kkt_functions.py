@@ -236,12 +236,16 @@ class SolvedPoint:
             **dict(zip((*POINT, *SLACKS), (*point, *slacks), strict=True)),
             **dict(zip(SHIFT_PARTS, of_shifts, strict=True)),
         )
-        gradients = self.adjoint(v_bar.plus(self._cost_slope().times(objective)))
+        if loss[FIELDS] is not None:
+            v_bar = v_bar.plus(self._cost_slope().times(objective))
+        gradients = self.adjoint(v_bar)
 
         # What the outputs owe to the data directly: the objective, and shifts of rows that are shifted on both sides.
-        cost = self.v.of_cost()
-        direct = system.cost_gradients(cost.times(0.5 * objective), cost)
-        direct |= system.slope_gradients(cost.times(objective))
+        direct: Data = {}
+        if loss[FIELDS] is not None:
+            cost = self.v.of_cost()
+            direct = system.cost_gradients(cost.times(0.5 * objective), cost)
+            direct |= system.slope_gradients(cost.times(objective))
         for names, (lower, upper, share, shifted) in zip(BOUNDS, sides, strict=True):
             half = torch.where((share == 0.5) & (shifted > 0), 0.5 * (lower + upper), 0.0)
             for name, sign in zip(names, (1.0, -1.0), strict=True):
