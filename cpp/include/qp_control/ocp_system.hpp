@@ -26,6 +26,7 @@ class OcpSystem {
   // Of rows that are shifted on both sides, otherwise zero: half of what a change makes of lower minus upper, or of the
   // sum of a loss's gradients by their shifts. Empty without a level.
   PackArray gap;
+  PackArray block;  // room for an argument of one stage
 
   virtual ~OcpSystem() = default;
   // Those whose point has been read, and whose system has been factored.

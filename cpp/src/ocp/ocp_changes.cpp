@@ -1,8 +1,6 @@
 #include "qp_control/ocp_changes.hpp"
 
-#include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "qp_control/stage_io.hpp"
 
@@ -13,17 +11,17 @@ namespace {
 template <class Real>
 class Change {
  public:
-  Change(int first, int last, long largest) : first_(first), last_(last), block_(largest) {}
+  Change(int first, int last, Real* room) : first_(first), last_(last), room_(room) {}
   // nullptr: none.
   const Real* of(const StageArray& array, int k, long size) {
     if (array.data == nullptr) return nullptr;
-    read_stage(array.of_stage(k), first_, last_, size, 0.0, block_.data());
-    return block_.data();
+    read_stage(array.of_stage(k), first_, last_, size, 0.0, room_);
+    return room_;
   }
 
  private:
   int first_, last_;
-  std::vector<Real> block_;
+  Real* room_;
 };
 
 // to -= M x, and other -= M'y.
@@ -50,8 +48,7 @@ Real read_change(OcpSystem<Real>& at, const OcpBatch& batch, const OcpBatch& cha
   using Vector = typename OcpSystem<Real>::Vector;
   const OcpLayout<Real>& place = at.layout();
   const int N = place.N, nx = place.nx, nu = place.nu;
-  const long widest = std::max({nx, nu, place.stage_rows, place.terminal_rows});
-  Change<Real> changes(first, last, widest * widest);
+  Change<Real> changes(first, last, at.entries(at.block));
   Vector& rhs = at.rhs;
   for (PackArray* a : {&rhs.unknowns, &rhs.rows, &rhs.level_unknowns, &rhs.level_rows, &at.gap})
     a->setConstant(Pack(0.0));

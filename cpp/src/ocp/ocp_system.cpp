@@ -26,6 +26,8 @@ OcpSystem<Real>::OcpSystem(const OcpBatch& batch, bool shifts)
     a->level_rows = a->rows;
   }
   if (shifts) gap = v.rows;
+  const int widest = std::max({batch.dims.nx, batch.dims.nu, batch.dims.rows, batch.dims.terminal_rows});
+  block.setConstant(layout().in_packs(widest * widest), Pack(0.0));
 }
 
 template <class Real>
