@@ -11,6 +11,7 @@ from typing import Any
 from qp_control.derivatives import Gradients, Tangent, qp_adjoint, qp_tangent
 from qp_control.exceptions import ProblemFileError, QPControlError, SolveError
 from qp_control.ocp import OcpSolution, OcpStart, shifted, solve_ocp
+from qp_control.ocp_derivatives import OcpGradients, OcpTangent, ocp_adjoint, ocp_tangent
 from qp_control.ocp_gain import ocp_gain
 from qp_control.ocp_problem import OcpQP
 from qp_control.problem_io import load_problem, save_problem
@@ -45,11 +46,13 @@ __all__ = [
     "ContactDynamics",
     "Gradients",
     "LayerSolution",
+    "OcpGradients",
     "OcpLayer",
     "OcpLayerSolution",
     "OcpQP",
     "OcpSolution",
     "OcpStart",
+    "OcpTangent",
     "Plan",
     "ProblemFileError",
     "QPControlError",
@@ -67,7 +70,9 @@ __all__ = [
     "TorchDynamics",
     "keep_out",
     "load_problem",
+    "ocp_adjoint",
     "ocp_gain",
+    "ocp_tangent",
     "qp_adjoint",
     "qp_tangent",
     "save_problem",

@@ -82,9 +82,10 @@ def solve_ocp(
     data: Sequence[_Array | None],
     settings: Settings,
     warm_start: Sequence[_Array] | None = None,
+    certify: bool = False,
 ) -> tuple[tuple[_Array, ...], bool, bool]:
-    """The fields of the solutions, whether every Q and R was equal to its transpose, whether every element has an
-    answer."""
+    """The fields of the solutions, with certify the certificates behind the slacks, whether every Q and R was equal to its
+    transpose, and whether every element has an answer."""
 
 def convex_stages(
     hessian: _Array, last: _Array, AB: _Array, size: _Array, threads: int = 0, repair: bool = False
@@ -100,6 +101,33 @@ def ocp_adjoint(
     needed: Sequence[bool],
     settings: DerivativeSettings,
 ) -> _Derivative: ...
+def ocp_tangent(
+    sizes: tuple[int, int, int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array | None],
+    status: _IntArray,
+    change: Sequence[_Array | None],
+    settings: DerivativeSettings,
+) -> _Derivative: ...
+def ocp_point(
+    sizes: tuple[int, int, int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array | None],
+    status: _IntArray,
+    settings: DerivativeSettings,
+) -> tuple[_Array, _Array]:
+    """v (B, .) and the roles of its rows (B, 3, rows), see `ocp_kkt_functions`."""
+
+def ocp_system(
+    sizes: tuple[int, int, int, int, int, int],
+    data: Sequence[_Array | None],
+    solution: Sequence[_Array | None],
+    status: _IntArray,
+    rhs: _Array,
+    settings: DerivativeSettings,
+) -> _Array:
+    """K^-1 of right-hand sides (B, count, .)."""
+
 def ocp_gain(
     sizes: tuple[int, int, int, int, int, int],
     data: Sequence[_Array | None],

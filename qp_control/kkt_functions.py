@@ -198,8 +198,8 @@ def inside_jvp(ctx: Any) -> Iterator[list[Any]]:
         yield [t if t is None else unpack(t, level=0).primal for t in ctx.saved_tensors]
 
 
-def refuse_second_derivative(setup: Setup) -> None:
-    if setup.settings.weakly_active == "smoothed":
+def refuse_second_derivative(settings: Settings) -> None:
+    if settings.weakly_active == "smoothed":
         raise NotImplementedError('weakly_active="smoothed" has first derivatives only')
 
 
@@ -229,7 +229,7 @@ class KktSolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Optional, ...]:
-        refuse_second_derivative(ctx.setup)
+        refuse_second_derivative(ctx.setup.settings)
         H, A, C, status, pattern, solved = ctx.saved_tensors
         q = KktSolve.apply(ctx.setup, H, A, C, status, pattern, grad)  # type: ignore[no-untyped-call]
         matrices = matrix_gradients(solved, q, Pattern(*pattern.unbind(-2)), ctx.setup, (H, A, C))
@@ -237,7 +237,7 @@ class KktSolve(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, dH: Optional, dA: Optional, dC: Optional, _s: Any, _p: Any, drhs: Any) -> torch.Tensor:
-        refuse_second_derivative(ctx.setup)
+        refuse_second_derivative(ctx.setup.settings)
         with inside_jvp(ctx) as (H, A, C, status, pattern, solved):
             rhs = -change_of_products(dH, dA, dC, solved, Pattern(*pattern.unbind(-2)), ctx.setup.sizes)
             if drhs is not None:
@@ -284,14 +284,14 @@ class SolutionPoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[Optional, ...]:
-        refuse_second_derivative(ctx.setup)
+        refuse_second_derivative(ctx.setup.settings)
         *data, status, v, pattern = ctx.saved_tensors
         gradients = point_adjoint(ctx.setup, data, status, v, pattern, grad)
         return (None, *gradients, *[None] * (ctx.inputs - 1 - DATA))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Any) -> tuple[torch.Tensor, None]:
-        refuse_second_derivative(ctx.setup)
+        refuse_second_derivative(ctx.setup.settings)
         with inside_jvp(ctx) as (*data, status, v, pattern):
             return point_tangent(ctx.setup, data, status, v, pattern, tangents[:DATA]), None
 

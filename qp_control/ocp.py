@@ -18,8 +18,10 @@ SHIFTS = (
     "s_lower", "s_upper", "s_lower_N", "s_upper_N", "s_x_lower", "s_x_upper", "s_u_lower", "s_u_upper"
 )  # fmt: skip
 SLACKS = ("slack_lower", "slack_upper", "slack_lower_N", "slack_upper_N")
+OUTPUTS = (*POINT, *SHIFTS, *SLACKS)
 _NUMBERS = ("objective", "primal_residual", "dual_residual", "duality_gap", "status", "iterations")
-_FIELDS = (*POINT, *SHIFTS, *SLACKS, *_NUMBERS)
+_CERTIFICATES = tuple(f"certificate_{name}" for name in POINT)
+_FIELDS = (*OUTPUTS, *_CERTIFICATES, *_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,21 @@ class OcpSolution:
     """(terminal_rows,)"""
     slack_upper_N: Array
     """(terminal_rows,)"""
+    certificate_x: Array
+    """(N + 1, nx) states, with the next one, of a ray of an unbounded problem (DUAL_INFEASIBLE), otherwise NaN."""
+    certificate_u: Array
+    """(N, nu)"""
+    certificate_y: Array
+    """(N + 1, nx) with the next four: proof that nothing satisfies the constraints (PRIMAL_INFEASIBLE), otherwise NaN;
+    all zero where a pair of bounds crosses, which proves it."""
+    certificate_z: Array
+    """(N, rows)"""
+    certificate_z_N: Array
+    """(terminal_rows,)"""
+    certificate_w_x: Array
+    """(N + 1, nx)"""
+    certificate_w_u: Array
+    """(N, nu)"""
     objective: Any
     """The cost of (x, u) and of the slacks."""
     primal_residual: Any
@@ -188,9 +205,8 @@ def solve_ocp(
     problem = ocp_from_arrays(arguments, horizon)
     sizes = problem.sizes
     start = None if warm_start is None else ocp_start_arrays(warm_start, sizes)
-    fields, symmetric, answered = _solver.solve_ocp(
-        sizes.native, problem.arrays, (settings or Settings()).native("certify"), start
-    )
+    native = (settings or Settings()).native("certify")
+    fields, symmetric, answered = _solver.solve_ocp(sizes.native, problem.arrays, native, start, certify=True)
     named = dict(zip(_FIELDS, fields, strict=True))
     # The solver has looked at every value on its way; who says which one is wrong can take its time.
     if not symmetric or sizes.batch == 0 or not answered:
@@ -201,6 +217,22 @@ def solve_ocp(
     for name in _NUMBERS:
         one[name] = one[name].item()
     return OcpSolution(**one | {"status": Status(one["status"])})
+
+
+def ocp_solution_arrays(solution: Any, sizes: OcpSizes) -> tuple[list[Array], npt.NDArray[np.int64]]:
+    """The 19 fields of a solution, and its status, with the axis B.
+
+    Raises:
+        ValueError: a field has the wrong shape.
+    """
+    fields = []
+    for name, shape in zip(OUTPUTS, sizes.field_shapes, strict=True):
+        field = as_array(f"solution.{name}", getattr(solution, name))
+        expected = (sizes.batch, *shape) if sizes.batched else shape
+        if field.shape != expected:
+            raise ValueError(f"solution.{name} has shape {field.shape}, expected {expected}")
+        fields.append(field.reshape(sizes.batch, *shape))
+    return fields, np.ascontiguousarray(solution.status, dtype=np.int64).reshape(-1)
 
 
 def ocp_start_arrays(warm_start: Any, sizes: OcpSizes, *, finite: bool = True) -> list[Array]:

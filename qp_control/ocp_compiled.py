@@ -11,7 +11,8 @@ from torch import Tensor
 from qp_control.compiled import OPTIONS, SETTINGS_SCHEMA, refuse_forward_mode
 from qp_control.kkt_functions import to_array
 from qp_control.ocp import POINT
-from qp_control.ocp_function import FIELDS, OcpSetup, adjoint_arrays, solve_arrays
+from qp_control.ocp_function import adjoint_arrays, solve_arrays
+from qp_control.ocp_kkt_functions import FIELDS, OcpSetup
 from qp_control.ocp_problem import OCP_NAMES, ocp_sizes, without_stage_axis
 from qp_control.settings import Settings
 
@@ -49,8 +50,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     sizes = _setup(arguments[:_COUNT], arguments[_COUNT + _START :]).sizes
     like = arguments[OCP_NAMES.index("A")]
     lead = (sizes.batch,) if sizes.batched else ()
-    shapes = (*sizes.point_shapes.values(), *sizes.shift_shapes, *sizes.slack_shapes)
-    outputs = [like.new_empty((*lead, *shape)) for shape in shapes]
+    outputs = [like.new_empty((*lead, *shape)) for shape in sizes.field_shapes]
     integers = [like.new_empty(lead, dtype=torch.int64) for _ in range(2)]
     return (*outputs, like.new_empty(lead), *integers, *(like.new_empty(lead) for _ in range(3)))
 

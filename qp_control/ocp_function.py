@@ -1,7 +1,8 @@
 """The solution of an optimal-control QP as a differentiable function of its data.
 
-The solve and its first derivative backward are one C++ call each. Further derivatives (create_graph), forward mode and
-torch.func transforms go through the dense form, see `ocp_dense_form`.
+The solve, its first derivative backward and its tangent are one C++ call each, at a cost linear in the horizon. What is
+differentiated further (create_graph) or transformed by torch.func is composed of `ocp_kkt_functions`, at such a cost
+too.
 
 Tensors are float64 on the CPU; inputs are the data in the order of OCP_NAMES, those with an axis of elements with one
 of stages, and a starting point (x, u, y, z, z_N, w_x, w_u).
@@ -10,40 +11,26 @@ of stages, and a starting point (x, u, y, z, z_N, w_x, w_u).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 
 from qp_control import _solver, qp_function
-from qp_control.kkt_functions import Optional, Setup, to_array
-from qp_control.ocp import POINT, SHIFTS, SLACKS, ocp_start_arrays
-from qp_control.ocp_dense_form import DenseForm, dense_form
-from qp_control.ocp_problem import OCP_NAMES, OcpSizes, base_rank, check_ocp_symmetric
+from qp_control.kkt_functions import Optional, fold, inside_jvp, refuse_second_derivative, to_array
+from qp_control.ocp import POINT, ocp_start_arrays
+from qp_control.ocp_kkt_functions import (
+    DATA,
+    FIELDS,
+    OcpSetup,
+    SolvedPoint,
+    fold_data,
+    fold_fields,
+)
+from qp_control.ocp_problem import OCP_NAMES, check_ocp_symmetric
+from qp_control.ocp_stages import named
 from qp_control.problem import Array
-from qp_control.settings import Settings
-
-FIELDS = len(POINT) + len(SHIFTS) + len(SLACKS)
-_DATA = len(OCP_NAMES)
-
-
-@dataclass(frozen=True)
-class OcpSetup:
-    """What a call needs besides tensors."""
-
-    sizes: OcpSizes
-    settings: Settings
-    symmetry_tolerance: float = 1e-10
-
-    @cached_property
-    def native(self) -> _solver.Settings:
-        return self.settings.native("closest")
-
-    @cached_property
-    def derivative(self) -> _solver.DerivativeSettings:
-        return self.settings.native_derivative()
+from qp_control.settings import Status
 
 
 class _Start:
@@ -61,7 +48,7 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = 
         SolveError: an element has no answer and `on_failure` is "raise".
     """
     arrays = [to_array(tensor) for tensor in inputs]
-    data, start = arrays[:_DATA], arrays[_DATA:]
+    data, start = arrays[:DATA], arrays[DATA:]
     warm = ocp_start_arrays(_Start(start), setup.sizes, finite=False) if start and start[0] is not None else None
     result, symmetric, answered = _solver.solve_ocp(setup.sizes.native, data, setup.native, warm)
     if not (symmetric and setup.sizes.batch):
@@ -75,24 +62,61 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = 
     return outputs if setup.sizes.batched else [array.reshape(array.shape[1:]) for array in outputs]
 
 
+def _keep(ctx: Any, setup: OcpSetup, *inputs: Optional, output: tuple[torch.Tensor, ...]) -> tuple[Optional, ...]:
+    """Prepares the way back; returns what was saved for it."""
+    ctx.setup, ctx.count = setup, len(inputs) + 1
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[FIELDS + 1 :])
+    saved = (output[FIELDS + 1], *inputs[:DATA], *output[:FIELDS])
+    ctx.save_for_backward(*saved)
+    return saved
+
+
 class OcpSolve(torch.autograd.Function):
     """(setup, *inputs) -> 19 fields, objective, status, iterations, primal and dual residual, duality gap."""
 
     @staticmethod
-    def forward(ctx: Any, setup: OcpSetup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
-        output = tuple([torch.from_numpy(array) for array in solve_arrays(setup, inputs)])
-        ctx.setup, ctx.count = setup, len(inputs) + 1
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*output[FIELDS + 1 :])
-        ctx.save_for_backward(*inputs[:_DATA], *output[:FIELDS], output[FIELDS + 1])
-        return output
+    def forward(setup: OcpSetup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
+        return tuple([torch.from_numpy(array) for array in solve_arrays(setup, inputs)])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        ctx.save_for_forward(*_keep(ctx, *inputs, output=output))
 
     @staticmethod
     def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
-        saved = ctx.saved_tensors
-        needed = list(ctx.needs_input_grad[1 : _DATA + 1])
-        gradients = _gradients(ctx.setup, saved[:_DATA], saved[_DATA:-1], saved[-1], grads[: FIELDS + 1], needed)
-        return (None, *gradients, *[None] * (ctx.count - 1 - _DATA))
+        needed = list(ctx.needs_input_grad[1 : DATA + 1])
+        gradients = _gradients(ctx.setup, ctx.saved_tensors, grads[: FIELDS + 1], needed)
+        return (None, *gradients, *[None] * (ctx.count - 1 - DATA))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Optional) -> tuple[Optional, ...]:
+        with inside_jvp(ctx) as saved:
+            return (*_tangents(ctx.setup, saved, tangents[:DATA]), *[None] * 5)
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[Any, ...], setup: OcpSetup, *inputs: Optional) -> tuple[Any, Any]:
+        axis, sizes = info.batch_size, setup.sizes
+        outputs = OcpSolve.apply(  # type: ignore[no-untyped-call]
+            setup.with_batch(axis * sizes.batch),
+            *fold_data(inputs[:DATA], dims[1 : DATA + 1], axis, sizes.batch),
+            *fold_fields(sizes, inputs[DATA:], dims[DATA + 1 :], axis),
+        )
+        if sizes.batched:
+            outputs = tuple(output.unflatten(0, (axis, sizes.batch)) for output in outputs)
+        return outputs, (0,) * len(outputs)
+
+
+class PlainOcpSolve(torch.autograd.Function):
+    """`OcpSolve` outside transforms: less overhead."""
+
+    @staticmethod
+    def forward(ctx: Any, setup: OcpSetup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
+        output = OcpSolve.forward(setup, *inputs)
+        _keep(ctx, setup, *inputs, output=output)
+        return output
+
+    backward = OcpSolve.backward
 
 
 class OcpPoint(torch.autograd.Function):
@@ -100,49 +124,107 @@ class OcpPoint(torch.autograd.Function):
     slacks."""
 
     @staticmethod
-    def forward(ctx: Any, setup: OcpSetup, status: torch.Tensor, *tensors: Optional) -> tuple[torch.Tensor, ...]:
-        ctx.setup = setup
+    def forward(setup: OcpSetup, status: torch.Tensor, *tensors: Any) -> tuple[torch.Tensor, ...]:
+        return tuple([field.clone() for field in tensors[DATA:]])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        ctx.setup, *tensors = inputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(status, *tensors)
-        return tuple([field.clone() for field in tensors[_DATA:] if field is not None])
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
-        status, *tensors = ctx.saved_tensors
-        fields = _with_shifts(ctx.setup, tensors[_DATA:])
-        needed = list(ctx.needs_input_grad[2 : _DATA + 2])
-        loss = [*grads, *[None] * (FIELDS + 1 - len(grads))]
-        gradients = _gradients(ctx.setup, tensors[:_DATA], fields, status, loss, needed)
+        saved = _with_shifts(ctx.setup, ctx.saved_tensors)
+        needed = list(ctx.needs_input_grad[2 : DATA + 2])
+        gradients = _gradients(ctx.setup, saved, [*grads, *[None] * (FIELDS + 1 - len(grads))], needed)
         return (None, None, *gradients, *[None] * len(grads))
 
+    @staticmethod
+    def jvp(ctx: Any, _: None, _status: None, *tangents: Optional) -> tuple[Optional, ...]:
+        with inside_jvp(ctx) as saved:
+            moved = _tangents(ctx.setup, _with_shifts(ctx.setup, saved), tangents[:DATA])
+            return tuple(moved[: len(saved) - 1 - DATA])
 
-def _with_shifts(setup: OcpSetup, point: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The 19 fields of a point; where its shifts and slacks are not given they are zero."""
-    lead = (setup.sizes.batch,) if setup.sizes.batched else ()
-    shapes = (*setup.sizes.shift_shapes, *setup.sizes.slack_shapes)[len(point) - len(POINT) :]
-    return [*point, *(point[0].new_zeros((*lead, *shape)) for shape in shapes)]
+    @staticmethod
+    def vmap(info: Any, dims: tuple[Any, ...], setup: OcpSetup, *tensors: Any) -> tuple[Any, Any]:
+        axis, sizes = info.batch_size, setup.sizes
+        outputs = OcpPoint.apply(  # type: ignore[no-untyped-call]
+            setup.with_batch(axis * sizes.batch),
+            fold(tensors[0], dims[1], 0, axis, sizes.batch),
+            *fold_data(tensors[1 : DATA + 1], dims[2 : DATA + 2], axis, sizes.batch),
+            *fold_fields(sizes, tensors[DATA + 1 :], dims[DATA + 2 :], axis),
+        )
+        if sizes.batched:
+            outputs = tuple(output.unflatten(0, (axis, sizes.batch)) for output in outputs)
+        return outputs, (0,) * len(outputs)
+
+
+def _with_shifts(setup: OcpSetup, saved: Sequence[Any]) -> list[Any]:
+    """(status, *data, *fields) with all 19 fields; where shifts and slacks are not given they are zero."""
+    lead, given = (setup.sizes.batch,) if setup.sizes.batched else (), len(saved) - 1 - DATA
+    like = saved[1 + DATA]
+    return [*saved, *(like.new_zeros((*lead, *shape)) for shape in setup.sizes.field_shapes[given:])]
 
 
 def _gradients(
-    setup: OcpSetup,
-    inputs: Sequence[Optional],
-    fields: Sequence[torch.Tensor],
-    status: torch.Tensor,
-    loss: Sequence[Optional],
-    needed: list[bool],
+    setup: OcpSetup, saved: Sequence[Any], loss: Sequence[Optional], needed: Sequence[bool]
 ) -> list[Optional]:
-    if torch.is_grad_enabled():
-        return _differentiable_adjoint(setup, inputs, fields, status, loss, needed)
-    arrays = [to_array(t) for t in (*inputs, *fields)]
+    """Of the data, from those of the fields and the objective (None: zero); saved: status, data and fields."""
+    status, data, fields = saved[0], saved[1 : DATA + 1], saved[DATA + 1 :]
+    if torch.is_grad_enabled() or _transformed():
+        return SolvedPoint.of(setup, status, data, fields).adjoint_of_fields(loss)
     found = adjoint_arrays(
         setup,
-        arrays[:_DATA],
-        arrays[_DATA:],
+        [to_array(t) for t in data],
+        [to_array(t) for t in fields],
         status.reshape(-1).numpy(),
         [None if g is None else qp_function.loss_array(g) for g in loss],
         needed,
     )
     return [None if array is None else torch.from_numpy(array) for array in found]
+
+
+class _Tangent(torch.autograd.Function):
+    """(setup, status, *data, *fields, *changes of the data) -> changes of the 19 fields and the objective, the last
+    derivative of its line."""
+
+    @staticmethod
+    def forward(setup: OcpSetup, status: torch.Tensor, *tensors: Optional) -> tuple[torch.Tensor, ...]:
+        arrays = [to_array(t) for t in tensors]
+        data, fields, change = arrays[:DATA], arrays[DATA:-DATA], arrays[-DATA:]
+        moved, residual, _, _, worst = _solver.ocp_tangent(
+            setup.sizes.native, data, fields, status.reshape(-1).numpy(), change, setup.derivative
+        )
+        qp_function.warn_of_residual(residual, worst)
+        out = tuple([torch.from_numpy(array) for array in moved])
+        return out if setup.sizes.batched else tuple(field.squeeze(0) for field in out)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+        pass
+
+
+def _tangents(setup: OcpSetup, saved: Sequence[Any], tangents: Sequence[Optional]) -> Sequence[torch.Tensor]:
+    """Of the fields and the objective, from those of the data (None: no change)."""
+    if all(_plain(t) for t in (*saved, *tangents)):
+        refuse_second_derivative(setup.settings)
+        return _Tangent.apply(setup, *saved, *tangents)  # type: ignore[no-untyped-call,no-any-return]
+    return SolvedPoint.of(setup, saved[0], saved[1 : DATA + 1], saved[DATA + 1 :]).tangents_of_fields(named(tangents))
+
+
+def _plain(tensor: Optional) -> bool:
+    """Whether no derivative of it is asked for but the tangent at hand, and it is no batch of a transform."""
+    if tensor is None:
+        return True
+    functorch = torch._C._functorch
+    top = functorch.peek_interpreter_stack()
+    level = functorch.maybe_get_level(tensor) if functorch.is_gradtrackingtensor(tensor) else -1
+    if top is not None and level == top.level():  # wrapped by the torch.func.jvp that asks
+        tensor = functorch._unwrap_for_grad(tensor, level)
+    tracked = torch.is_grad_enabled() and tensor.requires_grad
+    return not tracked and not functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def adjoint_arrays(
@@ -163,20 +245,11 @@ def adjoint_arrays(
 
 def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
     """19 fields, objective, status, iterations, primal and dual residual, duality gap."""
-    if not _transformed():
-        if not torch.is_grad_enabled():  # in control loops the graph's book-keeping is as long as a solve
-            return tuple([torch.from_numpy(array) for array in solve_arrays(setup, inputs)])
+    if _transformed():
         return OcpSolve.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
-    form = _form(setup.sizes, inputs[:_DATA])
-    start = inputs[_DATA:]
-    if start and start[0] is not None:
-        point = _with_shifts(setup, [value for value in start if value is not None])
-        dense_start: list[Optional] = list(form.solution(inputs[:_DATA], point)[:4])
-    else:
-        dense_start = [None] * 4
-    dense = form.assemble(inputs[:_DATA])
-    solved = qp_function.solve(_dense_setup(setup, form), [*dense, *dense_start])
-    return (*form.split(solved[: qp_function.FIELDS]), *solved[qp_function.FIELDS :])
+    if not torch.is_grad_enabled():  # in control loops the graph's book-keeping is as long as a solve
+        return tuple([torch.from_numpy(array) for array in solve_arrays(setup, inputs)])
+    return PlainOcpSolve.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def at_solution(
@@ -199,61 +272,9 @@ def at_solution(
     """
     if status is None:
         status = torch.zeros(setup.sizes.batch if setup.sizes.batched else (), dtype=torch.int64)
-    if not _transformed():
-        return OcpPoint.apply(setup, status, *inputs, *point)  # type: ignore[no-untyped-call,no-any-return]
-    form = _form(setup.sizes, inputs)
-    dense = form.assemble(inputs)
-    fields = form.solution(inputs, _with_shifts(setup, point))
-    v, y, z, w = qp_function.at_solution(_dense_setup(setup, form), dense, fields, status)
-    none = [torch.zeros_like(t) for t in (y, z, z, w, w)]
-    return tuple(form.split([v, y, z, w, *none])[: len(point)])
+    return OcpPoint.apply(setup, status, *inputs, *point)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def _transformed() -> bool:
     level: int = forward_ad._current_level
     return level >= 0 or torch._C._are_functorch_transforms_active()
-
-
-def _form(sizes: OcpSizes, inputs: Sequence[Optional]) -> DenseForm:
-    stages = []
-    for name, value in zip(OCP_NAMES, inputs, strict=True):
-        rank = base_rank(name)
-        stages.append(None if value is None else 1 if value.dim() == rank else value.shape[-rank - 1])
-    return dense_form(sizes, tuple(stages))
-
-
-def _dense_setup(setup: OcpSetup, form: DenseForm) -> Setup:
-    return Setup(form.sizes, setup.settings, setup.symmetry_tolerance)
-
-
-def _differentiable_adjoint(
-    setup: OcpSetup,
-    inputs: Sequence[Optional],
-    fields: Sequence[torch.Tensor],
-    status: torch.Tensor,
-    loss: Sequence[Optional],
-    needed: Sequence[bool],
-) -> list[Optional]:
-    """The adjoint by torch operations, through the dense form."""
-    form = _form(setup.sizes, inputs)
-    wanted = [t for t, want in zip(inputs, needed, strict=True) if want and t is not None]
-    dense = form.assemble(inputs)
-    blocks = [torch.zeros_like(f) if g is None else g for f, g in zip(fields, loss, strict=False)]
-    dense_loss = (*form.fields(blocks), loss[FIELDS])
-    saved = (*dense, *form.solution(inputs, fields), status)
-    dense_gradients = qp_function.differentiable_adjoint(_dense_setup(setup, form), saved, dense_loss)
-    pairs = [
-        (value, gradient)
-        for value, gradient in zip(dense, dense_gradients, strict=False)
-        if value is not None and gradient is not None and value.requires_grad
-    ]
-    found = iter(
-        torch.autograd.grad(
-            [value for value, _ in pairs],
-            wanted,
-            [gradient.reshape(value.shape) for value, gradient in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-    )
-    return [next(found) if want and t is not None else None for t, want in zip(inputs, needed, strict=True)]

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from qp_control import _solver
-from qp_control.ocp import POINT, SHIFTS, SLACKS
+from qp_control.ocp import ocp_solution_arrays
 from qp_control.ocp_problem import OcpQP, ocp_from_arrays
-from qp_control.problem import Array, as_array
+from qp_control.problem import Array
 from qp_control.settings import Settings
 
 
@@ -34,16 +32,7 @@ def ocp_gain(qp: OcpQP, solution: Any, *, settings: Settings | None = None) -> A
         raise ValueError("x0 is missing: without it there is no derivative by it")
     problem = ocp_from_arrays(qp.data(), qp.horizon)
     sizes = problem.sizes
-    all_shapes = (*sizes.point_shapes.values(), *sizes.shift_shapes, *sizes.slack_shapes)
-    shapes = dict(zip((*POINT, *SHIFTS, *SLACKS), all_shapes, strict=True))
-    fields = []
-    for name, shape in shapes.items():
-        field = as_array(f"solution.{name}", getattr(solution, name))
-        expected = (sizes.batch, *shape) if sizes.batched else shape
-        if field.shape != expected:
-            raise ValueError(f"solution.{name} has shape {field.shape}, expected {expected}")
-        fields.append(field.reshape(sizes.batch, *shape))
-    status = np.ascontiguousarray(solution.status, dtype=np.int64).reshape(-1)
+    fields, status = ocp_solution_arrays(solution, sizes)
     derivative = replace(settings or Settings(), on_failure="nan").native_derivative()
     gain: Array = _solver.ocp_gain(sizes.native, problem.arrays, fields, status, derivative)[0]
     return gain if sizes.batched else gain[0]

@@ -11,8 +11,9 @@ from qp_control.kkt_functions import Optional
 from qp_control.layers import as_start, check_tensor, is_native, to_native
 from qp_control.ocp import POINT
 from qp_control.ocp_compiled import solve_compiled
-from qp_control.ocp_function import FIELDS, OcpSetup, at_solution, solve_arrays
+from qp_control.ocp_function import at_solution, solve_arrays
 from qp_control.ocp_function import solve as solve_eager
+from qp_control.ocp_kkt_functions import FIELDS, OcpSetup
 from qp_control.ocp_problem import OCP_NAMES, OcpQP, ocp_sizes, with_stage_axis
 from qp_control.problem import symmetry_tolerance
 from qp_control.settings import Settings
@@ -95,11 +96,10 @@ class OcpLayer(torch.nn.Module):
     Rows of C, D and C_N may be soft, with weights of their slacks' linear and quadratic cost, see `solve_ocp`.
 
     Where the constraints of an element contradict each other, all but the dynamics and soft rows are shifted by the
-    least amount,
-    with status CLOSEST_FEASIBLE; `Settings(infeasible="certify")` turns that off. Elements are independent.
+    least amount, with status CLOSEST_FEASIBLE; `Settings(infeasible="certify")` turns that off. Elements are
+    independent.
 
-    Derivatives beyond the first (create_graph), forward mode and torch.func transforms go through the uncondensed dense
-    form of the problem, whose cost grows with the third power of the horizon.
+    Forward mode, derivatives beyond the first (create_graph) and torch.func transforms are linear in the horizon too.
 
     Args:
         settings: options; `on_failure` says what happens to elements without an answer.

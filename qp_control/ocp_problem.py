@@ -168,6 +168,11 @@ class OcpSizes(NamedTuple):
         p = self.point_shapes
         return (p["z"], p["z"], p["z_N"], p["z_N"])
 
+    @property
+    def field_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of one element's 19 fields, in the order of `ocp.OUTPUTS`."""
+        return (*self.point_shapes.values(), *self.shift_shapes, *self.slack_shapes)
+
 
 def base_rank(name: str) -> int:
     """2 of a matrix, 1 of a vector."""

@@ -7,13 +7,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from ocp_dense_form import DenseForm
 from ocp_problems import INF, Dense, random_ocp
 from test_ocp import infeasible
 from torch.autograd import forward_ad
 
 import qp_control as qc
 from qp_control.ocp import POINT, SHIFTS, SLACKS
-from qp_control.ocp_dense_form import DenseForm
 from qp_control.ocp_problem import OCP_NAMES, base_rank, ocp_sizes
 
 FIELDS = (*POINT, *SHIFTS, *SLACKS, "objective")
@@ -59,14 +59,18 @@ def form_of(d, N):
     return DenseForm(sizes, tuple(stages))
 
 
-def dense_gradients(d, N, seed=0, skip=()):
-    """By the dense layer, through the assembly of its data."""
-    data, form = tensors(d), form_of(d, N)
+def dense_fields(data, d, N):
+    """What the dense layer makes of tensors, through the assembly of its data; d: the same as arrays."""
+    form = form_of(d, N)
     H, g, A, b, C, l, u, lb, ub, weight_eq, _, _ = form.assemble([data.get(name) for name in OCP_NAMES])
     out = qc.QPLayer()(H, g, A, b, C, l, u, lb, ub, weight_eq=weight_eq)
-    fields = form.split(out[:9])
-    named = dict(zip((*POINT, *SHIFTS, *SLACKS), fields, strict=True)) | {"objective": out.objective}
-    return gradients(loss_of(type("Out", (), named), seed, skip), data)
+    named = dict(zip((*POINT, *SHIFTS, *SLACKS), form.split(out[:9]), strict=True)) | {"objective": out.objective}
+    return type("Out", (), named)
+
+
+def dense_gradients(d, N, seed=0, skip=()):
+    data = tensors(d)
+    return gradients(loss_of(dense_fields(data, d, N), seed, skip), data)
 
 
 def assert_same(found, expected, tolerance=1e-8):
@@ -183,6 +187,22 @@ def test_shared_gradients_have_the_same_bits_for_any_number_of_threads(threads):
         assert torch.equal(found[0][name], found[1][name])
 
 
+def test_box_without_a_first_stage_leaves_a_free_start_alone():
+    d, N = random_ocp(2, free=True, N=5, rows=1)
+    short = d | {name: d[name][1:] for name in ("x_lower", "x_upper")}
+    full = d | {"x_lower": d["x_lower"].copy(), "x_upper": d["x_upper"].copy()}
+    full["x_lower"][0], full["x_upper"][0] = -INF, INF
+    found, expected = [], []
+    for target, data in ((found, tensors(short)), (expected, tensors(full))):
+        out = qc.OcpLayer(horizon=N)(**data)
+        assert out.status == qc.Status.SOLVED
+        target += [out.x, gradients(loss_of(out), data)]
+    assert torch.equal(found[0], expected[0])
+    for name, gradient in expected[1].items():
+        rows = gradient[1:] if name in ("x_lower", "x_upper") else gradient
+        assert torch.equal(found[1][name], rows), name
+
+
 def small():
     return random_ocp(1, nx=2, nu=1, N=2, rows=1)
 
@@ -198,11 +218,7 @@ def test_second_derivatives_equal_those_of_the_dense_layer():
         return gradients(total, data)
 
     found = second(gradients(loss_of(qc.OcpLayer(horizon=N)(**data)), data, create_graph=True))
-    form = form_of(d, N)
-    H, g, A, b, C, l, u, lb, ub, weight_eq, _, _ = form.assemble([data.get(name) for name in OCP_NAMES])
-    out = qc.QPLayer()(H, g, A, b, C, l, u, lb, ub, weight_eq=weight_eq)
-    named = dict(zip((*POINT, *SHIFTS, *SLACKS), form.split(out[:9]), strict=True)) | {"objective": out.objective}
-    expected = second(gradients(loss_of(type("Out", (), named)), data, create_graph=True))
+    expected = second(gradients(loss_of(dense_fields(data, d, N)), data, create_graph=True))
     assert any(g.abs().max() > 0.1 for g in expected.values())
     assert_same(found, expected, 1e-7)
 

@@ -51,7 +51,8 @@ struct OcpProblem {
   OcpBatch batch;
   std::vector<Optional> arrays;
 
-  OcpProblem(OcpSizes sizes, std::vector<Optional> data) : arrays(std::move(data)) {
+  // complete: A and B are needed, as they are not of a change of the data.
+  OcpProblem(OcpSizes sizes, std::vector<Optional> data, bool complete = true) : arrays(std::move(data)) {
     const auto [B, N, nx, nu, rows, terminal_rows] = sizes;
     if (B < 0 || N < 1 || nx < 1 || nu < 0 || rows < 0 || terminal_rows < 0)
       throw py::value_error("sizes of an optimal-control QP: N and nx are at least 1, the others not negative");
@@ -102,7 +103,7 @@ struct OcpProblem {
     for (auto [box, k] : {std::pair{&batch.x_lower, 18}, std::pair{&batch.x_upper, 19}})
       if (box->stage != 0 && arrays[k]->shape(arrays[k]->ndim() - 2) == N) box->first = 1;
     for (StageArray OcpBatch::* needed : {&OcpBatch::A, &OcpBatch::B})
-      if ((batch.*needed).data == nullptr) throw py::value_error("A and B are needed");
+      if (complete && (batch.*needed).data == nullptr) throw py::value_error("A and B are needed");
   }
 
   // (., .) shared, (stages, ., .), or (B, stages, ., .), where one stage or element stands for all.
@@ -122,8 +123,15 @@ struct OcpProblem {
   }
 };
 
+MutableBatchArray OcpBatchSolution::* const certificate_members[point_fields] = {
+    &OcpBatchSolution::certificate_x,   &OcpBatchSolution::certificate_u,   &OcpBatchSolution::certificate_y,
+    &OcpBatchSolution::certificate_z,   &OcpBatchSolution::certificate_z_N, &OcpBatchSolution::certificate_w_x,
+    &OcpBatchSolution::certificate_w_u,
+};
+
+// certify: whether there are certificates among the results.
 py::tuple solve_ocp(OcpSizes sizes, std::vector<Optional> data, const Settings& settings,
-                    std::optional<std::vector<Array>> warm_start) {
+                    std::optional<std::vector<Array>> warm_start, bool certify) {
   const OcpProblem problem(sizes, std::move(data));
   const auto shapes = solution_shapes(problem.batch);
   const long B = problem.batch.size;
@@ -132,6 +140,10 @@ py::tuple solve_ocp(OcpSizes sizes, std::vector<Optional> data, const Settings& 
   for (std::size_t k = 0; k < shapes.size(); ++k) {
     arrays.emplace_back(shapes[k]);
     out.*solution_members[k] = output(arrays.back(), per_element(shapes[k]));
+  }
+  for (int k = 0; k < point_fields && certify; ++k) {
+    arrays.emplace_back(shapes[k]);
+    out.*certificate_members[k] = output(arrays.back(), per_element(shapes[k]));
   }
   for (auto* field : {&out.objective, &out.primal_residual, &out.dual_residual, &out.duality_gap}) {
     arrays.emplace_back(B);
@@ -172,14 +184,19 @@ OcpBatchSolution fields_of(const std::vector<Optional>& arrays, const OcpBatch& 
   return out;
 }
 
+OcpBatchSolution solution_of(const std::vector<Optional>& arrays, const IntArray& status, const OcpBatch& batch) {
+  OcpBatchSolution out = fields_of(arrays, batch);
+  if (status.size() != batch.size) throw py::value_error("status must have one entry per element");
+  out.status = const_cast<long long*>(status.data());
+  return out;
+}
+
 py::tuple ocp_adjoint(OcpSizes sizes, std::vector<Optional> data, const std::vector<Optional>& solution,
                       const IntArray& status, const std::vector<Optional>& loss, const std::vector<bool>& needed,
                       const DerivativeSettings& settings) {
   const OcpProblem problem(sizes, std::move(data));
   const OcpBatch& batch = problem.batch;
-  OcpBatchSolution at = fields_of(solution, batch);
-  if (status.size() != batch.size) throw py::value_error("status must have one entry per element");
-  at.status = const_cast<long long*>(status.data());
+  const OcpBatchSolution at = solution_of(solution, status, batch);
   OcpLoss one;
   one.fields = fields_of(loss, batch);
   if (needed.size() != std::size(ocp_fields)) throw py::value_error("ocp_adjoint takes 26 flags");
@@ -211,9 +228,7 @@ py::tuple ocp_gain(OcpSizes sizes, std::vector<Optional> data, const std::vector
   const OcpProblem problem(sizes, std::move(data));
   const OcpBatch& batch = problem.batch;
   if (!batch.fixed_start()) throw py::value_error("without x0 there is no derivative by it");
-  OcpBatchSolution at = fields_of(solution, batch);
-  if (status.size() != batch.size) throw py::value_error("status must have one entry per element");
-  at.status = const_cast<long long*>(status.data());
+  const OcpBatchSolution at = solution_of(solution, status, batch);
   const int nx = batch.dims.nx, nu = batch.dims.nu;
   const long inputs = long(batch.dims.horizon) * nu;
   Array gain(std::vector<py::ssize_t>{batch.size, nu, nx}), residual(std::vector<py::ssize_t>{nu, batch.size});
@@ -224,7 +239,7 @@ py::tuple ocp_gain(OcpSizes sizes, std::vector<Optional> data, const std::vector
   for (int j = 0; j < nu; ++j) {
     units[j * inputs + j] = 1.0;
     losses[j].fields.u = {units.data() + j * inputs, 0};
-    losses[j].gradients.x0 = {to + j * nx, long(nu) * nx, 0, 0, long(nu) * nx};
+    losses[j].gradients.x0 = {to + j * nx, long(nu) * nx, 0, 0, nx};
     losses[j].certificate.residual = of_loss + long(j) * batch.size;
   }
   {
@@ -234,13 +249,125 @@ py::tuple ocp_gain(OcpSizes sizes, std::vector<Optional> data, const std::vector
   return py::make_tuple(gain, residual);
 }
 
+Array zeros(const std::vector<py::ssize_t>& shape) {
+  Array out = Recycled::array(shape);
+  std::fill_n(out.mutable_data(), out.size(), 0.0);
+  return out;
+}
+
+// Changes of the solution's 19 arrays and of the objective.
+py::tuple ocp_tangent(OcpSizes sizes, std::vector<Optional> data, const std::vector<Optional>& solution,
+                      const IntArray& status, std::vector<Optional> change, const DerivativeSettings& settings) {
+  const OcpProblem problem(sizes, std::move(data)), changes(sizes, std::move(change), false);
+  const OcpBatch& batch = problem.batch;
+  const OcpBatchSolution at = solution_of(solution, status, batch);
+  const auto shapes = solution_shapes(batch);
+  py::tuple moved(shapes.size() + 1);
+  CertificateArrays certificate(batch.size);
+  OcpChange one{changes.batch, {}, certificate.views()};
+  for (std::size_t k = 0; k < shapes.size(); ++k) {
+    const Array array = zeros(shapes[k]);
+    one.fields.*solution_members[k] = output(array, per_element(shapes[k]));
+    moved[k] = array;
+  }
+  const Array objective = zeros({batch.size});
+  one.fields.objective = output(objective, 1);
+  moved[shapes.size()] = objective;
+  {
+    py::gil_scoped_release release;
+    ocp_tangent_batch(batch, at, settings, {one});
+  }
+  return certificate.with(moved);
+}
+
+// A vector of the system is packed: the point (x, u, y, z, z_N, w_x, w_u), the slacks, and in the shapes of the point
+// (eta, pi, s) of the level.
+constexpr int slack_fields = 4, first_slack = 15;
+
+long packed_size(const OcpBatch& batch) {
+  const auto shapes = solution_shapes(batch);
+  long out = 0;
+  for (int k = 0; k < point_fields; ++k) out += 2 * per_element(shapes[k]);
+  for (int k = 0; k < slack_fields; ++k) out += per_element(shapes[first_slack + k]);
+  return out;
+}
+
+OcpSystemArrays packed(const OcpBatch& batch, const double* data, long stride) {
+  const auto shapes = solution_shapes(batch);
+  auto* next = const_cast<double*>(data);
+  OcpSystemArrays out;
+  const auto take = [&](OcpBatchSolution& part, int k) {
+    part.*solution_members[k] = {next, stride};
+    next += per_element(shapes[k]);
+  };
+  for (int k = 0; k < point_fields; ++k) take(out.point, k);
+  for (int k = 0; k < slack_fields; ++k) take(out.point, first_slack + k);
+  for (int k = 0; k < point_fields; ++k) take(out.level, k);
+  return out;
+}
+
+// (B, size) and (B, 3, rows): the parts of the bounds that are lower and upper ones, and shifted rows, in the order z,
+// z_N, w_x, w_u.
+py::tuple ocp_point(OcpSizes sizes, std::vector<Optional> data, const std::vector<Optional>& solution,
+                    const IntArray& status, const DerivativeSettings& settings) {
+  const OcpProblem problem(sizes, std::move(data));
+  const OcpBatch& batch = problem.batch;
+  const OcpBatchSolution at = solution_of(solution, status, batch);
+  const auto shapes = solution_shapes(batch);
+  const long size = packed_size(batch);
+  constexpr int first_rows = 3, last_rows = 6;
+  long rows = 0;
+  for (int k = first_rows; k <= last_rows; ++k) rows += per_element(shapes[k]);
+  const Array v = zeros({batch.size, size}), role = zeros({batch.size, 3, rows});
+  OcpRoles roles;
+  auto* next = const_cast<double*>(role.data());
+  for (OcpBatchSolution* part : {&roles.lower, &roles.upper, &roles.shifted})
+    for (int k = first_rows; k <= last_rows; ++k) {
+      part->*solution_members[k] = {next, 3 * rows};
+      next += per_element(shapes[k]);
+    }
+  {
+    py::gil_scoped_release release;
+    ocp_point_batch(batch, at, settings, packed(batch, v.data(), size), roles);
+  }
+  return py::make_tuple(v, role);
+}
+
+// K^-1 of (B, count, size) right-hand sides.
+Array ocp_system(OcpSizes sizes, std::vector<Optional> data, const std::vector<Optional>& solution,
+                 const IntArray& status, const Array& rhs, const DerivativeSettings& settings) {
+  const OcpProblem problem(sizes, std::move(data));
+  const OcpBatch& batch = problem.batch;
+  const OcpBatchSolution at = solution_of(solution, status, batch);
+  const long size = packed_size(batch);
+  if (rhs.ndim() != 3 || rhs.shape(0) != batch.size || rhs.shape(2) != size)
+    throw py::value_error("right-hand sides must be (B, count, " + std::to_string(size) + ")");
+  const long count = rhs.shape(1);
+  const Array out = zeros({batch.size, count, size});
+  std::vector<OcpRightHandSide> sides;
+  for (long k = 0; k < count; ++k)
+    sides.push_back(
+        {packed(batch, rhs.data() + k * size, count * size), packed(batch, out.data() + k * size, count * size)});
+  {
+    py::gil_scoped_release release;
+    ocp_system_batch(batch, at, settings, sides);
+  }
+  return out;
+}
+
 }  // namespace
 
 void bind_ocp(py::module_& m) {
   m.def("ocp_adjoint", &ocp_adjoint, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
         py::arg("loss"), py::arg("needed"), py::arg("settings"));
+  m.def("ocp_tangent", &ocp_tangent, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
+        py::arg("change"), py::arg("settings"));
+  m.def("ocp_point", &ocp_point, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
+        py::arg("settings"));
+  m.def("ocp_system", &ocp_system, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
+        py::arg("rhs"), py::arg("settings"));
   m.def("ocp_gain", &ocp_gain, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
         py::arg("settings"));
   m.def("solve_ocp", &solve_ocp, py::arg("sizes"), py::arg("data"), py::arg("settings"),
-        py::arg("warm_start") = py::none());
+        py::arg("warm_start") = py::none(), py::arg("certify") = false);
 }

@@ -4,7 +4,7 @@
 #include "qp_control/ocp_dense.hpp"
 #include "qp_control/ocp_derivatives_batch.hpp"
 #include "qp_control/ocp_minimiser.hpp"
-#include "qp_control/ocp_shifted_adjoint.hpp"
+#include "qp_control/ocp_shifted_system.hpp"
 #include "random_ocp.hpp"
 
 using namespace qp_control;
@@ -113,15 +113,60 @@ void compare_gradients(RandomOcp& ocp) {
   }
 }
 
-const Register equal_gradients("gradients equal those of the dense form, of shared data the sum", [] {
-  for (const auto& [N, nx, nu, soft] :
-       {std::tuple{4, 3, 2, false}, {3, 20, 6, false}, {4, 3, 2, true}, {3, 20, 6, true}}) {
-    RandomOcp ocp(N, nx, nu, 3);
-    if (soft) ocp.soften(0.2, 1.0);
-    solve(ocp, Settings());
-    compare_gradients(ocp);
+// Changes of the solutions with a random change of all data, structured and by the dense form.
+void compare_tangents(RandomOcp& ocp) {
+  const auto [N, nx, nu, rows, terminal_rows] = ocp.batch.dims;
+  const int B = ocp.batch.size;
+  OcpBatch change;
+  for (const OcpField& field : ocp_fields) {
+    StageArray &to = change.*field.data, from = ocp.batch.*field.data;
+    if (from.data == nullptr) continue;
+    to = from;
+    to.data = ocp.numbers(std::max({nx * nx, nu * nx, nu * nu}) * long(N + 1) * B, 1.0);
   }
-});
+  const OcpBatchSolution structured = ocp.fields(), dense = ocp.fields();
+  std::vector<double> residual(B);
+  ocp_tangent_batch(ocp.batch, ocp.solution, {}, {{change, structured, {residual.data(), nullptr, nullptr}}});
+  OcpDense form(ocp.batch);
+  const DenseDims d = form.dims();
+  StackedQP qp(d.n, d.n_eq + d.n_in);
+  Solution solution(d.n, d.rows());
+  OutputDerivative outputs(d.n, d.rows());
+  DataDerivative data(d.n, d.n_eq + d.n_in);
+  SolutionPoint at(d.n, d.rows());
+  double largest = 0.0;
+  for (int i = 0; i < B; ++i) {
+    check(residual[i] < 1e-11, "certificate");
+    stack(form.problem(ocp.batch, i), qp);
+    form.read_solution(ocp.batch, ocp.solution, i, solution);
+    form.read_change(ocp.batch, change, i, data);
+    tangent(qp, solution, data, {}, outputs, at);
+    form.write_change(outputs, dense, i);
+  }
+  for (auto array : {&OcpBatchSolution::x, &OcpBatchSolution::u, &OcpBatchSolution::y, &OcpBatchSolution::z,
+                     &OcpBatchSolution::z_N, &OcpBatchSolution::w_x, &OcpBatchSolution::w_u,
+                     &OcpBatchSolution::s_x_lower, &OcpBatchSolution::s_u_upper, &OcpBatchSolution::slack_lower,
+                     &OcpBatchSolution::slack_upper, &OcpBatchSolution::slack_upper_N, &OcpBatchSolution::objective}) {
+    const MutableBatchArray &a = structured.*array, &b = dense.*array;
+    for (long k = 0; k < a.stride * B; ++k) {
+      largest = std::max(largest, std::abs(b.data[k]));
+      check(std::abs(a.data[k] - b.data[k]) < 1e-8 * (1.0 + largest), "change");
+    }
+  }
+  check(largest > 0.1, "something changes");
+}
+
+const Register equal_gradients(
+    "gradients equal those of the dense form, of shared data the sum, and so do tangents", [] {
+      for (const auto& [N, nx, nu, soft] :
+           {std::tuple{4, 3, 2, false}, {3, 20, 6, false}, {4, 3, 2, true}, {3, 20, 6, true}}) {
+        RandomOcp ocp(N, nx, nu, 3);
+        if (soft) ocp.soften(0.2, 1.0);
+        solve(ocp, Settings());
+        compare_gradients(ocp);
+        compare_tangents(ocp);
+      }
+    });
 
 const Register shifted_gradients("of shifted solutions too, and the recursions answer for them", [] {
   Settings closest;
@@ -138,14 +183,17 @@ const Register shifted_gradients("of shifted solutions too, and the recursions a
       ocp.batch.x_lower = {lower, 0, nx};
       ocp.batch.x_upper = {upper, 0, nx};
       solve(ocp, closest);
-      ShiftedOcpAdjoint adjoint(ocp.batch);
+      ShiftedOcpSystem system(ocp.batch);
       const OcpBatchSolution loss = ocp.fields();
       for (int i = 0; i < 3; ++i) {
         check(ocp.status[i] == static_cast<int>(Status::CLOSEST_FEASIBLE), "out of reach");
-        check(adjoint.prepare(ocp.batch, i, ocp.solution), "regular");
-        check(adjoint.put(ocp.batch, i, loss, {}, {nullptr, nullptr, nullptr}), "answered");
+        check(system.prepare(ocp.batch, i, ocp.solution), "regular");
+        bool done = false;
+        differentiate(system, ocp.batch, i, i + 1, OcpLoss{loss, {}, {}}, &done);
+        check(done, "answered");
       }
       compare_gradients(ocp);
+      compare_tangents(ocp);
     }
   }
 });
@@ -194,8 +242,8 @@ template <class Real>
 std::vector<double> gradients_by_recursion(RandomOcp& ocp, const OcpBatchSolution& loss, const bool* expected) {
   const int B = ocp.batch.size, nx = ocp.batch.dims.nx, nu = ocp.batch.dims.nu, size = nx + nu;
   std::vector<double> out(B * (size + nx)), residual(B);
-  OcpAdjoint<Real> adjoint(ocp.batch);
-  constexpr int width = OcpAdjoint<Real>::width();
+  SolvedOcpSystem<Real> system(ocp.batch);
+  constexpr int width = system.width();
   for (int first = 0; first < B; first += width) {
     bool done[64];
     const int last = std::min(B, first + width);
@@ -203,8 +251,9 @@ std::vector<double> gradients_by_recursion(RandomOcp& ocp, const OcpBatchSolutio
     to.q = {out.data(), size + nx, 0};
     to.u_upper = {out.data() + nx, size + nx, 0};
     to.x0 = {out.data() + size, size + nx, 0};
-    adjoint.prepare(ocp.batch, first, last, ocp.solution);
-    adjoint.put(ocp.batch, first, last, loss, to, {residual.data(), nullptr, nullptr}, done);
+    system.set(ocp.batch, first, last, ocp.solution);
+    system.factor();
+    differentiate(system, ocp.batch, first, last, OcpLoss{loss, to, {residual.data(), nullptr, nullptr}}, done);
     for (int i = first; i < last; ++i) check(done[i - first] == expected[i], "what the recursion answers for");
   }
   return out;

@@ -3,7 +3,7 @@
 
 #include <deque>
 
-#include "qp_control/ocp_adjoint.hpp"
+#include "qp_control/ocp_derivatives.hpp"
 #include "random_problems.hpp"
 
 namespace qp_control {

@@ -32,6 +32,8 @@ class OcpMinimiser {
   const OcpOutcome& run(const OcpBatch& problem, const Settings& settings, const Deadline& deadline,
                         bool look_for_certificates);
   const OcpOutcome& outcome() const { return outcome_; }
+  // The ray (x, u) of an outcome that is DUAL_INFEASIBLE.
+  const OcpElement& ray() const { return ray_; }
 
  private:
   class Judge;

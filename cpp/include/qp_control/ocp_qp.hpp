@@ -37,12 +37,14 @@ struct OcpDims {
 };
 
 // An array of stages of a batch: what belongs to stage k of element i stands at data + i * batch + (k - first) * stage.
-// Stride 0: shared; nullptr: absent.
+// Stride 0: shared; nullptr: absent, as are stages before the first.
 struct StageArray {
   const double* data = nullptr;
   long batch = 0, stage = 0;
   int first = 0;
-  const double* at(int i, int k) const { return data == nullptr ? nullptr : data + i * batch + (k - first) * stage; }
+  const double* at(int i, int k) const {
+    return data == nullptr || k < first ? nullptr : data + i * batch + (k - first) * stage;
+  }
   // Stage k of every element.
   BatchArray of_stage(int k) const { return {at(0, k), batch}; }
 };

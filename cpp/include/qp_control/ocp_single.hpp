@@ -29,14 +29,14 @@ class OcpSingleSolver {
     OcpElement proof;
   };
   struct Answer {
-    explicit Answer(const OcpDims& dims) : point(dims) {}
-    OcpElement point;
+    explicit Answer(const OcpDims& dims) : point(dims), certificate(dims) {}
+    OcpElement point, certificate;
     Residuals residuals;
     Status status = Status::NUMERICAL_ERROR;
     int steps = 0;
   };
 
-  void take(const OcpOutcome& outcome);
+  void take(const OcpMinimiser& from);
   void judge_point(const OcpBatch& problem, Status status);
   void certify_crossed(const OcpBatch& problem);
   void look_closer(const OcpBatch& problem, bool crossed, const Settings& settings, const Deadline& deadline);

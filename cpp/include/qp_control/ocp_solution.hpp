@@ -10,6 +10,10 @@ struct OcpBatchSolution {
   MutableBatchArray x, u, y, z, z_N, w_x, w_u;
   MutableBatchArray s_lower, s_upper, s_lower_N, s_upper_N, s_x_lower, s_x_upper, s_u_lower, s_u_upper;
   MutableBatchArray slack_lower, slack_upper, slack_lower_N, slack_upper_N;
+  // Of what has no solution (solution.hpp), NaN where there is none: a ray (x, u), or a Farkas vector (y, z, z_N, w_x,
+  // w_u), -y_k + A_k'y_{k+1} + C_k'z_k + w_x,k = 0 and B_k'y_{k+1} + D_k'z_k + w_u,k = 0.
+  MutableBatchArray certificate_x, certificate_u, certificate_y, certificate_z, certificate_z_N, certificate_w_x,
+      certificate_w_u;
   MutableBatchArray objective, primal_residual, dual_residual, duality_gap;
   long long* status = nullptr;
   long long* iterations = nullptr;
@@ -30,6 +34,19 @@ inline OcpBatchSolution upper_shifts(const OcpBatchSolution& s) {
   out.z_N = s.s_upper_N;
   out.w_x = s.s_x_upper;
   out.w_u = s.s_u_upper;
+  return out;
+}
+
+// The certificates, where a point stands.
+inline OcpBatchSolution certificates(const OcpBatchSolution& s) {
+  OcpBatchSolution out;
+  out.x = s.certificate_x;
+  out.u = s.certificate_u;
+  out.y = s.certificate_y;
+  out.z = s.certificate_z;
+  out.z_N = s.certificate_z_N;
+  out.w_x = s.certificate_w_x;
+  out.w_u = s.certificate_w_u;
   return out;
 }
 

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int largest_stage_in_lanes = 24;
 constexpr int largest_dense = 3000;  // variables
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 // What one thread needs, made when it is first needed.
 template <class Real>
@@ -54,6 +55,11 @@ void fill(const OcpBatch& batch, const OcpBatchSolution& out, int i, double shif
   for (const auto* array : {&out.s_lower_N, &out.s_upper_N}) put(*array, terminal_rows, shifts);
   for (const auto* array : {&out.s_x_lower, &out.s_x_upper}) put(*array, long(N + 1) * nx, shifts);
   for (const auto* array : {&out.s_u_lower, &out.s_u_upper}) put(*array, long(N) * nu, shifts);
+  for (const auto* array : {&out.certificate_x, &out.certificate_y, &out.certificate_w_x})
+    put(*array, long(N + 1) * nx, not_a_number);
+  for (const auto* array : {&out.certificate_u, &out.certificate_w_u}) put(*array, long(N) * nu, not_a_number);
+  put(out.certificate_z, long(N) * rows, not_a_number);
+  put(out.certificate_z_N, terminal_rows, not_a_number);
   const OcpLayout<Pack> layout(batch);
   for (const auto* array : {&out.slack_lower, &out.slack_upper})
     if (layout.soft_rows == 0 || all) put(*array, long(N) * rows, rest);
@@ -77,7 +83,6 @@ template <class Real>
 BatchEnd solve(const OcpBatch& batch, const Settings& settings, bool warm, const OcpBatchSolution& out,
                const std::function<bool()>& interrupted) {
   constexpr int width = OcpSolver<Real>::width();
-  const double nan = std::numeric_limits<double>::quiet_NaN();
   const int threads = thread_count(settings.threads);
   std::atomic<bool> stop{false}, symmetric{true};
   std::vector<std::unique_ptr<Worker<Real>>> workers(threads);
@@ -92,8 +97,8 @@ BatchEnd solve(const OcpBatch& batch, const Settings& settings, bool warm, const
       if (!worker.structured.solve(batch, group, end, settings, deadline, warm, out)) symmetric = false;
       for (int i = group; i < end; ++i) {
         const Status status = static_cast<Status>(out.status[i]);
-        fill(batch, out, i, status == Status::SOLVED ? 0.0 : nan, status == Status::SOLVED ? 0.0 : nan,
-             status != Status::SOLVED);
+        fill(batch, out, i, status == Status::SOLVED ? 0.0 : not_a_number,
+             status == Status::SOLVED ? 0.0 : not_a_number, status != Status::SOLVED);
         if (status != Status::MAX_ITER) continue;
         const Deadline own(settings.time_limit);  // that of the group has waited for the others
         worker.single(batch).solve(batch, i, settings, own, out);

@@ -109,8 +109,8 @@ DenseQP OcpDense::problem(const OcpBatch& batch, int i) {
   return out;
 }
 
-template <class S, class Unknowns, class Rows>
-void OcpDense::for_each(S& s, const Unknowns& unknowns, const Rows& rows) const {
+template <class Unknowns, class Rows>
+void OcpDense::for_each(const OcpBatchSolution& s, const Unknowns& unknowns, const Rows& rows) const {
   const int N = at_.N, nx = at_.nx, nu = at_.nu, box = dims_.n_eq + dims_.n_in;
   for (int k = 0; k <= N; ++k) {
     unknowns(s.x, k * nx, nx, x_of(k));
@@ -174,57 +174,155 @@ void OcpDense::read_loss(const OcpBatchSolution& from, int i, OutputDerivative& 
   to.objective = from.objective.data == nullptr ? 0.0 : *from.objective.at(i);
 }
 
-void OcpDense::add_gradients(const OcpBatch& batch, const DataDerivative& from, const OcpGradients& to, int i) const {
+template <class Fields, class Body>
+void OcpDense::for_each_argument(const OcpBatch& batch, const Fields& of, int i, Body body) const {
   const int N = at_.N, nx = at_.nx, nu = at_.nu, rows = at_.stage_rows, box = dims_.n_eq + dims_.n_in;
-  const auto block = [i](const auto& source, int row, int col, int height, int width, const StageGradient& target,
-                         int k, double factor) {
-    if (target.data == nullptr) return;
-    for (int a = 0; a < height; ++a)
-      for (int c = 0; c < width; ++c) target.at(i, k)[a * width + c] += factor * source(row + a, col + c);
-  };
-  const auto vector = [i](const Vector& source, int at, int size, const StageGradient& target, int k, double factor) {
-    if (target.data == nullptr) return;
-    for (int a = 0; a < size; ++a) target.at(i, k)[a] += factor * source[at + a];
-  };
   for_each_soft(batch, i, [&](int k, int row, int, int slack, double, const SlackWeights& weights) {
-    const StageGradient& linear = k == N ? to.slack_linear_N : to.slack_linear;
-    const StageGradient& quadratic = k == N ? to.slack_quadratic_N : to.slack_quadratic;
     if (!weights.soft()) return;
-    if (linear.data != nullptr) linear.at(i, k)[row] += from.g[slack];
-    if (quadratic.data != nullptr && from.H.size() > 0) quadratic.at(i, k)[row] += from.H(slack, slack);
+    body.slope(k == N ? of.slack_linear_N : of.slack_linear, k, row, slack, 1);
+    body.curvature(k == N ? of.slack_quadratic_N : of.slack_quadratic, k, row, slack);
   });
-  const Vector equalities = from.lower + from.upper;
-  if (fixed_start_) vector(equalities, 0, nx, to.x0, 0, -1.0);
+  if (fixed_start_) body.constants(of.x0, 0, 0, nx);
   for (int k = 0; k <= N; ++k) {
     const int u = first_of(k), x = x_of(k);
     const bool ends = k == N;
-    if (from.H.size() > 0) block(from.H, x, x, nx, nx, ends && batch.Q_N.data != nullptr ? to.Q_N : to.Q, k, 1.0);
-    vector(from.g, x, nx, ends && batch.q_N.data != nullptr ? to.q_N : to.q, k, 1.0);
-    if (k > 0 || !fixed_start_) {
-      vector(from.lower, box + x, nx, to.x_lower, k, 1.0);
-      vector(from.upper, box + x, nx, to.x_upper, k, 1.0);
-    }
+    body.symmetric(ends && batch.Q_N.data != nullptr ? of.Q_N : of.Q, k, x, nx);
+    body.slope(ends && batch.q_N.data != nullptr ? of.q_N : of.q, k, 0, x, nx);
+    if (k > 0 || !fixed_start_) body.bounds(of.x_lower, of.x_upper, k, box + x, nx);
     if (ends) {
-      block(from.R, rows_of(k), x, at_.terminal_rows, nx, to.C_N, k, 1.0);
-      vector(from.lower, rows_of(k), at_.terminal_rows, to.lower_N, k, 1.0);
-      vector(from.upper, rows_of(k), at_.terminal_rows, to.upper_N, k, 1.0);
+      body.rows(of.C_N, k, rows_of(k), at_.terminal_rows, x, nx);
+      body.bounds(of.lower_N, of.upper_N, k, rows_of(k), at_.terminal_rows);
       continue;
     }
-    if (from.H.size() > 0) {
-      block(from.H, u, u, nu, nu, to.R, k, 1.0);
-      block(from.H, u, x, nu, nx, to.S, k, 2.0);
-    }
-    vector(from.g, u, nu, to.r, k, 1.0);
-    vector(from.lower, box + u, nu, to.u_lower, k, 1.0);
-    vector(from.upper, box + u, nu, to.u_upper, k, 1.0);
-    block(from.R, dynamics_of(k + 1), x, nx, nx, to.A, k, 1.0);
-    block(from.R, dynamics_of(k + 1), u, nx, nu, to.B, k, 1.0);
-    vector(equalities, dynamics_of(k + 1), nx, to.c, k, -1.0);
-    block(from.R, rows_of(k), x, rows, nx, to.C, k, 1.0);
-    block(from.R, rows_of(k), u, rows, nu, to.D, k, 1.0);
-    vector(from.lower, rows_of(k), rows, to.lower, k, 1.0);
-    vector(from.upper, rows_of(k), rows, to.upper, k, 1.0);
+    body.symmetric(of.R, k, u, nu);
+    body.cross(of.S, k, u, nu, x, nx);
+    body.slope(of.r, k, 0, u, nu);
+    body.bounds(of.u_lower, of.u_upper, k, box + u, nu);
+    body.rows(of.A, k, dynamics_of(k + 1), nx, x, nx);
+    body.rows(of.B, k, dynamics_of(k + 1), nx, u, nu);
+    body.constants(of.c, k, dynamics_of(k + 1), nx);
+    body.rows(of.C, k, rows_of(k), rows, x, nx);
+    body.rows(of.D, k, rows_of(k), rows, u, nu);
+    body.bounds(of.lower, of.upper, k, rows_of(k), rows);
   }
+}
+
+namespace {
+
+struct AddGradients {
+  const DataDerivative& from;
+  int i;
+
+  void symmetric(const StageGradient& to, int k, int at, int n) { block(from.H, to, k, at, n, at, n, 1.0); }
+  void cross(const StageGradient& to, int k, int u, int nu, int x, int nx) { block(from.H, to, k, u, nu, x, nx, 2.0); }
+  void rows(const StageGradient& to, int k, int row, int count, int col, int cols) {
+    block(from.R, to, k, row, count, col, cols, 1.0);
+  }
+  void curvature(const StageGradient& to, int k, int position, int at) {
+    if (to.data != nullptr && from.H.size() > 0) to.at(i, k)[position] += from.H(at, at);
+  }
+  void slope(const StageGradient& to, int k, int position, int at, int n) {
+    vector(from.g, to, k, position, at, n, 1.0);
+  }
+  void constants(const StageGradient& to, int k, int at, int n) {
+    vector(from.lower, to, k, 0, at, n, -1.0);
+    vector(from.upper, to, k, 0, at, n, -1.0);
+  }
+  void bounds(const StageGradient& lower, const StageGradient& upper, int k, int at, int n) {
+    vector(from.lower, lower, k, 0, at, n, 1.0);
+    vector(from.upper, upper, k, 0, at, n, 1.0);
+  }
+
+ private:
+  void block(const RowMatrix& source, const StageGradient& to, int k, int row, int height, int col, int width,
+             double factor) {
+    if (to.data == nullptr || source.size() == 0) return;
+    for (int a = 0; a < height; ++a)
+      for (int c = 0; c < width; ++c) to.at(i, k)[a * width + c] += factor * source(row + a, col + c);
+  }
+  void vector(const Vector& source, const StageGradient& to, int k, int position, int at, int n, double factor) {
+    if (to.data == nullptr || k < to.first) return;
+    for (int a = 0; a < n; ++a) to.at(i, k)[position + a] += factor * source[at + a];
+  }
+};
+
+struct ReadChange {
+  DataDerivative& to;
+  int i;
+
+  void symmetric(const StageArray& from, int k, int at, int n) { block(from, k, at, n, at, n, to.H); }
+  void cross(const StageArray& from, int k, int u, int nu, int x, int nx) {
+    block(from, k, u, nu, x, nx, to.H);
+    to.H.block(x, u, nx, nu) = to.H.block(u, x, nu, nx).transpose();
+  }
+  void rows(const StageArray& from, int k, int row, int count, int col, int cols) {
+    block(from, k, row, count, col, cols, to.R);
+  }
+  void curvature(const StageArray& from, int k, int position, int at) {
+    if (from.data != nullptr) to.H(at, at) = from.at(i, k)[position];
+  }
+  void slope(const StageArray& from, int k, int position, int at, int n) {
+    vector(from, k, position, at, n, 1.0, to.g);
+  }
+  void constants(const StageArray& from, int k, int at, int n) {
+    vector(from, k, 0, at, n, -1.0, to.lower);
+    vector(from, k, 0, at, n, -1.0, to.upper);
+  }
+  void bounds(const StageArray& lower, const StageArray& upper, int k, int at, int n) {
+    vector(lower, k, 0, at, n, 1.0, to.lower);
+    vector(upper, k, 0, at, n, 1.0, to.upper);
+  }
+
+ private:
+  void block(const StageArray& from, int k, int row, int height, int col, int width, RowMatrix& target) {
+    if (from.data == nullptr) return;
+    for (int a = 0; a < height; ++a)
+      for (int c = 0; c < width; ++c) target(row + a, col + c) = from.at(i, k)[a * width + c];
+  }
+  void vector(const StageArray& from, int k, int position, int at, int n, double factor, Vector& target) {
+    if (from.at(i, k) == nullptr) return;
+    for (int a = 0; a < n; ++a) target[at + a] = factor * from.at(i, k)[position + a];
+  }
+};
+
+}  // namespace
+
+void OcpDense::add_gradients(const OcpBatch& batch, const DataDerivative& from, const OcpGradients& to, int i) const {
+  for_each_argument(batch, to, i, AddGradients{from, i});
+}
+
+void OcpDense::read_change(const OcpBatch& batch, const OcpBatch& change, int i, DataDerivative& to) const {
+  to.fill(0.0);
+  for_each_argument(batch, change, i, ReadChange{to, i});
+}
+
+void OcpDense::write_change(const OutputDerivative& from, const OcpBatchSolution& to, int i) const {
+  const OcpBatchSolution lower = lower_shifts(to), upper = upper_shifts(to);
+  for_each(to, writer(i, from.x), writer(i, from.z));
+  for_each(lower, nothing, writer(i, from.shift_lower));
+  for_each(upper, nothing, writer(i, from.shift_upper));
+  if (to.objective.data != nullptr) *to.objective.at(i) = from.objective;
+}
+
+void OcpDense::read(const OcpSystemArrays& from, const RowPattern& pattern, int i, KktVector& to) const {
+  for (Vector* part : {&to.x, &to.eta, &to.z, &to.s}) part->setZero();
+  for_each(from.point, reader(i, to.x), reader(i, to.z));
+  for_each(from.level, reader(i, to.eta), reader(i, to.s));
+  to.s.array() *= pattern.weight.array();
+}
+
+void OcpDense::write(const KktVector& from, const RowPattern& pattern, const OcpSystemArrays& to, int i) const {
+  const Vector weighted = pattern.weight.cwiseProduct(from.s);
+  for_each(to.point, writer(i, from.x), writer(i, from.z));
+  for_each(to.level, writer(i, from.eta), writer(i, weighted));
+}
+
+void OcpDense::write(const RowPattern& from, const OcpRoles& to, int i) const {
+  const Vector lower = from.active.cwiseProduct(from.lower_share), upper = from.active - lower;
+  for_each(to.lower, nothing, writer(i, lower));
+  for_each(to.upper, nothing, writer(i, upper));
+  const Vector shifted = (from.shifted.array() != 0.0).select(from.weight.cwiseInverse(), 0.0);
+  for_each(to.shifted, nothing, writer(i, shifted));
 }
 
 void OcpDense::read_point(const OcpBatchSolution& from, int i, Vector& x, Vector& z) const {
@@ -243,6 +341,7 @@ void OcpDense::write(const OcpBatch& batch, const Solution& from, const OcpBatch
   for_each(to, writer(i, x), writer(i, from.z));
   for_each(lower, nothing, writer(i, from.shift_lower));
   for_each(upper, nothing, writer(i, from.shift_upper));
+  for_each(certificates(to), writer(i, from.certificate_x), writer(i, from.certificate_z));
   *to.objective.at(i) = from.objective;
   *to.primal_residual.at(i) = from.primal_residual;
   *to.dual_residual.at(i) = from.dual_residual;

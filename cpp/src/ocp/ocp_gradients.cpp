@@ -29,6 +29,7 @@ class Collector {
   }
   bool wanted() const { return to_.data != nullptr; }
   void add(int k, const Real* block) {
+    if (k < to_.first) return;
     if (sum_.empty())
       add_piece(block, size_, to_, k, first_, last_, which_);
     else
@@ -113,7 +114,8 @@ void add_gradients(const OcpLayout<Real>& at, const OcpBatch& batch, const OcpAd
   const auto bounds = [&](Collector<Real>& low, Collector<Real>& high, int k, int a, int size) {
     for (auto [sum, of_side] : {std::pair{&low, -1.0}, std::pair{&high, 1.0}}) {
       if (!sum->wanted()) continue;
-      for (int i = 0; i < size; ++i) to[i] = select(side[a + i] == Real(of_side), dz[a + i], 0.0);
+      for (int i = 0; i < size; ++i) to[i] = bound_share(side[a + i], of_side) * dz[a + i];
+      for (int i = 0; i < size && pair.of_shifts != nullptr; ++i) to[i] -= Real(of_side) * pair.of_shifts[a + i];
       sum->add(k, to);
     }
   };

@@ -18,7 +18,8 @@ constexpr double loose = 1e-3;  // of what is worth a closer look
 void read_iterate(const OcpLayout<double>& at, const Equilibration& scaling, const PackArray& x, const PackArray& z,
                   OcpElement& out) {
   OcpBatchSolution arrays = out.arrays();
-  std::fill(out.z.begin(), out.z.end(), 0.0);  // some have no place in the loop
+  for (auto* a : {&out.z, &out.slack_lower, &out.slack_upper})  // some have no place in the loop
+    std::fill(a->begin(), a->end(), 0.0);
   const double *D = numbers(scaling.D), *E = numbers(scaling.E);
   for_each_piece(
       at, arrays,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "qp_control/minimise.hpp"
 #include "qp_control/ocp_certificates.hpp"
@@ -9,12 +10,22 @@
 namespace qp_control {
 namespace {
 
+constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double doubtful_shift = 1e-8;  // beside the unknowns: it may be rounding
 
 double largest(const std::vector<double>& a) {
   double out = 0.0;
   for (double entry : a) out = std::max(out, std::abs(entry));
   return out;
+}
+
+// A vector in two parts, its largest entry one.
+void copy_direction(const std::vector<double>& a, const std::vector<double>& b, std::vector<double>& to_a,
+                    std::vector<double>& to_b) {
+  const double size = std::max(largest(a), largest(b));
+  const auto scale = [size](double entry) { return entry / size; };
+  std::transform(a.begin(), a.end(), to_a.begin(), scale);
+  std::transform(b.begin(), b.end(), to_b.begin(), scale);
 }
 
 }  // namespace
@@ -26,12 +37,13 @@ void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settin
                             const OcpBatchSolution& out) {
   const OcpBatch problem = bounds_.of(batch, i);
   answer_.point.fill(0.0);
+  answer_.certificate.fill(not_a_number);
   answer_.steps = 0;
   const bool crossed = bounds_.crossed();
   bool infeasible = crossed;
   if (!crossed) {
     const OcpOutcome& outcome = minimiser_.run(problem, settings, deadline, true);
-    take(outcome);
+    take(minimiser_);
     const bool stuck =
         outcome.verdict == Verdict::MAX_ITER && outcome.steps >= 100 && outcome.residuals.primal > settings.eps_abs;
     suspected_ = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE;
@@ -44,6 +56,7 @@ void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settin
     look_closer(problem, crossed, settings, deadline);
   }
   answer_.point.write(out, i);
+  answer_.certificate.write(certificates(out), i);
   *out.objective.at(i) = answer_.residuals.objective;
   *out.primal_residual.at(i) = answer_.residuals.primal;
   *out.dual_residual.at(i) = answer_.residuals.dual;
@@ -52,7 +65,8 @@ void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settin
   out.iterations[i] += answer_.steps;
 }
 
-void OcpSingleSolver::take(const OcpOutcome& outcome) {
+void OcpSingleSolver::take(const OcpMinimiser& from) {
+  const OcpOutcome& outcome = from.outcome();
   answer_.point.x = outcome.point.x;
   answer_.point.u = outcome.point.u;
   answer_.point.y = outcome.point.y;
@@ -62,6 +76,8 @@ void OcpSingleSolver::take(const OcpOutcome& outcome) {
   answer_.residuals = outcome.residuals;
   answer_.status = status_of(outcome.verdict);
   answer_.steps += outcome.steps;
+  if (answer_.status == Status::DUAL_INFEASIBLE)
+    copy_direction(from.ray().x, from.ray().u, answer_.certificate.x, answer_.certificate.u);
 }
 
 // A point with nothing but its residuals to say for itself.
@@ -71,7 +87,10 @@ void OcpSingleSolver::judge_point(const OcpBatch& problem, Status status) {
 }
 
 // A pair of crossed bounds is its own proof.
-void OcpSingleSolver::certify_crossed(const OcpBatch& problem) { judge_point(problem, Status::PRIMAL_INFEASIBLE); }
+void OcpSingleSolver::certify_crossed(const OcpBatch& problem) {
+  judge_point(problem, Status::PRIMAL_INFEASIBLE);
+  for (auto* part : {&answer_.certificate.y, &answer_.certificate.z}) std::fill(part->begin(), part->end(), 0.0);
+}
 
 void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const Settings& settings,
                                   const Deadline& deadline) {
@@ -101,10 +120,12 @@ void OcpSingleSolver::look_closer(const OcpBatch& problem, bool crossed, const S
 // Feasible to tolerance after all, or the contrary cannot be shown. What no suspicion has interrupted is as good as it
 // gets.
 void OcpSingleSolver::drop_suspicion(const OcpBatch& problem, const Settings& settings, const Deadline& deadline) {
-  if (deadline.passed())
+  if (deadline.passed()) {
     answer_.status = Status::TIME_LIMIT;
-  else if (suspected_)
-    take(minimiser_.run(problem, settings, deadline, false));
+  } else if (suspected_) {
+    minimiser_.run(problem, settings, deadline, false);
+    take(minimiser_);
+  }
 }
 
 // The least shift is itself the Farkas vector; false where it does not pass the check.
@@ -119,6 +140,7 @@ bool OcpSingleSolver::claim_infeasible(const OcpBatch& problem) {
   for (int row = 0; row < bounds_.count(); ++row)
     if (!std::isfinite(proof.z[row] > 0.0 ? bounds_.upper[row] : bounds_.lower[row])) proof.z[row] = 0.0;
   const bool proven = is_ocp_farkas(problem, proof, size, gradient_);
+  if (proven) copy_direction(proof.y, proof.z, answer_.certificate.y, answer_.certificate.z);
   answer_.status = proven ? Status::PRIMAL_INFEASIBLE : Status::MAX_ITER;
   if (answer_.point.finite()) return proven;
   answer_.point.fill(0.0);
@@ -138,7 +160,8 @@ void OcpSingleSolver::solve_shifted(const OcpBatch& problem, const Settings& set
     if (bounds_.crossed(row)) lower[row] = upper[row] = 0.5 * (bounds_.lower[row] - bounds_.upper[row]);
   });
   bounds_.shift(lower, upper);
-  take(levels_->second.run(problem, settings, deadline, false));
+  levels_->second.run(problem, settings, deadline, false);
+  take(levels_->second);
   if (answer_.status != Status::SOLVED) return;
   levels_->first.shrink_multipliers(answer_.point);
   judge_point(problem, Status::CLOSEST_FEASIBLE);

@@ -2,14 +2,12 @@
 
 The unknowns are (x_0, .., x_N, u_0, .., u_{N-1}) and, of rows that may be soft, the lower slacks, then the upper ones;
 hard rows among them leave out their slacks, which are zero with a cost of their own. The dynamics are equalities that
-are never shifted. Its cost grows
-with the third power of the horizon: it is what derivatives beyond the first are made of, not what solves.
+are never shifted. Through it the dense layer says what derivatives of the structured one have to be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -177,41 +175,6 @@ class DenseForm:
         hard = linear.isinf() | quadratic.isinf()
         return torch.where(hard, 0.0, linear), torch.where(hard, 1.0, quadratic), (~hard).to(like.dtype)
 
-    def solution(self, inputs: Sequence[Optional], outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The same as `fields` of a solution, with the multipliers of the slacks' bounds, which the weights tell."""
-        x, y, z, w, *shifts = self.fields(outputs)
-        linear, quadratic, sign = self._weights(inputs)
-        soft = len(self._soft)
-        slack, rows = x[..., x.shape[-1] - 2 * soft :], sign * z[..., self._soft]
-        rows = torch.cat([rows, -rows], -1)
-        linear, quadratic = torch.cat([linear, linear], -1), torch.cat([quadratic, quadratic], -1)
-        force = linear + quadratic * slack + rows
-        at_bound = (slack <= 0) & (force > 1e-9 * (linear + rows.abs()))
-        of_slacks = -torch.where(at_bound, force, 0.0)
-        return [x, y, z, torch.cat([w[..., : w.shape[-1] - 2 * soft], of_slacks], -1), *shifts]
-
-    def fields(self, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """x .. s_ub of the dense problem from the 19 fields of an optimal-control solution, or of a loss by it; the
-        multipliers of the slacks' bounds are zero."""
-        x, u, y, z, z_N, w_x, w_u, *rest = outputs
-        s_lower, s_upper, s_lower_N, s_upper_N, s_x_lower, s_x_upper, s_u_lower, s_u_upper, *slacks = rest
-        lead = 1 if self.ocp.batched else 0
-
-        def join(*parts: torch.Tensor) -> torch.Tensor:
-            return torch.cat([part.flatten(lead) for part in parts], -1)
-
-        lower, upper = (join(*slacks[side::2])[..., self._soft] for side in (0, 1))
-        none = torch.zeros_like(join(lower, upper))
-
-        if self._free:
-            y = y.narrow(-2, 1, self.ocp.horizon)
-        costates = y.flatten(1 if self.ocp.batched else 0)
-        return [
-            join(x, u, lower, upper), costates, join(z, z_N), join(w_x, w_u, none), torch.zeros_like(costates),
-            join(s_lower, s_lower_N), join(s_upper, s_upper_N),
-            join(s_x_lower, s_u_lower, none), join(s_x_upper, s_u_upper, none),
-        ]  # fmt: skip
-
     def split(self, outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The 19 fields from x .. s_ub of the dense problem."""
         N, nx, nu, rows = self.ocp.horizon, self.ocp.nx, self.ocp.nu, self.ocp.rows
@@ -243,9 +206,3 @@ class DenseForm:
             x, u, costates, z, z_N, w_x, w_u, low, high, low_N, high_N, x_low, x_high, u_low, u_high,
             slack_low, slack_high, slack_low_N, slack_high_N,
         ]  # fmt: skip
-
-
-@lru_cache(maxsize=64)
-def dense_form(sizes: OcpSizes, stages: tuple[int | None, ...]) -> DenseForm:
-    """The form of problems of these sizes; see `DenseForm`."""
-    return DenseForm(sizes, stages)
