@@ -70,8 +70,9 @@ class InteriorPoint {
 };
 
 // The loop; where it has not ended after a while, an interior point first and the loop again from there. `rescue` is
-// made where it is first needed, and kept.
+// made where it is first needed, and kept. sides: see augmented_lagrangian().
 void minimise_with_rescue(DenseKkt& kkt, SingleJudge& judge, Penalties& penalties, int max_steps,
-                          const Deadline& deadline, Iterate& it, std::optional<InteriorPoint>& rescue);
+                          const Deadline& deadline, Iterate& it, const PackArray& sides,
+                          std::optional<InteriorPoint>& rescue);
 
 }  // namespace qp_control

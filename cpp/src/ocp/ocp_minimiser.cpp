@@ -187,7 +187,7 @@ void OcpMinimiser::rescue(Judge& judge, const Settings& settings, const Deadline
   penalties_.settled_mu = rescued_mu;
   penalties_.settling = Mask::all(true);
   penalties_.apply();
-  augmented_lagrangian(kkt_, judge, penalties_, std::min(settings.max_iter - before, patience), iterate_);
+  augmented_lagrangian(kkt_, judge, penalties_, std::min(settings.max_iter - before, patience), iterate_, iterate_.z);
   iterate_.steps += before;
 }
 
@@ -208,7 +208,7 @@ const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& set
   penalties_.settling = within_bounds(kkt_, iterate_);
   penalties_.apply();
   penalties_.settled_mu = ordinary_mu;
-  augmented_lagrangian(kkt_, judge, penalties_, std::min(settings.max_iter, patience), iterate_);
+  augmented_lagrangian(kkt_, judge, penalties_, std::min(settings.max_iter, patience), iterate_, iterate_.z);
   if (judge.verdict == Verdict::MAX_ITER && iterate_.steps < settings.max_iter) rescue(judge, settings, deadline);
   outcome_.verdict = judge.verdict;
   outcome_.steps = iterate_.steps + 1;

@@ -76,20 +76,30 @@ DenseSolver::DenseSolver(DenseDims dims)
       minimiser_(dims.n, dims.n_eq + dims.n_in),
       products_(dims.n, dims.rows()),
       farkas_(dims.rows()),
-      x_start_(dims.n),
-      z_start_(dims.rows()) {}
+      start_(dims.n, dims.rows()) {}
 
 bool DenseSolver::solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm,
                         Solution& solution, bool same_matrices) {
-  x_start_ = solution.x;
-  z_start_ = solution.z;
+  start_.x = solution.x;
+  start_.z = solution.z;
+  start_.sides = solution.active;
   solution.clear();
   if (!same_matrices) matrices_ = stack_matrices(problem, qp_) ? Matrices::STACKED : Matrices::INVALID;
   if (matrices_ != Matrices::INVALID && stack_vectors(problem, qp_))
     solve_stacked(settings, deadline, warm, solution);
   else
     solution.status = Status::INVALID_INPUT;
+  find_active(solution);
   return qp_.symmetric;
+}
+
+// At the bounds that a shift has left.
+void DenseSolver::find_active(Solution& solution) {
+  solution.active.setZero();
+  if (!all_finite(solution.x) || !all_finite(solution.z)) return;
+  qp_.apply_rows(solution.x, products_.v);
+  for (int i = 0; i < qp_.rows(); ++i)
+    solution.active[i] = held_side(qp_.lower[i], qp_.upper[i], 1.0, products_.v[i], solution.z[i])[0];
 }
 
 void DenseSolver::keep(const Solution& solution, KeptFactor to) const {
@@ -112,17 +122,17 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
   suspected_ = false;
   const bool crossed = (qp_.lower.array() > qp_.upper.array()).any();
   if (!crossed) {
-    const bool from_start = warm && x_start_.allFinite() && z_start_.allFinite();
+    const bool from_start = warm && all_finite(start_.x) && all_finite(start_.z) && all_finite(start_.sides);
     Settings first = settings;
     if (from_start) first.max_iter = std::min(most_warm_steps, (settings.max_iter + 1) / 2);
-    minimiser_.run(first, deadline, from_start ? &x_start_ : nullptr, &z_start_, true);
+    minimiser_.run(first, deadline, from_start ? &start_ : nullptr, true);
     const Outcome& outcome = minimiser_.outcome();
     store(outcome, solution);
     // A start that is far off can cost more than none.
     const bool misled = outcome.verdict == Verdict::MAX_ITER || outcome.verdict == Verdict::NUMERICAL_ERROR;
     if (from_start && misled && settings.max_iter > outcome.steps) {
       first.max_iter = settings.max_iter - outcome.steps;
-      store(minimiser_.run(first, deadline, nullptr, nullptr, true), solution);
+      store(minimiser_.run(first, deadline, nullptr, true), solution);
     }
     const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= 100 &&
                        outcome.residuals.primal > settings.eps_abs;
@@ -201,7 +211,7 @@ void DenseSolver::drop_suspicion(const Settings& settings, const Deadline& deadl
   if (deadline.passed())
     solution.status = Status::TIME_LIMIT;
   else if (suspected_)
-    store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);
+    store(minimiser_.run(settings, deadline, nullptr, false), solution);
 }
 
 // A pair of crossed bounds is its own proof.
@@ -233,7 +243,7 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   SecondLevel& second = *second_level_;
   level.reduce(qp_, second.qp);
   second.minimiser.load(second.qp);
-  const Outcome& outcome = second.minimiser.run(settings, deadline, nullptr, nullptr, false);
+  const Outcome& outcome = second.minimiser.run(settings, deadline, nullptr, false);
   level.multipliers(outcome.z, second.z);
   apply_shift(level, qp_, solution);
   Residuals judged = residuals(qp_, outcome.x, second.z, products_);

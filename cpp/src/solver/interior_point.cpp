@@ -225,8 +225,9 @@ void InteriorPoint::run(int max_steps, const Deadline& deadline, Iterate& it) {
 }
 
 void minimise_with_rescue(DenseKkt& kkt, SingleJudge& judge, Penalties& penalties, int max_steps,
-                          const Deadline& deadline, Iterate& it, std::optional<InteriorPoint>& rescue) {
-  augmented_lagrangian(kkt, judge, penalties, std::min(max_steps, patience), it);
+                          const Deadline& deadline, Iterate& it, const PackArray& sides,
+                          std::optional<InteriorPoint>& rescue) {
+  augmented_lagrangian(kkt, judge, penalties, std::min(max_steps, patience), it, sides);
   const int first = it.steps;
   if (judge.verdict != Verdict::MAX_ITER || first >= max_steps) return;
   if (!rescue) rescue.emplace(kkt.n(), kkt.stored_rows());
@@ -243,7 +244,7 @@ void minimise_with_rescue(DenseKkt& kkt, SingleJudge& judge, Penalties& penaltie
   penalties.reset(kkt.lower(), kkt.upper());
   if (penalties.settles) penalties.settling = Mask::all(true);
   penalties.apply();
-  augmented_lagrangian(kkt, judge, penalties, max_steps - before, it);
+  augmented_lagrangian(kkt, judge, penalties, max_steps - before, it, it.z);
   it.steps += before;
 }
 

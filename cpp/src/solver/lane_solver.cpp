@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "qp_control/active_set.hpp"
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/equilibration.hpp"
 #include "qp_control/lane_judge.hpp"
@@ -17,7 +18,12 @@ void store(const Pack* from, long size, int lane, double* to) {
   if (to != nullptr) store_lane(from, size, lane, to);
 }
 
-void fill(double value, long size, double* to) {
+void store(const Pack* from, long size, int lane, signed char* to) {
+  for (long k = 0; k < size && to != nullptr; ++k) to[k] = static_cast<signed char>(from[k][lane]);
+}
+
+template <class Number>
+void fill(Number value, long size, Number* to) {
   if (to != nullptr) std::fill_n(to, size, value);
 }
 
@@ -33,6 +39,8 @@ struct LaneSolver::Workspace {
         x(dims.n),
         z(kkt.rows()) {}
 
+  // The active set of the point at which the loop has left each lane, to iterate.active.
+  void find_active();
   void load_start(const DenseBatchSolution& from, int first, int last);
   void write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane, int element) const;
 
@@ -57,9 +65,22 @@ void LaneSolver::Workspace::load_start(const DenseBatchSolution& from, int first
   const Mask usable = all_finite(x0.data(), x0.size()) & all_finite(z0.data(), z0.size());
   for (int j = 0; j < x0.size(); ++j) x0[j] = select(usable, x0[j] / scaling.D[j], 0.0);
   for (int i = 0; i < z0.size(); ++i) z0[i] = select(usable, scaling.c * z0[i] / scaling.E[i], 0.0);
+  iterate.active = z0;
+  const auto read_sides = [&](const SideArray& array, int size, Pack* to) {
+    for (int i = 0; i < size && array.data != nullptr; ++i)
+      for (int lane = 0; lane < lanes; ++lane) to[i].set(lane, array.at(std::min(first + lane, last - 1))[i]);
+  };
+  read_sides(from.active_in, dims.n_in, iterate.active.data() + dims.n_eq);
+  if (kkt.boxed()) read_sides(from.active_box, dims.n, iterate.active.data() + dims.n_eq + dims.n_in);
+  for (Pack& side : iterate.active) side = select(usable, side, 0.0);
   // The active set of the start is as good as one that has repeated itself.
   penalties.settling = usable;
   penalties.apply();
+}
+
+void LaneSolver::Workspace::find_active() {
+  for (int i = 0; i < kkt.rows(); ++i)
+    iterate.active[i] = held_side(kkt.lower()[i], kkt.upper()[i], scaling.E[i], iterate.v[i], iterate.z[i]);
 }
 
 void LaneSolver::Workspace::write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane,
@@ -73,6 +94,11 @@ void LaneSolver::Workspace::write(const DenseBatchSolution& out, const LaneJudge
     store(z.data() + n_eq + n_in, n, lane, out.w.at(k));
   else
     fill(0.0, n, out.w.at(k));
+  store(iterate.active.data() + n_eq, n_in, lane, out.active_in.at(k));
+  if (kkt.boxed())
+    store(iterate.active.data() + n_eq + n_in, n, lane, out.active_box.at(k));
+  else
+    fill(static_cast<signed char>(0), n, out.active_box.at(k));
   fill(0.0, n_eq, out.s_eq.at(k));
   fill(0.0, n_in, out.s_lower.at(k));
   fill(0.0, n_in, out.s_upper.at(k));
@@ -120,9 +146,13 @@ bool LaneSolver::solve(const DenseBatch& batch, int first, int last, const Setti
   } else {
     work.iterate.x.setConstant(Pack(0.0));
     work.iterate.z.setConstant(Pack(0.0));
+    work.iterate.active.setConstant(Pack(0.0));
   }
   LaneJudge judge(work.kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z);
-  if (any(able)) augmented_lagrangian(work.kkt, judge, work.penalties, most_steps, work.iterate);
+  if (any(able)) {
+    augmented_lagrangian(work.kkt, judge, work.penalties, most_steps, work.iterate, work.iterate.active);
+    work.find_active();
+  }
   for (int lane = 0; lane < last - first; ++lane) {
     solved[lane] = judge.solved[lane];
     if (solved[lane]) work.write(out, judge, lane, first + lane);
