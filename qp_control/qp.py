@@ -68,8 +68,8 @@ class Solution:
     iterations: Any
     """Newton steps."""
     active_in: Any
-    """(n_in,) int8, 1: l <= C x <= u is held at its upper bound, -1: at its lower one, 0: its multiplier is zero. For warm
-    starts: where rounding is all there is of z, its sign does not tell the bound."""
+    """(n_in,) int8, 1: l <= C x <= u is held at its upper bound, -1: at its lower one, 0: its multiplier is zero. For
+    warm starts: where rounding is all there is of z, its sign does not tell the bound."""
     active_box: Any
     """(n,) the same of lb <= x <= ub."""
 
