@@ -58,13 +58,8 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
       const auto from = input_field((*warm_start)[k], widths[k], B);
       std::copy_n(from.data, widths[k] * B, views[k].data);
     }
-    // Their signs, like those of z and w.
-    const auto name_active = [&](int k, long width, signed char* to) {
-      const auto from = input_field((*warm_start)[k], width, B);
-      std::transform(from.data, from.data + width * B, to, [](double side) { return (side > 0.0) - (side < 0.0); });
-    };
-    name_active(4, d.n_in, out.active_in.data);
-    name_active(5, d.n, out.active_box.data);
+    out.start_in = {input_field((*warm_start)[4], d.n_in, B).data, d.n_in};
+    out.start_box = {input_field((*warm_start)[5], d.n, B).data, d.n};
   }
   std::optional<Array> kept;
   if (keep && keeps_factors(d)) {

@@ -41,11 +41,10 @@ inline void read_point(const Blocks& k, const DenseBatchSolution& from, int i, V
   read(from.w.at(i), z.data() + k.box, k.n);
 }
 
-// The signs of z where nothing else is known.
 inline void read_active(const Blocks& k, const DenseBatchSolution& from, int i, const Vector& z, Vector& active) {
   active = z;
-  if (const signed char* in = from.active_in.at(i)) std::copy_n(in, k.n_in, active.data() + k.n_eq);
-  if (const signed char* box = from.active_box.at(i)) std::copy_n(box, k.n, active.data() + k.box);
+  if (const double* in = from.start_in.at(i)) std::copy_n(in, k.n_in, active.data() + k.n_eq);
+  if (const double* box = from.start_box.at(i)) std::copy_n(box, k.n, active.data() + k.box);
 }
 
 // Elements that a thread takes at a time: a multiple of `width`, the same for any number of threads.

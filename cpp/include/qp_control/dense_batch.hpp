@@ -36,13 +36,13 @@ struct SideArray {
   signed char* at(int i) const { return data == nullptr ? nullptr : data + i * stride; }
 };
 
-// Fields of the solutions, each (size, .) and contiguous. As a starting point only x, y, z, w and the active set are
-// read; without active_in and active_box the signs of z and w name it.
+// Fields of the solutions, each (size, .) and contiguous. As a starting point only x, y, z, w are read.
 struct DenseBatchSolution {
   MutableBatchArray x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub;
   MutableBatchArray certificate_x, certificate_y, certificate_z, certificate_w;
   MutableBatchArray objective, primal_residual, dual_residual, duality_gap;
   SideArray active_in, active_box;
+  BatchArray start_in, start_box;  // numbers whose signs name the active set of a starting point; nullptr: z and w
   long long* status = nullptr;
   long long* iterations = nullptr;
   MutableBatchArray kept;  // KeptFactor of each element, where keeps_factors()

@@ -30,7 +30,7 @@ class DenseSolver {
  private:
   enum class Matrices { INVALID, STACKED, LOADED };
 
-  void find_active(Solution& solution);
+  void find_active(Solution& solution) const;
   void solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
   void certify(const Settings& settings, const Deadline& deadline, Solution& solution);
   void certify_crossed(Solution& solution);

@@ -92,7 +92,7 @@ inline void fill_random(PackArray& a, std::uint64_t& state) {
   }
 }
 
-// By the rules of active_side() and solution_point().
+// By the rules of active_rows() and solution_point().
 template <class Kkt>
 void LaneKktSystem<Kkt>::find_active(const Equilibration& scaling, const PackArray& x, PackArray& z,
                                      const LaneLevel* level) {
@@ -109,9 +109,17 @@ void LaneKktSystem<Kkt>::find_active(const Equilibration& scaling, const PackArr
   kkt_.row_sizes(scaling, weight_);
   weakly_active = 0.0;
   for (int i = 0; i < z.size(); ++i) {
-    const Pack lower = kkt_.lower()[i], upper = kkt_.upper()[i];
-    Pack s = active_side(lower, upper, scaling.E[i], v_[i], z[i]);
-    Mask judged = lower != upper;
+    const Pack lower = kkt_.lower()[i], upper = kkt_.upper()[i], unit = scaling.E[i];
+    const Mask equality = lower == upper;
+    // Relative to 1 + |bound| in the caller's units; scaling by powers of two has rounded nothing.
+    const auto meets = [&](Pack bound) {
+      return finite(bound) & (abs(v_[i] - bound) <= Pack(meets_bound) * (unit + abs(bound)));
+    };
+    const Mask at_upper = meets(upper), at_lower = meets(lower);
+    Pack s = select(((z[i] > zero) & finite(upper)) | equality, one, zero);
+    s = select((z[i] < zero) & finite(lower), Pack(-1.0), s);
+    s = select(at_upper ^ at_lower, select(at_upper, one, Pack(-1.0)), s);
+    Mask judged = !equality;
     if (level != nullptr) {
       const Mask shifted = (*level->rows)[i] != zero;
       s = select(shifted, select((*level->shift)[i] < zero, Pack(-1.0), one), s);

@@ -40,7 +40,8 @@ struct Outcome {
 // the rescue or the ray of an unbounded one, which few do.
 class Minimiser {
  public:
-  Minimiser(int n, int stored_rows);
+  // equalities: see DenseKkt.
+  Minimiser(int n, int stored_rows, int equalities = 0);
 
   // Takes the problem in; qp must outlive what follows. False: H is not semidefinite, up to rounding.
   bool load(const StackedQP& qp);

@@ -73,7 +73,7 @@ void apply_shift(const LeastShift& level, StackedQP& shifted, Solution& solution
 
 DenseSolver::DenseSolver(DenseDims dims)
     : qp_(dims.n, dims.n_eq + dims.n_in),
-      minimiser_(dims.n, dims.n_eq + dims.n_in),
+      minimiser_(dims.n, dims.n_eq + dims.n_in, dims.n_eq),
       products_(dims.n, dims.rows()),
       farkas_(dims.rows()),
       start_(dims.n, dims.rows()) {}
@@ -93,13 +93,21 @@ bool DenseSolver::solve(const DenseQP& problem, const Settings& settings, const 
   return qp_.symmetric;
 }
 
-// At the bounds that a shift has left.
-void DenseSolver::find_active(Solution& solution) {
-  solution.active.setZero();
-  if (!all_finite(solution.x) || !all_finite(solution.z)) return;
-  qp_.apply_rows(solution.x, products_.v);
-  for (int i = 0; i < qp_.rows(); ++i)
-    solution.active[i] = held_side(qp_.lower[i], qp_.upper[i], 1.0, products_.v[i], solution.z[i])[0];
+// Rows with a multiplier are held, where it is small or a shift has left its sign free, at the nearer bound: of weakly
+// active rows it is rounding, whose sign tells nothing.
+void DenseSolver::find_active(Solution& solution) const {
+  const int stored = qp_.stored_rows();
+  const double small = 1e-6 * norm_inf(solution.z);
+  for (int i = 0; i < qp_.rows(); ++i) {
+    const double lower = qp_.lower[i], upper = qp_.upper[i], z = solution.z[i];
+    const bool clear = lower == upper || (std::abs(z) > small && solution.status == Status::SOLVED);
+    bool at_lower = z < 0.0;
+    if (z != 0.0 && !clear) {
+      const double v = i < stored ? qp_.R.row(i).dot(solution.x) : solution.x[i - stored];
+      at_lower = v - lower < upper - v;
+    }
+    solution.active[i] = std::abs(z) > 0.0 ? (at_lower ? -1.0 : 1.0) : 0.0;
+  }
 }
 
 void DenseSolver::keep(const Solution& solution, KeptFactor to) const {

@@ -2,7 +2,6 @@
 
 #include <limits>
 
-#include "qp_control/active_set.hpp"
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/equilibration.hpp"
 #include "qp_control/lane_judge.hpp"
@@ -39,7 +38,7 @@ struct LaneSolver::Workspace {
         x(dims.n),
         z(kkt.rows()) {}
 
-  // The active set of the point at which the loop has left each lane, to iterate.active.
+  // The active set of the point at which the loop has left each lane, to iterate.active, by the rule of DenseSolver.
   void find_active();
   void load_start(const DenseBatchSolution& from, int first, int last);
   void write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane, int element) const;
@@ -62,25 +61,28 @@ void LaneSolver::Workspace::load_start(const DenseBatchSolution& from, int first
   read(from.y, dims.n_eq, z0.data());
   read(from.z, dims.n_in, z0.data() + dims.n_eq);
   if (kkt.boxed()) read(from.w, dims.n, z0.data() + dims.n_eq + dims.n_in);
-  const Mask usable = all_finite(x0.data(), x0.size()) & all_finite(z0.data(), z0.size());
-  for (int j = 0; j < x0.size(); ++j) x0[j] = select(usable, x0[j] / scaling.D[j], 0.0);
-  for (int i = 0; i < z0.size(); ++i) z0[i] = select(usable, scaling.c * z0[i] / scaling.E[i], 0.0);
   iterate.active = z0;
-  const auto read_sides = [&](const SideArray& array, int size, Pack* to) {
-    for (int i = 0; i < size && array.data != nullptr; ++i)
-      for (int lane = 0; lane < lanes; ++lane) to[i].set(lane, array.at(std::min(first + lane, last - 1))[i]);
-  };
-  read_sides(from.active_in, dims.n_in, iterate.active.data() + dims.n_eq);
-  if (kkt.boxed()) read_sides(from.active_box, dims.n, iterate.active.data() + dims.n_eq + dims.n_in);
-  for (Pack& side : iterate.active) side = select(usable, side, 0.0);
+  if (from.start_in.data != nullptr)
+    load_elements(from.start_in, first, last, dims.n_in, 0.0, iterate.active.data() + dims.n_eq);
+  if (from.start_box.data != nullptr && kkt.boxed())
+    load_elements(from.start_box, first, last, dims.n, 0.0, iterate.active.data() + dims.n_eq + dims.n_in);
+  const Mask usable = all_finite(x0.data(), x0.size()) & all_finite(z0.data(), z0.size()) &
+                      all_finite(iterate.active.data(), iterate.active.size());
+  for (int j = 0; j < x0.size(); ++j) x0[j] = select(usable, x0[j] / scaling.D[j], 0.0);
+  for (int i = 0; i < z0.size(); ++i) {
+    z0[i] = select(usable, scaling.c * z0[i] / scaling.E[i], 0.0);
+    iterate.active[i] = select(usable, iterate.active[i], 0.0);
+  }
   // The active set of the start is as good as one that has repeated itself.
   penalties.settling = usable;
   penalties.apply();
 }
 
 void LaneSolver::Workspace::find_active() {
-  for (int i = 0; i < kkt.rows(); ++i)
-    iterate.active[i] = held_side(kkt.lower()[i], kkt.upper()[i], scaling.E[i], iterate.v[i], iterate.z[i]);
+  for (int i = 0; i < kkt.rows(); ++i) {
+    const Pack nearer = select(iterate.v[i] - kkt.lower()[i] < kkt.upper()[i] - iterate.v[i], Pack(-1.0), 1.0);
+    iterate.active[i] = select(iterate.z[i] != Pack(0.0), nearer, 0.0);
+  }
 }
 
 void LaneSolver::Workspace::write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane,

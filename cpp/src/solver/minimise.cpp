@@ -167,8 +167,8 @@ class Minimiser::Judge : public SingleJudge {
   double error_when_tried_ = 0.0;
 };
 
-Minimiser::Minimiser(int n, int stored_rows)
-    : kkt_(n, stored_rows),
+Minimiser::Minimiser(int n, int stored_rows, int equalities)
+    : kkt_(n, stored_rows, equalities),
       scaling_(packs(n), packs(stored_rows + n)),
       iterate_(packs(n), packs(stored_rows + n)),
       penalties_(packs(stored_rows + n)),
@@ -184,7 +184,8 @@ Minimiser::Minimiser(int n, int stored_rows)
 
 bool Minimiser::load(const StackedQP& qp) {
   qp_ = &qp;
-  rounding_.load_matrices(qp.n(), qp.stored_rows(), qp.linear_program ? nullptr : qp.H.data(), qp.R.data());
+  const double largest = qp.diagonal ? norm_inf(qp.H.diagonal()) : norm_inf(qp.H);
+  rounding_.load_matrices(qp.n(), qp.stored_rows(), largest, qp.R.data());
   rounding_.load_gradient(qp.n(), qp.g.data());
   return kkt_.load(qp, scaling_);
 }
