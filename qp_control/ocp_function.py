@@ -23,6 +23,7 @@ from qp_control.ocp import POINT, SHIFTS, SLACKS, ocp_start_arrays
 from qp_control.ocp_dense_form import DenseForm, dense_form
 from qp_control.ocp_problem import OCP_NAMES, OcpSizes, base_rank, check_ocp_symmetric
 from qp_control.problem import Array
+from qp_control.qp import START
 from qp_control.settings import Settings, Status
 
 FIELDS = len(POINT) + len(SHIFTS) + len(SLACKS)
@@ -171,12 +172,14 @@ def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ..
     start = inputs[_DATA:]
     if start and start[0] is not None:
         point = _with_shifts(setup, [value for value in start if value is not None])
-        dense_start: list[Optional] = list(form.solution(inputs[:_DATA], point)[:4])
+        x, y, z, w = form.solution(inputs[:_DATA], point)[:4]
+        dense_start: list[Optional] = [x, y, z, w, z, w]  # whose signs name the active set
     else:
-        dense_start = [None] * 4
+        dense_start = [None] * len(START)
     dense = form.assemble(inputs[:_DATA])
     solved = qp_function.solve(_dense_setup(setup, form), [*dense, *dense_start])
-    return (*form.split(solved[: qp_function.FIELDS]), *solved[qp_function.FIELDS :])
+    fields, numbers = solved[: qp_function.FIELDS], solved[qp_function.FIELDS : -2]
+    return (*form.split(fields), *numbers)  # without the active set of the dense form
 
 
 def at_solution(

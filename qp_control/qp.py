@@ -177,7 +177,9 @@ def warm_start_arrays(warm_start: Any, sizes: Sizes, *, finite: bool = True) -> 
             raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {expected}")
         if finite and not np.isfinite(value).all():
             raise ValueError(f"warm_start.{name} has an entry that is not finite")
-        if value.shape != (sizes.batch, length):
+        if sizes.batch == 1:
+            value = value.reshape(1, length)
+        elif value.shape != (sizes.batch, length):
             value = np.ascontiguousarray(np.broadcast_to(value, (sizes.batch, length)))
         out.append(value)
     return out
