@@ -21,7 +21,7 @@ import report
 HERE = Path(__file__).parent
 COLLECTIONS = "qp_sets"
 BENCHMARKS = (
-    "accuracy", "qp_layers", "ocp_layers", "mpc_scaling", "nonlinear_mpc", "repeated_solves", "infeasible",
+    "accuracy", "qp_layers", "ocp_layers", "mpc_scaling", "nonlinear_mpc", "repeated_solves", "structure", "infeasible",
     "time_limits", "instructions", "dynamics", COLLECTIONS,
 )  # fmt: skip
 

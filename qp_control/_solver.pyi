@@ -27,7 +27,9 @@ def solve(
     certificates: bool = True,
     keep: bool = False,
 ) -> tuple[tuple[_Array, ...], bool, bool, _Array | None]:
-    """The fields of the solutions, whether every H was equal to its transpose, whether every element is SOLVED or
+    """Solves; a warm start is x, y, z, w, active_in, active_box.
+
+    Returns the fields of the solutions, whether every H was equal to its transpose, whether every element is SOLVED or
     CLOSEST_FEASIBLE, and, with `keep` and where it is of use, the factors that `adjoint` may use again."""
 
 class WeaklyActive:

@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 
 from qp_control.kkt_functions import DATA, INPUTS, Setup, fold_inputs, to_array
 from qp_control.problem import NAMES, sizes_of
+from qp_control.qp import START
 from qp_control.qp_function import FIELDS, adjoint_arrays, solve_arrays
 from qp_control.settings import Settings
 
@@ -27,9 +28,10 @@ _TYPES = {
 }  # fmt: skip
 _INPUTS = ", ".join(f"Tensor? {name}" for name in INPUTS)
 SETTINGS_SCHEMA = ", ".join(f"{_TYPES[name]} {name}" for name in OPTIONS) + ", float symmetry_tolerance"
-_START = "Tensor? x, Tensor? y, Tensor? z, Tensor? w"
+_START = ", ".join(f"Tensor? {name}" for name in START)
 _COUNT = len(INPUTS)
-_SOLVE_OUTPUTS = FIELDS + 6
+_TENSORS = _COUNT + len(START)
+_SOLVE_OUTPUTS = FIELDS + 8
 
 
 def _setup(inputs: Sequence[Tensor | None], options: Sequence[Any]) -> Setup:
@@ -53,7 +55,7 @@ def refuse_forward_mode() -> None:
 )
 def _solve(*arguments: Any) -> tuple[Tensor, ...]:
     refuse_forward_mode()
-    inputs, options = arguments[: _COUNT + 4], arguments[_COUNT + 4 :]
+    inputs, options = arguments[:_TENSORS], arguments[_TENSORS:]
     arrays = solve_arrays(_setup(inputs[:_COUNT], options), inputs)[1]
     return tuple(torch.from_numpy(array) for array in arrays)
 
@@ -61,12 +63,13 @@ def _solve(*arguments: Any) -> tuple[Tensor, ...]:
 @_solve.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     refuse_forward_mode()
-    sizes = _setup(arguments[:_COUNT], arguments[_COUNT + 4 :]).sizes
+    sizes = _setup(arguments[:_COUNT], arguments[_TENSORS:]).sizes
     g = arguments[NAMES.index("g")]
     lead = (sizes.batch,) if sizes.batched else ()
     outputs = [g.new_empty((*lead, width)) for width in sizes.widths]
     integers = [g.new_empty(lead, dtype=torch.int64) for _ in range(2)]
-    return (*outputs, g.new_empty(lead), *integers, *(g.new_empty(lead) for _ in range(3)))
+    sides = [g.new_empty((*lead, width), dtype=torch.int8) for width in (sizes.n_in, sizes.n)]
+    return (*outputs, g.new_empty(lead), *integers, *(g.new_empty(lead) for _ in range(3)), *sides)
 
 
 @torch.library.custom_op(
@@ -100,7 +103,7 @@ def _(*arguments: Any) -> list[Tensor]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.options = inputs[_COUNT + 4 :]
+    ctx.options = inputs[_TENSORS:]
     ctx.mark_non_differentiable(*output[FIELDS + 1 :])
     ctx.save_for_backward(*inputs[:_COUNT], *output[:FIELDS], output[FIELDS + 1])
 
@@ -116,11 +119,11 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         torch.ops.qp_control.adjoint(*inputs, list(fields), status, list(grads[: FIELDS + 1]), needed, *ctx.options)
     )
     gradients = [next(found) if want else None for want in needed]
-    return (*gradients, *[None] * (_COUNT - DATA + 4 + len(ctx.options)))
+    return (*gradients, *[None] * (_TENSORS - DATA + len(ctx.options)))
 
 
 def _vmap(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
-    tensors, options = arguments[: _COUNT + 4], arguments[_COUNT + 4 :]
+    tensors, options = arguments[:_TENSORS], arguments[_TENSORS:]
     one = [t if dim is None else t.select(dim, 0) for t, dim in zip(tensors, dims[: len(tensors)], strict=True)]
     sizes = _setup(one[:_COUNT], options).sizes
     folded = fold_inputs(tensors, dims[: len(tensors)], info.batch_size, sizes.batch)

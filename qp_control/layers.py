@@ -10,6 +10,7 @@ import torch
 from qp_control.compiled import solve_compiled
 from qp_control.kkt_functions import INPUTS, Setup
 from qp_control.problem import drop_unit_batch, sizes_of, symmetry_tolerance
+from qp_control.qp import START, start_field
 from qp_control.qp_function import solve as solve_eager
 from qp_control.settings import Settings
 
@@ -51,6 +52,11 @@ class LayerSolution(NamedTuple):
     """(B,) largest entry of |H x + g + A'y + C'z + w|."""
     duality_gap: torch.Tensor
     """(B,) |x'H x + g'x + b'y + u'z+ + l'z- + ub'w+ + lb'w-|."""
+    active_in: torch.Tensor
+    """(B, n_in) int8, 1: l <= C x <= u is held at its upper bound, -1: at its lower one, 0: its multiplier is zero. For
+    warm starts: where rounding is all there is of z, its sign does not tell the bound."""
+    active_box: torch.Tensor
+    """(B, n) int8, the same of lb <= x <= ub."""
 
 
 def _make_setup(
@@ -115,7 +121,9 @@ class QPLayer(torch.nn.Module):
             lb, ub: (n,) or (B, n).
             weight_eq, weight_in, weight_box: weights of the shifts in the closest feasible problem; not
                 differentiated.
-            warm_start: anything with x, y, z, w, for example what an earlier call returned.
+            warm_start: anything with x, y, z, w, for example what an earlier call returned; `active_in` and
+                `active_box`, if it has them, name the active set to try first (by their signs), otherwise the signs
+                of z and w do.
 
         Data without the batch axis is shared; its gradient is the sum over the batch.
 
@@ -137,7 +145,7 @@ class QPLayer(torch.nn.Module):
         for k in unit_batch:
             inputs[k] = inputs[k][0]  # type: ignore[index]
         assert g is not None  # sizes_of has refused its absence
-        start = [None] * 4 if warm_start is None else [as_start(getattr(warm_start, name)) for name in "xyzw"]
+        start = [None] * len(START) if warm_start is None else [as_start(start_field(warm_start, n)) for n in START]
 
         # Casting inside the graph: gradients come back in the dtype and on the device of each input.
         solve = solve_compiled if compiling else solve_eager

@@ -13,10 +13,12 @@ from qp_control.problem import Array, Sizes, as_array, check_data, problem_from_
 from qp_control.settings import Settings, Status
 
 OUTPUTS = ("x", "y", "z", "w", "s_eq", "s_lower", "s_upper", "s_lb", "s_ub")
+START = ("x", "y", "z", "w", "active_in", "active_box")
+_SIGNS = {"active_in": "z", "active_box": "w"}
 _FIELDS = (
     *OUTPUTS,
     "certificate_x", "certificate_y", "certificate_z", "certificate_w",
-    "objective", "primal_residual", "dual_residual", "duality_gap", "status", "iterations",
+    "objective", "primal_residual", "dual_residual", "duality_gap", "status", "iterations", "active_in", "active_box",
 )  # fmt: skip
 
 
@@ -65,6 +67,11 @@ class Solution:
     """`Status`, or an integer array (B,)."""
     iterations: Any
     """Newton steps."""
+    active_in: Any
+    """(n_in,) int8, 1: l <= C x <= u is held at its upper bound, -1: at its lower one, 0: its multiplier is zero. For
+    warm starts: where rounding is all there is of z, its sign does not tell the bound."""
+    active_box: Any
+    """(n,) the same of lb <= x <= ub."""
 
 
 def solve_qp(
@@ -103,7 +110,8 @@ def solve_qp(
         weight_in: (n_in,) the same for l <= C x <= u.
         weight_box: (n,) the same for lb <= x <= ub.
         settings: options.
-        warm_start: anything with x, y, z, w, for example an earlier solution.
+        warm_start: anything with x, y, z, w, for example an earlier solution; `active_in` and `active_box`, if it has
+            them, name the active set to try first (by their signs), otherwise the signs of z and w do.
 
     Each array may have a leading axis B; those without it are shared by the batch. SciPy sparse matrices are densified.
 
@@ -137,8 +145,22 @@ def element(fields: tuple[Array, ...], k: int) -> Solution:
     return Solution(**values)
 
 
+def start_field(warm_start: Any, name: str) -> Any:
+    """A field of a starting point; without an active set, z and w, whose signs name it.
+
+    Raises:
+        ValueError: it is missing.
+    """
+    given = getattr(warm_start, name, None)
+    if given is None and name in _SIGNS:
+        return start_field(warm_start, _SIGNS[name])
+    if given is None:
+        raise ValueError(f"warm_start is a {type(warm_start).__name__}, expected something with x, y, z, w")
+    return given
+
+
 def warm_start_arrays(warm_start: Any, sizes: Sizes, *, finite: bool = True) -> list[Array]:
-    """x, y, z, w of a starting point as contiguous (B, .) arrays.
+    """x, y, z, w and the active set of a starting point, which z and w stand for if need be, as (B, .) arrays.
 
     Args:
         finite: refuse entries that are not; otherwise elements that have any start cold.
@@ -147,16 +169,17 @@ def warm_start_arrays(warm_start: Any, sizes: Sizes, *, finite: bool = True) -> 
         ValueError: a field is missing, has the wrong size or an entry that is not finite.
     """
     out = []
-    for name, length in zip("xyzw", (sizes.n, sizes.n_eq, sizes.n_in, sizes.n), strict=True):
-        if not hasattr(warm_start, name):
-            raise ValueError(f"warm_start is a {type(warm_start).__name__}, expected something with x, y, z, w")
-        value = as_array(f"warm_start.{name}", getattr(warm_start, name))
+    lengths = (sizes.n, sizes.n_eq, sizes.n_in, sizes.n, sizes.n_in, sizes.n)
+    for name, length in zip(START, lengths, strict=True):
+        value = as_array(f"warm_start.{name}", start_field(warm_start, name))
         if value.shape not in ((length,), (sizes.batch, length)):
             expected = f"({sizes.batch}, {length})" if sizes.batched else f"({length},)"
             raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {expected}")
         if finite and not np.isfinite(value).all():
             raise ValueError(f"warm_start.{name} has an entry that is not finite")
-        if value.shape != (sizes.batch, length):
+        if sizes.batch == 1:
+            value = value.reshape(1, length)
+        elif value.shape != (sizes.batch, length):
             value = np.ascontiguousarray(np.broadcast_to(value, (sizes.batch, length)))
         out.append(value)
     return out

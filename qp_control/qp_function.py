@@ -3,14 +3,15 @@
 `Solve` runs under autograd and every torch.func transform. Its first derivative backward is one C++ call that sums over
 the batch where data is shared; with create_graph, forward mode or vmap it is composed of `kkt_functions`.
 
-Tensors are float64 on the CPU; inputs are the data, the shift weights and a starting point (x, y, z, w).
+Tensors are float64 on the CPU; inputs are the data, the shift weights and a starting point (x, y, z, w, active set).
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,24 +37,17 @@ from qp_control.kkt_functions import (
     to_array,
 )
 from qp_control.problem import MATRICES, NAMES, Array, Problem, check_symmetric
-from qp_control.qp import OUTPUTS, warm_start_arrays
+from qp_control.qp import OUTPUTS, START, warm_start_arrays
 from qp_control.settings import Settings, Status
 
 FIELDS = len(OUTPUTS)
-
-
-class _Start(NamedTuple):
-    x: Any
-    y: Any
-    z: Any
-    w: Any
 
 
 def solve_arrays(
     setup: Setup, inputs: Sequence[Optional], keep: bool = False
 ) -> tuple[list[Array | None], list[Array], Array | None]:
     """Solve; the inputs, the outputs as arrays (9 fields, objective, status, iterations, primal and dual residual,
-    duality gap), and what `adjoint_arrays` may use again.
+    duality gap, active set of rows and box), and what `adjoint_arrays` may use again.
 
     Raises:
         ValueError: H is not symmetric, or the starting point does not fit.
@@ -63,16 +57,16 @@ def solve_arrays(
     data, start = arrays[: len(INPUTS)], arrays[len(INPUTS) :]
     warm = None
     if start[0] is not None:  # an element that failed last time starts cold
-        warm = warm_start_arrays(_Start(*start), setup.sizes, finite=False)
+        warm = warm_start_arrays(SimpleNamespace(**dict(zip(START, start, strict=True))), setup.sizes, finite=False)
     result, symmetric, answered, kept = _solver.solve(setup.sizes.native, data, setup.native, warm, False, keep)
     # The solver has seen every H that it has solved with.
     if data[0] is not None and not (symmetric and setup.sizes.batch):
         check_symmetric(data[0], setup.symmetry_tolerance)
-    fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[-6:]
+    fields, (objective, primal, dual, gap, status, iterations, *active) = list(result[:FIELDS]), result[-8:]
     fields.append(objective)
     if not answered:
         report_failures(setup.settings, Problem(setup.sizes, tuple(data)).as_dict(), fields, status)
-    outputs = [*fields, status, iterations, primal, dual, gap]
+    outputs = [*fields, status, iterations, primal, dual, gap, *active]
     # Without the batch axis; [0] would make a scalar of the objective.
     return data, outputs if setup.sizes.batched else [array.reshape(array.shape[1:]) for array in outputs], kept
 
@@ -139,7 +133,7 @@ def _keep(ctx: Any, setup: Setup, *inputs: Optional, output: tuple[torch.Tensor,
 
 
 class Solve(torch.autograd.Function):
-    """(setup, *inputs) -> nine fields, objective, status, iterations, primal and dual residual, duality gap."""
+    """(setup, *inputs) -> the outputs of `solve_arrays`."""
 
     @staticmethod
     def forward(setup: Setup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
@@ -168,7 +162,7 @@ class Solve(torch.autograd.Function):
         if any(tangent is not None for tangent in tangents[DATA : len(INPUTS)]):
             raise NotImplementedError("shift weights are not differentiated: give them without tangents")
         with inside_jvp(ctx) as saved:
-            return (*_tangent(ctx.setup, tuple(saved), tangents[:DATA]), *[None] * 5)
+            return (*_tangent(ctx.setup, tuple(saved), tangents[:DATA]), *[None] * 7)
 
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], setup: Setup, *inputs: Optional) -> tuple[Any, Any]:
@@ -196,7 +190,7 @@ class PlainSolve(torch.autograd.Function):
 
 
 def solve(setup: Setup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ...]:
-    """Nine fields, objective, status, iterations, primal and dual residual, duality gap."""
+    """The outputs of `solve_arrays`."""
     level: int = forward_ad._current_level
     function = Solve if level >= 0 or torch._C._are_functorch_transforms_active() else PlainSolve
     return function.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]

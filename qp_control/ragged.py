@@ -35,7 +35,7 @@ def solve_qps(
     Args:
         problems: the arguments of `solve_qp` of each problem, by name, without batch axes: `{"H": H, "g": g, ...}`.
         settings: options, the same for all problems.
-        warm_start: for each problem None or anything with x, y, z, w, for example an earlier list of solutions.
+        warm_start: for each problem None or what `solve_qp` takes, for example an earlier list of solutions.
 
     Returns:
         One solution per problem in the order given, to the bit what `solve_qp` returns for the problem alone.

@@ -201,13 +201,13 @@ def test_operators_pass_the_checks_of_torch(operator):
     data = {name: value.double() for name, value in tensors(PROBLEMS["feasible"](), grad=False).items()}
     inputs = [data.get(name) for name in DATA] + [None] * 3
     settings = [getattr(qc.Settings(), name) for name in qc.Settings.__dataclass_fields__]
-    solved = torch.ops.qp_control.solve(*inputs, *[None] * 4, *settings, 1e-10)
+    solved = torch.ops.qp_control.solve(*inputs, *[None] * 6, *settings, 1e-10)
     if operator == "solve":
         inputs[1] = inputs[1].clone().requires_grad_()
-        arguments = (*inputs, *[None] * 4, *settings, 1e-10)
+        arguments = (*inputs, *[None] * 6, *settings, 1e-10)
     else:
         loss = [torch.ones_like(field) for field in solved[:10]]
         needed = [True] * 9
         arguments = (*inputs, list(solved[:9]), solved[10], loss, needed, *settings, 1e-10)
-    assert len(solved) == len(OUTPUTS) + 5
+    assert len(solved) == len(OUTPUTS) + 7
     torch.library.opcheck(getattr(torch.ops.qp_control, operator).default, arguments)

@@ -34,7 +34,7 @@ def adjoint_with(problem, fields, kept, seed=0):
     """Gradients of a random loss of x and the multipliers, and their certificate."""
     rng = np.random.default_rng(seed)
     loss = [rng.normal(size=field.shape) if k < 4 else None for k, field in enumerate(fields[:9])] + [None]
-    status = fields[-2]
+    status = fields[-4]
     derivative = qc.Settings().native_derivative()
     sizes, needed = problem.sizes.native, [True] * len(DATA)
     found, *certificate, _ = _solver.adjoint(sizes, problem.arrays, fields[:9], status, loss, needed, derivative, kept)
@@ -163,7 +163,7 @@ def test_only_solutions_of_feasible_problems_keep_something():
     elements = [one, one | {"lb": good.ub + 1.0}, one | {"H": -np.eye(30)}, one]
     data = {name: np.stack([element[name] for element in elements]) for name in one}
     _, fields, kept = solve_and_keep(data)
-    status = fields[-2]
+    status = fields[-4]
     assert list(kept[:, PRESENT]) == [float(s == qc.Status.SOLVED) for s in status]
     assert set(status) == {qc.Status.SOLVED, qc.Status.CLOSEST_FEASIBLE, qc.Status.NON_CONVEX}
 

@@ -36,6 +36,7 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
     arrays.emplace_back(B);
     views.push_back(output(arrays.back(), 1));
   }
+  py::array_t<signed char> active_in({B, long(d.n_in)}), active_box({B, long(d.n)});
   IntArray status(B), iterations(B);
 
   DenseBatchSolution out;
@@ -46,14 +47,18 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
       *field = views[next++];
   for (auto* field : {&out.objective, &out.primal_residual, &out.dual_residual, &out.duality_gap})
     *field = views[next++];
+  out.active_in = {active_in.mutable_data(), d.n_in};
+  out.active_box = {active_box.mutable_data(), d.n};
   out.status = status.mutable_data();
   out.iterations = iterations.mutable_data();
   if (warm_start) {
-    if (warm_start->size() != 4) throw py::value_error("a warm start is (x, y, z, w)");
+    if (warm_start->size() != 6) throw py::value_error("a warm start is (x, y, z, w, active_in, active_box)");
     for (int k = 0; k < 4; ++k) {
       const auto from = input_field((*warm_start)[k], widths[k], B);
       std::copy_n(from.data, widths[k] * B, views[k].data);
     }
+    out.start_in = {input_field((*warm_start)[4], d.n_in, B).data, d.n_in};
+    out.start_box = {input_field((*warm_start)[5], d.n, B).data, d.n};
   }
   std::optional<Array> kept;
   if (keep && keeps_factors(d, settings)) {
@@ -66,10 +71,10 @@ py::tuple solve(std::tuple<int, int, int, int> sizes, std::vector<Optional> data
     end = solve_batch(problem.batch, settings, warm_start.has_value(), out, SignalCheck());
   }
   if (end == BatchEnd::INTERRUPTED) throw py::error_already_set();
-  py::tuple result(arrays.size() + 2);
+  const std::array<py::object, 4> integers = {status, iterations, active_in, active_box};
+  py::tuple result(arrays.size() + integers.size());
   for (std::size_t k = 0; k < arrays.size(); ++k) result[k] = arrays[k];
-  result[arrays.size()] = status;
-  result[arrays.size() + 1] = iterations;
+  for (std::size_t k = 0; k < integers.size(); ++k) result[arrays.size() + k] = integers[k];
   return py::make_tuple(result, end == BatchEnd::DONE, all_answered(out.status, B), kept);
 }
 

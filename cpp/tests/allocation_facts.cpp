@@ -92,6 +92,28 @@ const Register solver_allocates_nothing("a solve allocates nothing, cold and war
   }
 });
 
+const Register diagonal_allocates_once("of solves with a diagonal H only the first allocates", [] {
+  const int n = 20;
+  DenseSolver solver({n, 1, 9});
+  Solution solution(n, 10 + n);
+  for (int trial = 0; trial < 10; ++trial) {
+    const StackedQP qp = random_qp(n, 10);  // whose first row is an equality
+    const RowMatrix H = Vector(qp.H.diagonal()).asDiagonal();
+    DenseQP problem = view(qp, H);
+    problem.dims = {n, 1, 9};
+    problem.A = qp.R.data();
+    problem.b = qp.upper.data();
+    problem.C += n;
+    problem.l += 1;
+    problem.u += 1;
+    problem.weight_in += 1;
+    const bool warm = trial % 2 == 1;
+    const long allocations = allocations_of([&] { solver.solve(problem, Settings(), Deadline(0.0), warm, solution); });
+    check(trial == 0 || allocations == 0, "allocations");
+    check(solution.status == Status::SOLVED, "solved");
+  }
+});
+
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 // Solves problems of one size, also with shared matrices. As many solves as there are workspaces that few problems need

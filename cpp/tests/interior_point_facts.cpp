@@ -269,7 +269,7 @@ const Register precise_residuals_agree("residuals in extended precision agree wi
 const Register rounding_matters("rounding matters to large numbers and tight tolerances, not to ordinary ones", [] {
   const StackedQP qp = random_qp(20, 10);
   RoundingBounds<double> bounds;
-  bounds.load_matrices(20, 10, qp.H.data(), qp.R.data());
+  bounds.load_matrices(20, 10, norm_inf(qp.H), qp.R.data());
   bounds.load_gradient(20, qp.g.data());
   Settings settings;
   check(!bounds.matter(settings, 20.0, 20.0), "ordinary");

@@ -11,6 +11,7 @@
 #include "qp_control/dense_kkt.hpp"
 #include "qp_control/dense_solver.hpp"
 #include "qp_control/derivatives.hpp"
+#include "qp_control/diagonal_plus_rows.hpp"
 #include "qp_control/equilibration.hpp"
 #include "qp_control/lane_solver.hpp"
 #include "qp_control/least_shift.hpp"
@@ -187,6 +188,67 @@ const Register lanes_agree("a problem in lanes has the solution that it has alon
   for (int k = 0; k < size; ++k) {
     const Solution reference = solve(problems[k]);
     check_close((reference.x - ConstVectorMap(x.data() + k * n, n)).norm(), 0.0, 1e-9, "solution");
+  }
+});
+
+// Rows of size one, and diagonals down to the least that it is meant for.
+const Register rows_factor("a factor by the rows solves like the plain matrix, whatever was factored before", [] {
+  for (const int n : {1, 5, 16, 33})
+    for (const int m : {0, 1, n / 2, n}) {
+      const RowMatrix R = random<RowMatrix>(m, n) / std::sqrt(double(n));
+      PackArray rows = PackArray::Constant(packs(padded(n) * m), Pack(0.0));
+      for (int i = 0; i < m; ++i) Eigen::Map<Vector>(numbers(rows) + i * padded(n), n) = R.row(i);
+      DiagonalPlusRows factor(n + 3, m + 2);
+      factor.load(numbers(rows), n, m, padded(n));
+      for (int trial = 0; trial < 12; ++trial) {
+        Vector D = random<Vector>(n).cwiseAbs().array() + DiagonalPlusRows::least_entry;
+        Vector weight = Vector::Constant(m, trial % 3 == 0 ? 1.0 : 1e6);
+        if (trial % 4 == 1) D.tail(n / 2).array() += 1e6;  // variables held by their box
+        for (int i = trial % 2; i < m; i += 2) weight[i] = 0.0;
+        PackArray padded_D = PackArray::Constant(packs(n), Pack(1.0));
+        numbers(padded_D, n) = D;
+        check(factor.factor(padded_D, weight.data()), "positive definite");
+        const Vector rhs = R.transpose() * (weight.array() * 1e-3 + 1.0).matrix() + random<Vector>(n);
+        PackArray x = packed(rhs);
+        factor.solve(numbers(x));
+        Matrix M = R.transpose() * weight.asDiagonal() * R;
+        M.diagonal() += D;
+        // Backward stable, up to the spread of D: one refinement has made up for the rest.
+        const double size = M.norm() * numbers(x, n).norm() + rhs.norm();
+        check((M * numbers(x, n) - rhs).norm() <= 1e-12 * size, "residual");
+        DiagonalPlusRows fresh(n, m);
+        fresh.load(numbers(rows), n, m, padded(n));
+        fresh.factor(padded_D, weight.data());
+        factor.forget();
+        factor.factor(padded_D, weight.data());
+        PackArray first = packed(rhs), second = first;
+        fresh.solve(numbers(first));
+        factor.solve(numbers(second));
+        check(numbers(first, n) == numbers(second, n), "the same bits after forget()");
+      }
+    }
+});
+
+const Register active_system_by_rows("active system of a diagonal H equals that of the same H as a full matrix", [] {
+  for (const bool small : {false, true}) {
+    Vector h = random<Vector>(9).cwiseAbs().array() + 0.1;
+    if (small) h[2] = h[5] = 0.0;  // not for a factor by the rows
+    const Matrix H = h.asDiagonal();
+    const RowMatrix R = random<RowMatrix>(4, 9);
+    std::vector<ActiveVector> solutions;
+    for (const bool diagonal : {false, true}) {
+      ActiveSystem system(9);
+      system.set(H, R, {0, 1, 3, 6, 11}, diagonal);
+      check(system.factor() && !system.singular(), "regular");
+      ActiveVector rhs = system.zero(), s = system.zero();
+      rhs.x = Vector::LinSpaced(9, -1.0, 2.0);
+      rhs.rows << 1.0, -2.0, 3.0;
+      rhs.fixed << 0.5, -0.5;
+      check(system.refine(rhs, s) < 1e-13, "refined residual");
+      solutions.push_back(s);
+    }
+    check_close((solutions[0].x - solutions[1].x).norm() + (solutions[0].rows - solutions[1].rows).norm(), 0.0, 1e-10,
+                "solution");
   }
 });
 

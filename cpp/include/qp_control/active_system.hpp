@@ -8,8 +8,10 @@
 // gives the minimum-norm least-squares solution in the caller's units.
 #pragma once
 
+#include <optional>
 #include <vector>
 
+#include "qp_control/diagonal_plus_rows.hpp"
 #include "qp_control/equilibration.hpp"
 #include "qp_control/kept_factor.hpp"
 #include "qp_control/linear_algebra.hpp"
@@ -35,8 +37,9 @@ class ActiveSystem {
   // Room for systems with that many rows: set(), factor() and refine() allocate nothing then.
   void reserve(int rows);
 
-  // G is made of some rows of the stacked list [R; I], in increasing order. H must outlive the system.
-  void set(const Matrix& H, const RowMatrix& R, const std::vector<int>& active);
+  // G is made of some rows of the stacked list [R; I], in increasing order. H must outlive the system; diagonal: it is
+  // known to be so.
+  void set(const Matrix& H, const RowMatrix& R, const std::vector<int>& active, bool diagonal = false);
   bool factor();
   // Uses another system's factor instead: all its variables stay, the fixed ones held by their weights; refinement
   // makes up for the difference. order: which of the kept rows each of the rows is.
@@ -60,9 +63,14 @@ class ActiveSystem {
 
  private:
   double scale_of(const ActiveVector& rhs, const ActiveVector& s) const;
+  // The factor by the rows, where H suits it; false: not made.
+  bool factor_by_rows();
 
   int n_;
   const Matrix* H_;
+  bool diagonal_ = false, uses_rows_ = false;
+  std::optional<DiagonalPlusRows> by_rows_;  // made where it is first needed
+  PackArray D_;
   Reserved<RowMatrix> rows_;
   std::vector<int> fixed_, free_;
   Equilibration scaling_{0, 0};  // of the free variables and of the rows

@@ -79,12 +79,12 @@ void refresh(const Kkt& kkt, Mask where, Iterate& it) {
   for (int j = 0; j < it.x.size(); ++j) it.Hx[j] = select(where, it.Hdx[j], it.Hx[j]);
 }
 
-// The active set that a starting point's multipliers name.
+// The active set that the signs of `sides` name.
 template <class Kkt>
-void find_active(const Kkt& kkt, Iterate& it) {
+void find_active(const Kkt& kkt, const PackArray& sides, Iterate& it) {
   for (int i = 0; i < it.z.size(); ++i) {
-    const Mask upper = ((it.z[i] > Pack(0.0)) & finite(kkt.upper()[i])) | (kkt.lower()[i] == kkt.upper()[i]);
-    const Mask lower = (it.z[i] < Pack(0.0)) & finite(kkt.lower()[i]);
+    const Mask upper = ((sides[i] > Pack(0.0)) & finite(kkt.upper()[i])) | (kkt.lower()[i] == kkt.upper()[i]);
+    const Mask lower = (sides[i] < Pack(0.0)) & finite(kkt.lower()[i]);
     it.active[i] = select(lower, Pack(-1.0), select(upper, Pack(1.0), Pack(0.0)));
   }
 }
@@ -227,15 +227,17 @@ void outer_step(const Kkt& kkt, Mask arrived, double tolerance, Penalties& penal
 
 // Runs from (it.x, it.z) until the judge has let go of every problem, or max_steps Newton steps are done. The judge
 // sees every outer step, in the back end's units, owns termination, and says which problems go on. Where
-// penalties.settling holds at the start, the active set of (it.x, it.z) is tried first.
+// penalties.settling holds at the start, the active set that the signs of `sides` name is tried first: it.z, unless the
+// caller knows better.
 template <class Kkt, class Judge>
-void augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int max_steps, Iterate& it) {
+void augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int max_steps, Iterate& it,
+                          const PackArray& sides) {
   const Pack zero = 0.0, one = 1.0, infinity = std::numeric_limits<double>::infinity();
   Mask going = judge.start();
   it.steps = 0;
   it.best = it.least_error = infinity;
   it.stalled = it.misses = it.repeats = zero;
-  find_active(kkt, it);
+  find_active(kkt, sides, it);
   it.x_center = it.x;
   it.z_center = it.z;
   begin_settling(penalties.settling, penalties, it);

@@ -25,6 +25,10 @@ inline void write(const double* from, double* to, long size) {
   if (to != nullptr) std::copy_n(from, size, to);
 }
 
+inline void write(const double* from, signed char* to, long size) {
+  if (to != nullptr) std::transform(from, from + size, to, [](double side) { return static_cast<signed char>(side); });
+}
+
 inline void add(const double* from, double* to, long size) {
   if (to != nullptr)
     for (long i = 0; i < size; ++i) to[i] += from[i];
@@ -35,6 +39,12 @@ inline void read_point(const Blocks& k, const DenseBatchSolution& from, int i, V
   read(from.y.at(i), z.data(), k.n_eq);
   read(from.z.at(i), z.data() + k.n_eq, k.n_in);
   read(from.w.at(i), z.data() + k.box, k.n);
+}
+
+inline void read_active(const Blocks& k, const DenseBatchSolution& from, int i, const Vector& z, Vector& active) {
+  active = z;
+  if (const double* in = from.start_in.at(i)) std::copy_n(in, k.n_in, active.data() + k.n_eq);
+  if (const double* box = from.start_box.at(i)) std::copy_n(box, k.n, active.data() + k.box);
 }
 
 // Elements that a thread takes at a time: a multiple of `width`, the same for any number of threads.

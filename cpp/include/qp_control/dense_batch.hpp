@@ -29,11 +29,20 @@ struct DenseBatch {
   DenseQP at(int i) const;
 };
 
+// -1 where a row or variable is held at its lower bound, 1 at the upper one, 0 where its multiplier is zero.
+struct SideArray {
+  signed char* data = nullptr;
+  long stride = 0;
+  signed char* at(int i) const { return data == nullptr ? nullptr : data + i * stride; }
+};
+
 // Fields of the solutions, each (size, .) and contiguous. As a starting point only x, y, z, w are read.
 struct DenseBatchSolution {
   MutableBatchArray x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub;
   MutableBatchArray certificate_x, certificate_y, certificate_z, certificate_w;
   MutableBatchArray objective, primal_residual, dual_residual, duality_gap;
+  SideArray active_in, active_box;
+  BatchArray start_in, start_box;  // numbers whose signs name the active set of a starting point; nullptr: z and w
   long long* status = nullptr;
   long long* iterations = nullptr;
   MutableBatchArray kept;  // where keeps_factors()
@@ -50,7 +59,7 @@ long kept_elements(const DenseDims& dims, long size);
 // How a batch ended. ASYMMETRIC: all elements are solved, but some H was not equal to its transpose.
 enum class BatchEnd { DONE, ASYMMETRIC, INTERRUPTED };
 
-// out.x, .y, .z, .w hold the starting points when warm is true. `interrupted` is asked between elements, on the
+// out holds the starting points when warm is true. `interrupted` is asked between elements, on the
 // caller's thread; once it says yes the rest is left as it is.
 BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool warm, const DenseBatchSolution& out,
                      const std::function<bool()>& interrupted);

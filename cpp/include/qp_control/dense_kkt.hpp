@@ -1,19 +1,27 @@
 // Dense KKT back end of the augmented-Lagrangian loop: the loop asks for M = H + rho I + rows' diag(weight) rows, its
-// Cholesky factor, and products with the problem's data. Another structure is another class with these members.
+// factor, and products with the problem's data. Another structure is another class with these members.
+//
+// A diagonal H that is not too small is exploited: products with it, its equilibration, and a factor of the size of the
+// rows. A linear program keeps the factor of M: of rho I alone the rows' factor would lose the digits that stiff rows
+// need.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "qp_control/dense_qp.hpp"
+#include "qp_control/diagonal_plus_rows.hpp"
 #include "qp_control/equilibration.hpp"
 #include "qp_control/kept_factor.hpp"
 #include "qp_control/pack.hpp"
 
 namespace qp_control {
 
+// Allocates in its constructor, and once more where a problem first has a diagonal H.
 class DenseKkt {
  public:
-  DenseKkt(int n, int stored_rows);
+  // The first `equalities` of the stored rows always have one weight in common.
+  DenseKkt(int n, int stored_rows, int equalities = 0);
 
   int n() const { return n_; }
   int variables() const { return static_cast<int>(g_.size()); }  // in packs
@@ -44,26 +52,39 @@ class DenseKkt {
   // out of a factor leave the rounding of their weight, up to 1e8, behind. False: not positive definite.
   Mask factor(const PackArray& weight, Pack rho);
   // rhs <- M^-1 rhs
-  void solve(PackArray& rhs) const;
-  // The factor, its weights and its scaling.
+  void solve(PackArray& rhs);
+  // The Cholesky factor of M, its weights and its scaling; nothing where there is none.
   void keep(const Equilibration& scaling, KeptFactor to) const;
 
  private:
   // Is H positive semidefinite, up to rounding? Sets least_curvature_.
   bool convex();
   ScalableQP<double> scalable();
+  void load_hessian(const StackedQP& qp);
+  // Whether they differ from those of the last factor.
+  bool take_weights(const double* weight, int first, int last);
+  Mask factor_by_rows(const double* weight, Pack rho);
+  void add_equalities(double weight, const PackArray& from);
+  void add_rows(const double* weight);
 
-  int n_, stored_, stride_;
-  bool linear_program_ = false, assembled_ = false, convex_ = true;
+  int n_, stored_, equalities_, stride_;
+  bool linear_program_ = false, diagonal_hessian_ = false, assembled_ = false, convex_ = true;
   double least_curvature_ = 0.0;  // that makes H positive definite, in the caller's units
   PackArray g_, lower_, upper_;
-  PackArray regularisation_;     // of H in M
-  PackArray H_, R_;              // equilibrated
+  PackArray regularisation_;  // of H in M
+  PackArray H_, R_;           // equilibrated
+  PackArray H_diagonal_;      // where H is diagonal
+  PackArray gram_;            // A'A of the first equalities, lower triangle
+  bool gram_known_ = false;
   PackArray M_, L_;              // lower triangles
   PackArray diagonal_;           // of M, without the box
   PackArray inverse_diagonal_;   // of L
   PackArray weight_, weighted_;  // in M_; rows that are about to be added, times their weight
   std::vector<const double*> changed_, scaled_;
+  // Of problems with a diagonal H that have no more rows than variables.
+  std::optional<DiagonalPlusRows> by_rows_;
+  bool uses_rows_ = false;
+  PackArray D_;
 };
 
 }  // namespace qp_control

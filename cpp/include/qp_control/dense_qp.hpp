@@ -60,6 +60,7 @@ struct StackedQP {
 
   bool is_equality(int i) const { return lower[i] == upper[i]; }
 
+  void apply_hessian(const Vector& x, Vector& Hx) const;
   // v = [R x; x]
   void apply_rows(const Vector& x, Vector& v) const;
   // out += R'z_R + z_box
@@ -82,6 +83,7 @@ struct StackedQP {
   Vector lower, upper;
   Vector weight;                // of the shifts
   bool linear_program = false;  // H = 0: products with it are skipped
+  bool diagonal = false;        // the same beside its diagonal; where this is known
   bool symmetric = true;        // was the caller's H equal to its transpose?
 };
 

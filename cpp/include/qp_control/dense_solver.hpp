@@ -19,8 +19,8 @@ class DenseSolver {
  public:
   explicit DenseSolver(DenseDims dims);
 
-  // solution.x and .z hold the starting point when warm is true. same_matrices: H, A and C are those of the call
-  // before, and what follows from them alone is not done again; the result is the same to the bit. False: H is not
+  // solution.x, .z and .active hold the starting point when warm is true. same_matrices: H, A and C are those of the
+  // call before, and what follows from them alone is not done again; the result is the same to the bit. False: H is not
   // equal to its transpose, and the solution is that of their mean.
   bool solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm, Solution& solution,
              bool same_matrices = false);
@@ -30,6 +30,7 @@ class DenseSolver {
  private:
   enum class Matrices { INVALID, STACKED, LOADED };
 
+  void find_active(Solution& solution) const;
   void solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
   void certify(const Settings& settings, const Deadline& deadline, Solution& solution);
   void certify_crossed(Solution& solution);
@@ -60,7 +61,7 @@ class DenseSolver {
   Vector farkas_;
   Matrices matrices_ = Matrices::INVALID;
   bool suspected_ = false;  // the loop has stopped at what looks like a Farkas vector
-  Vector x_start_, z_start_;
+  Start start_;
 };
 
 }  // namespace qp_control

@@ -15,6 +15,11 @@ struct ScalableQP {
   int n, stored_rows, stride;
   bool boxed;
   Real *H, *g, *R, *lower, *upper;
+  bool diagonal = false;  // the rest of H is zero
+
+  // The columns [first, last) of a row of H that may have entries; none without H.
+  int first(int i) const { return diagonal ? i : 0; }
+  int last(int i) const { return H == nullptr ? 0 : diagonal ? i + 1 : n; }
 };
 
 struct Equilibration {
@@ -83,8 +88,8 @@ void Equilibration::scale_matrices(const ScalableQP<Real>& qp) {
   for (int pass = 0; pass < passes; ++pass) {
     auto balanced = Real(0.0) == Real(0.0);
     for (int j = 0; j < n; ++j) norm[j] = 0.0;
-    for (int i = 0; i < n && qp.H != nullptr; ++i)
-      for (int j = 0; j < n; ++j) norm[j] = max(norm[j], abs(qp.H[i * stride + j]));
+    for (int i = 0; i < n; ++i)
+      for (int j = qp.first(i); j < qp.last(i); ++j) norm[j] = max(norm[j], abs(qp.H[i * stride + j]));
     for (int i = 0; i < stored; ++i)
       for (int j = 0; j < n; ++j) norm[j] = max(norm[j], abs(qp.R[i * stride + j]));
     for (int j = 0; j < n; ++j) {
@@ -92,8 +97,8 @@ void Equilibration::scale_matrices(const ScalableQP<Real>& qp) {
       balanced = balanced & (norm[j] == Real(1.0));
       d[j] *= norm[j];
     }
-    for (int i = 0; i < n && qp.H != nullptr; ++i)
-      for (int j = 0; j < n; ++j) qp.H[i * stride + j] *= norm[i] * norm[j];
+    for (int i = 0; i < n; ++i)
+      for (int j = qp.first(i); j < qp.last(i); ++j) qp.H[i * stride + j] *= norm[i] * norm[j];
     for (int i = 0; i < stored; ++i) {
       const Real row_factor = factor(row_norm(qp.R + i * stride, n));
       balanced = balanced & (row_factor == Real(1.0));
@@ -105,9 +110,9 @@ void Equilibration::scale_matrices(const ScalableQP<Real>& qp) {
   for (int j = 0; j < n && qp.boxed; ++j) e[stored + j] = Real(1.0) / d[j];
   Real largest = 0.0;
   for (int i = 0; i < n && qp.H != nullptr; ++i) {
-    largest = max(largest, row_norm(qp.H + i * stride, n));
+    largest = max(largest, qp.diagonal ? abs(qp.H[i * stride + i]) : row_norm(qp.H + i * stride, n));
     // Nothing beside entries of size one; as subnormal numbers they would lose bits when c changes.
-    for (int j = 0; j < n; ++j) {
+    for (int j = qp.first(i); j < qp.last(i); ++j) {
       Real& entry = qp.H[i * stride + j];
       entry = select(abs(entry) < Real(1e-250), 0.0, entry);
     }
@@ -147,8 +152,8 @@ void Equilibration::scale_vectors(const ScalableQP<Real>& qp) {
   const Real clamped = min(max(largest, Real(1e-12)), Real(1e12));
   const Real scale = select(largest > Real(0.0), inverse_power_of_two(clamped), 1.0);
   const Real change = scale / *reinterpret_cast<Real*>(&c);
-  for (int i = 0; i < n && qp.H != nullptr && any(change != Real(1.0)); ++i)
-    for (int j = 0; j < n; ++j) qp.H[i * qp.stride + j] *= change;
+  for (int i = 0; i < n && any(change != Real(1.0)); ++i)
+    for (int j = qp.first(i); j < qp.last(i); ++j) qp.H[i * qp.stride + j] *= change;
   for (int j = 0; j < n; ++j) qp.g[j] *= scale;
   for (int i = 0; i < rows; ++i) {
     qp.lower[i] *= e[i];

@@ -314,11 +314,12 @@ void InteriorPoint<System>::run(int max_steps, const Deadline& deadline, Iterate
 }
 
 // The loop; where it has not ended after a while, an interior point first and the loop again from there, on the active
-// set that it names. `rescue` is made where it is first needed, and kept.
+// set that it names. `rescue` is made where it is first needed, and kept. sides: see augmented_lagrangian().
 template <class System>
 void minimise_with_rescue(typename System::Kkt& kkt, SingleJudge& judge, Penalties& penalties, int max_steps,
-                          const Deadline& deadline, Iterate& it, std::optional<InteriorPoint<System>>& rescue) {
-  augmented_lagrangian(kkt, judge, penalties, std::min(max_steps, System::patience), it);
+                          const Deadline& deadline, Iterate& it, const PackArray& sides,
+                          std::optional<InteriorPoint<System>>& rescue) {
+  augmented_lagrangian(kkt, judge, penalties, std::min(max_steps, System::patience), it, sides);
   if (judge.verdict != Verdict::MAX_ITER || it.steps >= max_steps) return;
   if (!rescue) rescue.emplace(kkt);
   rescue->load(kkt, penalties.delta);
@@ -335,7 +336,7 @@ void minimise_with_rescue(typename System::Kkt& kkt, SingleJudge& judge, Penalti
   penalties.reset(kkt.lower(), kkt.upper());
   if (penalties.settles) penalties.settling = Mask::all(true);
   penalties.apply();
-  augmented_lagrangian(kkt, judge, penalties, std::min(max_steps - before, System::patience_after), it);
+  augmented_lagrangian(kkt, judge, penalties, std::min(max_steps - before, System::patience_after), it, it.z);
   it.steps += before;
   penalties.settled_mu = ordinary_mu;
 }

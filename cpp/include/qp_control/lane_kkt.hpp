@@ -66,11 +66,14 @@ class LaneKkt {
   Mask convex();
   Mask factor_unless_kept(const PackArray& weight, Pack rho);
   ScalableQP<Pack> scalable();
+  // Of M.
+  bool is_diagonal() const { return diagonal_hessian_ && stored_ == 0; }
   void scale_vectors(Equilibration& scaling);
   void assemble();
 
   int n_, n_eq_, n_in_, stored_;
   bool has_hessian_, boxed_, assembled_ = false, symmetric_ = true;
+  bool diagonal_hessian_ = false;  // in every lane; the other entries' part is left out, which changes no bits
   PackArray H_, g_, R_, lower_, upper_;
   PackArray regularisation_, M_, L_, inverse_diagonal_, diagonal_, weight_, weighted_;
   std::vector<const Pack*> changed_, scaled_;

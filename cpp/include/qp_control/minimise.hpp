@@ -22,6 +22,12 @@ namespace qp_control {
 // How a run that ends with this verdict is reported.
 Status status_of(Verdict verdict);
 
+// Where a run begins. sides: the signs name the active set; z itself where the caller knows no better.
+struct Start {
+  Start(int n, int rows) : x(n), z(rows), sides(rows) {}
+  Vector x, z, sides;
+};
+
 struct Outcome {
   Outcome(int n, int rows) : x(n), z(rows), ray(n) {}
   Verdict verdict = Verdict::GO_ON;
@@ -34,14 +40,15 @@ struct Outcome {
 // the rescue or the ray of an unbounded one, which few do.
 class Minimiser {
  public:
-  Minimiser(int n, int stored_rows);
+  // equalities: see DenseKkt.
+  Minimiser(int n, int stored_rows, int equalities = 0);
 
   // Takes the problem in; qp must outlive what follows. False: H is not semidefinite, up to rounding.
   bool load(const StackedQP& qp);
   // The same where only the vectors have changed since the last call.
   bool load_vectors(const StackedQP& qp);
-  // From (x, z), or from zero where they are nullptr. The outcome lives until the next call.
-  const Outcome& run(const Settings& settings, const Deadline& deadline, const Vector* x, const Vector* z,
+  // From zero without a start. The outcome lives until the next call.
+  const Outcome& run(const Settings& settings, const Deadline& deadline, const Start* start,
                      bool look_for_certificates);
   const Outcome& outcome() const { return outcome_; }
   // The factor of the last Newton step.

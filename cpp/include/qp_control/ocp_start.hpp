@@ -11,7 +11,7 @@ template <class Kkt>
 void obey_dynamics(Kkt& kkt, Penalties& penalties, Mask able, Iterate& it) {
   penalties.settling = Mask::all(true);
   penalties.apply();
-  find_active(kkt, it);
+  find_active(kkt, it.z, it);
   it.x_center = it.x;
   it.z_center = it.z;
   refresh(kkt, Mask::all(true), it);

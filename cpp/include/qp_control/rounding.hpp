@@ -13,10 +13,10 @@ namespace qp_control {
 // Real: double for one problem, Pack for a pack of them.
 template <class Real>
 struct RoundingBounds {
-  // Row-major H (nullptr: zero) and R = [A; C], `stored` rows.
-  void load_matrices(int n, int stored, const Real* H, const Real* R) {
+  // The largest entry of H, and R = [A; C], `stored` rows.
+  void load_matrices(int n, int stored, Real largest_of_H, const Real* R) {
     terms = n + stored;
-    H_size = H == nullptr ? Real(0.0) : largest(long(n) * n, H);
+    H_size = largest_of_H;
     row_size = max(Real(1.0), largest(long(stored) * n, R));
   }
   void load_gradient(int n, const Real* g) { g_size = largest(n, g); }
@@ -33,7 +33,6 @@ struct RoundingBounds {
   int terms = 0;
   Real H_size, g_size, row_size;  // largest entries, of [R; I] the last
 
- private:
   static double largest(long size, const double* entries) { return norm_inf(ConstVectorMap(entries, size)); }
   static Pack largest(long size, const Pack* entries) {
     Pack out = 0.0;

@@ -60,7 +60,7 @@ bool OcpLeastShift::find(const OcpBatch& problem, const OcpBounds& bounds, int m
   penalties_.settling = Mask::all(false);
   penalties_.apply();
   ShiftJudge judge(kkt_, deadline);
-  augmented_lagrangian(kkt_, judge, penalties_, max_steps, iterate_);
+  augmented_lagrangian(kkt_, judge, penalties_, max_steps, iterate_, iterate_.z);
   read_result(point_);
   if (!point_.finite() || deadline.passed()) return false;
   // The loop's point is stationary to its tolerance; the shifts are those of the rows that it names, exactly.

@@ -192,7 +192,7 @@ const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& set
   obey_dynamics(kkt_, penalties_, Mask::all(true), iterate_);
   penalties_.settling = within_bounds(kkt_, iterate_);
   penalties_.apply();
-  minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, rescue_);
+  minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, iterate_.z, rescue_);
   outcome_.verdict = judge.verdict;
   outcome_.steps = iterate_.steps + 1;
   outcome_.residuals = ocp_residuals(problem, 0, outcome_.point.arrays(), gradient_);

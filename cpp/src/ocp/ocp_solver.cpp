@@ -112,7 +112,8 @@ bool OcpSolver<Real>::solve(const OcpBatch& batch, int first, int last, const Se
     obey_dynamics(kkt, work.penalties, able, work.iterate);
     work.penalties.settling = settle | within_bounds(kkt, work.iterate);
     work.penalties.apply();
-    augmented_lagrangian(kkt, judge, work.penalties, std::min(most_steps, settings.max_iter), work.iterate);
+    augmented_lagrangian(kkt, judge, work.penalties, std::min(most_steps, settings.max_iter), work.iterate,
+                         work.iterate.z);
   }
   const Mask found = judge.solved | judge.unsure;
   if (kkt.layout().soft()) {

@@ -36,7 +36,7 @@ void set_active_system(const StackedQP& qp, const std::vector<int>& active, Acti
   order.clear();
   for (int i = 0; i < qp.rows(); ++i)
     if (active[i] != 0) order.push_back(i);
-  system.set(qp.H, qp.R, order);
+  system.set(qp.H, qp.R, order, qp.diagonal);
   order.resize(system.row_count());
 }
 

@@ -46,8 +46,9 @@ void ActiveSystem::reserve(int rows) {
   for (ActiveVector* v : {&residual_, &best_}) v->reserve(n_, rows);
 }
 
-void ActiveSystem::set(const Matrix& H, const RowMatrix& R, const std::vector<int>& active) {
+void ActiveSystem::set(const Matrix& H, const RowMatrix& R, const std::vector<int>& active, bool diagonal) {
   H_ = &H;
+  diagonal_ = diagonal;
   const int stored = static_cast<int>(R.rows());
   const int r = static_cast<int>(std::lower_bound(active.begin(), active.end(), stored) - active.begin());
   rows_.resize(r, n_);
@@ -81,7 +82,8 @@ bool ActiveSystem::factor() {
   }
   const int nf = static_cast<int>(free_.size()), r = row_count(), stride = stride_ = padded(nf);
   const int matrix = packs(stride * ((nf + 3) / 4 * 4));
-  for (Reserved<PackArray>* a : {&H_free_, &M_, &L_}) a->setConstant(matrix, Pack(0.0));
+  H_free_.resize(matrix);
+  if (!diagonal_) H_free_.setConstant(Pack(0.0));
   rows_free_.setConstant(packs(stride * r), Pack(0.0));
   weighted_.setConstant(packs(stride * r) + tile_overhang, Pack(0.0));
   for (Reserved<PackArray>* a : {&inverse_diagonal_, &unused_}) a->setConstant(packs(std::max(nf, r)), Pack(0.0));
@@ -92,7 +94,12 @@ bool ActiveSystem::factor() {
     else
       for (int j = 0; j < nf; ++j) to[j] = from[free_[j]];
   };
-  for (int j = 0; j < nf; ++j) gather(H_->col(free_[j]).data(), numbers(H_free_) + j * stride);
+  for (int j = 0; j < nf; ++j) {
+    if (diagonal_)
+      numbers(H_free_)[j + j * stride] = (*H_)(free_[j], free_[j]);
+    else
+      gather(H_->col(free_[j]).data(), numbers(H_free_) + j * stride);
+  }
   for (int i = 0; i < r; ++i) {
     double* row = numbers(rows_free_) + i * stride;
     gather(rows_.row(i).data(), row);
@@ -101,11 +108,15 @@ bool ActiveSystem::factor() {
   }
   if (scaling_.D.size() < packs(nf) || scaling_.E.size() < packs(r)) scaling_ = Equilibration(packs(nf), packs(r));
   scaling_.scale<double>({nf, r, stride, false, numbers(H_free_), numbers(unused_), numbers(rows_free_),
-                          numbers(unused_), numbers(unused_)});
+                          numbers(unused_), numbers(unused_), diagonal_});
 
   weight_.setConstant(r, 1.0 / mu);
-  M_ = H_free_;
-  for (int j = 0; j < nf; ++j) numbers(M_)[j + j * stride] += rho;
+  uses_rows_ = factor_by_rows();
+  if (uses_rows_) return true;
+  L_.setConstant(matrix, Pack(0.0));
+  M_.setConstant(matrix, Pack(0.0));
+  if (!diagonal_) M_ = H_free_;
+  for (int j = 0; j < nf; ++j) numbers(M_)[j + j * stride] = numbers(H_free_)[j + j * stride] + rho;
   for (int p = 0; p < rows_free_.size(); ++p) weighted_[p] = rows_free_[p] * Pack(1.0 / mu);
   row_at_.resize(r);
   weighted_at_.resize(r);
@@ -117,8 +128,24 @@ bool ActiveSystem::factor() {
   return cholesky(numbers(M_), numbers(L_), numbers(inverse_diagonal_), nf, stride);
 }
 
+bool ActiveSystem::factor_by_rows() {
+  const int nf = static_cast<int>(free_.size()), r = row_count();
+  if (!diagonal_ || r > nf || nf == 0 || H_norm_ == 0.0) return false;
+  if (!by_rows_) {
+    by_rows_.emplace(n_, n_);
+    D_.resize(packs(n_));
+  }
+  D_.setConstant(Pack(1.0));
+  for (int j = 0; j < nf; ++j) numbers(D_)[j] = numbers(H_free_)[j + j * stride_];
+  if (numbers(D_, nf).minCoeff() < DiagonalPlusRows::least_entry) return false;
+  numbers(D_, nf).array() += rho;
+  by_rows_->load(numbers(rows_free_), nf, r, stride_);
+  return by_rows_->factor(D_, weight_.data());
+}
+
 void ActiveSystem::adopt(const KeptFactor& kept, const std::vector<int>& order) {
   const int r = row_count(), stride = stride_ = padded(n_);
+  uses_rows_ = false;
   free_.resize(n_);
   std::iota(free_.begin(), free_.end(), 0);
   scaling_ = Equilibration(packs(n_), packs(r));
@@ -140,7 +167,10 @@ void ActiveSystem::adopt(const KeptFactor& kept, const std::vector<int>& order) 
 
 void ActiveSystem::residual(const ActiveVector& rhs, const ActiveVector& s, ActiveVector& r) const {
   r.x = rhs.x;
-  r.x.noalias() -= (*H_) * s.x;
+  if (diagonal_)
+    r.x -= H_->diagonal().cwiseProduct(s.x);
+  else
+    r.x.noalias() -= (*H_) * s.x;
   r.x.noalias() -= rows_.transpose() * s.rows;
   r.rows = rhs.rows;
   r.rows.noalias() -= rows_ * s.x;
@@ -188,7 +218,10 @@ double ActiveSystem::refine(const ActiveVector& rhs, ActiveVector& s, double eno
     numbers(row_residual_, count) = E.cwiseProduct(r.rows);
     numbers(row_step_, count) = numbers(row_residual_, count).cwiseProduct(weight_);
     add_combination(numbers(rows_free_), count, nf, stride_, numbers(row_step_), numbers(step_));
-    cholesky_solve(numbers(L_), numbers(inverse_diagonal_), nf, stride_, numbers(step_));
+    if (uses_rows_)
+      by_rows_->solve(numbers(step_));
+    else
+      cholesky_solve(numbers(L_), numbers(inverse_diagonal_), nf, stride_, numbers(step_));
     multiply(numbers(rows_free_), count, nf, stride_, numbers(step_), numbers(row_step_));
     for (int j = 0; j < nf; ++j) s.x[free_[j]] += D[j] * numbers(step_)[j];
     numbers(row_step_, count) = (numbers(row_step_, count) - numbers(row_residual_, count)).cwiseProduct(weight_);

@@ -42,7 +42,7 @@ bool is_ray_within(const StackedQP& qp, const Vector& d, double tolerance, Produ
   if (recession_violation(qp, d, work.v) > tolerance * size) return false;
   if (qp.linear_program) return true;
   // Column by column: what is small beside the largest entry of H may still be curvature.
-  work.Hx.noalias() = qp.H * d;
+  qp.apply_hessian(d, work.Hx);
   for (int j = 0; j < qp.n(); ++j)
     if (std::abs(work.Hx[j]) > tolerance * size * norm_inf(qp.H.row(j))) return false;
   return true;

@@ -21,6 +21,8 @@ void write_solution(const Blocks& k, const Solution& s, const DenseBatchSolution
   write(s.z.data(), out.y.at(i), k.n_eq);
   write(s.z.data() + k.n_eq, out.z.at(i), k.n_in);
   write(s.z.data() + k.box, out.w.at(i), k.n);
+  write(s.active.data() + k.n_eq, out.active_in.at(i), k.n_in);
+  write(s.active.data() + k.box, out.active_box.at(i), k.n);
   if (double* s_eq = out.s_eq.at(i))
     for (int e = 0; e < k.n_eq; ++e) s_eq[e] = s.shift_upper[e] - s.shift_lower[e];
   write(s.shift_lower.data() + k.n_eq, out.s_lower.at(i), k.n_in);
@@ -88,7 +90,10 @@ BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool war
         if (id == 0 && interrupted()) stop = true;
         if (stop) return;
         if (solved[i - group]) continue;
-        if (warm) read_point(blocks, out, i, solution.x, solution.z);
+        if (warm) {
+          read_point(blocks, out, i, solution.x, solution.z);
+          read_active(blocks, out, i, solution.z, solution.active);
+        }
         const bool known = shared_matrices && used;
         if (!solver.solve(batch.at(i), settings, deadline, warm, solution, known)) symmetric = false;
         used = true;

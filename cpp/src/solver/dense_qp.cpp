@@ -11,6 +11,16 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 bool finite(const double* data, long size) { return data == nullptr || all_finite(ConstVectorMap(data, size)); }
 
+// Ends at the first column of most others.
+bool is_diagonal(const double* H, int n) {
+  for (int j = 0; j < n; ++j) {
+    const double* column = H + long(j) * n;
+    const auto zero = [](const double* from, int size) { return (ConstVectorMap(from, size).array() == 0.0).all(); };
+    if (!zero(column, j) || !zero(column + j + 1, n - 1 - j)) return false;
+  }
+  return true;
+}
+
 // Writes the bounds of one block of rows; false on NaN, or an infinity that nothing satisfies.
 bool stack_bounds(const double* low, const double* high, int size, double* lower, double* upper) {
   for (int i = 0; i < size; ++i) {
@@ -40,6 +50,15 @@ StackedQP::StackedQP(int n, int stored_rows)
       upper(Vector::Constant(stored_rows + n, infinity)),
       weight(Vector::Ones(stored_rows + n)) {}
 
+void StackedQP::apply_hessian(const Vector& x, Vector& Hx) const {
+  if (linear_program)
+    Hx.setZero();
+  else if (diagonal)
+    Hx = H.diagonal().cwiseProduct(x);
+  else
+    Hx.noalias() = H * x;
+}
+
 void StackedQP::apply_rows(const Vector& x, Vector& v) const {
   v.head(stored_rows()).noalias() = R * x;
   v.tail(n()) = x;
@@ -60,9 +79,20 @@ bool stack(const DenseQP& qp, StackedQP& out) { return stack_matrices(qp, out) &
 bool stack_matrices(const DenseQP& qp, StackedQP& out) {
   const auto [n, n_eq, n_in] = qp.dims;
   out.symmetric = true;
-  if (!finite(qp.H, long(n) * n) || !finite(qp.A, long(n_eq) * n) || !finite(qp.C, long(n_in) * n)) return false;
+  if (!finite(qp.A, long(n_eq) * n) || !finite(qp.C, long(n_in) * n)) return false;
+  const bool was_diagonal = out.diagonal;
   out.linear_program = qp.H == nullptr;
-  if (!out.linear_program) {
+  out.diagonal = out.linear_program || is_diagonal(qp.H, n);
+  if (out.diagonal) {
+    if (!was_diagonal) out.H.setZero();
+    if (out.linear_program)
+      out.H.diagonal().setZero();
+    else
+      out.H.diagonal() = ConstVectorMap(qp.H, long(n) * n)(Eigen::seqN(0, n, n + 1));
+    if (!all_finite(out.H.diagonal())) return false;
+    out.linear_program = (out.H.diagonal().array() == 0.0).all();
+  } else {
+    if (!finite(qp.H, long(n) * n)) return false;
     const ConstRowMatrixMap H(qp.H, n, n);
     // Row-major and column-major are the same to a symmetric matrix.
     out.H = Eigen::Map<const Matrix>(qp.H, n, n);
@@ -74,8 +104,6 @@ bool stack_matrices(const DenseQP& qp, StackedQP& out) {
     out.symmetric = asymmetry == 0.0;
     if (!out.symmetric) out.H = 0.5 * (H + H.transpose());
     out.linear_program = (out.H.array() == 0.0).all();
-  } else {
-    out.H.setZero();
   }
   if (n_eq > 0) out.R.topRows(n_eq) = ConstRowMatrixMap(qp.A, n_eq, n);
   if (n_in > 0) out.R.bottomRows(n_in) = ConstRowMatrixMap(qp.C, n_in, n);

@@ -73,23 +73,41 @@ void apply_shift(const LeastShift& level, StackedQP& shifted, Solution& solution
 
 DenseSolver::DenseSolver(DenseDims dims)
     : qp_(dims.n, dims.n_eq + dims.n_in),
-      minimiser_(dims.n, dims.n_eq + dims.n_in),
+      minimiser_(dims.n, dims.n_eq + dims.n_in, dims.n_eq),
       products_(dims.n, dims.rows()),
       farkas_(dims.rows()),
-      x_start_(dims.n),
-      z_start_(dims.rows()) {}
+      start_(dims.n, dims.rows()) {}
 
 bool DenseSolver::solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm,
                         Solution& solution, bool same_matrices) {
-  x_start_ = solution.x;
-  z_start_ = solution.z;
+  start_.x = solution.x;
+  start_.z = solution.z;
+  start_.sides = solution.active;
   solution.clear();
   if (!same_matrices) matrices_ = stack_matrices(problem, qp_) ? Matrices::STACKED : Matrices::INVALID;
   if (matrices_ != Matrices::INVALID && stack_vectors(problem, qp_))
     solve_stacked(settings, deadline, warm, solution);
   else
     solution.status = Status::INVALID_INPUT;
+  find_active(solution);
   return qp_.symmetric;
+}
+
+// Rows with a multiplier are held, where it is small or a shift has left its sign free, at the nearer bound: of weakly
+// active rows it is rounding, whose sign tells nothing.
+void DenseSolver::find_active(Solution& solution) const {
+  const int stored = qp_.stored_rows();
+  const double small = 1e-6 * norm_inf(solution.z);
+  for (int i = 0; i < qp_.rows(); ++i) {
+    const double lower = qp_.lower[i], upper = qp_.upper[i], z = solution.z[i];
+    const bool clear = lower == upper || (std::abs(z) > small && solution.status == Status::SOLVED);
+    bool at_lower = z < 0.0;
+    if (z != 0.0 && !clear) {
+      const double v = i < stored ? qp_.R.row(i).dot(solution.x) : solution.x[i - stored];
+      at_lower = v - lower < upper - v;
+    }
+    solution.active[i] = std::abs(z) > 0.0 ? (at_lower ? -1.0 : 1.0) : 0.0;
+  }
 }
 
 void DenseSolver::keep(const Solution& solution, KeptFactor to) const {
@@ -112,17 +130,17 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
   suspected_ = false;
   const bool crossed = (qp_.lower.array() > qp_.upper.array()).any();
   if (!crossed) {
-    const bool from_start = warm && x_start_.allFinite() && z_start_.allFinite();
+    const bool from_start = warm && all_finite(start_.x) && all_finite(start_.z) && all_finite(start_.sides);
     Settings first = settings;
     if (from_start) first.max_iter = std::min(most_warm_steps, (settings.max_iter + 1) / 2);
-    minimiser_.run(first, deadline, from_start ? &x_start_ : nullptr, &z_start_, true);
+    minimiser_.run(first, deadline, from_start ? &start_ : nullptr, true);
     const Outcome& outcome = minimiser_.outcome();
     store(outcome, solution);
     // A start that is far off can cost more than none.
     const bool misled = outcome.verdict == Verdict::MAX_ITER || outcome.verdict == Verdict::NUMERICAL_ERROR;
     if (from_start && misled && settings.max_iter > outcome.steps) {
       first.max_iter = settings.max_iter - outcome.steps;
-      store(minimiser_.run(first, deadline, nullptr, nullptr, true), solution);
+      store(minimiser_.run(first, deadline, nullptr, true), solution);
     }
     const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= 100 &&
                        outcome.residuals.primal > settings.eps_abs;
@@ -201,7 +219,7 @@ void DenseSolver::drop_suspicion(const Settings& settings, const Deadline& deadl
   if (deadline.passed())
     solution.status = Status::TIME_LIMIT;
   else if (suspected_)
-    store(minimiser_.run(settings, deadline, nullptr, nullptr, false), solution);
+    store(minimiser_.run(settings, deadline, nullptr, false), solution);
 }
 
 // A pair of crossed bounds is its own proof.
@@ -233,7 +251,7 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   SecondLevel& second = *second_level_;
   level.reduce(qp_, second.qp);
   second.minimiser.load(second.qp);
-  const Outcome& outcome = second.minimiser.run(settings, deadline, nullptr, nullptr, false);
+  const Outcome& outcome = second.minimiser.run(settings, deadline, nullptr, false);
   level.multipliers(outcome.z, second.z);
   apply_shift(level, qp_, solution);
   Residuals judged = residuals(qp_, outcome.x, second.z, products_);

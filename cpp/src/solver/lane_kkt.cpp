@@ -77,14 +77,16 @@ LaneKkt::LaneKkt(const DenseBatch& batch)
 Mask LaneKkt::load(const DenseBatch& batch, int first, int last) {
   kept_ = nullptr;
   load_elements(batch.H, first, last, H_.size(), 0.0, H_.data());
-  Mask same = Mask::all(true);
+  Mask same = Mask::all(true), diagonal = same;
   for (int i = 0; i < n_ && has_hessian_; ++i)
     for (int j = 0; j < i; ++j) {
       const Pack below = H_[i * n_ + j], above = H_[j * n_ + i];
+      const Pack mean = H_[i * n_ + j] = H_[j * n_ + i] = Pack(0.5) * (below + above);
       same = same & (below == above);
-      H_[i * n_ + j] = H_[j * n_ + i] = Pack(0.5) * (below + above);
+      diagonal = diagonal & (mean == Pack(0.0));
     }
   symmetric_ = qp_control::all(same);
+  diagonal_hessian_ = qp_control::all(diagonal);
   load_elements(batch.A, first, last, long(n_eq_) * n_, 0.0, R_.data());
   load_elements(batch.C, first, last, long(n_in_) * n_, 0.0, R_.data() + n_eq_ * n_);
   usable_matrices_ = all_finite(H_.data(), H_.size()) & all_finite(R_.data(), R_.size());
@@ -118,7 +120,7 @@ Mask LaneKkt::read_vectors(const DenseBatch& batch, int first, int last) {
 
 Mask LaneKkt::scale(Equilibration& scaling) {
   convex_ = convex();
-  rounding_.load_matrices(n_, stored_, has_hessian_ ? H_.data() : nullptr, R_.data());
+  rounding_.load_matrices(n_, stored_, RoundingBounds<Pack>::largest(H_.size(), H_.data()), R_.data());
   scaling.scale_matrices(scalable());
   scale_vectors(scaling);
   return convex_;
@@ -138,8 +140,8 @@ void LaneKkt::scale_vectors(Equilibration& scaling) {
 }
 
 ScalableQP<Pack> LaneKkt::scalable() {
-  return {n_,        stored_,       n_,           boxed_, has_hessian_ ? H_.data() : nullptr, g_.data(),
-          R_.data(), lower_.data(), upper_.data()};
+  Pack* H = has_hessian_ ? H_.data() : nullptr;
+  return {n_, stored_, n_, boxed_, H, g_.data(), R_.data(), lower_.data(), upper_.data(), diagonal_hessian_};
 }
 
 // Up to rounding. Sets least_curvature_.
@@ -206,7 +208,15 @@ Mask LaneKkt::factor(const PackArray& weight, Pack rho) {
     M_[j * n_ + j] = diagonal_[j] + (rho + box);
   }
   rho_ = rho;
-  if (changes) definite_ = cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
+  if (!changes) return definite_;
+  if (!is_diagonal()) return definite_ = cholesky(M_.data(), L_.data(), inverse_diagonal_.data(), n_);
+  definite_ = Mask::all(true);
+  for (int j = 0; j < n_; ++j) {
+    const Pack entry = M_[j * n_ + j];
+    const Mask positive = entry > Pack(0.0);
+    definite_ = definite_ & positive;
+    inverse_diagonal_[j] = Pack(1.0) / sqrt(select(positive, entry, 1.0));
+  }
   return definite_;
 }
 
@@ -264,10 +274,15 @@ Mask LaneKkt::adopt(const double* from, Equilibration& scaling) {
   return has_kept_;
 }
 
-void LaneKkt::solve(PackArray& rhs) const { cholesky_solve(L_.data(), inverse_diagonal_.data(), n_, rhs.data()); }
+void LaneKkt::solve(PackArray& rhs) const {
+  if (!is_diagonal()) return cholesky_solve(L_.data(), inverse_diagonal_.data(), n_, rhs.data());
+  for (int j = 0; j < n_; ++j) rhs[j] = rhs[j] * inverse_diagonal_[j] * inverse_diagonal_[j];
+}
 
 void LaneKkt::apply_hessian(const PackArray& x, PackArray& out) const {
-  if (has_hessian_)
+  if (has_hessian_ && diagonal_hessian_)
+    for (int j = 0; j < n_; ++j) out[j] = Pack(0.0) + H_[j * n_ + j] * x[j];
+  else if (has_hessian_)
     multiply(H_.data(), n_, n_, x.data(), out.data());
   else
     out.setConstant(Pack(0.0));

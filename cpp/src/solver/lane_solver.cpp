@@ -17,7 +17,12 @@ void store(const Pack* from, long size, int lane, double* to) {
   if (to != nullptr) store_lane(from, size, lane, to);
 }
 
-void fill(double value, long size, double* to) {
+void store(const Pack* from, long size, int lane, signed char* to) {
+  for (long k = 0; k < size && to != nullptr; ++k) to[k] = static_cast<signed char>(from[k][lane]);
+}
+
+template <class Number>
+void fill(Number value, long size, Number* to) {
   if (to != nullptr) std::fill_n(to, size, value);
 }
 
@@ -33,6 +38,8 @@ struct LaneSolver::Workspace {
         x(dims.n),
         z(kkt.rows()) {}
 
+  // The active set of the point at which the loop has left each lane, to iterate.active, by the rule of DenseSolver.
+  void find_active();
   void load_start(const DenseBatchSolution& from, int first, int last);
   void write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane, int element) const;
 
@@ -54,12 +61,28 @@ void LaneSolver::Workspace::load_start(const DenseBatchSolution& from, int first
   read(from.y, dims.n_eq, z0.data());
   read(from.z, dims.n_in, z0.data() + dims.n_eq);
   if (kkt.boxed()) read(from.w, dims.n, z0.data() + dims.n_eq + dims.n_in);
-  const Mask usable = all_finite(x0.data(), x0.size()) & all_finite(z0.data(), z0.size());
+  iterate.active = z0;
+  if (from.start_in.data != nullptr)
+    load_elements(from.start_in, first, last, dims.n_in, 0.0, iterate.active.data() + dims.n_eq);
+  if (from.start_box.data != nullptr && kkt.boxed())
+    load_elements(from.start_box, first, last, dims.n, 0.0, iterate.active.data() + dims.n_eq + dims.n_in);
+  const Mask usable = all_finite(x0.data(), x0.size()) & all_finite(z0.data(), z0.size()) &
+                      all_finite(iterate.active.data(), iterate.active.size());
   for (int j = 0; j < x0.size(); ++j) x0[j] = select(usable, x0[j] / scaling.D[j], 0.0);
-  for (int i = 0; i < z0.size(); ++i) z0[i] = select(usable, scaling.c * z0[i] / scaling.E[i], 0.0);
+  for (int i = 0; i < z0.size(); ++i) {
+    z0[i] = select(usable, scaling.c * z0[i] / scaling.E[i], 0.0);
+    iterate.active[i] = select(usable, iterate.active[i], 0.0);
+  }
   // The active set of the start is as good as one that has repeated itself.
   penalties.settling = usable;
   penalties.apply();
+}
+
+void LaneSolver::Workspace::find_active() {
+  for (int i = 0; i < kkt.rows(); ++i) {
+    const Pack nearer = select(iterate.v[i] - kkt.lower()[i] < kkt.upper()[i] - iterate.v[i], Pack(-1.0), 1.0);
+    iterate.active[i] = select(iterate.z[i] != Pack(0.0), nearer, 0.0);
+  }
 }
 
 void LaneSolver::Workspace::write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane,
@@ -73,6 +96,11 @@ void LaneSolver::Workspace::write(const DenseBatchSolution& out, const LaneJudge
     store(z.data() + n_eq + n_in, n, lane, out.w.at(k));
   else
     fill(0.0, n, out.w.at(k));
+  store(iterate.active.data() + n_eq, n_in, lane, out.active_in.at(k));
+  if (kkt.boxed())
+    store(iterate.active.data() + n_eq + n_in, n, lane, out.active_box.at(k));
+  else
+    fill(static_cast<signed char>(0), n, out.active_box.at(k));
   fill(0.0, n_eq, out.s_eq.at(k));
   fill(0.0, n_in, out.s_lower.at(k));
   fill(0.0, n_in, out.s_upper.at(k));
@@ -120,9 +148,13 @@ bool LaneSolver::solve(const DenseBatch& batch, int first, int last, const Setti
   } else {
     work.iterate.x.setConstant(Pack(0.0));
     work.iterate.z.setConstant(Pack(0.0));
+    work.iterate.active.setConstant(Pack(0.0));
   }
   LaneJudge judge(work.kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z);
-  if (any(able)) augmented_lagrangian(work.kkt, judge, work.penalties, most_steps, work.iterate);
+  if (any(able)) {
+    augmented_lagrangian(work.kkt, judge, work.penalties, most_steps, work.iterate, work.iterate.active);
+    work.find_active();
+  }
   if (out.kept.data != nullptr) work.kkt.keep(work.scaling, judge.solved, work.penalties.settling, out.kept.at(first));
   for (int lane = 0; lane < last - first; ++lane) {
     solved[lane] = judge.solved[lane];

@@ -224,7 +224,7 @@ void LeastShiftMemo::Search::run(const StackedQP& qp, int max_steps, const Deadl
   iterate.x.setConstant(Pack(0.0));
   iterate.z.setConstant(Pack(0.0));
   ShiftJudge judge(kkt, deadline);
-  minimise_with_rescue(kkt, judge, penalties, max_steps, deadline, iterate, rescue);
+  minimise_with_rescue(kkt, judge, penalties, max_steps, deadline, iterate, iterate.z, rescue);
   out.steps = iterate.steps;
   out.x = numbers(scaling.D, n).cwiseProduct(numbers(iterate.x, n));
   out.found = judge.verdict == Verdict::SOLVED;

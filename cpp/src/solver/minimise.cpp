@@ -167,8 +167,8 @@ class Minimiser::Judge : public SingleJudge {
   double error_when_tried_ = 0.0;
 };
 
-Minimiser::Minimiser(int n, int stored_rows)
-    : kkt_(n, stored_rows),
+Minimiser::Minimiser(int n, int stored_rows, int equalities)
+    : kkt_(n, stored_rows, equalities),
       scaling_(packs(n), packs(stored_rows + n)),
       iterate_(packs(n), packs(stored_rows + n)),
       penalties_(packs(stored_rows + n)),
@@ -184,7 +184,8 @@ Minimiser::Minimiser(int n, int stored_rows)
 
 bool Minimiser::load(const StackedQP& qp) {
   qp_ = &qp;
-  rounding_.load_matrices(qp.n(), qp.stored_rows(), qp.linear_program ? nullptr : qp.H.data(), qp.R.data());
+  const double largest = qp.diagonal ? norm_inf(qp.H.diagonal()) : norm_inf(qp.H);
+  rounding_.load_matrices(qp.n(), qp.stored_rows(), largest, qp.R.data());
   rounding_.load_gradient(qp.n(), qp.g.data());
   return kkt_.load(qp, scaling_);
 }
@@ -195,15 +196,17 @@ bool Minimiser::load_vectors(const StackedQP& qp) {
   return kkt_.load_vectors(qp, scaling_);
 }
 
-const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline, const Vector* x, const Vector* z,
+const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline, const Start* start,
                               bool look_for_certificates) {
   const StackedQP& qp = *qp_;
   penalties_.reset(kkt_.lower(), kkt_.upper());
   iterate_.x.setConstant(Pack(0.0));
   iterate_.z.setConstant(Pack(0.0));
-  if (x != nullptr) {
-    numbers(iterate_.x, qp.n()) = x->cwiseQuotient(numbers(scaling_.D, qp.n()));
-    numbers(iterate_.z, qp.rows()) = scaling_.c[0] * z->cwiseQuotient(numbers(scaling_.E, qp.rows()));
+  iterate_.active.setConstant(Pack(0.0));
+  if (start != nullptr) {
+    numbers(iterate_.x, qp.n()) = start->x.cwiseQuotient(numbers(scaling_.D, qp.n()));
+    numbers(iterate_.z, qp.rows()) = scaling_.c[0] * start->z.cwiseQuotient(numbers(scaling_.E, qp.rows()));
+    numbers(iterate_.active, qp.rows()) = start->sides;
     penalties_.settling = Mask::all(true);
     penalties_.apply();
   }
@@ -214,7 +217,7 @@ const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline
   outcome_.residuals.primal = outcome_.residuals.dual = outcome_.residuals.complementarity = nan;
   outcome_.residuals.gap = outcome_.residuals.objective = nan;
   Judge judge(*this, settings, deadline, look_for_certificates);
-  minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, rescue_);
+  minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, iterate_.active, rescue_);
   outcome_.verdict = judge.verdict;
   if (judge.verdict != Verdict::SOLVED) outcome_.residuals = residuals(qp, outcome_.x, outcome_.z, products_);
   outcome_.steps = iterate_.steps;

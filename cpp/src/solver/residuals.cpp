@@ -62,10 +62,7 @@ Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z, Produ
   auto& [v, Hx, Rz] = work;
   Rz.setZero();
   qp.apply_rows(x, v);
-  if (qp.linear_program)
-    Hx.setZero();
-  else
-    Hx.noalias() = qp.H * x;
+  qp.apply_hessian(x, Hx);
   qp.add_rows_transposed(z, Rz);
   Tally<double> tally;
   for (int i = 0; i < qp.rows(); ++i) tally.row(v[i], z[i], qp.lower[i], qp.upper[i]);
