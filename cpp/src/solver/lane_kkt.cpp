@@ -24,11 +24,11 @@ Mask positive(const BatchArray& weight, int first, int last, int size) {
 
 // Packs to and from an array that need not be aligned; the place after them.
 double* put(const Pack* from, long size, double* to) {
-  std::memcpy(to, from, size * sizeof(Pack));
+  if (size > 0) std::memcpy(to, from, size * sizeof(Pack));
   return to + size * lanes;
 }
 const double* take(const double* from, long size, Pack* to) {
-  std::memcpy(to, from, size * sizeof(Pack));
+  if (size > 0) std::memcpy(to, from, size * sizeof(Pack));
   return from + size * lanes;
 }
 
