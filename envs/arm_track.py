@@ -36,7 +36,9 @@ class ArmTrack(Arm):
         across = AXIS + AXIS_SPREAD * 0.5 * (1.0 + draw[:, 13])
         axes[:, 0], axes[:, 1] = across * np.cos(turn), across * np.sin(turn)
         axes[:, 5] = AXIS + AXIS_SPREAD * 0.5 * (1.0 + draw[:, 14])
-        phase = np.stack([np.pi * draw[:, 15], np.where(draw[:, 16] < 0.0, -1.0, 1.0) * (SPEED + SPEED_SPREAD * draw[:, 17])], 1)
+        phase = np.stack(
+            [np.pi * draw[:, 15], np.where(draw[:, 16] < 0.0, -1.0, 1.0) * (SPEED + SPEED_SPREAD * draw[:, 17])], 1
+        )
         return torch.from_numpy(np.concatenate([arm, centre, axes, phase], 1))
 
     def next_goal(self, goal: Tensor) -> Tensor:

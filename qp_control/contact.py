@@ -32,9 +32,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qp_control import _robot, qp_function
-from qp_control.kkt_functions import Setup
+from qp_control.kkt_functions import INPUTS, Setup
 from qp_control.motions import array, call, tensor
 from qp_control.problem import Sizes
+from qp_control.qp import START
 from qp_control.robot_model import RobotModel
 from qp_control.settings import Settings
 
@@ -103,7 +104,8 @@ class _ContactStep(torch.autograd.Function):
         at = array(x), array(u), array(par), array(friction)
         H, g = map(torch.from_numpy, native.problem(*at))
         lower, upper = problem.bounds(dry_friction, batch)
-        inputs = [H, g, *[None] * 5, lower, upper, *[None] * 7]
+        named = {"H": H, "g": g, "lb": lower, "ub": upper}
+        inputs = [named.get(name) for name in (*INPUTS, *START)]
         data, outputs, kept = qp_function.solve_arrays(problem.setup(batch), inputs, keep=any(ctx.needs_input_grad))
         ctx.problem, ctx.solved = problem, (data, outputs, kept)
         ctx.save_for_backward(x, u, par, friction, dry_friction)

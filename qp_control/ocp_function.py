@@ -30,7 +30,6 @@ from qp_control.ocp_kkt_functions import (
 from qp_control.ocp_problem import OCP_NAMES, check_ocp_symmetric
 from qp_control.ocp_stages import named
 from qp_control.problem import Array
-from qp_control.settings import Status
 
 
 class _Start:

@@ -178,8 +178,8 @@ class _Scene:
     def animate(self, times: NDArray[np.float64], states: NDArray[np.float64], moved: Moved) -> None:
         """Make the states an animation that starts at time 0; moved: positions (T, 3) of shapes."""
         import meshcat.animation
-        from meshcat.transformations import translation_matrix
         import pinocchio as pin
+        from meshcat.transformations import translation_matrix
 
         # Key frames carry their time in frames: one frame is a millisecond.
         animation = meshcat.animation.Animation(default_framerate=1000)

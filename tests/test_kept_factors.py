@@ -105,8 +105,8 @@ def test_solve_that_makes_no_factor_keeps_none():
     """A start that is the solution needs no step."""
     data = {"H": np.eye(3)[None], "g": np.array([[1.0, -2.0, 0.5]]), "ub": np.array([[5.0, 1.0, 5.0]])}
     _, fields, _ = solve_and_keep(data)
-    problem, fields, kept = solve_and_keep(data, list(fields[:4]))
-    assert fields[-1][0] == 0  # iterations
+    problem, fields, kept = solve_and_keep(data, [*fields[:4], *(active.astype(float) for active in fields[-2:])])
+    assert fields[-3][0] == 0  # iterations
     found, _ = adjoint_with(problem, fields, kept)
     expected, _ = adjoint_with(problem, fields, None)
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
@@ -129,7 +129,7 @@ def test_neighbour_whose_kept_factor_does_not_fit_changes_nothing():
         problem, fields, kept = solve_and_keep(data)
         loss = [np.ones_like(field) if k < 4 else None for k, field in enumerate(fields[:9])] + [None]
         derivative, needed = qc.Settings().native_derivative(), [True] * len(DATA)
-        arguments = problem.sizes.native, problem.arrays, fields[:9], fields[-2], loss, needed, derivative, kept
+        arguments = problem.sizes.native, problem.arrays, fields[:9], fields[-4], loss, needed, derivative, kept
         return [array[0] for array in _solver.adjoint(*arguments)[0] if array is not None]
 
     alone = gradients_of_first(ordinary)
