@@ -80,7 +80,7 @@ def early_violation():
 def test_shift_is_the_least_one_and_the_plan_the_cheapest_that_has_it(case):
     mpc, x0 = {
         "cart-pole": (cart_pole_mpc(), cart_pole_starts(6)),
-        "quadrotor": (quadrotor_mpc(), quadrotor_starts(3)),
+        "quadrotor": (quadrotor_mpc(), quadrotor_starts(4)),
         "early": early_violation(),
     }[case]
     plan = mpc(x0).detach()
