@@ -12,11 +12,13 @@ import pytest
 import torch
 
 import qp_control as qc
+import qp_control.least_shift
 from qp_control.least_shift import least_shift
 from qp_control.merit import violation
 from qp_control.mpc import MPC
 from qp_control.nonlinear_ocp import NonlinearOcp, StageRows, StateRows
 from qp_control.sqp import SqpSettings, solve_sqp
+from qp_control.sqp_steps import iterate
 from qp_control.systems import cart_pole, quadrotor
 
 CLOSEST, SOLVED = qc.Status.CLOSEST_FEASIBLE, qc.Status.SOLVED
@@ -39,7 +41,7 @@ def cart_pole_starts(count, seed=0):
 
 def quadrotor_mpc():
     limits = [math.inf, math.inf, 0.5, 0.4, 0.4, *[math.inf] * 7]
-    mpc = MPC(quadrotor(), 15, mode="converged", state_limit=limits, sqp=SqpSettings(eps=1e-6, max_iter=100))
+    mpc = MPC(quadrotor(), 20, mode="converged", state_limit=limits, sqp=SqpSettings(eps=1e-6, max_iter=100))
     weights = [10.0] * 3 + [1.0] * 6 + [0.1] * 3
     return mpc.set_weights(weights, [1.0] * 4, weights)
 
@@ -83,7 +85,7 @@ def test_shift_is_the_least_one_and_the_plan_the_cheapest_that_has_it(case):
     }[case]
     plan = mpc(x0).detach()
     shifted = (plan.status == CLOSEST).nonzero()[:, 0].tolist()
-    assert len(shifted) >= 3
+    assert len(shifted) >= 2
     choices = 0
     for i in shifted:
         u = plan.inputs[i]
@@ -96,9 +98,8 @@ def test_shift_is_the_least_one_and_the_plan_the_cheapest_that_has_it(case):
         least = float(value(flat))
         assert least > 1e-4
         slope = torch.func.grad(value)(flat)
-        # What is left is the slope of the cost times 1e-8, the square of its share, where the least shift is sharp, and
-        # no more than what CLOSEST_FEASIBLE promises elsewhere.
-        assert slope.abs().max() < 1e-5 * max(1.0, math.sqrt(2 * least))
+        # CLOSEST_FEASIBLE promises 1e-5 at each state and input; here those of up to 20 stages are added up.
+        assert slope.abs().max() < 1e-4 * max(1.0, math.sqrt(2 * least))
         for seed in range(5):
             step = 1e-3 * normal(*flat.shape, seed=seed)
             assert float(value(flat + step)) >= least - 1e-7
@@ -167,11 +168,13 @@ def cost_of(ocp, point):
     return stage + slope + 0.5 * ((x[:, -1] @ d["Q_N"]) * x[:, -1]).sum(1)
 
 
-def test_gradients_of_shifted_plans_equal_finite_differences():
-    mpc, x0 = cart_pole_mpc(), cart_pole_starts(6).requires_grad_()
+@pytest.mark.parametrize("case", ["sharp least shifts", "least shifts that leave a choice"])
+def test_gradients_of_shifted_plans_equal_finite_differences(case):
+    mpc, x0 = (cart_pole_mpc(), cart_pole_starts(4)) if case.startswith("sharp") else early_violation()
+    x0.requires_grad_()
     plan = mpc(x0)
     shifted = plan.status == CLOSEST
-    assert shifted.sum() >= 4
+    assert shifted.sum() >= 2
     weights = normal(*plan.states.shape, seed=1), normal(*plan.inputs.shape, seed=2)
 
     def losses(plan):
@@ -199,8 +202,8 @@ def test_gradients_of_shifted_plans_equal_finite_differences():
 @pytest.mark.parametrize("case", ["cart-pole", "quadrotor"])
 def test_starts_outside_the_limits_converge(case):
     mpc, x0 = {
-        "cart-pole": (cart_pole_mpc(sqp=SqpSettings(eps=1e-6)), cart_pole_starts(60, seed=5)),
-        "quadrotor": (quadrotor_mpc(), quadrotor_starts(40, seed=5)),
+        "cart-pole": (cart_pole_mpc(sqp=SqpSettings(eps=1e-6)), cart_pole_starts(40, seed=5)),
+        "quadrotor": (quadrotor_mpc(), quadrotor_starts(20, seed=5)),
     }[case]
     x0.requires_grad_()
     plan = mpc(x0)
@@ -212,6 +215,21 @@ def test_starts_outside_the_limits_converge(case):
     assert x0.grad.isfinite().all()
     assert x0.grad[plan.status == CLOSEST].abs().amax(1).min() > 0.0
     assert all(p.grad is None or p.grad.isfinite().all() for p in mpc.parameters())
+
+
+def test_starts_whose_elastic_problems_are_far_from_convex_converge(monkeypatch):
+    starts = [
+        [1.58, 0.47, -1.54, 0.65, -1.33, 0.05, 0.24, -0.24, 0.8, 0.0, 0.52, 0.11],
+        [-1.83, 0.63, -1.53, 0.78, 0.9, -0.53, 0.08, 0.62, -0.12, 0.54, 0.18, -0.23],
+        [-0.6, 1.09, -3.28, 0.13, 0.8, -0.15, 0.95, 0.64, 0.59, -1.29, -0.53, -0.3],
+    ]
+    mpc, x0 = quadrotor_mpc(), torch.tensor(starts, dtype=torch.float64)
+    with torch.no_grad():
+        plan = mpc(x0)
+        assert (plan.status == CLOSEST).all() and plan.iterations.max() < 60
+        # Without repaired stages they do not.
+        monkeypatch.setattr(qp_control.least_shift, "iterate", lambda *a, **k: iterate(*a, **k | {"repair": False}))
+        assert (mpc(x0).status == qc.Status.MAX_ITER).any()
 
 
 def test_shifted_neighbour_changes_nothing():
