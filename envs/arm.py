@@ -70,7 +70,8 @@ class Arm(RobotTask):
 
     def at_goal(self, x: Tensor) -> Tensor:
         """The tool is near its target."""
-        return (self.target(x) - self.tool(x)).norm(dim=-1) <= self.near
+        distance: Tensor = torch.linalg.vector_norm(self.target(x) - self.tool(x), dim=-1)
+        return distance <= self.near
 
     def scenery(self) -> list[Shape]:
         return [Shape("target", 0.04, (0.0, 0.0, 0.0), 0x2E8B2E)]

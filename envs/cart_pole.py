@@ -69,8 +69,8 @@ class CartPoleEnv(RobotEnv):
     ### Episode end
 
     `terminated`: the cart is off the track, beyond +- 2.4 m, or the pole more than 0.6 rad from upright. `truncated`:
-    500 steps (10 s). `info["is_success"]` in the last step: never terminated, and within 0.2 rad of upright for the last
-    second.
+    500 steps (10 s). `info["is_success"]` in the last step: never terminated, and within 0.2 rad of upright for the
+    last second.
 
     ### Arguments
 
