@@ -122,7 +122,7 @@ class Quadrotor(RobotTask):
         return {"target": self.waypoint(torch.from_numpy(x)).numpy()}
 
     def camera(self) -> Camera:
-        return Camera(position=(2.5, -3.5, 2.5), target=(0.0, 0.0, 1.3))
+        return Camera(position=(1.3, -2.2, 2.2), target=(0.0, 0.0, 1.4))
 
 
 def _rotation(quaternion: Tensor) -> Tensor:
