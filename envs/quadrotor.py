@@ -42,7 +42,7 @@ class Quadrotor(RobotTask):
     goal_steps = 200  # `at_goal` asks for nothing but in the last second of each waypoint's time
 
     def __init__(self, *, waypoints: int = 1) -> None:
-        if waypoints not in range(1, 6):
+        if not isinstance(waypoints, int) or not 1 <= waypoints <= 5:
             raise ValueError(f"waypoints is {waypoints!r}, expected 1 to 5")
         self.waypoints = waypoints
         self.goal_size = 3 * waypoints + 1
