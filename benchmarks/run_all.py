@@ -1,4 +1,4 @@
-"""Runs the benchmarks of the QP solvers and their layers, one after the other, each in a process of its own.
+"""Runs the benchmarks of solvers, layers and environments, one after the other, each in a process of its own.
 
 What a benchmark asks stands at the top of its file and in README.md. At the end: what was written, and how each ended.
 The exit status is 0 if none failed; one that cannot run here (no collections of problems, no valgrind) has not failed.
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 COLLECTIONS = "qp_sets"
 BENCHMARKS = (
     "accuracy", "qp_layers", "ocp_layers", "mpc_scaling", "nonlinear_mpc", "repeated_solves", "structure", "infeasible",
-    "time_limits", "instructions", "dynamics", COLLECTIONS,
+    "time_limits", "environments", "instructions", "dynamics", COLLECTIONS,
 )  # fmt: skip
 
 

@@ -32,7 +32,9 @@ class Arm(RobotTask):
 
     def tool(self, x: Tensor) -> Tensor:
         """Position of the tool (..., 3) [m]."""
-        return self.dynamics.frame_motions(["tool"], x[..., :6]).position[..., 0, :]
+        q = x[..., :6]
+        rest = torch.zeros_like(q)
+        return self.dynamics.frame_motions(["tool"], q, rest, rest).position[..., 0, :]
 
     def target(self, x: Tensor) -> Tensor:
         """Where the tool should be (..., 3) [m]."""
@@ -70,7 +72,8 @@ class Arm(RobotTask):
 
     def at_goal(self, x: Tensor) -> Tensor:
         """The tool is near its target."""
-        return (self.target(x) - self.tool(x)).norm(dim=-1) <= self.near
+        distance: Tensor = torch.linalg.vector_norm(self.target(x) - self.tool(x), dim=-1)
+        return distance <= self.near
 
     def scenery(self) -> list[Shape]:
         return [Shape("target", 0.04, (0.0, 0.0, 0.0), 0x2E8B2E)]
@@ -79,4 +82,4 @@ class Arm(RobotTask):
         return {"target": self.target(torch.from_numpy(x)).numpy()}
 
     def camera(self) -> Camera:
-        return Camera(position=(1.8, -1.6, 1.2), target=(0.2, 0.0, 0.4))
+        return Camera(position=(1.3, -1.2, 0.9), target=(0.2, 0.0, 0.4))

@@ -46,19 +46,19 @@ class ArmReachEnv(RobotEnv):
 
     ### Rewards
 
-    0.8 / (1 + (distance / 0.2)^2) + 0.1 (1 - mean((rate / limit)^2)) + 0.1 (1 - mean((torque / limit)^2)), at most 1 per
-    step; rate limits 3.15 (wrists 3.2) rad/s, which nothing else enforces.
+    0.8 / (1 + (distance / 0.2)^2) + 0.1 (1 - mean((rate / limit)^2)) + 0.1 (1 - mean((torque / limit)^2)), at most 1
+    per step; rate limits 3.15 (wrists 3.2) rad/s, which nothing else enforces.
 
     ### Starting state
 
-    At rest within 0.2 rad of (0, 0.2, 1.4, 0.3, 1, 0); the target is the tool's position for angles within (1.2, 0.5, 0.5,
-    0.8, 0.5, 0) rad of the same configuration; all uniform.
+    At rest within 0.2 rad of (0, 0.2, 1.4, 0.3, 1, 0); the target is the tool's position for angles within (1.2, 0.5,
+    0.5, 0.8, 0.5, 0) rad of the same configuration; all uniform.
 
     ### Episode end
 
-    `terminated`: a joint beyond its limits, +- (3.1, 2.2, 2.8, 3.1, 3.1, 3.1) rad: there are no stops that would hold it.
-    The links do not collide. `truncated`: 200 steps (4 s). `info["is_success"]` in the last step: never terminated, and
-    the tool within 2 cm of the target for the last second.
+    `terminated`: a joint beyond its limits, +- (3.1, 2.2, 2.8, 3.1, 3.1, 3.1) rad: there are no stops that would hold
+    it. The links do not collide. `truncated`: 200 steps (4 s). `info["is_success"]` in the last step: never
+    terminated, and the tool within 2 cm of the target for the last second.
 
     ### Arguments
 

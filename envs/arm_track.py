@@ -17,8 +17,8 @@ SPEED_SPREAD = 0.4  # [rad/s] spread of the phase's rate
 
 
 class ArmTrack(Arm):
-    """State x = (angles (6) [rad], rates (6) [rad/s]; ellipse: centre (3), half axes (3), (3) [m], phase [rad], its rate
-    [rad/s]), u = torques (6) [N m]. The target is centre + cos(phase) first + sin(phase) second half axis."""
+    """State x = (angles (6) [rad], rates (6) [rad/s]; ellipse: centre (3), half axes (3), (3) [m], phase [rad], its
+    rate [rad/s]), u = torques (6) [N m]. The target is centre + cos(phase) first + sin(phase) second half axis."""
 
     name = "arm_track"
     episode_steps = 400
@@ -36,9 +36,8 @@ class ArmTrack(Arm):
         across = AXIS + AXIS_SPREAD * 0.5 * (1.0 + draw[:, 13])
         axes[:, 0], axes[:, 1] = across * np.cos(turn), across * np.sin(turn)
         axes[:, 5] = AXIS + AXIS_SPREAD * 0.5 * (1.0 + draw[:, 14])
-        phase = np.stack(
-            [np.pi * draw[:, 15], np.where(draw[:, 16] < 0.0, -1.0, 1.0) * (SPEED + SPEED_SPREAD * draw[:, 17])], 1
-        )
+        rate = np.where(draw[:, 16] < 0.0, -1.0, 1.0) * (SPEED + SPEED_SPREAD * draw[:, 17])
+        phase = np.stack([np.pi * draw[:, 15], rate], 1)
         return torch.from_numpy(np.concatenate([arm, centre, axes, phase], 1))
 
     def next_goal(self, goal: Tensor) -> Tensor:
@@ -46,17 +45,22 @@ class ArmTrack(Arm):
         return torch.cat([goal[..., :9], phase + self.control_period * rate, rate], -1)
 
     def target(self, x: Tensor) -> Tensor:
-        centre, first, second, phase, _ = x[..., 12:].split([3, 3, 3, 1, 1], -1)
+        centre, first, second, phase, _ = _ellipse(x)
         return centre + torch.cos(phase) * first + torch.sin(phase) * second
 
     def target_velocity(self, x: Tensor) -> Tensor:
         """(..., 3) [m/s]."""
-        _, first, second, phase, rate = x[..., 12:].split([3, 3, 3, 1, 1], -1)
+        _, first, second, phase, rate = _ellipse(x)
         return rate * (torch.cos(phase) * second - torch.sin(phase) * first)
 
     def observe(self, x: Tensor) -> Tensor:
         """(angles, rates, way from the tool to the target, velocity of the target)."""
         return torch.cat([super().observe(x), self.target_velocity(x)], -1)
+
+
+def _ellipse(x: Tensor) -> tuple[Tensor, ...]:
+    """(centre, first, second half axis, phase, its rate) of states."""
+    return torch.split(x[..., 12:], [3, 3, 3, 1, 1], -1)
 
 
 class ArmTrackEnv(RobotEnv):
@@ -80,20 +84,20 @@ class ArmTrackEnv(RobotEnv):
 
     ### Rewards
 
-    0.8 / (1 + (distance / 0.2)^2) + 0.1 (1 - mean((rate / limit)^2)) + 0.1 (1 - mean((torque / limit)^2)), at most 1 per
-    step; rate limits 3.15 (wrists 3.2) rad/s, which nothing else enforces.
+    0.8 / (1 + (distance / 0.2)^2) + 0.1 (1 - mean((rate / limit)^2)) + 0.1 (1 - mean((torque / limit)^2)), at most 1
+    per step; rate limits 3.15 (wrists 3.2) rad/s, which nothing else enforces.
 
     ### Starting state
 
-    At rest within 0.2 rad of (0, 0.2, 1.4, 0.3, 1, 0). The ellipse's centre is the tool's position for angles within (1.2,
-    0.5, 0.5, 0.8, 0.5, 0) rad of the same configuration; it stands upright, its half axes are 0.06 to 0.1 m; the phase
-    turns either way at 0.8 to 1.6 rad/s; all uniform.
+    At rest within 0.2 rad of (0, 0.2, 1.4, 0.3, 1, 0). The ellipse's centre is the tool's position for angles within
+    (1.2, 0.5, 0.5, 0.8, 0.5, 0) rad of the same configuration; it stands upright, its half axes are 0.06 to 0.1 m;
+    the phase turns either way at 0.8 to 1.6 rad/s; all uniform.
 
     ### Episode end
 
-    `terminated`: a joint beyond its limits, +- (3.1, 2.2, 2.8, 3.1, 3.1, 3.1) rad: there are no stops that would hold it.
-    The links do not collide. `truncated`: 400 steps (8 s). `info["is_success"]` in the last step: never terminated, and
-    the tool within 3 cm of the target for the last four seconds.
+    `terminated`: a joint beyond its limits, +- (3.1, 2.2, 2.8, 3.1, 3.1, 3.1) rad: there are no stops that would hold
+    it. The links do not collide. `truncated`: 400 steps (8 s). `info["is_success"]` in the last step: never
+    terminated, and the tool within 3 cm of the target for the last four seconds.
 
     ### Arguments
 

@@ -15,11 +15,11 @@ ANGLE_LIMIT = 0.6  # [rad] the pole has fallen
 
 
 class CartPole(CartPoleSwingUp):
-    """The plant of `CartPoleSwingUp`, controlled at 50 Hz, with the pole near upright."""
+    """The plant of `CartPoleSwingUp`, controlled at 50 Hz and simulated at 100 Hz, the pole near upright."""
 
     name = "cart_pole"
     control_period = 0.02
-    substeps = 4
+    substeps = 2
     episode_steps = 500
     goal_steps = 50
     draws = 4
@@ -69,8 +69,8 @@ class CartPoleEnv(RobotEnv):
     ### Episode end
 
     `terminated`: the cart is off the track, beyond +- 2.4 m, or the pole more than 0.6 rad from upright. `truncated`:
-    500 steps (10 s). `info["is_success"]` in the last step: never terminated, and within 0.2 rad of upright for the last
-    second.
+    500 steps (10 s). `info["is_success"]` in the last step: never terminated, and within 0.2 rad of upright for the
+    last second.
 
     ### Arguments
 

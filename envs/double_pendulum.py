@@ -65,7 +65,7 @@ class DoublePendulum(RobotTask):
         return (upper.abs() <= GOAL_ANGLE) & (lower.abs() <= GOAL_ANGLE)
 
     def camera(self) -> Camera:
-        return Camera(position=(0.0, -5.0, 0.3), target=(0.0, 0.0, 0.0))
+        return Camera(position=(0.0, -3.8, 0.3), target=(0.0, 0.0, 0.0))
 
 
 class DoublePendulumEnv(RobotEnv):

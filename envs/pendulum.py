@@ -54,7 +54,7 @@ class Pendulum(RobotTask):
         return wrapped(x[..., 0]).abs() <= GOAL_ANGLE
 
     def camera(self) -> Camera:
-        return Camera(position=(0.0, -3.2, 0.2), target=(0.0, 0.0, 0.0))
+        return Camera(position=(0.0, -2.2, 0.2), target=(0.0, 0.0, 0.0))
 
 
 class PendulumEnv(RobotEnv):

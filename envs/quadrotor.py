@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium as gym
 import numpy as np
 import torch
@@ -29,7 +27,7 @@ HOLD = 1.0  # [s] at the end of each waypoint's time
 
 class Quadrotor(RobotTask):
     """State x = (position [m], quaternion x y z w, velocity [m/s] and angular velocity [rad/s] in the body's axes;
-    waypoints (waypoints, 3) [m]; control periods since the start), u = (thrust [N], torques about the body's axes [N m]).
+    waypoints (waypoints, 3) [m]; control periods since the start), u = (thrust [N], torques in the body's axes [N m]).
 
     The plant is `qp_control.systems.flying_body`: thrust along the body's z axis and three torques, instead of four
     rotors. waypoints: their number; each has an equal part of the episode. 1: hover.
@@ -44,7 +42,7 @@ class Quadrotor(RobotTask):
     goal_steps = 200  # `at_goal` asks for nothing but in the last second of each waypoint's time
 
     def __init__(self, *, waypoints: int = 1) -> None:
-        if waypoints not in range(1, 6):
+        if not isinstance(waypoints, int) or not 1 <= waypoints <= 5:
             raise ValueError(f"waypoints is {waypoints!r}, expected 1 to 5")
         self.waypoints = waypoints
         self.goal_size = 3 * waypoints + 1
@@ -59,9 +57,9 @@ class Quadrotor(RobotTask):
     def plant(self) -> RobotDynamics:
         model = read_urdf(self.urdf, floating_base=True)
         model.upperEffortLimit = np.array([0.0, 0.0, *LIMITS])
-        actuated: Any = [2, 3, 4, 5]
-        period = {"dt": self.control_period, "substeps": self.substeps}
-        return RobotDynamics(model, **period, integrator="semi_implicit", actuated=actuated)
+        actuated = [2, 3, 4, 5]
+        dt, substeps = self.control_period, self.substeps
+        return RobotDynamics(model, dt=dt, substeps=substeps, integrator="semi_implicit", actuated=actuated)
 
     @property
     def observation_space(self) -> gym.spaces.Box:
@@ -88,8 +86,8 @@ class Quadrotor(RobotTask):
         """The present waypoint (..., 3) [m], or one further `ahead`."""
         leg = (x[..., -1].detach() / self.leg_steps).long() + ahead
         leg = leg.clamp(0, self.waypoints - 1)
-        points = x[..., 13:-1].unflatten(-1, (self.waypoints, 3))
-        return points.gather(-2, leg[..., None, None].expand(*leg.shape, 1, 3))[..., 0, :]
+        points = x[..., 13:-1].reshape(*x.shape[:-1], self.waypoints, 3)
+        return torch.gather(points, -2, leg[..., None, None].expand(*leg.shape, 1, 3))[..., 0, :]
 
     def observe(self, x: Tensor) -> Tensor:
         """(way to the waypoint, way to the one after it, rotation matrix by rows, velocities in the body's axes)."""
@@ -112,9 +110,9 @@ class Quadrotor(RobotTask):
     def at_goal(self, x: Tensor) -> Tensor:
         """Within 0.15 m of the waypoint, or not yet in the last second of its time."""
         clock = x[..., -1]
-        here = (x[..., :3] - self.waypoint(x)).norm(dim=-1) <= NEAR
+        distance: Tensor = torch.linalg.vector_norm(x[..., :3] - self.waypoint(x), dim=-1)
         early = torch.remainder(clock, self.leg_steps) < self.leg_steps - round(HOLD / self.control_period)
-        return here | (early & (clock < self.waypoints * self.leg_steps))
+        return (distance <= NEAR) | (early & (clock < self.waypoints * self.leg_steps))
 
     def scenery(self) -> list[Shape]:
         floor = Shape("floor", (2 * ROOM[0], 2 * ROOM[1], 0.02), (0.0, 0.0, -0.03), 0xD8DCE2)
@@ -124,7 +122,7 @@ class Quadrotor(RobotTask):
         return {"target": self.waypoint(torch.from_numpy(x)).numpy()}
 
     def camera(self) -> Camera:
-        return Camera(position=(2.5, -3.5, 2.5), target=(0.0, 0.0, 1.3))
+        return Camera(position=(1.3, -2.2, 2.2), target=(0.0, 0.0, 1.4))
 
 
 def _rotation(quaternion: Tensor) -> Tensor:
@@ -143,9 +141,9 @@ class QuadrotorEnv(RobotEnv):
 
     ### Action space
 
-    `Box([0, -0.5, -0.5, -0.1], [12, 0.5, 0.5, 0.1], (4,), float64)`, constant for 0.05 s: thrust along the body's z axis
-    [N], of which hovering takes 4.905, and torques about the body's axes [N m]. An action that is not finite becomes
-    zero: no thrust.
+    `Box([0, -0.5, -0.5, -0.1], [12, 0.5, 0.5, 0.1], (4,), float64)`, constant for 0.05 s: thrust along the body's z
+    axis [N], of which hovering takes 4.905, and torques about the body's axes [N m]. An action that is not finite
+    becomes zero: no thrust.
 
     ### Observation space
 
@@ -161,19 +159,19 @@ class QuadrotorEnv(RobotEnv):
 
     ### Rewards
 
-    0.7 / (1 + distance^2) + 0.2 (1 + R_zz) / 2 + 0.1 (1 - mean(((u - hovering) / (12, 0.5, 0.5, 0.1))^2)), at most 1 per
-    step; distance to the waypoint [m].
+    0.7 / (1 + distance^2) + 0.2 (1 + R_zz) / 2 + 0.1 (1 - mean(((u - hovering) / (12, 0.5, 0.5, 0.1))^2)), at most 1
+    per step; distance to the waypoint [m].
 
     ### Starting state
 
-    Within (0.5, 0.5, 0.3) m of (0, 0, 1.5) m, turned by up to 0.5 rad about each axis, 0.3 m/s and 0.3 rad/s along each;
-    waypoints within (1, 1, 0.5) m of (0, 0, 1.5) m; all uniform.
+    Within (0.5, 0.5, 0.3) m of (0, 0, 1.5) m, turned by up to 0.5 rad about each axis, 0.3 m/s and 0.3 rad/s along
+    each; waypoints within (1, 1, 0.5) m of (0, 0, 1.5) m; all uniform.
 
     ### Episode end
 
-    `terminated`: further than (4, 4, 1.5) m from (0, 0, 1.5) m, which includes the floor at z = 0. `truncated`: 200 steps
-    (10 s). `info["is_success"]` in the last step: never terminated, and within 0.15 m of each waypoint during the last
-    second of its time (10 s / K).
+    `terminated`: further than (4, 4, 1.5) m from (0, 0, 1.5) m, which includes the floor at z = 0. `truncated`: 200
+    steps (10 s). `info["is_success"]` in the last step: never terminated, and within 0.15 m of each waypoint during
+    the last second of its time (10 s / K).
 
     ### Arguments
 

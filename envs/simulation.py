@@ -74,13 +74,14 @@ class Simulation:
 
     def observation(self) -> Floats:
         """A copy of what was seen last, (n, n_obs)."""
-        return self._seen.copy()
+        copy: Floats = self._seen.copy()
+        return copy
 
     def _arriving(self, applied: Floats) -> Floats:
         """The actions that act now."""
         if self._pending.shape[1] == 0:
             return applied
-        acting = self._pending[:, 0].copy()
+        acting: Floats = self._pending[:, 0].copy()
         self._pending[:, :-1] = self._pending[:, 1:]
         self._pending[:, -1] = applied
         return acting
@@ -106,7 +107,7 @@ class Simulation:
             x_next = torch.where(lost[:, None], torch.from_numpy(self.x), x_next)
             reward = task.reward(x_next, u)
             lost = lost | ~torch.isfinite(reward)
-            reward = torch.where(torch.isfinite(reward), reward, 0.0).numpy()
+            reward = torch.where(torch.isfinite(reward), reward, 0.0)
             terminated = (task.failed(x_next) | lost).numpy()
             goal = task.at_goal(x_next).numpy()
         self.x = x_next.numpy().copy()
@@ -119,4 +120,4 @@ class Simulation:
             "invalid_action": invalid,
             "is_success": success,
         }
-        return Transition(reward, terminated, info)
+        return Transition(reward.numpy(), terminated, info)

@@ -102,7 +102,7 @@ class RobotTask(abc.ABC):
         par = self.parameters if parameters is None else parameters
         if not self.goal_size:
             return self.dynamics.step(x, u, par)
-        plant, goal = x.split([self.dynamics.nx, self.goal_size], -1)
+        plant, goal = torch.split(x, [self.dynamics.nx, self.goal_size], -1)
         return torch.cat([self.dynamics.step(plant, u, par), self.next_goal(goal)], -1)
 
     def success(self, states: Tensor) -> Tensor:

@@ -175,7 +175,9 @@ class _Scene:
         for name, position in (moved or {}).items():
             self.root["scenery"][name].set_transform(translation_matrix(np.asarray(position, dtype=np.float64)))
 
-    def animate(self, times: NDArray[np.float64], states: NDArray[np.float64], moved: Moved) -> None:
+    def animate(
+        self, times: NDArray[np.float64], states: NDArray[np.float64], moved: Mapping[str, NDArray[np.float64]]
+    ) -> None:
         """Make the states an animation that starts at time 0; moved: positions (T, 3) of shapes."""
         import meshcat.animation
         import pinocchio as pin

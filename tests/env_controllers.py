@@ -38,10 +38,8 @@ def real_time(mpc, size, reference=None, first=None):
     def control(x):
         nonlocal plan
         options = {} if reference is None else {"reference": reference(x)}
-        if plan is None:
-            plan = (first or mpc)(x[:, :size], **options)
-        else:
-            plan = mpc(x[:, :size], plan.shift(), **options)
+        x = x[:, :size]
+        plan = (first or mpc)(x, **options) if plan is None else mpc(x, plan.shift(), **options)
         return plan.input
 
     return control

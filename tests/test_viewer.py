@@ -19,7 +19,7 @@ from qp_control import viewer
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 TIMES = np.arange(21) * 0.05
-ORANGE, BLUE = (240, 120, 35), (30, 90, 180)
+ORANGE, BLUE, GREEN = (240, 120, 35), (30, 90, 180), (46, 139, 46)
 
 
 def trajectory():
@@ -88,6 +88,35 @@ def test_replay_opens_offline_without_errors(replay, browser_needed):
         assert browser.evaluate("viewer.animator.playing") is True
         assert browser.console_errors == []
         assert browser.evaluate("performance.getEntriesByType('resource').filter(r => r.name.startsWith('http'))") == []
+
+
+def test_shapes_move_in_replays_and_pictures(tmp_path, browser_needed):
+    task = CartPoleSwingUp()
+    ball = [viewer.Shape("ball", 0.2, (0.0, 0.0, 1.2), 0x2E8B2E)]
+    path = np.zeros((21, 3))
+    path[:, 0], path[:, 2] = np.linspace(-1.0, 1.0, 21), 1.2
+    look = {"scenery": ball, "camera": task.camera()}
+    page = viewer.write_replay(tmp_path / "moved.html", task.urdf, TIMES, trajectory(), moved={"ball": path}, **look)
+    first, middle, last = (where(p, GREEN) for p in viewer.capture_frames(page, [0.0, 0.5, 1.0], 320, 240))
+    assert first[0] < middle[0] - 30 < last[0] - 60 and abs(middle[0] - 160) < 10 and middle[1] < 120
+    taker = viewer.PictureTaker(task.urdf, **look)
+    shown = [where(taker.picture(np.zeros(4), 320, 240, moved={"ball": p}), GREEN) for p in (path[0], path[-1])]
+    taker.close()
+    for (x, y, count), (x_replay, y_replay, _) in zip(shown, (first, last), strict=True):
+        assert abs(x - x_replay) < 3 and abs(y - y_replay) < 3 and count > 100
+
+
+def test_paths_of_shapes_must_fit_the_times(tmp_path):
+    task = CartPoleSwingUp()
+    with pytest.raises(ValueError, match=r"moved\['goal'\] has shape \(20, 3\), expected \(T, 3\) = \(21, 3\)"):
+        viewer.write_replay(
+            tmp_path / "page.html",
+            task.urdf,
+            TIMES,
+            trajectory(),
+            scenery=task.scenery(),
+            moved={"goal": np.zeros((20, 3))},
+        )
 
 
 def test_console_errors_are_seen(tmp_path, browser_needed):
