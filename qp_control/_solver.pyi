@@ -86,8 +86,8 @@ def solve_ocp(
     warm_start: Sequence[_Array] | None = None,
     certify: bool = False,
 ) -> tuple[tuple[_Array, ...], bool, bool]:
-    """The fields of the solutions, with certify the certificates behind the slacks, whether every Q and R was equal to its
-    transpose, and whether every element has an answer."""
+    """The fields of the solutions, with certify the certificates behind the slacks, whether every Q and R was equal to
+    its transpose, and whether every element has an answer."""
 
 def convex_stages(
     hessian: _Array, last: _Array, AB: _Array, size: _Array, threads: int = 0, repair: bool = False
