@@ -10,8 +10,8 @@ one problem after the other, of the same cost, bounds, horizon and integrator, b
 cost_above: its cost above ours, relative, the median (there are several local minima); gap: largest gap of the
 dynamics in its trajectories, by our model.
 
-nonlinear_mpc_ticks.csv: time of one call of a real-time controller for one robot, without gradient, on one thread, over
-many control periods with disturbances: percentiles in ms.
+nonlinear_mpc_ticks.csv: time of one call of a frozen real-time controller for one robot, without gradient, on one
+thread, over many control periods with disturbances: percentiles in ms.
 
 nonlinear_mpc_starts.csv: 1000 random states outside the state limits: how their problems end, linear (real-time) and
 nonlinear (converged), and whether all plans and gradients are finite. mpc.pytorch has no limits on states and cannot
@@ -219,7 +219,7 @@ def ticks(arguments: Any) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for name in ["cart-pole"] if arguments.quick else SYSTEMS:
-        mpc = controller(name, 1, "real_time")
+        mpc = controller(name, 1, "real_time").frozen()
         noise = torch.Generator().manual_seed(2)
         x, plan, failures, times = starts(name, 1), None, 0, []
         with torch.no_grad():
