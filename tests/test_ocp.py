@@ -305,3 +305,20 @@ def test_bounded_regulators_take_few_steps():
     assert np.all(sol.status == qc.Status.SOLVED)
     assert np.mean(np.abs(sol.u) > 1 - 1e-9) > 0.3  # the bounds matter
     assert sol.iterations.mean() < 14
+
+
+def test_judgement_in_doubt_reads_only_what_has_been_written():
+    """At this tolerance residuals are computed anew, among outputs that are filled in later and begin as leftovers."""
+    rng = np.random.default_rng(0)
+    A, B, x0 = np.eye(6) + 0.2 * rng.normal(size=(6, 6)), rng.normal(size=(6, 2)), 5.0 * rng.normal(size=(2, 6))
+    cost = {"Q": 10.0 * np.eye(6), "R": np.eye(2), "Q_N": 1e3 * np.eye(6)}
+    bounds = {"u_lower": -np.ones(2), "u_upper": np.ones(2)}
+    for _ in range(3):
+        # Leaves multipliers of the states' boxes behind, which the next problem has none of.
+        qc.solve_ocp(
+            A, B, x0, **cost, **bounds, horizon=20, x_upper=-np.ones(6), settings=qc.Settings(infeasible="closest")
+        )
+        found = qc.solve_ocp(A, B, x0, **cost, **bounds, horizon=20, settings=qc.Settings(eps_abs=1e-11))
+        assert found.status[1] == qc.Status.SOLVED
+        # Doubts that are not dispelled send it through another solver, which takes a hundred steps more.
+        assert found.iterations[1] < 50

@@ -143,6 +143,7 @@ Residuals ocp_residuals(const OcpBatch& batch, int i, const OcpBatchSolution& s,
     }
     const auto box = [&](const StageArray& l, const StageArray& h, const MutableBatchArray& w, int size,
                          const double* point, std::vector<Real>& to, std::vector<Real>& scale) {
+      if (l.data == nullptr && h.data == nullptr) return;  // its multipliers may not have been written yet
       for (int a = 0; a < size; ++a) {
         const double multiplier = w.data == nullptr ? 0.0 : w.at(i)[k * size + a];
         add(to, scale, a, multiplier);
