@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qp_control import _robot, qp_function
+from qp_control.ground import Ground, Plane
 from qp_control.kkt_functions import INPUTS, Setup
 from qp_control.motions import array, call, tensor
 from qp_control.problem import Sizes
@@ -47,12 +48,14 @@ _NO_LIMIT = 1e20  # a joint without limits has the largest numbers there are
 class Contact:
     """A ball that may touch the ground.
 
-    frame: name of the frame in whose origin its centre is. radius [m]: 0 for a point. friction: coefficient mu.
+    frame: name of the frame that it moves with. radius [m]: 0 for a point. friction: coefficient mu.
+    offset [m]: of its centre from the frame's origin, along the frame's axes.
     """
 
     frame: str
     radius: float = 0.0
     friction: float = 0.8
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class ContactForces(NamedTuple):
@@ -147,7 +150,7 @@ class ContactDynamics(RobotModel):
     """A robot model (see `RobotModel`) that touches the ground: steps in time, differentiable in all arguments.
 
     dt: control period [s]; substeps: steps within it, each with a QP of its own.
-    contacts: balls that may touch the ground, the plane normal'p = height [m].
+    contacts: balls that may touch the ground. ground: a `Plane` or a `HeightField`.
     directions: of friction around the normal; mu holds exactly along them, and cos(pi / directions) mu between them.
     stiffness [N/m], damping [N s/m]: how contacts give way. None: a millimetre under the robot's weight, and critical
         damping.
@@ -168,8 +171,7 @@ class ContactDynamics(RobotModel):
         dt: float,
         contacts: Sequence[Contact] = (),
         substeps: int = 1,
-        normal: Sequence[float] = (0.0, 0.0, 1.0),
-        height: float = 0.0,
+        ground: Ground = Plane(),  # noqa: B008 (it is immutable)
         directions: int = 4,
         stiffness: float | None = None,
         damping: float | None = None,
@@ -189,9 +191,10 @@ class ContactDynamics(RobotModel):
         mass = sum(inertia.mass for inertia in list(self.model.inertias)[1:])
         self.stiffness = float(mass * GRAVITY / 1e-3 if stiffness is None else stiffness)
         self.damping = float(2.0 * (self.stiffness * mass) ** 0.5 if damping is None else damping)
-        self.slip, self.directions, self.height = float(slip), int(directions), float(height)
+        self.slip, self.directions, self.ground = float(slip), int(directions), ground
         self.limit_stiffness, self.lift = float(limit_stiffness), bool(lift)
-        self.normal = [float(value) for value in normal]
+        if not isinstance(ground, Ground):
+            raise ValueError(f"ground is a {type(ground).__name__}, expected a Plane or a HeightField")
         for contact in self.contacts:
             if not (np.isfinite(contact.friction) and contact.friction >= 0.0):
                 raise ValueError(f"friction of {contact.frame!r} is {contact.friction}, expected at least 0")
@@ -208,9 +211,8 @@ class ContactDynamics(RobotModel):
             dt=h,
             actuated=self._indices,
             threads=threads,
-            balls=[(self._frame_indices([c.frame])[0], float(c.radius)) for c in self.contacts],
-            normal=self.normal,
-            height=self.height,
+            balls=[(self._frame_indices([c.frame])[0], float(c.radius), c.offset) for c in self.contacts],
+            ground=self.ground.native,
             directions=self.directions,
             stiffness=self.stiffness,
             damping=self.damping,
@@ -236,7 +238,7 @@ class ContactDynamics(RobotModel):
         return _rebuild_contact, (self.model, self._options())
 
     def _options(self) -> dict[str, Any]:
-        names = ("dt", "contacts", "substeps", "normal", "height", "directions", "stiffness", "damping", "slip")
+        names = ("dt", "contacts", "substeps", "ground", "directions", "stiffness", "damping", "slip")
         more = ("lift", "joint_limits", "limit_stiffness", "dry_friction", "settings")
         return super()._options() | {name: getattr(self, name) for name in (*names, *more)}
 

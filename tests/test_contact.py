@@ -10,9 +10,11 @@ import pinocchio as pin
 import pytest
 import torch
 from manifold_robots import moved, normal
+from test_ground import TILTED, tilted_field, waves
 
 from qp_control.contact import GRAVITY, Contact, ContactDynamics
 from qp_control.dynamics import RobotDynamics
+from qp_control.ground import HeightField, Plane
 from qp_control.settings import Settings
 
 STEP = 0.002
@@ -32,12 +34,13 @@ def block(mu=0.5, size=(0.2, 0.2, 0.1), mass=2.0, **options):
     return ContactDynamics(model, **options)
 
 
-def ball(mu=0.5, radius=0.1, **options):
+def ball(mu=0.5, radius=0.1, offset=(0.0, 0.0, 0.0), **options):
     model = pin.Model()
     joint = model.addJoint(0, pin.JointModelFreeFlyer(), pin.SE3.Identity(), "ball")
     model.appendBodyToJoint(joint, pin.Inertia.FromSphere(1.0, radius), pin.SE3.Identity())
     model.addFrame(pin.Frame("ball", joint, pin.SE3.Identity(), pin.FrameType.BODY))
-    return ContactDynamics(model, dt=STEP, contacts=[Contact("ball", radius, mu)], actuated=[0, 1, 2], **options)
+    contacts = [Contact("ball", radius, mu, offset)]
+    return ContactDynamics(model, dt=STEP, contacts=contacts, actuated=[0, 1, 2], **options)
 
 
 def leg(**options):
@@ -219,15 +222,52 @@ def test_dry_friction_holds_and_slows():
     assert float(run_on[-1, 2, 1]) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_a_ball_rolls_on_heights_of_a_plane_as_on_the_plane():
+    """A grid of which it leaves the edge, too."""
+    paths = []
+    for ground in (Plane(tuple(TILTED), 0.03), tilted_field()):
+        robot = ball(ground=ground)
+        along = np.array([-1.0, 0.5, 0.0]) - np.dot([-1.0, 0.5, 0.0], TILTED) * TILTED
+        x = at_rest(robot, 0.0, along)
+        x[0, :3] = torch.from_numpy((0.03 + 0.1) * TILTED)
+        paths.append(run(robot, x, 600)[0])
+    torch.testing.assert_close(*paths, rtol=0, atol=1e-9)
+    sunk = paths[0][:, 0, :3] @ torch.from_numpy(TILTED) - 0.03 - 0.1
+    assert sunk.min() > -3e-3 and sunk.max() < 1e-3
+    assert paths[0][-1, 0, 0] < -1.5  # it ran up, out of the grid
+
+
+@pytest.mark.parametrize(("mu", "inertia"), [(0.0, 1.0), (0.8, 1.4)])
+def test_a_ball_swings_in_a_bowl(mu, inertia):
+    """Its centre moves on a curve of the bowl's radius less its own; rolling counts as 2/5 of its mass more."""
+    at = np.linspace(-1.0, 1.0, 41)
+    bowl = HeightField(0.3 * (at[:, None] ** 2 + at[None, :] ** 2), 0.05, (-1.0, -1.0))
+    robot, amplitude = ball(mu, ground=bowl), 0.05
+    x = at_rest(robot, 0.0)
+    slope = math.atan(0.6 * amplitude)
+    x[0, 0], x[0, 2] = amplitude - 0.1 * math.sin(slope), 0.3 * amplitude**2 + 0.1 * math.cos(slope)
+    quarter = 0.5 * math.pi * math.sqrt((1.0 / 0.6 - 0.1) * inertia / GRAVITY)
+    path, _ = run(robot, x, round(1.2 * quarter / STEP))
+    crossed = int((path[:, 0, 0] < 0.0).nonzero()[0, 0])
+    before, after = path[crossed - 1 : crossed + 1, 0, 0]
+    # A semi-implicit step is late by half of it; the swing is 1e-3 longer for its amplitude and for sinking in.
+    assert (crossed - float(after / (after - before))) * STEP == pytest.approx(quarter, rel=3e-3)
+    assert bowl.at(path[:, 0, :3].numpy()).distance.min() - 0.1 > -2e-3
+
+
 def gradient_cases():
     slide = block(0.5), at_rest(block(), 0.0497, (1.0, 0.4, -0.01), (0.1, 0.2, 0.3)), [3.0, -2.0, 1.0]
     stick = block(0.9), at_rest(block(), 0.0497, (1e-3, 0.0, 0.0)), [0.5, 0.2, -1.0]
     tilted = block(0.5), at_rest(block(), 0.049, (0.3, 0.1, -0.5), (2.0, -1.5, 0.5)), [0.0, 0.0, 0.0]
     roll = ball(0.4), at_rest(ball(), 0.0995, (1.0, 0.3, -0.1), (1.0, 8.0, 2.0)), [0.1, 0.0, 0.0]
+    hill = at_rest(ball(), 0.139, (1.0, 0.3, -0.1), (1.0, 8.0, 2.0))  # a millimetre in the ground
+    hill[0, :2] = torch.tensor([0.23, -0.31])
+    hill = ball(0.4, 0.1, (0.02, -0.01, 0.03), ground=waves()), hill, [0.1, 0.0, 0.0]
     standing = torch.tensor([[0.565, 0.4, -0.8, -0.3, 0.5, -0.2]], dtype=torch.float64)
     push = leg(dry_friction=[0.0, 0.5, 0.5]), standing, [4.0, -3.0]
     limit = leg(dry_friction=[0.0, 0.5, 0.0]), torch.tensor([[1.5, 1.2005, -0.19, 0.0, 1.0, 1.0]]).double(), [9.0, 3.0]
-    return {"slide": slide, "stick": stick, "tilted": tilted, "roll": roll, "push": push, "limit": limit}
+    cases = {"slide": slide, "stick": stick, "tilted": tilted, "roll": roll, "hill": hill}
+    return cases | {"push": push, "limit": limit}
 
 
 @pytest.mark.parametrize("lift", [False, True])
@@ -312,8 +352,10 @@ def test_bad_arguments_are_told():
         block(directions=1)
     with pytest.raises(ValueError, match=r"stiffness is 0\.0"):
         block(stiffness=0.0)
-    with pytest.raises(ValueError, match="normal has length 2"):
-        block(normal=(0.0, 0.0, 2.0))
+    with pytest.raises(ValueError, match="ground is a tuple, expected a Plane or a HeightField"):
+        block(ground=(0.0, 0.0, 1.0))
+    with pytest.raises(ValueError, match="an offset is nan"):
+        block(contacts=[Contact("corner 0", offset=(0.0, 0.0, math.nan))])
     with pytest.raises(ValueError, match="dry_friction is"):
         leg(dry_friction=[1.0])
     robot = block()

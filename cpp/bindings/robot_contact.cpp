@@ -5,6 +5,7 @@
 
 #include <array>
 #include <boost/python/extract.hpp>
+#include <tuple>
 #include <utility>
 
 #include "qp_control/contact.hpp"
@@ -51,17 +52,39 @@ struct Model {
 }  // namespace
 
 void bind_contact(py::module_& m) {
+  py::class_<Ground>(m, "Ground")
+      .def_static("plane", [](std::array<double, 3> normal,
+                              double height) { return Ground(Plane{{normal[0], normal[1], normal[2]}, height}); })
+      .def_static("height_field",
+                  [](const Array& heights, std::array<double, 2> spacing, std::array<double, 2> origin) {
+                    if (heights.ndim() != 2)
+                      throw py::value_error("heights has shape " + shape_of(heights) + ", expected rank 2");
+                    return Ground(HeightField(static_cast<int>(heights.shape(0)), static_cast<int>(heights.shape(1)),
+                                              heights.data(), {spacing[0], spacing[1]}, {origin[0], origin[1]}));
+                  })
+      .def("at", [](const Ground& ground, const Array& points) {
+        const Size n = batch_of(points, "points");
+        const double* p = data(points, "points", {n, 3});
+        Array distance(std::vector<Size>{n}), normal(std::vector<Size>{n, 3}), curvature(std::vector<Size>{n, 3, 3});
+        for (Size i = 0; i < n; ++i) {
+          const GroundPoint at = ground.at(Eigen::Map<const Eigen::Vector3d>(p + 3 * i));
+          distance.mutable_data()[i] = at.distance;
+          Eigen::Map<Eigen::Vector3d>(normal.mutable_data() + 3 * i) = at.normal;
+          Eigen::Map<Eigen::Matrix3d>(curvature.mutable_data() + 9 * i) = at.curvature.transpose();
+        }
+        return py::make_tuple(distance, normal, curvature);
+      });
   py::class_<Model>(m, "ContactDynamics")
       .def(py::init([](const py::object& model, double dt, std::vector<int> actuated, int threads,
-                       const std::vector<std::pair<int, double>>& balls, std::array<double, 3> normal, double height,
+                       const std::vector<std::tuple<int, double, std::array<double, 3>>>& balls, const Ground& ground,
                        int directions, double stiffness, double damping, double slip, bool lift, double limit_stiffness,
                        double limit_damping, std::vector<int> limited, std::vector<int> dry) {
              boost::python::extract<pinocchio::Model&> extracted(model.ptr());
              if (!extracted.check()) throw py::type_error("model is not a pinocchio.Model");
              ContactSettings c;
-             for (const auto& [frame, radius] : balls) c.balls.push_back({frame, radius});
-             std::copy(normal.begin(), normal.end(), c.normal);
-             c.height = height;
+             for (const auto& [frame, radius, offset] : balls)
+               c.balls.push_back({frame, radius, {offset[0], offset[1], offset[2]}});
+             c.ground = ground;
              c.directions = directions;
              c.stiffness = stiffness;
              c.damping = damping;
@@ -75,9 +98,8 @@ void bind_contact(py::module_& m) {
              return std::make_unique<Model>(extracted(), std::move(s), c);
            }),
            py::kw_only(), py::arg("model"), py::arg("dt"), py::arg("actuated"), py::arg("threads"), py::arg("balls"),
-           py::arg("normal"), py::arg("height"), py::arg("directions"), py::arg("stiffness"), py::arg("damping"),
-           py::arg("slip"), py::arg("lift"), py::arg("limit_stiffness"), py::arg("limit_damping"), py::arg("limited"),
-           py::arg("dry"))
+           py::arg("ground"), py::arg("directions"), py::arg("stiffness"), py::arg("damping"), py::arg("slip"),
+           py::arg("lift"), py::arg("limit_stiffness"), py::arg("limit_damping"), py::arg("limited"), py::arg("dry"))
       .def_property_readonly("rows", [](const Model& r) { return r.dynamics.rows(); })
       .def("problem",
            [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction) {

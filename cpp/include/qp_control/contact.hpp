@@ -23,20 +23,21 @@
 #include <memory>
 #include <vector>
 
+#include "qp_control/ground.hpp"
 #include "qp_control/rigid_body.hpp"
 
 namespace qp_control {
 
-// A ball of this radius [m] around the origin of a frame; radius 0: a point.
+// A ball of this radius [m] around a point of a frame; radius 0: a point.
 struct ContactBall {
   int frame;
   double radius;
+  double offset[3];
 };
 
 struct ContactSettings {
   std::vector<ContactBall> balls;
-  double normal[3] = {0.0, 0.0, 1.0};  // of the ground plane normal'p = height
-  double height = 0.0;
+  Ground ground;
   int directions = 4;
   double stiffness, damping;  // of a contact [N/m, N s/m]
   double slip;

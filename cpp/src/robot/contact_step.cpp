@@ -1,5 +1,6 @@
 #include "contact_step.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <pinocchio/multibody.hpp>
 #include <pinocchio/spatial/explog.hpp>
@@ -7,16 +8,18 @@
 namespace qp_control {
 
 using Eigen::MatrixXd;
+using Eigen::Vector2d;
 using Eigen::Vector3d;
 using Eigen::VectorXd;
 
 namespace {
 
-enum class Part { impulses, rows, sliding };
+enum class Part { impulses, sliding, rows };
 
 constexpr double smallest_slide = 1e-2;  // [m/s], below which the speed of sliding is rounded off
 
 using Matrix6 = Eigen::Matrix<double, 6, 6>;
+using Vector6 = Eigen::Matrix<double, 6, 1>;
 
 }  // namespace
 
@@ -46,7 +49,8 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
       balls_(static_cast<int>(contact.balls.size())),
       limits_(static_cast<int>(contact.limited.size())),
       rows_(balls_ * contact.directions + limits_ + static_cast<int>(contact.dry.size())),
-      normal_(Vector3d(contact.normal[0], contact.normal[1], contact.normal[2]).normalized()) {
+      touches_(balls_),
+      by_touch_(balls_) {
   for (int i : contact.limited)
     for (const auto& joint : model.joints)
       if (joint.nv() == 1 && joint.idx_v() == i) {
@@ -57,17 +61,15 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
   for (const auto& joint : model.joints)
     if (joint.shortname() == "JointModelFreeFlyer" || joint.shortname() == "JointModelPlanar")
       floating_.push_back({joint.idx_q(), joint.idx_v(), joint.shortname() == "JointModelPlanar"});
-  const Vector3d helper = std::abs(normal_.x()) < 0.9 ? Vector3d::UnitX() : Vector3d::UnitY();
-  const Vector3d first = (helper - helper.dot(normal_) * normal_).normalized(), second = normal_.cross(first);
   for (int k = 0; k < contact.directions; ++k) {
     const double angle = 2.0 * M_PI * k / contact.directions;
-    directions_.push_back(std::cos(angle) * first + std::sin(angle) * second);
+    directions_.emplace_back(std::cos(angle), std::sin(angle));
   }
+  for (const ContactBall& ball : contact_.balls) grounded_.emplace_back(contact_.ground, ball);
   tau_.setZero(nv_);
   zero_.setZero(nv_);
   for (VectorXd* a : {&b_, &b_slope_}) a->setZero(rows_);
   friction_.setZero(balls_);
-  gap_.setZero(balls_);
   sliding_.setZero(balls_);
   sign_.setZero(limits_);
   G_.setZero(rows_, nv_);
@@ -82,16 +84,22 @@ double ContactStep::slope(double gap, double stiffness, double damping) const {
   return gap > 0.0 ? 1.0 / h_ : stiffness / (h_ * stiffness + damping);
 }
 
-Vector3d ContactStep::along(int ball, const VectorXd& weights) const {
-  Vector3d sum = Vector3d::Zero();
-  for (int k = 0; k < contact_.directions; ++k)
-    sum += weights[ball * contact_.directions + k] * (normal_ + friction_[ball] * directions_[k]);
+Vector2d ContactStep::across(int ball, const VectorXd& weights) const {
+  Vector2d sum = Vector2d::Zero();
+  for (int k = 0; k < contact_.directions; ++k) sum += weights[ball * contact_.directions + k] * directions_[k];
   return sum;
+}
+
+Vector3d ContactStep::along(int ball, const VectorXd& weights) const {
+  const Touch& touch = touches_[ball];
+  const Vector2d d = across(ball, weights);
+  return weights.segment(ball * contact_.directions, contact_.directions).sum() * touch.normal +
+         friction_[ball] * (d.x() * touch.first + d.y() * touch.second);
 }
 
 Vector3d ContactStep::touching_velocity(int ball) const {
   const FrameState now = robot_.frame(contact_.balls[ball].frame, true);
-  return now.velocity.head<3>() - contact_.balls[ball].radius * Vector3d(now.velocity.tail<3>()).cross(normal_);
+  return now.velocity.head<3>() + Vector3d(now.velocity.tail<3>()).cross(touches_[ball].arm[0]);
 }
 
 Vector3d ContactStep::force(int ball, const VectorXd& impulses) const { return along(ball, impulses) / h_; }
@@ -111,20 +119,20 @@ void ContactStep::set(const double* x, const double* u, const double* friction) 
 
   robot_.place(q_, v_, zero_);
   for (int c = 0; c < balls_; ++c) {
-    const double r = contact_.balls[c].radius;
-    gap_[c] = normal_.dot(robot_.frame(contact_.balls[c].frame, true).position) - contact_.height - r;
+    Touch& touch = touches_[c];
+    touch = grounded_[c].set(robot_.frame(contact_.balls[c].frame, true));
     robot_.frame_jacobian(contact_.balls[c].frame, true, J_);
-    const double slope = this->slope(gap_[c], contact_.stiffness, contact_.damping);
+    const double slope = this->slope(touch.gap, contact_.stiffness, contact_.damping);
     const Vector3d v = touching_velocity(c);
-    sliding_[c] = std::sqrt((v - normal_.dot(v) * normal_).squaredNorm() + smallest_slide * smallest_slide);
+    sliding_[c] = std::sqrt((v - touch.normal.dot(v) * touch.normal).squaredNorm() + smallest_slide * smallest_slide);
     const double spared = contact_.lift ? 0.0 : friction_[c] * (sliding_[c] - smallest_slide);
     for (int k = 0; k < contact_.directions; ++k) {
       const int row = c * contact_.directions + k;
-      const Vector3d edge = normal_ + friction_[c] * directions_[k];
-      // The point that touches is at -r n from the frame's origin.
-      G_.row(row) = edge.transpose() * J_.topRows<3>() - r * normal_.cross(edge).transpose() * J_.bottomRows<3>();
+      const Vector3d edge =
+          touch.normal + friction_[c] * (directions_[k].x() * touch.first + directions_[k].y() * touch.second);
+      G_.row(row) = edge.transpose() * J_.topRows<3>() + touch.arm[0].cross(edge).transpose() * J_.bottomRows<3>();
       b_slope_[row] = slope;
-      b_[row] = slope * gap_[c] + spared;
+      b_[row] = slope * touch.gap + spared;
     }
   }
   for (int i = 0; i < limits_; ++i) {
@@ -252,26 +260,42 @@ void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, Vector
       by_v.segment<3>(f.v + 3) += by_angular;
     }
   }
-  for (const Part part : {Part::impulses, Part::rows, Part::sliding}) {
-    if (part == Part::sliding && contact_.lift) break;
+  std::fill(by_touch_.begin(), by_touch_.end(), TouchGradient());
+  for (const Part part : {Part::impulses, Part::sliding, Part::rows}) {
+    if (part == Part::sliding && contact_.lift) continue;
     const VectorXd& weights = part == Part::impulses ? impulses : by_g;
     robot_.place(q_, part == Part::impulses ? mu_ : part == Part::rows ? v_next_ : v_, zero_);
     for (int c = 0; c < balls_; ++c) {
-      FrameState g{Vector3d::Zero(), Eigen::Matrix3d::Zero(), Eigen::Matrix<double, 6, 1>::Zero(),
-                   Eigen::Matrix<double, 6, 1>::Zero()};
-      const double r = contact_.balls[c].radius;
-      const int first = c * contact_.directions;
-      const double sum = by_g.segment(first, contact_.directions).sum();
-      const Vector3d touching = touching_velocity(c);
-      Vector3d f = along(c, weights);
-      if (part == Part::sliding) f = sum * friction_[c] / sliding_[c] * (touching - normal_.dot(touching) * normal_);
-      if (part == Part::rows) g.position = b_slope_[first] * sum * normal_;
-      g.velocity << f, -r * normal_.cross(f);
+      const Touch& touch = touches_[c];
+      TouchGradient& by_touch = by_touch_[c];
+      const FrameState now = robot_.frame(contact_.balls[c].frame, true);
+      const Vector3d turning = now.velocity.tail<3>();
+      const Vector3d touching = now.velocity.head<3>() + turning.cross(touch.arm[0]);
+      const double sum = by_g.segment(c * contact_.directions, contact_.directions).sum();
+      Vector3d f;
+      if (part == Part::sliding) {
+        const double off = touch.normal.dot(touching), scale = sum * friction_[c] / sliding_[c];
+        f = scale * (touching - off * touch.normal);
+        by_touch.normal -= scale * off * touching;
+        if (by_friction != nullptr) by_friction[c] += sum * (sliding_[c] - smallest_slide);
+      } else {
+        const Vector2d d = across(c, weights);
+        f = along(c, weights);
+        by_touch.normal += weights.segment(c * contact_.directions, contact_.directions).sum() * touching;
+        by_touch.first += friction_[c] * d.x() * touching;
+        by_touch.second += friction_[c] * d.y() * touching;
+        if (by_friction != nullptr) by_friction[c] += (d.x() * touch.first + d.y() * touch.second).dot(touching);
+      }
+      by_touch.arm[0] += f.cross(turning);
+      FrameState g{Vector3d::Zero(), Eigen::Matrix3d::Zero(), Vector6::Zero(), Vector6::Zero()};
+      g.velocity << f, touch.arm[0].cross(f);
+      if (part == Part::rows) {
+        by_touch.gap = b_slope_[c * contact_.directions] * sum;
+        const PoseGradient by_pose = grounded_[c].adjoint(now, by_touch);
+        g.position = by_pose.position;
+        g.rotation = 0.5 * pinocchio::skew(by_pose.torque) * now.rotation;
+      }
       robot_.frame_adjoint(contact_.balls[c].frame, true, g, by_q, part == Part::sliding ? by_v : ignored, unused);
-      if (by_friction == nullptr) continue;
-      if (part == Part::sliding) by_friction[c] += sum * (sliding_[c] - smallest_slide);
-      for (int k = 0; k < contact_.directions && part != Part::sliding; ++k)
-        by_friction[c] += weights[first + k] * directions_[k].dot(touching);
     }
   }
   for (int i = 0; i < limits_; ++i) {

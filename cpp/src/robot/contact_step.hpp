@@ -7,6 +7,7 @@
 
 #include "evaluator.hpp"
 #include "qp_control/contact.hpp"
+#include "touch.hpp"
 
 namespace qp_control {
 
@@ -25,11 +26,13 @@ class ContactStep {
   // Gradients (tangent) by x and u, after `loss`; those by the parameters and the friction are added unless null.
   void adjoint(const Eigen::VectorXd& impulses, const Eigen::VectorXd& by_g, Eigen::VectorXd& g_z, double* g_p,
                double* by_friction);
-  double gap(int ball) const { return gap_[ball]; }
+  double gap(int ball) const { return touches_[ball].gap; }
   Eigen::Vector3d force(int ball, const Eigen::VectorXd& impulses) const;
 
  private:
-  // sum of weights_k (n + mu d_k) over a contact's directions
+  // sum of weights_k d_k over a contact's directions, along the two axes across its normal
+  Eigen::Vector2d across(int ball, const Eigen::VectorXd& weights) const;
+  // sum of weights_k (n + mu d_k)
   Eigen::Vector3d along(int ball, const Eigen::VectorXd& weights) const;
   // of the point of a ball that touches, with the velocities that `robot_` was placed with
   Eigen::Vector3d touching_velocity(int ball) const;
@@ -56,10 +59,12 @@ class ContactStep {
   const int nq_, nv_, nu_, balls_, limits_, rows_;
   std::vector<int> limited_q_;
   std::vector<double> lower_, upper_;
-  Eigen::Vector3d normal_;
-  std::vector<Eigen::Vector3d> directions_;
+  std::vector<Eigen::Vector2d> directions_;  // of friction, along the axes across a normal
+  std::vector<BallOnGround> grounded_;
+  std::vector<Touch> touches_;
+  std::vector<TouchGradient> by_touch_;
 
-  Eigen::VectorXd q_, v_, tau_, zero_, bias_, v_free_, b_, b_slope_, friction_, gap_, sliding_, sign_;
+  Eigen::VectorXd q_, v_, tau_, zero_, bias_, v_free_, b_, b_slope_, friction_, sliding_, sign_;
   Eigen::VectorXd v_next_, w_, q_next_, by_q_, by_v_, mu_, g_q_, g_v_, g_a_, a_, turning_;
   Eigen::MatrixXd M_, G_, MG_, J_;
   Eigen::MatrixXd J_q_, J_v_, J_vv_;  // of the configuration by q and by the velocity, of the velocity by itself
