@@ -18,13 +18,13 @@ using Size = py::ssize_t;
 
 // The arguments of one batch, checked.
 struct Call {
-  Call(const Size nx, const Size nu, const Size n_par, const Size balls, const Array& x, const Array& u,
+  Call(const Size nx, const Size nu, const Size n_par, const Size contacts, const Array& x, const Array& u,
        const MaybeArray& par, const Array& friction)
       : batch(batch_of(x, "x")), x(data(x, "x", {batch, nx})), u(data(u, "u", {batch, nu})) {
     if (par)
       p = {data(*par, "parameters", par->ndim() == 1 ? shape({n_par}) : shape({batch, n_par})), par->ndim() == 1};
     const bool shared = friction.ndim() == 1;
-    mu = {data(friction, "friction", shared ? shape({balls}) : shape({batch, balls})), shared};
+    mu = {data(friction, "friction", shared ? shape({contacts}) : shape({batch, contacts})), shared};
   }
   static std::vector<Size> shape(std::vector<Size> s) { return s; }
 
@@ -38,16 +38,30 @@ struct Model {
       : nx(model.nq + model.nv),
         nu(static_cast<Size>(settings.actuated.size())),
         n_par(10 * (model.njoints - 1) + model.nv),
-        balls(static_cast<Size>(contact.balls.size())),
+        contacts(static_cast<Size>(contact.balls.size() + contact.pairs.size())),
         dynamics(model, std::move(settings), contact) {}
 
   Call call(const Array& x, const Array& u, const MaybeArray& par, const Array& friction) const {
-    return {nx, nu, n_par, balls, x, u, par, friction};
+    return {nx, nu, n_par, contacts, x, u, par, friction};
   }
 
-  Size nx, nu, n_par, balls;
+  Size nx, nu, n_par, contacts;
   ContactDynamics dynamics;
 };
+
+// frame, position, rotation by rows, half lengths, radius
+using Shape = std::tuple<int, std::array<double, 3>, std::array<double, 9>, std::array<double, 3>, double>;
+
+RoundedBox rounded_box(const Shape& shape) {
+  RoundedBox out;
+  std::array<double, 3> position, half;
+  std::array<double, 9> rotation;
+  std::tie(out.frame, position, rotation, half, out.radius) = shape;
+  std::copy(position.begin(), position.end(), out.position);
+  std::copy(rotation.begin(), rotation.end(), out.rotation);
+  std::copy(half.begin(), half.end(), out.half);
+  return out;
+}
 
 }  // namespace
 
@@ -76,14 +90,16 @@ void bind_contact(py::module_& m) {
       });
   py::class_<Model>(m, "ContactDynamics")
       .def(py::init([](const py::object& model, double dt, std::vector<int> actuated, int threads,
-                       const std::vector<std::tuple<int, double, std::array<double, 3>>>& balls, const Ground& ground,
-                       int directions, double stiffness, double damping, double slip, bool lift, double limit_stiffness,
+                       const std::vector<std::tuple<int, double, std::array<double, 3>>>& balls,
+                       const std::vector<std::pair<Shape, Shape>>& pairs, const Ground& ground, int directions,
+                       double stiffness, double damping, double slip, bool lift, double limit_stiffness,
                        double limit_damping, std::vector<int> limited, std::vector<int> dry) {
              boost::python::extract<pinocchio::Model&> extracted(model.ptr());
              if (!extracted.check()) throw py::type_error("model is not a pinocchio.Model");
              ContactSettings c;
              for (const auto& [frame, radius, offset] : balls)
                c.balls.push_back({frame, radius, {offset[0], offset[1], offset[2]}});
+             for (const auto& [first, second] : pairs) c.pairs.push_back({rounded_box(first), rounded_box(second)});
              c.ground = ground;
              c.directions = directions;
              c.stiffness = stiffness;
@@ -98,8 +114,9 @@ void bind_contact(py::module_& m) {
              return std::make_unique<Model>(extracted(), std::move(s), c);
            }),
            py::kw_only(), py::arg("model"), py::arg("dt"), py::arg("actuated"), py::arg("threads"), py::arg("balls"),
-           py::arg("ground"), py::arg("directions"), py::arg("stiffness"), py::arg("damping"), py::arg("slip"),
-           py::arg("lift"), py::arg("limit_stiffness"), py::arg("limit_damping"), py::arg("limited"), py::arg("dry"))
+           py::arg("pairs"), py::arg("ground"), py::arg("directions"), py::arg("stiffness"), py::arg("damping"),
+           py::arg("slip"), py::arg("lift"), py::arg("limit_stiffness"), py::arg("limit_damping"), py::arg("limited"),
+           py::arg("dry"))
       .def_property_readonly("rows", [](const Model& r) { return r.dynamics.rows(); })
       .def("problem",
            [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction) {
@@ -153,7 +170,7 @@ void bind_contact(py::module_& m) {
              if (want[1]) out.u = make(found[1], {c.batch, r.nu});
              if (want[2])
                out.parameters = make(found[2], c.p.shared ? Call::shape({r.n_par}) : Call::shape({c.batch, r.n_par}));
-             double* by_friction = want[3] ? make(found[3], {c.batch, r.balls}) : nullptr;
+             double* by_friction = want[3] ? make(found[3], {c.batch, r.contacts}) : nullptr;
              {
                py::gil_scoped_release release;
                r.dynamics.adjoint(static_cast<int>(c.batch), c.x, c.u, c.p, c.mu, l, g_, a, out, by_friction);
@@ -164,7 +181,7 @@ void bind_contact(py::module_& m) {
                           const Array& impulses) {
         const Call c = r.call(x, u, par, friction);
         const double* l = gradient(impulses, "impulses", c.batch * r.dynamics.rows());
-        Array gaps(std::vector<Size>{c.batch, r.balls}), forces(std::vector<Size>{c.batch, r.balls, 3});
+        Array gaps(std::vector<Size>{c.batch, r.contacts}), forces(std::vector<Size>{c.batch, r.contacts, 3});
         double *to_gaps = gaps.mutable_data(), *to_forces = forces.mutable_data();
         {
           py::gil_scoped_release release;
