@@ -154,22 +154,30 @@ def shapes_of(model: Any, geometry: Any, *, links: Collection[str] | None = None
 def shapes_from_urdf(path: str | os.PathLike[str], *, links: Collection[str] | None = None) -> list[Shape]:
     """The `<collision>` shapes of a URDF file: spheres, capsules, cylinders and boxes.
 
-    links: names of those to take; None: all. Raises ValueError as `read_urdf` does, for links that there are not, and
-    for meshes, naming the link.
+    links: names of those to take; None: all. Raises ValueError as `read_urdf` does, for links that there are not, for
+    meshes, naming the link, and for shapes that the parser drops.
     """
     model = read_urdf(path)
-    text = Path(path).read_text(encoding="utf-8")
-    robot = ElementTree.fromstring(text)
+    robot = ElementTree.fromstring(Path(path).read_text(encoding="utf-8"))
+    expected = 0
     for link in robot.findall("link"):
-        if links is not None and link.get("name") not in links:
-            for collision in link.findall("collision"):
+        for collision in link.findall("collision"):
+            if links is not None and link.get("name") not in links:
                 link.remove(collision)
-        elif link.find("collision/geometry/mesh") is not None:
-            raise ValueError(
-                f"{str(path)!r}: link {link.get('name')!r} has a mesh in <collision>, expected spheres, capsules, "
-                "cylinders and boxes; choose links, or write shapes by hand"
-            )
+                continue
+            kinds = [kind.tag for kind in collision.findall("geometry/*")]
+            if len(kinds) != 1 or kinds[0] not in ("sphere", "cylinder", "capsule", "box"):
+                raise ValueError(
+                    f"{str(path)!r}: link {link.get('name')!r} has {' and '.join(kinds) or 'nothing'} in <collision>, "
+                    "expected a sphere, cylinder, capsule or box; choose links, or write shapes by hand"
+                )
+            expected += 1
     geometry = pin.buildGeomFromUrdfString(model, ElementTree.tostring(robot, encoding="unicode"), pin.COLLISION)
+    if len(geometry.geometryObjects) != expected:  # the parser drops what it does not know, and all of that link
+        raise ValueError(
+            f"Pinocchio read {len(geometry.geometryObjects)} of the {expected} <collision> elements of {str(path)!r}: "
+            "numbers are missing or wrong, or it has capsules and the file is not of version 1.2"
+        )
     return shapes_of(model, geometry, links=links)
 
 
