@@ -40,7 +40,7 @@ from qp_control.problem import Sizes
 from qp_control.qp import START
 from qp_control.robot_model import RobotModel
 from qp_control.settings import Settings
-from qp_control.shapes import CollisionPair, rounded_box
+from qp_control.shapes import CollisionPair, Point, point, rounded_box, size
 
 GRAVITY = 9.81  # [m/s^2]
 _NO_LIMIT = 1e20  # a joint without limits has the largest numbers there are
@@ -57,7 +57,11 @@ class Contact:
     frame: str
     radius: float = 0.0
     friction: float = 0.8
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    offset: Point = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", size(f"the radius of the contact of {self.frame!r}", self.radius))
+        object.__setattr__(self, "offset", point(f"the offset of the contact of {self.frame!r}", self.offset))
 
 
 class ContactForces(NamedTuple):
@@ -218,7 +222,7 @@ class ContactDynamics(RobotModel):
             dt=h,
             actuated=self._indices,
             threads=threads,
-            balls=[(self._frame_indices([c.frame])[0], float(c.radius), c.offset) for c in self.contacts],
+            balls=[(self._frame_indices([c.frame])[0], c.radius, c.offset) for c in self.contacts],
             pairs=[self._shapes(pair) for pair in self.pairs],
             ground=self.ground.native,
             directions=self.directions,

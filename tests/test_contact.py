@@ -346,7 +346,7 @@ def test_substeps_are_steps_and_copies_the_same():
 def test_bad_arguments_are_told():
     with pytest.raises(ValueError, match="no frame 'heel'"):
         block(contacts=[Contact("heel")])
-    with pytest.raises(ValueError, match=r"a radius is -0\.1"):
+    with pytest.raises(ValueError, match=r"radius of the contact of 'ball' is -0\.1"):
         ball(radius=-0.1)
     with pytest.raises(ValueError, match=r"friction of 'corner 0' is -0\.5"):
         block(-0.5)
@@ -356,7 +356,7 @@ def test_bad_arguments_are_told():
         block(stiffness=0.0)
     with pytest.raises(ValueError, match="ground is a tuple, expected a Plane or a HeightField"):
         block(ground=(0.0, 0.0, 1.0))
-    with pytest.raises(ValueError, match="an offset is nan"):
+    with pytest.raises(ValueError, match=r"offset of the contact of 'corner 0' is .*nan.*, expected 3 finite numbers"):
         block(contacts=[Contact("corner 0", offset=(0.0, 0.0, math.nan))])
     with pytest.raises(ValueError, match="dry_friction is"):
         leg(dry_friction=[1.0])
