@@ -299,6 +299,18 @@ class ContactDynamics(RobotModel):
         gaps, forces = self._problem.native.contacts(array(before), array(u_), array(par), array(mu), array(impulses))
         return finish(x_), ContactForces(finish(torch.from_numpy(gaps)), finish(self._signs * torch.from_numpy(forces)))
 
+    def ground_points(self, x: Tensor) -> Tensor:
+        """(B, contacts, 3) points of balls that are nearest to the ground at x (B, nx), in the world [m]; no graph."""
+        q = x.detach()[..., : self.nq]
+        found = self.frame_motions([contact.frame for contact in self.contacts], q)
+        offsets, radii = (
+            torch.tensor(values, dtype=torch.float64).to(q)
+            for values in ([c.offset for c in self.contacts], [c.radius for c in self.contacts])
+        )
+        centres = found.position + (found.rotation @ offsets.reshape(-1, 3, 1))[..., 0]
+        normals = self.ground.at(centres.reshape(-1, 3).cpu()).normal
+        return centres - radii[:, None] * torch.from_numpy(normals).to(q).reshape(centres.shape)
+
     def _coefficients(self, name: str, value: Tensor, size: int, batch: int) -> Tensor:
         if value.shape not in ((size,), (batch, size)):
             raise ValueError(
