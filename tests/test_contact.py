@@ -15,8 +15,8 @@ from test_ground import TILTED, tilted_field, waves
 from qp_control.contact import GRAVITY, Contact, ContactDynamics
 from qp_control.dynamics import RobotDynamics
 from qp_control.ground import HeightField, Plane
-from qp_control.ground_contacts import ground_contacts
 from qp_control.settings import Settings
+from qp_control.shape_contacts import ground_contacts
 from qp_control.shapes import Box, Capsule, Cylinder
 
 STEP = 0.002
