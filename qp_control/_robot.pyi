@@ -155,6 +155,13 @@ class RigidBody:
         /,
     ) -> tuple[Array | None, Array | None, Array | None, Array | None]: ...
 
+class Ground:
+    @staticmethod
+    def plane(normal: Sequence[float], height: float, /) -> Ground: ...
+    @staticmethod
+    def height_field(heights: Array, spacing: Sequence[float], origin: Sequence[float], /) -> Ground: ...
+    def at(self, points: Array, /) -> tuple[Array, Array, Array]: ...
+
 class ContactDynamics:
     def __init__(
         self,
@@ -163,9 +170,9 @@ class ContactDynamics:
         dt: float,
         actuated: Sequence[int],
         threads: int,
-        balls: Sequence[tuple[int, float]],
-        normal: Sequence[float],
-        height: float,
+        balls: Sequence[tuple[int, float, Sequence[float]]],
+        pairs: Sequence[Sequence[tuple[Any, ...]]],
+        ground: Ground,
         directions: int,
         stiffness: float,
         damping: float,

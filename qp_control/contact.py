@@ -3,7 +3,8 @@
 The velocity at the end of a step of h seconds is the one nearest to the velocity without contact, in the metric of the
 mass matrix, under
 
-    (n + mu d_k)' J v+ + b >= 0     for each contact, its normal n, coefficient of friction mu and directions d_k
+    (n + mu d_k)' J v+ + b >= 0     for each contact, its normal n, coefficient of friction mu and directions d_k;
+                                    J v+ is the velocity of one body against the other or the ground
     +-v+_i + b >= 0                 for each joint near one of its limits
 
 where b holds gaps open and lets them close; dry joint friction pushes against v+_i with at most eta_i. The dual of that
@@ -32,12 +33,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qp_control import _robot, qp_function
+from qp_control.ground import Ground, Plane
 from qp_control.kkt_functions import INPUTS, Setup
 from qp_control.motions import array, call, tensor
 from qp_control.problem import Sizes
 from qp_control.qp import START
 from qp_control.robot_model import RobotModel
 from qp_control.settings import Settings
+from qp_control.shapes import CollisionPair, Point, point, rounded_box, size
 
 GRAVITY = 9.81  # [m/s^2]
 _NO_LIMIT = 1e20  # a joint without limits has the largest numbers there are
@@ -47,21 +50,27 @@ _NO_LIMIT = 1e20  # a joint without limits has the largest numbers there are
 class Contact:
     """A ball that may touch the ground.
 
-    frame: name of the frame in whose origin its centre is. radius [m]: 0 for a point. friction: coefficient mu.
+    frame: name of the frame that it moves with. radius [m]: 0 for a point. friction: coefficient mu.
+    offset [m]: of its centre from the frame's origin, along the frame's axes.
     """
 
     frame: str
     radius: float = 0.0
     friction: float = 0.8
+    offset: Point = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", size(f"the radius of the contact of {self.frame!r}", self.radius))
+        object.__setattr__(self, "offset", point(f"the offset of the contact of {self.frame!r}", self.offset))
 
 
 class ContactForces(NamedTuple):
-    """What the ground did in a step."""
+    """What contacts did in a step: those with the ground, then the pairs."""
 
     gap: Tensor
-    """(B, contacts) distances from the ground at its beginning [m], negative where they were in it."""
+    """(B, contacts) distances at its beginning [m], negative where bodies were in the ground or in each other."""
     force: Tensor
-    """(B, contacts, 3) mean forces on the robot, in the world's axes [N]."""
+    """(B, contacts, 3) mean forces in the world's axes [N], of pairs those on the first body."""
 
 
 class _Problem:
@@ -144,10 +153,11 @@ class _ContactStep(torch.autograd.Function):
 
 
 class ContactDynamics(RobotModel):
-    """A robot model (see `RobotModel`) that touches the ground: steps in time, differentiable in all arguments.
+    """A robot model (see `RobotModel`) that touches the ground or itself: differentiable steps in time.
 
     dt: control period [s]; substeps: steps within it, each with a QP of its own.
-    contacts: balls that may touch the ground, the plane normal'p = height [m].
+    contacts: balls that may touch the ground. ground: a `Plane` or a `HeightField`.
+    pairs: shapes of two bodies each that may touch each other.
     directions: of friction around the normal; mu holds exactly along them, and cos(pi / directions) mu between them.
     stiffness [N/m], damping [N s/m]: how contacts give way. None: a millimetre under the robot's weight, and critical
         damping.
@@ -167,9 +177,9 @@ class ContactDynamics(RobotModel):
         *,
         dt: float,
         contacts: Sequence[Contact] = (),
+        pairs: Sequence[CollisionPair] = (),
         substeps: int = 1,
-        normal: Sequence[float] = (0.0, 0.0, 1.0),
-        height: float = 0.0,
+        ground: Ground = Plane(),  # noqa: B008 (it is immutable)
         directions: int = 4,
         stiffness: float | None = None,
         damping: float | None = None,
@@ -183,18 +193,22 @@ class ContactDynamics(RobotModel):
         settings: Settings | None = None,
     ) -> None:
         super().__init__(model_or_urdf, actuated=actuated, threads=threads)
-        self.dt, self.substeps, self.contacts = float(dt), int(substeps), tuple(contacts)
+        self.dt, self.substeps = float(dt), int(substeps)
+        self.contacts, self.pairs = tuple(contacts), tuple(pairs)
         if self.substeps < 1 or not self.dt > 0.0:
             raise ValueError(f"dt is {dt} and substeps {substeps}, expected a positive time and at least 1")
         mass = sum(inertia.mass for inertia in list(self.model.inertias)[1:])
         self.stiffness = float(mass * GRAVITY / 1e-3 if stiffness is None else stiffness)
         self.damping = float(2.0 * (self.stiffness * mass) ** 0.5 if damping is None else damping)
-        self.slip, self.directions, self.height = float(slip), int(directions), float(height)
+        self.slip, self.directions, self.ground = float(slip), int(directions), ground
         self.limit_stiffness, self.lift = float(limit_stiffness), bool(lift)
-        self.normal = [float(value) for value in normal]
-        for contact in self.contacts:
-            if not (np.isfinite(contact.friction) and contact.friction >= 0.0):
-                raise ValueError(f"friction of {contact.frame!r} is {contact.friction}, expected at least 0")
+        if not isinstance(ground, Ground):
+            raise ValueError(f"ground is a {type(ground).__name__}, expected a Plane or a HeightField")
+        named = [(contact.frame, contact.friction) for contact in self.contacts]
+        named += [(f"{pair.first.frame} and {pair.second.frame}", pair.friction) for pair in self.pairs]
+        for name, coefficient in named:
+            if not (np.isfinite(coefficient) and coefficient >= 0.0):
+                raise ValueError(f"friction of {name!r} is {coefficient}, expected at least 0")
         given = np.array(self.model.upperDryFrictionLimit) if dry_friction is None else dry_friction
         self.dry_friction = torch.as_tensor(given, dtype=torch.float64).clone()
         if self.dry_friction.shape != (self.nv,) or not bool((self.dry_friction >= 0.0).all()):
@@ -208,9 +222,9 @@ class ContactDynamics(RobotModel):
             dt=h,
             actuated=self._indices,
             threads=threads,
-            balls=[(self._frame_indices([c.frame])[0], float(c.radius)) for c in self.contacts],
-            normal=self.normal,
-            height=self.height,
+            balls=[(self._frame_indices([c.frame])[0], c.radius, c.offset) for c in self.contacts],
+            pairs=[self._shapes(pair) for pair in self.pairs],
+            ground=self.ground.native,
             directions=self.directions,
             stiffness=self.stiffness,
             damping=self.damping,
@@ -222,7 +236,13 @@ class ContactDynamics(RobotModel):
             dry=self.dry,
         )
         self._problem = _Problem(native, h, len(self.dry), self.settings)
-        self.friction = torch.tensor([c.friction for c in self.contacts], dtype=torch.float64)
+        self.friction = torch.tensor([coefficient for _, coefficient in named], dtype=torch.float64)
+        signs = [1.0] * len(self.contacts) + [-1.0 if pair.swapped else 1.0 for pair in self.pairs]
+        self._signs = torch.tensor(signs, dtype=torch.float64)[:, None]
+
+    def _shapes(self, pair: CollisionPair) -> list[tuple[Any, ...]]:
+        order = (pair.second, pair.first) if pair.swapped else (pair.first, pair.second)
+        return [(self._frame_indices([shape.frame])[0], *rounded_box(shape)) for shape in order]
 
     def _limited(self) -> list[int]:
         lower, upper = self.model.lowerPositionLimit, self.model.upperPositionLimit
@@ -236,7 +256,7 @@ class ContactDynamics(RobotModel):
         return _rebuild_contact, (self.model, self._options())
 
     def _options(self) -> dict[str, Any]:
-        names = ("dt", "contacts", "substeps", "normal", "height", "directions", "stiffness", "damping", "slip")
+        names = ("dt", "contacts", "pairs", "substeps", "ground", "directions", "stiffness", "damping", "slip")
         more = ("lift", "joint_limits", "limit_stiffness", "dry_friction", "settings")
         return super()._options() | {name: getattr(self, name) for name in (*names, *more)}
 
@@ -251,9 +271,9 @@ class ContactDynamics(RobotModel):
     ) -> Tensor:
         """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu).
 
-        parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts). dry_friction (nv,) or
-        (B, nv): of the velocities that have any in the model. Differentiable in all of them, where no contact opens or
-        closes and none begins to slide.
+        parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts), those with the
+        ground before those of pairs. dry_friction (nv,) or (B, nv): of the velocities that have any in the model.
+        Differentiable in all of them, where no contact opens or closes and none begins to slide.
         """
         return self.step_with_forces(x, u, parameters, friction=friction, dry_friction=dry_friction)[0]
 
@@ -266,10 +286,10 @@ class ContactDynamics(RobotModel):
         friction: Tensor | None = None,
         dry_friction: Tensor | None = None,
     ) -> tuple[Tensor, ContactForces]:
-        """The same, and what the ground did in the last of the substeps; the forces carry no graph."""
+        """The same, and what contacts did in the last of the substeps; the forces carry no graph."""
         (x_, u_), par, finish, _ = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
         batch = len(x_)
-        mu = self._coefficients("friction", self.friction if friction is None else friction, len(self.contacts), batch)
+        mu = self._coefficients("friction", self.friction if friction is None else friction, len(self.friction), batch)
         dry = self._coefficients(
             "dry_friction", self.dry_friction if dry_friction is None else dry_friction, self.nv, batch
         )[..., self.dry]
@@ -277,7 +297,19 @@ class ContactDynamics(RobotModel):
             before = x_
             x_, impulses = call(_ContactStep, self._problem, x_, u_, par, mu, dry if self.dry else None)
         gaps, forces = self._problem.native.contacts(array(before), array(u_), array(par), array(mu), array(impulses))
-        return finish(x_), ContactForces(finish(torch.from_numpy(gaps)), finish(torch.from_numpy(forces)))
+        return finish(x_), ContactForces(finish(torch.from_numpy(gaps)), finish(self._signs * torch.from_numpy(forces)))
+
+    def ground_points(self, x: Tensor) -> Tensor:
+        """(B, contacts, 3) points of balls that are nearest to the ground at x (B, nx), in the world [m]; no graph."""
+        q = x.detach()[..., : self.nq]
+        found = self.frame_motions([contact.frame for contact in self.contacts], q)
+        offsets, radii = (
+            torch.tensor(values, dtype=torch.float64).to(q)
+            for values in ([c.offset for c in self.contacts], [c.radius for c in self.contacts])
+        )
+        centres = found.position + (found.rotation @ offsets.reshape(-1, 3, 1))[..., 0]
+        normals = self.ground.at(centres.reshape(-1, 3).cpu()).normal
+        return centres - radii[:, None] * torch.from_numpy(normals).to(q).reshape(centres.shape)
 
     def _coefficients(self, name: str, value: Tensor, size: int, batch: int) -> Tensor:
         if value.shape not in ((size,), (batch, size)):

@@ -10,10 +10,14 @@ import pinocchio as pin
 import pytest
 import torch
 from manifold_robots import moved, normal
+from test_ground import TILTED, tilted_field, waves
 
 from qp_control.contact import GRAVITY, Contact, ContactDynamics
 from qp_control.dynamics import RobotDynamics
+from qp_control.ground import HeightField, Plane
 from qp_control.settings import Settings
+from qp_control.shape_contacts import ground_contacts
+from qp_control.shapes import Box, Capsule, CollisionPair, Cylinder, Sphere
 
 STEP = 0.002
 
@@ -32,12 +36,13 @@ def block(mu=0.5, size=(0.2, 0.2, 0.1), mass=2.0, **options):
     return ContactDynamics(model, **options)
 
 
-def ball(mu=0.5, radius=0.1, **options):
+def ball(mu=0.5, radius=0.1, offset=(0.0, 0.0, 0.0), **options):
     model = pin.Model()
     joint = model.addJoint(0, pin.JointModelFreeFlyer(), pin.SE3.Identity(), "ball")
     model.appendBodyToJoint(joint, pin.Inertia.FromSphere(1.0, radius), pin.SE3.Identity())
     model.addFrame(pin.Frame("ball", joint, pin.SE3.Identity(), pin.FrameType.BODY))
-    return ContactDynamics(model, dt=STEP, contacts=[Contact("ball", radius, mu)], actuated=[0, 1, 2], **options)
+    contacts = [Contact("ball", radius, mu, offset)]
+    return ContactDynamics(model, dt=STEP, contacts=contacts, actuated=[0, 1, 2], **options)
 
 
 def leg(**options):
@@ -54,6 +59,7 @@ def leg(**options):
     limits = [np.array([value]) for value in (50.0, 20.0, -2.0, -0.2)]
     knee = model.addJoint(hip, pin.JointModelRY(), pin.SE3(np.eye(3), np.array([0.0, 0.0, -0.3])), "knee", *limits)
     model.appendBodyToJoint(knee, pin.Inertia.FromBox(0.3, 0.04, 0.04, 0.3), thigh)
+    model.addFrame(pin.Frame("rail", rail, pin.SE3.Identity(), pin.FrameType.OP_FRAME))
     foot = pin.SE3(np.eye(3), np.array([0.0, 0.0, -0.3]))
     model.addFrame(pin.Frame("foot", knee, foot, pin.FrameType.OP_FRAME))
     options = {"dt": STEP, "contacts": [Contact("foot", 0.02, 0.7)], "actuated": ["hip", "knee"]} | options
@@ -219,15 +225,67 @@ def test_dry_friction_holds_and_slows():
     assert float(run_on[-1, 2, 1]) == pytest.approx(0.0, abs=1e-9)
 
 
+def test_a_ball_rolls_on_heights_of_a_plane_as_on_the_plane():
+    """A grid of which it leaves the edge, too."""
+    paths = []
+    for ground in (Plane(tuple(TILTED), 0.03), tilted_field()):
+        robot = ball(ground=ground)
+        along = np.array([1.0, 0.5, 0.0]) - np.dot([1.0, 0.5, 0.0], TILTED) * TILTED
+        x = at_rest(robot, 0.0, along)
+        x[0, :3] = torch.from_numpy((0.03 + 0.1) * TILTED)
+        paths.append(run(robot, x, 600)[0])
+    torch.testing.assert_close(*paths, rtol=0, atol=1e-9)
+    sunk = paths[0][:, 0, :3] @ torch.from_numpy(TILTED) - 0.03 - 0.1
+    assert sunk.min() > -3e-3 and sunk.max() < 1e-3
+    assert paths[0][-1, 0, 0] > 1.0  # out of the grid, which ends at 0.8
+
+
+def test_points_next_to_the_ground_are_a_gap_away_from_it():
+    robot, x, _ = gradient_cases()["hill"]
+    x = moved(robot.model, x.repeat(20, 1), 0.1 * normal(20, robot.ndx, seed=1))
+    _, found = robot.step_with_forces(x, torch.zeros(20, 3))
+    points = robot.ground_points(x)
+    assert points.shape == (20, 1, 3)
+    torch.testing.assert_close(
+        torch.from_numpy(waves().at(points[:, 0]).distance)[:, None], found.gap, rtol=0, atol=1e-9
+    )
+    assert robot.ground_points(x[0].float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("mu", "inertia"), [(0.0, 1.0), (0.8, 1.4)])
+def test_a_ball_swings_in_a_bowl(mu, inertia):
+    """Its centre moves on a curve of the bowl's radius less its own; rolling counts as 2/5 of its mass more."""
+    at = np.linspace(-1.0, 1.0, 41)
+    bowl = HeightField(0.3 * (at[:, None] ** 2 + at[None, :] ** 2), 0.05, (-1.0, -1.0))
+    robot, amplitude = ball(mu, ground=bowl), 0.05
+    x = at_rest(robot, 0.0)
+    slope = math.atan(0.6 * amplitude)
+    x[0, 0], x[0, 2] = amplitude - 0.1 * math.sin(slope), 0.3 * amplitude**2 + 0.1 * math.cos(slope)
+    quarter = 0.5 * math.pi * math.sqrt((1.0 / 0.6 - 0.1) * inertia / GRAVITY)
+    path, _ = run(robot, x, round(1.2 * quarter / STEP))
+    crossed = int((path[:, 0, 0] < 0.0).nonzero()[0, 0])
+    before, after = path[crossed - 1 : crossed + 1, 0, 0]
+    # A semi-implicit step is late by half of it; the swing is 1e-3 longer for its amplitude and for sinking in.
+    assert (crossed - float(after / (after - before))) * STEP == pytest.approx(quarter, rel=3e-3)
+    assert bowl.at(path[:, 0, :3].numpy()).distance.min() - 0.1 > -2e-3
+
+
 def gradient_cases():
     slide = block(0.5), at_rest(block(), 0.0497, (1.0, 0.4, -0.01), (0.1, 0.2, 0.3)), [3.0, -2.0, 1.0]
     stick = block(0.9), at_rest(block(), 0.0497, (1e-3, 0.0, 0.0)), [0.5, 0.2, -1.0]
     tilted = block(0.5), at_rest(block(), 0.049, (0.3, 0.1, -0.5), (2.0, -1.5, 0.5)), [0.0, 0.0, 0.0]
     roll = ball(0.4), at_rest(ball(), 0.0995, (1.0, 0.3, -0.1), (1.0, 8.0, 2.0)), [0.1, 0.0, 0.0]
+    hill = at_rest(ball(), 0.139, (1.0, 0.3, -0.1), (1.0, 8.0, 2.0))  # a millimetre in the ground
+    hill[0, :2] = torch.tensor([0.23, -0.31])
+    hill = ball(0.4, 0.1, (0.02, -0.01, 0.03), ground=waves()), hill, [0.1, 0.0, 0.0]
     standing = torch.tensor([[0.565, 0.4, -0.8, -0.3, 0.5, -0.2]], dtype=torch.float64)
     push = leg(dry_friction=[0.0, 0.5, 0.5]), standing, [4.0, -3.0]
+    shelf = Box("universe", (0.6, 0.6, 0.1), pin.SE3(pin.exp3(np.array([0.0, 0.2, 0.0])), np.array([0.0, 0.0, -0.05])))
+    own = CollisionPair(Capsule("foot", 0.03, (0.0, 0.0, 0.0), (0.0, 0.1, 0.05)), Sphere("rail", 0.488), 0.5)
+    shelved = leg(contacts=[], pairs=[CollisionPair(shelf, Sphere("foot", 0.012)), own]), standing, [4.0, -3.0]
     limit = leg(dry_friction=[0.0, 0.5, 0.0]), torch.tensor([[1.5, 1.2005, -0.19, 0.0, 1.0, 1.0]]).double(), [9.0, 3.0]
-    return {"slide": slide, "stick": stick, "tilted": tilted, "roll": roll, "push": push, "limit": limit}
+    cases = {"slide": slide, "stick": stick, "tilted": tilted, "roll": roll, "hill": hill}
+    return cases | {"push": push, "pairs": shelved, "limit": limit}
 
 
 @pytest.mark.parametrize("lift", [False, True])
@@ -247,7 +305,8 @@ def test_gradients_equal_finite_differences(name, lift):
         return (robot.step(x, u, parameters, **options) * weights).sum()
 
     _, found = robot.step_with_forces(x, u)
-    assert name == "limit" or (found.force[..., 2] > 1e-3).any(), "nothing touches"
+    assert name == "limit" or (found.force.norm(dim=2) > 1e-3).any(), "nothing touches"
+    assert name != "pairs" or (found.force.norm(dim=2) > 1e-3).all()
     loss(x, **values).backward()
     h = 1e-6
     with torch.no_grad():
@@ -304,7 +363,7 @@ def test_substeps_are_steps_and_copies_the_same():
 def test_bad_arguments_are_told():
     with pytest.raises(ValueError, match="no frame 'heel'"):
         block(contacts=[Contact("heel")])
-    with pytest.raises(ValueError, match=r"a radius is -0\.1"):
+    with pytest.raises(ValueError, match=r"radius of the contact of 'ball' is -0\.1"):
         ball(radius=-0.1)
     with pytest.raises(ValueError, match=r"friction of 'corner 0' is -0\.5"):
         block(-0.5)
@@ -312,8 +371,10 @@ def test_bad_arguments_are_told():
         block(directions=1)
     with pytest.raises(ValueError, match=r"stiffness is 0\.0"):
         block(stiffness=0.0)
-    with pytest.raises(ValueError, match="normal has length 2"):
-        block(normal=(0.0, 0.0, 2.0))
+    with pytest.raises(ValueError, match="ground is a tuple, expected a Plane or a HeightField"):
+        block(ground=(0.0, 0.0, 1.0))
+    with pytest.raises(ValueError, match=r"offset of the contact of 'corner 0' is .*nan.*, expected 3 finite numbers"):
+        block(contacts=[Contact("corner 0", offset=(0.0, 0.0, math.nan))])
     with pytest.raises(ValueError, match="dry_friction is"):
         leg(dry_friction=[1.0])
     robot = block()
@@ -324,3 +385,95 @@ def test_bad_arguments_are_told():
         robot.step(x * torch.nan, u)
     with pytest.raises(ValueError, match="not on the manifold"):
         robot.step(2.0 * x, u)
+
+
+def tall(**options):
+    """A box 0.2 m wide and 0.6 m high by its shape, its bottom at the origin of its frame."""
+    model = pin.Model()
+    joint = model.addJoint(0, pin.JointModelFreeFlyer(), pin.SE3.Identity(), "box")
+    model.appendBodyToJoint(joint, pin.Inertia.FromBox(3.0, 0.2, 0.2, 0.6), pin.SE3(np.eye(3), np.array([0, 0, 0.3])))
+    model.addFrame(pin.Frame("bottom", joint, pin.SE3.Identity(), pin.FrameType.OP_FRAME))
+    box = Box("bottom", (0.2, 0.2, 0.6), pin.SE3(np.eye(3), np.array([0.0, 0.0, 0.3])))
+    options = {"dt": STEP, "contacts": ground_contacts([box], friction=1.0), "actuated": []} | options
+    return ContactDynamics(model, **options)
+
+
+def on_slope(slope):
+    """The plane that falls by this slope along x, and a state of what stands on it upright, a millimetre in it."""
+    angle = math.atan(slope)
+    plane = Plane((math.sin(angle), 0.0, math.cos(angle)))
+    turn = pin.Quaternion(pin.exp3(np.array([0.0, angle, 0.0])))
+    place = -1e-3 * np.array(plane.normal)
+    return plane, torch.tensor([[*place, *turn.coeffs(), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
+
+
+def test_a_box_has_eight_corners():
+    robot = tall()
+    assert len(robot.contacts) == 8 and {c.radius for c in robot.contacts} == {0.0}
+    offsets = np.array([c.offset for c in robot.contacts])
+    np.testing.assert_allclose(np.abs(offsets[:, :2]), 0.1, atol=1e-15)
+    assert sorted(set(offsets[:, 2].round(12).tolist())) == [0.0, 0.6]
+
+
+@pytest.mark.parametrize("as_heights", [False, True])
+def test_a_box_slides_down_a_slope(as_heights):
+    """Low enough not to tip: a = g (sin - mu cos)."""
+    mu, slope = 0.3, 0.5
+    plane, x = on_slope(slope)
+    ground = plane
+    if as_heights:
+        at = np.array([-1.0, 0.0, 1.0, 2.0])
+        ground = HeightField(np.repeat(-slope * at[:, None], 4, 1), 1.0, (-1.0, -1.5))
+    model = block().model
+    contacts = ground_contacts([Box("corner 0", (0.2, 0.2, 0.1), pin.SE3(np.eye(3), np.array([-0.1, -0.1, 0.05])))])
+    robot = ContactDynamics(model, dt=STEP, contacts=contacts, ground=ground, actuated=[])
+    x[0, :3] += torch.from_numpy(0.05 * np.array(plane.normal))
+    steps = 500
+    for _ in range(steps):
+        x = robot.step(x, torch.zeros(1, 0), friction=torch.full((8,), mu))
+    angle = math.atan(slope)
+    expected = GRAVITY * (math.sin(angle) - mu * math.cos(angle)) * steps * STEP
+    assert float(x[0, 7]) == pytest.approx(expected, rel=5e-3)  # along its own x axis, which is the slope's
+    assert x[0, 8:].abs().max() < 1e-2
+
+
+def test_a_box_on_a_slope_rests_and_does_not_sink():
+    plane, x = on_slope(0.25)
+    robot = tall(ground=plane)
+    path, forces = run(robot, x, 2000)
+    gaps = []
+    for k in (500, 1000, 2000):
+        _, found = robot.step_with_forces(path[k], torch.zeros(1, 0))
+        gaps.append(found.gap.min())
+    # A millimetre under its weight on one contact; here four share it, the lower two the most.
+    assert min(gaps) > -1e-3 and max(gaps) < 0.0 and abs(gaps[2] - gaps[1]) < 1e-5
+    assert path[-1, 0, 7:].abs().max() < 1e-3
+    np.testing.assert_allclose(forces[-1, 0].sum(0).numpy(), [0.0, 0.0, 3.0 * GRAVITY], atol=0.05)
+
+
+@pytest.mark.parametrize(("slope", "tips"), [(0.30, False), (0.37, True)])
+def test_a_tall_box_tips_where_its_centre_leaves_its_foot(slope, tips):
+    """Width over height is a third."""
+    plane, x = on_slope(slope)
+    path, _ = run(tall(ground=plane), x, 1000)
+    upright = torch.stack([pin_z(p) for p in path[:, 0, 3:7]]) @ torch.tensor(plane.normal, dtype=torch.float64)
+    if tips:
+        assert upright[-1] < 0.1  # it lies on its side
+        assert path[-1, 0, 7:].abs().max() < 1e-2 and path[-1, 0, :3] @ torch.tensor(plane.normal).double() > 0.09
+    else:
+        assert upright.min() > 0.999
+
+
+def pin_z(quaternion):
+    """The z axis of a body."""
+    return torch.from_numpy(pin.Quaternion(quaternion.numpy()).matrix()[:, 2].copy())
+
+
+def test_a_capsule_lies_on_the_ground_by_its_ends():
+    (start, end) = ground_contacts([Capsule("a", 0.05, (0.0, 0.0, -0.1), (0.0, 0.0, 0.2))], friction=0.4)
+    assert start == Contact("a", 0.05, 0.4, (0.0, 0.0, -0.1)) and end == Contact("a", 0.05, 0.4, (0.0, 0.0, 0.2))
+    rims = ground_contacts([Cylinder("a", 0.05, (0.0, 0.1, 0.0), (0.0, 0.4, 0.0))])
+    assert len(rims) == 16
+    offsets = np.array([c.offset for c in rims])
+    np.testing.assert_allclose(np.hypot(offsets[:, 0], offsets[:, 2]), 0.05, atol=1e-15)
+    assert sorted(set(offsets[:, 1].round(12).tolist())) == [0.1, 0.4]

@@ -2,7 +2,8 @@
 //
 // The velocity at the end of a period h solves
 //   minimise    1/2 |v+ - v_free|_M^2 + cost of compliance,   v_free = v + h M^-1 (S u - n - d o v)
-//   subject to  (n + mu d_k)' J v+ + b >= 0     for each contact and each of the directions d_k around its normal n
+//   subject to  (n + mu d_k)' J v+ + b >= 0     for each contact and each of the directions d_k around its normal n;
+//                                               J v+ is the velocity of one body against the other or the ground
 //               +-v+_i + b >= 0                 for joints near a limit
 // and dry friction pushes against v+_i with at most h eta. Its dual is the QP in the impulses lambda along the rows G
 //   minimise  1/2 lambda'(G M^-1 G' + R) lambda + (G v_free + b)'lambda,   lambda >= 0, |lambda| <= h eta,
@@ -23,20 +24,34 @@
 #include <memory>
 #include <vector>
 
+#include "qp_control/ground.hpp"
 #include "qp_control/rigid_body.hpp"
 
 namespace qp_control {
 
-// A ball of this radius [m] around the origin of a frame; radius 0: a point.
+// A ball of this radius [m] around a point of a frame; radius 0: a point.
 struct ContactBall {
   int frame;
   double radius;
+  double offset[3];
+};
+
+// A box of these half lengths [m], rounded by a radius [m]: a ball (no lengths), a capsule (along z alone) or a box, at
+// a pose (position, rotation by rows) in a frame.
+struct RoundedBox {
+  int frame;
+  double position[3], rotation[9], half[3], radius;
+};
+
+// Two bodies that may touch; the first is a ball or a capsule.
+struct ContactPair {
+  RoundedBox first, second;
 };
 
 struct ContactSettings {
   std::vector<ContactBall> balls;
-  double normal[3] = {0.0, 0.0, 1.0};  // of the ground plane normal'p = height
-  double height = 0.0;
+  std::vector<ContactPair> pairs;
+  Ground ground;
   int directions = 4;
   double stiffness, damping;  // of a contact [N/m, N s/m]
   double slip;
@@ -53,7 +68,8 @@ class ContactDynamics {
 
   int rows() const;
 
-  // x (batch, nq + nv), u (batch, nu), friction (batch, balls) or one for all: H (batch, rows, rows), g (batch, rows)
+  // x (batch, nq + nv), u (batch, nu), friction (batch, contacts: balls, then pairs) or one for all: H (batch, rows,
+  // rows), g (batch, rows)
   void problem(int batch, const double* x, const double* u, Parameters p, Parameters friction, double* H,
                double* g) const;
   // x_next (batch, nq + nv) with the impulses
@@ -63,10 +79,10 @@ class ContactDynamics {
   void loss(int batch, const double* x, const double* u, Parameters p, Parameters friction, const double* impulses,
             const double* g, double* loss) const;
   // .. and what it gives back, `adjoint` (batch, rows), is its gradient by the QP's g. Gradients by x, u, parameters
-  // and friction (batch, balls).
+  // and friction (batch, contacts).
   void adjoint(int batch, const double* x, const double* u, Parameters p, Parameters friction, const double* impulses,
                const double* g, const double* adjoint, Gradients out, double* by_friction) const;
-  // Gaps (batch, balls) [m] and forces (batch, balls, 3) [N] in the world's axes
+  // Gaps (batch, contacts) [m] and forces (batch, contacts, 3) [N] on balls and first bodies, in the world's axes
   void contacts(int batch, const double* x, Parameters p, Parameters friction, const double* impulses, double* gaps,
                 double* forces) const;
 

@@ -1,22 +1,26 @@
 #include "contact_step.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <pinocchio/multibody.hpp>
 #include <pinocchio/spatial/explog.hpp>
 
 namespace qp_control {
 
+using Eigen::Matrix3d;
 using Eigen::MatrixXd;
+using Eigen::Vector2d;
 using Eigen::Vector3d;
 using Eigen::VectorXd;
 
 namespace {
 
-enum class Part { impulses, rows, sliding };
+enum class Part { impulses, sliding, rows };
 
 constexpr double smallest_slide = 1e-2;  // [m/s], below which the speed of sliding is rounded off
 
 using Matrix6 = Eigen::Matrix<double, 6, 6>;
+using Vector6 = Eigen::Matrix<double, 6, 1>;
 
 }  // namespace
 
@@ -43,10 +47,11 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
       nq_(robot.nq()),
       nv_(robot.nv()),
       nu_(static_cast<int>(settings.actuated.size())),
-      balls_(static_cast<int>(contact.balls.size())),
+      contacts_(static_cast<int>(contact.balls.size() + contact.pairs.size())),
       limits_(static_cast<int>(contact.limited.size())),
-      rows_(balls_ * contact.directions + limits_ + static_cast<int>(contact.dry.size())),
-      normal_(Vector3d(contact.normal[0], contact.normal[1], contact.normal[2]).normalized()) {
+      rows_(contacts_ * contact.directions + limits_ + static_cast<int>(contact.dry.size())),
+      touches_(contacts_),
+      by_touch_(contacts_) {
   for (int i : contact.limited)
     for (const auto& joint : model.joints)
       if (joint.nv() == 1 && joint.idx_v() == i) {
@@ -57,18 +62,23 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
   for (const auto& joint : model.joints)
     if (joint.shortname() == "JointModelFreeFlyer" || joint.shortname() == "JointModelPlanar")
       floating_.push_back({joint.idx_q(), joint.idx_v(), joint.shortname() == "JointModelPlanar"});
-  const Vector3d helper = std::abs(normal_.x()) < 0.9 ? Vector3d::UnitX() : Vector3d::UnitY();
-  const Vector3d first = (helper - helper.dot(normal_) * normal_).normalized(), second = normal_.cross(first);
   for (int k = 0; k < contact.directions; ++k) {
     const double angle = 2.0 * M_PI * k / contact.directions;
-    directions_.push_back(std::cos(angle) * first + std::sin(angle) * second);
+    directions_.emplace_back(std::cos(angle), std::sin(angle));
+  }
+  for (const ContactBall& ball : contact_.balls) {
+    sides_.push_back({1, {ball.frame, -1}});
+    grounded_.emplace_back(contact_.ground, ball);
+  }
+  for (const ContactPair& pair : contact_.pairs) {
+    sides_.push_back({2, {pair.first.frame, pair.second.frame}});
+    pairs_.emplace_back(pair);
   }
   tau_.setZero(nv_);
   zero_.setZero(nv_);
   for (VectorXd* a : {&b_, &b_slope_}) a->setZero(rows_);
-  friction_.setZero(balls_);
-  gap_.setZero(balls_);
-  sliding_.setZero(balls_);
+  friction_.setZero(contacts_);
+  sliding_.setZero(contacts_);
   sign_.setZero(limits_);
   G_.setZero(rows_, nv_);
   J_q_.setZero(nv_, nv_);
@@ -82,25 +92,36 @@ double ContactStep::slope(double gap, double stiffness, double damping) const {
   return gap > 0.0 ? 1.0 / h_ : stiffness / (h_ * stiffness + damping);
 }
 
-Vector3d ContactStep::along(int ball, const VectorXd& weights) const {
-  Vector3d sum = Vector3d::Zero();
-  for (int k = 0; k < contact_.directions; ++k)
-    sum += weights[ball * contact_.directions + k] * (normal_ + friction_[ball] * directions_[k]);
+Vector2d ContactStep::across(int contact, const VectorXd& weights) const {
+  Vector2d sum = Vector2d::Zero();
+  for (int k = 0; k < contact_.directions; ++k) sum += weights[contact * contact_.directions + k] * directions_[k];
   return sum;
 }
 
-Vector3d ContactStep::touching_velocity(int ball) const {
-  const FrameState now = robot_.frame(contact_.balls[ball].frame, true);
-  return now.velocity.head<3>() - contact_.balls[ball].radius * Vector3d(now.velocity.tail<3>()).cross(normal_);
+Vector3d ContactStep::along(int contact, const VectorXd& weights) const {
+  const Touch& touch = touches_[contact];
+  const Vector2d d = across(contact, weights);
+  return weights.segment(contact * contact_.directions, contact_.directions).sum() * touch.normal +
+         friction_[contact] * (d.x() * touch.first + d.y() * touch.second);
 }
 
-Vector3d ContactStep::force(int ball, const VectorXd& impulses) const { return along(ball, impulses) / h_; }
+Vector3d ContactStep::touching_velocity(int contact) const {
+  Vector3d sum = Vector3d::Zero();
+  for (int side = 0; side < sides_[contact].count; ++side) {
+    const FrameState now = robot_.frame(sides_[contact].frame[side], true);
+    const Vector3d turning = now.velocity.tail<3>();
+    sum += sign(side) * (now.velocity.head<3>() + turning.cross(touches_[contact].arm[side]));
+  }
+  return sum;
+}
+
+Vector3d ContactStep::force(int contact, const VectorXd& impulses) const { return along(contact, impulses) / h_; }
 
 void ContactStep::set(const double* x, const double* u, const double* friction) {
   q_ = Eigen::Map<const VectorXd>(x, nq_);
   v_ = Eigen::Map<const VectorXd>(x + nq_, nv_);
   for (int i = 0; i < nu_; ++i) tau_[actuated_[i]] = u[i];
-  for (int c = 0; c < balls_; ++c) friction_[c] = friction[c];
+  for (int c = 0; c < contacts_; ++c) friction_[c] = friction[c];
   robot_.inverse_dynamics(q_, v_, zero_, bias_);
   robot_.mass_matrix(q_, M_);
   cholesky_.compute(M_);
@@ -110,25 +131,34 @@ void ContactStep::set(const double* x, const double* u, const double* friction) 
   v_free_ = v_ + h_ * (cholesky_.solve(tau_ - bias_) + turning_);
 
   robot_.place(q_, v_, zero_);
-  for (int c = 0; c < balls_; ++c) {
-    const double r = contact_.balls[c].radius;
-    gap_[c] = normal_.dot(robot_.frame(contact_.balls[c].frame, true).position) - contact_.height - r;
-    robot_.frame_jacobian(contact_.balls[c].frame, true, J_);
-    const double slope = this->slope(gap_[c], contact_.stiffness, contact_.damping);
+  for (int c = 0; c < contacts_; ++c) {
+    const Sides& sides = sides_[c];
+    Touch& touch = touches_[c];
+    const FrameState first = robot_.frame(sides.frame[0], true);
+    touch = sides.count == 1 ? grounded_[c].set(first)
+                             : pairs_[c - grounded_.size()].set(first, robot_.frame(sides.frame[1], true));
+    const double slope = this->slope(touch.gap, contact_.stiffness, contact_.damping);
     const Vector3d v = touching_velocity(c);
-    sliding_[c] = std::sqrt((v - normal_.dot(v) * normal_).squaredNorm() + smallest_slide * smallest_slide);
+    sliding_[c] = std::sqrt((v - touch.normal.dot(v) * touch.normal).squaredNorm() + smallest_slide * smallest_slide);
     const double spared = contact_.lift ? 0.0 : friction_[c] * (sliding_[c] - smallest_slide);
     for (int k = 0; k < contact_.directions; ++k) {
       const int row = c * contact_.directions + k;
-      const Vector3d edge = normal_ + friction_[c] * directions_[k];
-      // The point that touches is at -r n from the frame's origin.
-      G_.row(row) = edge.transpose() * J_.topRows<3>() - r * normal_.cross(edge).transpose() * J_.bottomRows<3>();
       b_slope_[row] = slope;
-      b_[row] = slope * gap_[c] + spared;
+      b_[row] = slope * touch.gap + spared;
+      G_.row(row).setZero();
+    }
+    for (int side = 0; side < sides.count; ++side) {
+      robot_.frame_jacobian(sides.frame[side], true, J_);
+      for (int k = 0; k < contact_.directions; ++k) {
+        const Vector2d& d = directions_[k];
+        const Vector3d edge = sign(side) * (touch.normal + friction_[c] * (d.x() * touch.first + d.y() * touch.second));
+        G_.row(c * contact_.directions + k) +=
+            edge.transpose() * J_.topRows<3>() + touch.arm[side].cross(edge).transpose() * J_.bottomRows<3>();
+      }
     }
   }
   for (int i = 0; i < limits_; ++i) {
-    const int row = balls_ * contact_.directions + i;
+    const int row = contacts_ * contact_.directions + i;
     const double below = q_[limited_q_[i]] - lower_[i], above = upper_[i] - q_[limited_q_[i]];
     sign_[i] = below < above ? 1.0 : -1.0;
     const double gap = std::min(below, above);
@@ -138,7 +168,7 @@ void ContactStep::set(const double* x, const double* u, const double* friction) 
     b_[row] = b_slope_[row] * gap;
   }
   for (std::size_t i = 0; i < contact_.dry.size(); ++i) {
-    const int row = balls_ * contact_.directions + limits_ + static_cast<int>(i);
+    const int row = contacts_ * contact_.directions + limits_ + static_cast<int>(i);
     G_.row(row).setZero();
     G_(row, contact_.dry[i]) = 1.0;
   }
@@ -149,12 +179,12 @@ void ContactStep::problem(MatrixXd& H, VectorXd& g) const {
   H.noalias() = G_ * MG_;
   const double give = 1.0 / (h_ * (h_ * contact_.stiffness + contact_.damping));
   const int n = contact_.directions;
-  for (int c = 0; c < balls_; ++c) {
+  for (int c = 0; c < contacts_; ++c) {
     H.block(c * n, c * n, n, n).array() += give;
     H.block(c * n, c * n, n, n).diagonal().array() += contact_.slip * give;
   }
   const double limit = 1.0 / (h_ * (h_ * contact_.limit_stiffness + contact_.limit_damping));
-  H.diagonal().segment(balls_ * n, limits_).array() += limit;
+  H.diagonal().segment(contacts_ * n, limits_).array() += limit;
   H = (0.5 * (H + H.transpose())).eval();
   g = b_;
   g.noalias() += G_ * v_free_;
@@ -185,8 +215,8 @@ void ContactStep::jacobians() {
   J_vv_.setIdentity(nv_, nv_);
   for (const Floating& f : floating_) {
     const Vector3d v = f.linear(v_next_), turn = h_ * f.angular(v_next_);
-    const Eigen::Matrix3d back = pinocchio::exp3(turn).transpose();
-    Eigen::Matrix3d J_turn;
+    const Matrix3d back = pinocchio::exp3(turn).transpose();
+    Matrix3d J_turn;
     pinocchio::Jexp3(turn, J_turn);
     J_turn *= h_;
     Matrix6 block = Matrix6::Zero();
@@ -252,30 +282,57 @@ void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, Vector
       by_v.segment<3>(f.v + 3) += by_angular;
     }
   }
-  for (const Part part : {Part::impulses, Part::rows, Part::sliding}) {
-    if (part == Part::sliding && contact_.lift) break;
+  std::fill(by_touch_.begin(), by_touch_.end(), TouchGradient());
+  for (const Part part : {Part::impulses, Part::sliding, Part::rows}) {
+    if (part == Part::sliding && contact_.lift) continue;
     const VectorXd& weights = part == Part::impulses ? impulses : by_g;
     robot_.place(q_, part == Part::impulses ? mu_ : part == Part::rows ? v_next_ : v_, zero_);
-    for (int c = 0; c < balls_; ++c) {
-      FrameState g{Vector3d::Zero(), Eigen::Matrix3d::Zero(), Eigen::Matrix<double, 6, 1>::Zero(),
-                   Eigen::Matrix<double, 6, 1>::Zero()};
-      const double r = contact_.balls[c].radius;
-      const int first = c * contact_.directions;
-      const double sum = by_g.segment(first, contact_.directions).sum();
+    for (int c = 0; c < contacts_; ++c) {
+      const Touch& touch = touches_[c];
+      TouchGradient& by_touch = by_touch_[c];
+      const Sides& sides = sides_[c];
       const Vector3d touching = touching_velocity(c);
-      Vector3d f = along(c, weights);
-      if (part == Part::sliding) f = sum * friction_[c] / sliding_[c] * (touching - normal_.dot(touching) * normal_);
-      if (part == Part::rows) g.position = b_slope_[first] * sum * normal_;
-      g.velocity << f, -r * normal_.cross(f);
-      robot_.frame_adjoint(contact_.balls[c].frame, true, g, by_q, part == Part::sliding ? by_v : ignored, unused);
-      if (by_friction == nullptr) continue;
-      if (part == Part::sliding) by_friction[c] += sum * (sliding_[c] - smallest_slide);
-      for (int k = 0; k < contact_.directions && part != Part::sliding; ++k)
-        by_friction[c] += weights[first + k] * directions_[k].dot(touching);
+      const double sum = by_g.segment(c * contact_.directions, contact_.directions).sum();
+      Vector3d f;
+      if (part == Part::sliding) {
+        const double off = touch.normal.dot(touching), scale = sum * friction_[c] / sliding_[c];
+        f = scale * (touching - off * touch.normal);
+        by_touch.normal -= scale * off * touching;
+        if (by_friction != nullptr) by_friction[c] += sum * (sliding_[c] - smallest_slide);
+      } else {
+        const Vector2d d = across(c, weights);
+        f = along(c, weights);
+        by_touch.normal += weights.segment(c * contact_.directions, contact_.directions).sum() * touching;
+        by_touch.first += friction_[c] * d.x() * touching;
+        by_touch.second += friction_[c] * d.y() * touching;
+        if (by_friction != nullptr) by_friction[c] += (d.x() * touch.first + d.y() * touch.second).dot(touching);
+      }
+      FrameState now[2], g[2];
+      for (int side = 0; side < sides.count; ++side) {
+        now[side] = robot_.frame(sides.frame[side], true);
+        const Vector3d on_side = sign(side) * f, turning = now[side].velocity.tail<3>();
+        by_touch.arm[side] += on_side.cross(turning);
+        g[side] = {Vector3d::Zero(), Matrix3d::Zero(), Vector6::Zero(), Vector6::Zero()};
+        g[side].velocity << on_side, touch.arm[side].cross(on_side);
+      }
+      if (part == Part::rows) {
+        by_touch.gap = b_slope_[c * contact_.directions] * sum;
+        PoseGradient by_pose[2];
+        if (sides.count == 1)
+          by_pose[0] = grounded_[c].adjoint(now[0], by_touch);
+        else
+          pairs_[c - grounded_.size()].adjoint(now[0], now[1], by_touch, by_pose[0], by_pose[1]);
+        for (int side = 0; side < sides.count; ++side) {
+          g[side].position = by_pose[side].position;
+          g[side].rotation = 0.5 * pinocchio::skew(by_pose[side].torque) * now[side].rotation;
+        }
+      }
+      for (int side = 0; side < sides.count; ++side)
+        robot_.frame_adjoint(sides.frame[side], true, g[side], by_q, part == Part::sliding ? by_v : ignored, unused);
     }
   }
   for (int i = 0; i < limits_; ++i) {
-    const int row = balls_ * contact_.directions + i;
+    const int row = contacts_ * contact_.directions + i;
     by_q[contact_.limited[i]] += by_g[row] * b_slope_[row] * sign_[i];
   }
   g_z.setZero(2 * nv_ + nu_);

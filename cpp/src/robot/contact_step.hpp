@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "evaluator.hpp"
+#include "pair_touch.hpp"
 #include "qp_control/contact.hpp"
 
 namespace qp_control {
@@ -25,14 +26,16 @@ class ContactStep {
   // Gradients (tangent) by x and u, after `loss`; those by the parameters and the friction are added unless null.
   void adjoint(const Eigen::VectorXd& impulses, const Eigen::VectorXd& by_g, Eigen::VectorXd& g_z, double* g_p,
                double* by_friction);
-  double gap(int ball) const { return gap_[ball]; }
-  Eigen::Vector3d force(int ball, const Eigen::VectorXd& impulses) const;
+  double gap(int contact) const { return touches_[contact].gap; }
+  Eigen::Vector3d force(int contact, const Eigen::VectorXd& impulses) const;
 
  private:
-  // sum of weights_k (n + mu d_k) over a contact's directions
-  Eigen::Vector3d along(int ball, const Eigen::VectorXd& weights) const;
-  // of the point of a ball that touches, with the velocities that `robot_` was placed with
-  Eigen::Vector3d touching_velocity(int ball) const;
+  // sum of weights_k d_k over a contact's directions, along the two axes across its normal
+  Eigen::Vector2d across(int contact, const Eigen::VectorXd& weights) const;
+  // sum of weights_k (n + mu d_k)
+  Eigen::Vector3d along(int contact, const Eigen::VectorXd& weights) const;
+  // Of the bodies against each other where they touch, with the velocities that `robot_` was placed with
+  Eigen::Vector3d touching_velocity(int contact) const;
   double slope(double gap, double stiffness, double damping) const;  // db / dgap
   // The velocity and the configuration at the end of the period
   void move(const Eigen::VectorXd& impulses);
@@ -48,18 +51,28 @@ class ContactStep {
     void put(const Eigen::Matrix<double, 6, 6>& block, Eigen::MatrixXd& J) const;
   };
 
+  // The frames of the bodies of a contact, or of the one that touches the ground.
+  struct Sides {
+    int count, frame[2];
+  };
+  static double sign(int side) { return side == 0 ? 1.0 : -1.0; }
+
   Evaluator& robot_;
   std::vector<Floating> floating_;
   const ContactSettings contact_;
   const double h_;
   const std::vector<int> actuated_;
-  const int nq_, nv_, nu_, balls_, limits_, rows_;
+  const int nq_, nv_, nu_, contacts_, limits_, rows_;
   std::vector<int> limited_q_;
   std::vector<double> lower_, upper_;
-  Eigen::Vector3d normal_;
-  std::vector<Eigen::Vector3d> directions_;
+  std::vector<Eigen::Vector2d> directions_;  // of friction, along the axes across a normal
+  std::vector<Sides> sides_;
+  std::vector<BallOnGround> grounded_;  // the contacts; and those after them
+  std::vector<PairTouch> pairs_;
+  std::vector<Touch> touches_;
+  std::vector<TouchGradient> by_touch_;
 
-  Eigen::VectorXd q_, v_, tau_, zero_, bias_, v_free_, b_, b_slope_, friction_, gap_, sliding_, sign_;
+  Eigen::VectorXd q_, v_, tau_, zero_, bias_, v_free_, b_, b_slope_, friction_, sliding_, sign_;
   Eigen::VectorXd v_next_, w_, q_next_, by_q_, by_v_, mu_, g_q_, g_v_, g_a_, a_, turning_;
   Eigen::MatrixXd M_, G_, MG_, J_;
   Eigen::MatrixXd J_q_, J_v_, J_vv_;  // of the configuration by q and by the velocity, of the velocity by itself
