@@ -115,7 +115,7 @@ def test_list_shows_the_tasks() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "swim"], "unknown task 'swim'; known: cart_pole_swing_up"),
+        (["train", "swim"], "swim"),
         (["play", "nowhere"], "'nowhere' is not a run folder"),
     ],
 )
@@ -129,7 +129,6 @@ def test_mistakes_end_with_a_message_and_exit_code_2(arguments: list[str], messa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "cart_pole_swing_up", "--clip", "0"], "clip is 0.0, expected a positive number"),
         (["train", "cart_pole_swing_up", "--held-out", "0"], "held_out is 0, expected at least 1"),
         (["play", "nowhere", "--episodes", "0"], "episodes is 0, expected at least 1"),
         (["replay", "nowhere"], "'nowhere' is not a run folder"),
@@ -140,6 +139,14 @@ def test_wrong_options_give_exit_code_2(
 ) -> None:
     assert cli.main([*arguments[:2], *(["--run", str(tmp_path)] * (arguments[0] == "train")), *arguments[2:]]) == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_training_options_give_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "cart_pole_swing_up", "--run", str(tmp_path / "run"), "--clip", "0"])
+    assert stop.value.code == 2
+    assert "clip is 0.0, expected a positive number" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
