@@ -70,7 +70,8 @@ def main() -> None:
     scores: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name in arguments.tasks:
         for seed in arguments.seeds:
-            options = create(name, seed=seed, **(QUICK[name] if arguments.quick else {})).options
+            changed: dict[str, object] = {**QUICK[name]} if arguments.quick else {}
+            options = create(name, None, seed=seed, **changed).options
             path = folder / name / f"seed_{seed}"
             rows = pipeline.train(name, path, options, resume=True, held_out=held_out, console=Console())
             for row in rows:
@@ -82,8 +83,8 @@ def main() -> None:
     table = report.Report("training", columns, arguments.out)
     for name, controllers in scores.items():
         for controller, measures in controllers.items():
-            for measure, values in measures.items():
-                seeds = {f"seed {seed}": value for seed, value in zip(arguments.seeds, values, strict=True)}
+            for measure, found in measures.items():
+                seeds = {f"seed {seed}": value for seed, value in zip(arguments.seeds, found, strict=True)}
                 table.add({"task": name, "controller": controller, "measure": measure, **seeds})
     picture(table.finish().with_suffix(".png"), scores)
 

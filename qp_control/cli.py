@@ -1,4 +1,4 @@
-"""qp-control train | play | replay | list."""
+"""qp-control train | play | replay | list | bench | doctor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 import tyro
 from rich.console import Console
 
+from qp_control import doctor
 from qp_control.exceptions import TrainingError
 from qp_control.training import RunError, available, pipeline
 from qp_control.training.options import TrainingOptions
@@ -68,16 +69,28 @@ class List:
     """Tasks that can be trained."""
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Time the QP layer on this machine."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Check versions, kernels, threads, solver, gradients, robots and browser."""
+
+
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Play, tyro.conf.subcommand("play")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
 
-def run(command: Command) -> None:
-    """Carry out a command."""
+def run(command: Command) -> int:
+    """Carry out a command; returns the exit code."""
     if isinstance(command, Train):
         if command.held_out < 1:
             raise ValueError(f"held_out is {command.held_out}, expected at least 1")
@@ -96,9 +109,16 @@ def run(command: Command) -> None:
         pipeline.play(command.run, episodes=command.episodes, open_browser=command.browser)
     elif isinstance(command, Replay):
         print(pipeline.replay(command.run))
+    elif isinstance(command, Bench):
+        Console().print(doctor.speed_table())
+    elif isinstance(command, Doctor):
+        found = doctor.examine()
+        Console().print(doctor.findings_table(found))
+        return int(any(item.good is False for item in found))
     else:
         for name in available():
-            print(f"{name:<24}{(TASKS[name].options_type.__doc__ or '').splitlines()[0]}")
+            print(f"{name:<26}{(TASKS[name].options_type.__doc__ or '').splitlines()[0]}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True)
     style = (tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitArgPrefixes)
     try:
-        run(tyro.cli(Command, prog="qp-control", description=__doc__, args=arguments, config=style))
+        return run(tyro.cli(Command, prog="qp-control", description=__doc__, args=arguments, config=style))
     except (ValueError, RunError) as error:
         errors.print(f"qp-control: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
@@ -116,7 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("qp-control: interrupted; --resume goes on", markup=False)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

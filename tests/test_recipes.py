@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from qp_control.training import RunFolder, Trainer, TrainingTask, create
+from qp_control.training import RunFolder, Trainer, TrainingTask, available, create
 from qp_control.training.gauss_newton import GaussNewton
 from qp_control.training.identification import Identification
 from qp_control.training.run_folder import read_metrics
@@ -113,6 +113,21 @@ def test_learning_the_cost_alone_from_few_demonstrations_generalises() -> None:
     assert task.score(Trainer(task).train(), HELD_OUT_SEED, 20).values["action error"] < 1e-2 * before
 
 
+def test_limits_never_told_are_learned_from_an_expert_that_cannot_always_keep_them() -> None:
+    task: Any = create("constraint_learning", demonstrations=24)
+    assert 0 < int(task.shown.feasible.sum()) < 24
+    before = task.score(task.module(), HELD_OUT_SEED, 10).values
+    after = task.score(Trainer(task).train(), HELD_OUT_SEED, 10).values
+    assert before["limit error"] > 0.2 and after["limit error"] < 1e-4 and after["kept limits"] == 1.0
+    assert after["action error"] < 1e-3 * before["action error"]
+
+
+def test_tasks_have_options_of_their_own() -> None:
+    """The command line tells by them which task is meant."""
+    types = [type(create(name).options) for name in available()]
+    assert len(set(types)) == len(types)
+
+
 @pytest.mark.parametrize("size", [{"trajectories": 8}, pytest.param({}, marks=pytest.mark.slow)])
 def test_masses_and_friction_of_a_cart_pole_are_identified(size: dict[str, int]) -> None:
     assert learned_score("cart_pole_identification", **size)["parameter error"] < 1e-2
@@ -192,8 +207,6 @@ def test_killed_runs_go_on_to_the_same_numbers(tmp_path: Path, kills: int) -> No
 
 
 def test_every_task_can_be_made_scored_and_trained_a_step() -> None:
-    from qp_control.training import available
-
     for name in available():
         task: TrainingTask = create(name)
         assert len(task.phases()) >= 1 and task.metrics

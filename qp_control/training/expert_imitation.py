@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from qp_control.mpc import MPC
 from qp_control.plan import Plan
+from qp_control.settings import Status
 from qp_control.training.identification import chosen_parameters
 from qp_control.training.phase import LeastSquares, Update
 from qp_control.training.rollout import failed_problem
@@ -22,11 +23,15 @@ from qp_control.training.rollout import failed_problem
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """states (D, N + 1, nx), inputs (D, N, nu) [N or N m] of an expert. scale (nx,): typical size of the states."""
+    """states (D, N + 1, nx), inputs (D, N, nu) [N or N m] of an expert. scale (nx,): typical size of the states.
+
+    feasible (D,): where its limits could be kept to.
+    """
 
     states: Tensor
     inputs: Tensor
     scale: Tensor
+    feasible: Tensor
 
     def __len__(self) -> int:
         return len(self.states)
@@ -52,7 +57,7 @@ def demonstrate(expert: MPC, x0: Tensor, scale: Tensor) -> Demonstrations:
         plan = expert(x0)
     if not bool(plan.solved.all()):
         raise ValueError(f"the expert has no answer from {int((~plan.solved).sum())} of {len(x0)} states")
-    return Demonstrations(plan.states, plan.inputs, scale)
+    return Demonstrations(plan.states, plan.inputs, scale, plan.status == Status.SOLVED)
 
 
 class ExpertImitation(LeastSquares):

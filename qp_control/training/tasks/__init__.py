@@ -6,6 +6,7 @@ from qp_control.training.options import TrainingOptions
 from qp_control.training.task import TrainingTask
 from qp_control.training.tasks.cart_pole_identification import CartPoleIdentification
 from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
+from qp_control.training.tasks.constraint_learning import ConstraintLearning
 from qp_control.training.tasks.expert_recovery import CartPoleRecovery, LqrRecovery, PendulumRecovery
 
 _KNOWN: tuple[type[TrainingTask], ...] = (
@@ -14,6 +15,7 @@ _KNOWN: tuple[type[TrainingTask], ...] = (
     PendulumRecovery,
     CartPoleRecovery,
     CartPoleIdentification,
+    ConstraintLearning,
 )
 TASKS: dict[str, type[TrainingTask]] = {task.name: task for task in _KNOWN}
 

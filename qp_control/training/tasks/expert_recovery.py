@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,20 +16,18 @@ from qp_control.model_parameters import BodyScales, FreeParameters
 from qp_control.mpc import MPC
 from qp_control.settings import Settings
 from qp_control.torch_dynamics import TorchDynamics
-from qp_control.training.evaluation import mean_interval
-from qp_control.training.expert_imitation import Demonstrations, ExpertImitation, demonstrate
+from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
+from qp_control.training.expert_task import ExpertTask
 from qp_control.training.identification import Identification
 from qp_control.training.options import TrainingOptions
-from qp_control.training.phase import FailedProblem, Phase
-from qp_control.training.rollout import failed_problem
-from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
+from qp_control.training.phase import Phase
 
 COSTS = ("state_cost", "terminal_cost")
 
 
 @dataclass(frozen=True)
 class RecoveryOptions(TrainingOptions):
-    """Cost, bounds and model of an expert."""
+    """What the three tasks share."""
 
     demonstrations: int = 50
     """Plans of the expert that are learned from."""
@@ -47,35 +44,27 @@ class RecoveryOptions(TrainingOptions):
     validate_every: int = 10
 
 
-class ExpertRecovery(TrainingTask):
+class ExpertRecovery(ExpertTask):
     """An expert MPC with hidden cost, bounds and model, and a learner that sees its plans alone.
 
-    The cost is known up to its scale, so R is that of the expert. Scores: root of the mean squared error of the inputs,
-    in units of their limits, on states not trained on; largest relative errors of costs, bounds and of the model's
-    numbers that its motion tells.
+    The cost is known up to its scale, so R is that of the expert. Scores: besides the action error, the largest
+    relative errors of costs, bounds and of the model's numbers that its motion tells.
     """
 
-    options_type = RecoveryOptions
     metrics = ("action error", "cost error", "bound error", "model error")
-    state_scale: ClassVar[Tensor]
     spread: ClassVar[Tensor]  # largest start state
     q: ClassVar[tuple[float, ...]]
     r: ClassVar[tuple[float, ...]]
     terminal: ClassVar[tuple[float, ...]]
     bound: ClassVar[float]  # share of the input limits that the expert uses
 
-    def __init__(self, options: RecoveryOptions | None = None) -> None:
-        super().__init__(options)
-        self.expert = self._controller(None).set_weights(q=self.q, terminal=self.terminal)
+    def make_expert(self) -> MPC:
+        expert = self._controller(None).set_weights(q=self.q, terminal=self.terminal)
+        assert expert.input_fraction is not None
         with torch.no_grad():
-            self.disguise(self.expert)
-            assert self.expert.input_fraction is not None
-            self.expert.input_fraction.fill_(math.log(self.bound / (1.0 - self.bound)))
-        self.expert = self.expert.requires_grad_(False)
-        self.shown = demonstrate(
-            self.expert, self.starts(self.options.demonstrations, self.options.seed), self.state_scale
-        )
-        self._held: dict[tuple[int, int], Demonstrations] = {}
+            self.disguise(expert)
+            expert.input_fraction.fill_(math.log(self.bound / (1.0 - self.bound)))
+        return expert
 
     @abc.abstractmethod
     def dynamics(self) -> Any:
@@ -128,52 +117,17 @@ class ExpertRecovery(TrainingTask):
             ),
         ]
 
-    @torch.no_grad()
-    def score(self, module: MPC, seed: int, count: int) -> Score:
-        truth = self._truth(seed, count)
-        plan = module(truth.states[:, 0])
-        failure = None
-        if not bool(plan.solved.all()):
-            failure = failed_problem(module, truth.states[:, 0], None, plan, 0)
-        _, errors = truth.errors(plan, slice(None), module.input_limit)
-        inputs = errors.square().sum(1)
-        error = float(inputs[plan.solved].mean().sqrt()) if bool(plan.solved.any()) else math.inf
-        values = {
-            "action error": error,
+    def further_values(self, module: MPC, states: Tensor, truth: Demonstrations) -> dict[str, float]:
+        return {
             "cost error": self.cost_error(module),
             "bound error": float((module.input_bound() / self.expert.input_bound() - 1.0).abs().max()),
             "model error": _largest(self.identifiable(module), self.identifiable(self.expert)),
         }
-        low, high = mean_interval(inputs)
-        interval = {"action error": (math.sqrt(low), math.sqrt(high))}
-        return Score(values, (float(plan.solved.double().mean()), -error), interval, failure)
-
-    def _truth(self, seed: int, count: int) -> Demonstrations:
-        if (seed, count) not in self._held:
-            self._held[seed, count] = demonstrate(self.expert, self.starts(count, seed), self.state_scale)
-        return self._held[seed, count]
 
     def cost_error(self, module: MPC) -> float:
         """Largest relative error of the diagonals of Q and of the terminal weight."""
         pairs = ((module.state_cost, self.expert.state_cost), (module.terminal_cost, self.expert.terminal_cost))
         return max(_largest(a().diagonal(), b().diagonal()) for a, b in pairs)
-
-    def search_loss(self) -> Callable[[Any], float]:
-        truth = self._truth(VALIDATION_SEED, self.options.batch)
-
-        @torch.no_grad()
-        def loss(module: MPC) -> float:
-            plan = module(truth.states[:, 0])
-            errors = torch.cat(truth.errors(plan, slice(None), module.input_limit), 1)
-            value = float(errors.square().sum(1).mean())
-            return value if bool(plan.solved.all()) and value == value else math.inf
-
-        return loss
-
-    def first_problem(self, module: MPC) -> FailedProblem:
-        x0 = self.starts(1, self.options.seed)
-        with torch.no_grad():
-            return failed_problem(module, x0, None, module(x0), 0, 0)
 
 
 def _largest(value: Tensor, truth: Tensor) -> float:
@@ -186,10 +140,16 @@ def _vector(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+@dataclass(frozen=True)
+class LqrRecoveryOptions(RecoveryOptions):
+    """Cost, bounds and model of an expert that steers an unstable linear system, from its plans."""
+
+
 class LqrRecovery(ExpertRecovery):
     """An unstable linear system with four states and two inputs, of which A and B are unknown too."""
 
     name = "lqr_recovery"
+    options_type = LqrRecoveryOptions
     state_scale, spread = _vector(1.0, 1.0, 1.0, 1.0), _vector(2.0, 2.0, 2.0, 2.0)
     q, r, terminal = (1.0, 0.5, 2.0, 1.0), (0.5, 1.0), (4.0, 2.0, 3.0, 5.0)
     bound = 0.6
@@ -213,10 +173,16 @@ class LqrRecovery(ExpertRecovery):
         return numbers
 
 
+@dataclass(frozen=True)
+class PendulumRecoveryOptions(RecoveryOptions):
+    """Cost, bounds and model of an expert that steers a pendulum, from its plans."""
+
+
 class PendulumRecovery(ExpertRecovery):
     """A pendulum near upright, heavier and shorter than believed, with more friction."""
 
     name = "pendulum_recovery"
+    options_type = PendulumRecoveryOptions
     state_scale, spread = _vector(0.5, 1.0), _vector(0.5, 1.0)
     q, r, terminal = (4.0, 0.5), (1.0,), (20.0, 4.0)
     bound = 0.8
@@ -237,10 +203,16 @@ class PendulumRecovery(ExpertRecovery):
         return p[[3, 6, 10]]
 
 
+@dataclass(frozen=True)
+class CartPoleRecoveryOptions(RecoveryOptions):
+    """Cost, bounds and model of an expert that steers a cart-pole, from its plans."""
+
+
 class CartPoleRecovery(ExpertRecovery):
     """A cart-pole near upright, with a lighter cart and a heavier, longer pole than believed."""
 
     name = "cart_pole_recovery"
+    options_type = CartPoleRecoveryOptions
     state_scale, spread = _vector(0.5, 0.3, 1.0, 1.0), _vector(0.5, 0.3, 0.5, 0.5)
     q, r, terminal = (4.0, 10.0, 0.5, 0.5), (0.1,), (40.0, 40.0, 4.0, 4.0)
     bound = 0.7
