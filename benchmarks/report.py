@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 BETTER = "x better than best peer"
-LEFT = ("solver", "problem", "problems", "case", "controller", BETTER)
+LEFT = ("solver", "problem", "problems", "case", "task", "controller", "measure", BETTER)
 RESULTS = Path(__file__).parent / "results"
 T = TypeVar("T")
 

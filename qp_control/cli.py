@@ -1,26 +1,39 @@
-"""qp-control train | play | replay | list."""
+"""qp-control train | play | replay | list | bench | doctor."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 import tyro
 from rich.console import Console
 
-from qp_control.training import TrainingConfig, TrainingError, available, pipeline
-from qp_control.training.run_folder import RunError
+from qp_control import doctor
+from qp_control.exceptions import TrainingError
+from qp_control.training import RunError, available, pipeline
+from qp_control.training.options import TrainingOptions
+from qp_control.training.tasks import TASKS
+
+if TYPE_CHECKING:
+    TaskOptions = TrainingOptions
+else:
+    TaskOptions = Union[  # noqa: UP007, their number is not known here
+        tuple(
+            Annotated[task.options_type, tyro.conf.subcommand(name, description=task.options_type.__doc__)]
+            for name, task in sorted(TASKS.items())
+        )
+    ]
 
 
 @dataclass(frozen=True)
 class Train:
     """Learn a controller; everything goes into the run folder."""
 
-    task: tyro.conf.Positional[str]
-    """Name of the task; `qp-control list` shows them."""
+    task: TaskOptions
+    """What to learn."""
     run: Path | None = None
     """Run folder; runs/TASK when not given."""
     resume: bool = False
@@ -28,8 +41,7 @@ class Train:
     baselines: bool = True
     """Compare with an evolution strategy too, which takes as long as training."""
     held_out: int = 50
-    """Start states of the final comparison."""
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    """Samples of the final comparison."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Play:
     run: tyro.conf.Positional[Path]
     """Run folder."""
     episodes: int = 3
-    """Episodes to show, 10 s each."""
+    """Episodes to show."""
     browser: bool = True
     """Open the page in the browser."""
 
@@ -57,26 +69,36 @@ class List:
     """Tasks that can be trained."""
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Time the QP layer on this machine."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Check versions, kernels, threads, solver, gradients, robots and browser."""
+
+
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Play, tyro.conf.subcommand("play")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
 
-def run(command: Command) -> None:
-    """Carry out a command."""
+def run(command: Command) -> int:
+    """Carry out a command; returns the exit code."""
     if isinstance(command, Train):
         if command.held_out < 1:
             raise ValueError(f"held_out is {command.held_out}, expected at least 1")
-        folder = command.run or Path("runs") / command.task
-        if command.task not in available():
-            raise ValueError(f"unknown task {command.task!r}; known: {', '.join(available())}")
+        name = next(name for name, task in TASKS.items() if task.options_type is type(command.task))
         pipeline.train(
+            name,
+            command.run or Path("runs") / name,
             command.task,
-            folder,
-            command.training,
             resume=command.resume,
             baselines=command.baselines,
             held_out=command.held_out,
@@ -87,16 +109,24 @@ def run(command: Command) -> None:
         pipeline.play(command.run, episodes=command.episodes, open_browser=command.browser)
     elif isinstance(command, Replay):
         print(pipeline.replay(command.run))
+    elif isinstance(command, Bench):
+        Console().print(doctor.speed_table())
+    elif isinstance(command, Doctor):
+        found = doctor.examine()
+        Console().print(doctor.findings_table(found))
+        return int(any(item.good is False for item in found))
     else:
         for name in available():
-            print(name)
+            print(f"{name:<26}{(TASKS[name].options_type.__doc__ or '').splitlines()[0]}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 2 for what the caller asked for in vain, 1 for training that failed."""
     errors = Console(stderr=True)
+    style = (tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitArgPrefixes)
     try:
-        run(tyro.cli(Command, prog="qp-control", description=__doc__, args=arguments))
+        return run(tyro.cli(Command, prog="qp-control", description=__doc__, args=arguments, config=style))
     except (ValueError, RunError) as error:
         errors.print(f"qp-control: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
@@ -106,7 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("qp-control: interrupted; --resume goes on", markup=False)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 class QPControlError(Exception):
@@ -28,3 +29,11 @@ class SolveError(QPControlError):
 
 class ProblemFileError(QPControlError, ValueError):
     """A problem file is missing pieces, truncated, or not a problem file."""
+
+
+class TrainingError(QPControlError):
+    """Training cannot go on. problem_path: where the QP it failed on was written, if it was."""
+
+    def __init__(self, message: str, problem_path: Path | None = None) -> None:
+        super().__init__(message)
+        self.problem_path = problem_path

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qp_control.dynamics import RobotDynamics
+from qp_control.robot_model import RobotModel
 
 
 class BodyScales(nn.Module):
@@ -17,7 +18,7 @@ class BodyScales(nn.Module):
     about its joint become a m, a b m c, a b^2 I, and its joint's viscous friction exp(log_damping) times what it was.
     """
 
-    def __init__(self, dynamics: RobotDynamics) -> None:
+    def __init__(self, dynamics: RobotModel) -> None:
         super().__init__()
         self.nominal: Tensor
         self.degree: Tensor

@@ -61,7 +61,8 @@ class MPC(nn.Module):
     state_cost, input_cost, terminal_cost: "diagonal", "full", a rank, or a module that returns Q, R or P when called.
     model: the parameters of a robot's model, "scales" of its bodies, "log_cholesky" (all ten numbers of each, always
         those of real bodies), or a module that returns them when called.
-    rows: further rows that are functions of state and input: `StateRows`, `StageRows`, `keep_out`, `speed_limit`.
+    rows: further rows that are functions of state and input: `StateRows`, `StageRows`, `keep_out`, `speed_limit`, or
+        modules that return one when called, whose parameters are learned.
     data: further arguments of the problem's `OcpQP` such as C, D, lower, upper, C_N, r or u_lower; tensors that
         require grad become parameters. They go before what stands above.
     mode: "real_time" or "converged".
@@ -95,7 +96,7 @@ class MPC(nn.Module):
         input_cost: str | int | nn.Module = "diagonal",
         terminal_cost: str | int | nn.Module = "full",
         model: str | nn.Module = "scales",
-        rows: Sequence[Rows] = (),
+        rows: Sequence[Rows | nn.Module] = (),
         data: Mapping[str, Tensor] | None = None,
         mode: Literal["real_time", "converged"] = "real_time",
         sqp: SqpSettings | None = None,
@@ -133,6 +134,7 @@ class MPC(nn.Module):
         if self.rate_limit is not None and not dynamics.dt:
             raise ValueError("rate_limit is given, and the dynamics have no control period dt")
         self.state_slack, self.rows = state_slack, tuple(rows)
+        self.learned_rows = nn.ModuleList(group for group in self.rows if isinstance(group, nn.Module))
 
         self.state_cost, self.input_cost = make_weight(state_cost, size), make_weight(input_cost, nu)
         self.terminal_cost = make_weight(terminal_cost, size)
@@ -222,7 +224,7 @@ class MPC(nn.Module):
         if "Q_N" not in given and given["Q"].shape[-3:-2] != (self.horizon + 1,):
             given["Q_N"] = self.terminal_cost()
         coordinates.add_reference(given, self.horizon)
-        rows = [coordinates.rows(group) for group in self.rows]
+        rows = [coordinates.rows(group() if isinstance(group, nn.Module) else group) for group in self.rows]
         if not {"u_lower", "u_upper"} & given.keys():
             bound = self.input_bound()
             given |= {"u_lower": -bound, "u_upper": bound}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from qp_control import cli
+from qp_control import cli, doctor
+from qp_control.browser import BrowserNotFound
 from qp_control.training import pipeline
 
 QUICK = [
@@ -115,7 +117,7 @@ def test_list_shows_the_tasks() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "swim"], "unknown task 'swim'; known: cart_pole_swing_up"),
+        (["train", "swim"], "swim"),
         (["play", "nowhere"], "'nowhere' is not a run folder"),
     ],
 )
@@ -129,7 +131,6 @@ def test_mistakes_end_with_a_message_and_exit_code_2(arguments: list[str], messa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "cart_pole_swing_up", "--clip", "0"], "clip is 0.0, expected a positive number"),
         (["train", "cart_pole_swing_up", "--held-out", "0"], "held_out is 0, expected at least 1"),
         (["play", "nowhere", "--episodes", "0"], "episodes is 0, expected at least 1"),
         (["replay", "nowhere"], "'nowhere' is not a run folder"),
@@ -140,6 +141,42 @@ def test_wrong_options_give_exit_code_2(
 ) -> None:
     assert cli.main([*arguments[:2], *(["--run", str(tmp_path)] * (arguments[0] == "train")), *arguments[2:]]) == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_doctor_finds_this_installation_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    assert "broken" not in told and all(
+        word in told for word in ("kernels", "threads", "gradients", "browser", "torch")
+    )
+
+
+def test_doctor_tells_what_is_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(doctor.qc, "solve_qp", lambda *_, **__: SimpleNamespace(x=np.zeros(2)))
+    monkeypatch.setattr(doctor, "browser_path", no_browser)
+    found = {item.subject: item for item in doctor.examine()}
+    assert found["QP solver"].good is False and "on the simplex gave [0. 0.]" in found["QP solver"].text
+    assert found["browser"].good is None and found["gradients"].good is True
+    assert cli.main(["doctor"]) == 1
+    assert "broken" in capsys.readouterr().out
+
+
+def no_browser() -> str:
+    raise BrowserNotFound("no browser for pictures")
+
+
+def test_bench_prints_times(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(doctor, "CELLS", ((1, 4, 1, 2),))
+    assert cli.main(["bench"]) == 0
+    assert "1 x (4, 1, 2)" in capsys.readouterr().out
+
+
+def test_wrong_training_options_give_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "cart_pole_swing_up", "--run", str(tmp_path / "run"), "--clip", "0"])
+    assert stop.value.code == 2
+    assert "clip is 0.0, expected a positive number" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

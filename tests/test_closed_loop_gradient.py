@@ -12,8 +12,9 @@ from torch import Tensor
 import qp_control as qc
 from qp_control.mpc import MPC
 from qp_control.plan import Plan
-from qp_control.training import TrainingTask, closed_loop, create
+from qp_control.training import closed_loop, create
 from qp_control.training.losses import negative_return
+from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
 
 STEPS = 100
 # Central differences with step 1e-6: truncation 1e-12 times third derivatives of up to 1e6, rounding 1e-16 / 1e-6.
@@ -21,15 +22,15 @@ STEP, TOLERANCE = 1e-6, 1e-4
 
 
 @pytest.fixture(scope="module")
-def task() -> TrainingTask:
-    return create("cart_pole_swing_up")
+def task() -> CartPoleSwingUpTraining:
+    return CartPoleSwingUpTraining()
 
 
 def starts() -> Tensor:
     return torch.tensor([[0.3, math.pi - 0.2, 0.0, 0.0], [-0.2, math.pi + 0.1, 0.0, 0.0]], dtype=torch.float64)
 
 
-def loss_of(task: TrainingTask, controller: MPC, x0: Tensor) -> Tensor:
+def loss_of(task: CartPoleSwingUpTraining, controller: MPC, x0: Tensor) -> Tensor:
     rollout = closed_loop(controller, task.plant.step, x0, STEPS, reward=task.plant.reward)
     assert rollout.failure is None
     return negative_return(rollout, task.barrier(rollout.states))
@@ -41,7 +42,7 @@ def random_direction(like: Tensor, seed: int) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def analytic(task: TrainingTask) -> tuple[MPC, dict[str, Tensor], Tensor]:
+def analytic(task: CartPoleSwingUpTraining) -> tuple[MPC, dict[str, Tensor], Tensor]:
     """A controller that swings up, and the gradient of its loss with respect to its parameters and the start states."""
     controller = task.hand_tuned()
     with torch.no_grad():
@@ -53,7 +54,7 @@ def analytic(task: TrainingTask) -> tuple[MPC, dict[str, Tensor], Tensor]:
     return controller, gradient, x0.grad
 
 
-def test_the_loop_swings_up_with_saturated_inputs(task: TrainingTask) -> None:
+def test_the_loop_swings_up_with_saturated_inputs(task: CartPoleSwingUpTraining) -> None:
     with torch.no_grad():
         controller = task.hand_tuned()
         rollout = closed_loop(controller, task.plant.step, starts(), STEPS)
@@ -63,12 +64,12 @@ def test_the_loop_swings_up_with_saturated_inputs(task: TrainingTask) -> None:
     assert (rollout.states[:, -1, 1].abs() < 0.2).all()
 
 
-NAMES = [name for name, _ in create("cart_pole_swing_up").controller().named_parameters()]
+NAMES = [name for name, _ in create("cart_pole_swing_up").module().named_parameters()]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_equals_finite_differences_of_the_closed_loop(
-    name: str, task: TrainingTask, analytic: tuple[MPC, dict[str, Tensor], Tensor]
+    name: str, task: CartPoleSwingUpTraining, analytic: tuple[MPC, dict[str, Tensor], Tensor]
 ) -> None:
     controller, gradient, _ = analytic
     parameter = dict(controller.named_parameters())[name]
@@ -87,7 +88,7 @@ def test_gradient_equals_finite_differences_of_the_closed_loop(
 
 
 def test_gradient_of_the_start_state_equals_finite_differences(
-    task: TrainingTask, analytic: tuple[MPC, dict[str, Tensor], Tensor]
+    task: CartPoleSwingUpTraining, analytic: tuple[MPC, dict[str, Tensor], Tensor]
 ) -> None:
     controller, _, gradient = analytic
     direction = random_direction(gradient, seed=2)
@@ -97,7 +98,7 @@ def test_gradient_of_the_start_state_equals_finite_differences(
     assert float((gradient * direction).sum()) == pytest.approx(difference, rel=TOLERANCE, abs=1e-8)
 
 
-def test_gradient_of_the_track_bound_where_it_is_active(task: TrainingTask) -> None:
+def test_gradient_of_the_track_bound_where_it_is_active(task: CartPoleSwingUpTraining) -> None:
     """A track so short that the plans touch its end."""
     controller = task.hand_tuned()
     with torch.no_grad():
@@ -132,7 +133,7 @@ class _Detached(torch.nn.Module):
 
 
 def test_detaching_the_carried_plan_gives_a_wrong_gradient(
-    task: TrainingTask, analytic: tuple[MPC, dict[str, Tensor], Tensor]
+    task: CartPoleSwingUpTraining, analytic: tuple[MPC, dict[str, Tensor], Tensor]
 ) -> None:
     controller, gradient, _ = analytic
     copy = task.hand_tuned()
@@ -145,8 +146,8 @@ def test_detaching_the_carried_plan_gives_a_wrong_gradient(
         assert float((wrong - right).norm()) > 300 * TOLERANCE * float(right.norm())
 
 
-def test_loop_without_converged_qps_has_no_gradient(task: TrainingTask) -> None:
-    controller = task.controller(qc.Settings(max_iter=1))
+def test_loop_without_converged_qps_has_no_gradient(task: CartPoleSwingUpTraining) -> None:
+    controller = task.module(qc.Settings(max_iter=1))
     controller.load_state_dict(task.hand_tuned().state_dict())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -160,7 +161,7 @@ def test_loop_without_converged_qps_has_no_gradient(task: TrainingTask) -> None:
     assert all(g is None or not g.any() for g in gradients)
 
 
-def test_one_bad_state_leaves_the_other_loops_and_their_gradients(task: TrainingTask) -> None:
+def test_one_bad_state_leaves_the_other_loops_and_their_gradients(task: CartPoleSwingUpTraining) -> None:
     controller = task.hand_tuned()
     x0 = starts()
     x0[0, 1] = math.nan

@@ -28,8 +28,17 @@ EXPECTED = {
         "found [1.4, 0.3, 0.7] the truth is [1.4, 0.3, 0.7]",
     ],
     "train_cart_pole_swing_up.py": ["imitation", "closed_loop", "learned"],
+    "train_constraints.py": [
+        "from 5 of 24 starts",
+        "learned  track 0.5000 m  speed 1.0000 m/s  distance from the obstacle 0.6000 m",
+    ],
+    "train_expert_recovery.py": [
+        "Q [1.0, 0.5, 2.0, 1.0] expected [1.0, 0.5, 2.0, 1.0]",
+        "terminal [4.0, 2.0, 3.0, 5.0] expected",
+    ],
+    "train_identification.py": ["dry: pole      true 0.06000  believed 0.02000  found 0.06000"],
 }
-ARGUMENTS = {"train_cart_pole_swing_up.py": ["1", "1"]}
+ARGUMENTS = {"train_cart_pole_swing_up.py": ["1", "1"], "train_expert_recovery.py": ["lqr", "50"]}
 
 
 def test_every_example_is_tested() -> None:

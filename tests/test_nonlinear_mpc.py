@@ -178,6 +178,29 @@ def test_gradient_of_an_obstacle_equals_finite_differences():
         assert float(radius.grad) == pytest.approx(difference, rel=1e-5)
 
 
+def test_rows_of_a_module_are_those_it_returns_and_their_gradients_reach_it():
+    class Ball(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.radius = torch.nn.Parameter(torch.tensor([0.4], dtype=torch.float64))
+
+        def forward(self):
+            return keep_out(lambda x: x[..., :3], [1.0, 0.1, 0.05], self.radius)
+
+    x0 = torch.zeros(1, 12, dtype=torch.float64)
+    x0[0, 0] = 2.0
+    weights, ball = [10.0] * 3 + [1.0] * 6 + [0.1] * 3, Ball()
+    radius = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
+    slopes = []
+    for rows, leaf in (([ball], ball.radius), ([keep_out(lambda x: x[..., :3], [1.0, 0.1, 0.05], radius)], radius)):
+        mpc = MPC(quadrotor(), 12, mode="converged", rows=rows, sqp=TIGHT).set_weights(weights, [1.0] * 4, weights)
+        assert (leaf is ball.radius) == any(p is leaf for p in mpc.parameters())
+        plan = mpc(x0)
+        assert plan.solved.all()
+        slopes.append((plan.states.detach(), torch.autograd.grad((plan.states * normal(1, 13, 12)).sum(), leaf)[0]))
+    assert all(torch.equal(a, b) for a, b in zip(*slopes, strict=True)) and slopes[0][1].abs() > 1e-3
+
+
 def test_rate_limit_holds_between_calls_too():
     mpc = cart_pole_mpc(rate_limit=[20.0])
     x = torch.tensor([[0.0, 0.3, 0.0, 0.0]], dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -19,21 +20,22 @@ from qp_control.training import (
     RunError,
     RunFolder,
     Trainer,
-    TrainingConfig,
     TrainingError,
-    TrainingTask,
+    TrainingOptions,
     checkpoint,
     closed_loop,
     create,
     evaluate,
 )
 from qp_control.training.baselines import evolution_strategy
-from qp_control.training.evaluation import HELD_OUT_SEED, starts
+from qp_control.training.evaluation import mean_interval, share_interval, starts
 from qp_control.training.planner import experts, linear_regulator
 from qp_control.training.run_folder import read_metrics
-from qp_control.training.trainer import load_controller
+from qp_control.training.task import HELD_OUT_SEED
+from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpOptions, CartPoleSwingUpTraining
+from qp_control.training.trainer import load_module
 
-SMALL = TrainingConfig(
+SMALL = CartPoleSwingUpOptions(
     imitation_iterations=3,
     imitation_batch=2,
     imitation_steps=6,
@@ -49,92 +51,100 @@ SMALL = TrainingConfig(
 
 
 @pytest.fixture(scope="module")
-def task() -> TrainingTask:
-    return create("cart_pole_swing_up")
+def task() -> CartPoleSwingUpTraining:
+    return CartPoleSwingUpTraining()
 
 
-def begin(path: Path, config: TrainingConfig = SMALL) -> RunFolder:
-    return RunFolder.create(path, "cart_pole_swing_up", vars(config))
+@pytest.fixture(scope="module")
+def small() -> CartPoleSwingUpTraining:
+    return CartPoleSwingUpTraining(SMALL)
 
 
-def test_short_training_improves_the_return_of_unseen_starts(task: TrainingTask) -> None:
-    config = TrainingConfig(imitation_iterations=15, closed_loop_iterations=2, validation_count=4, expert_count=8)
+def begin(path: Path) -> RunFolder:
+    return RunFolder.create(path, "cart_pole_swing_up", vars(SMALL))
+
+
+def changed(**options: Any) -> CartPoleSwingUpTraining:
+    return CartPoleSwingUpTraining(dataclasses.replace(SMALL, **options))
+
+
+def test_short_training_improves_the_return_of_unseen_starts() -> None:
+    counts = {"imitation_iterations": 15, "closed_loop_iterations": 2, "validation_count": 4, "expert_count": 8}
+    task = CartPoleSwingUpTraining(CartPoleSwingUpOptions(**counts))
     rows: list[dict[str, Any]] = []
-    learned = Trainer(task, config).train(rows.append)
-    assert {row["stage"] for row in rows} == {"imitation", "closed_loop"}
+    learned = Trainer(task).train(rows.append)
+    assert {row["phase"] for row in rows} == {"imitation", "closed_loop"}
     assert all(row["updated"] and row["unsolved_share"] == 0.0 for row in rows)
-    x0 = starts(task, 8, HELD_OUT_SEED)
-    before, after = evaluate(task, task.controller(), x0), evaluate(task, learned, x0)
-    assert before.success <= 0.1
+    before, after = (task.score(module, HELD_OUT_SEED, 8) for module in (task.module(), learned))
+    assert before.values["success"] <= 0.1
     # Hanging still earns about 60, a swing-up 183.
-    assert after.mean_return > before.mean_return + 50.0
+    assert after.values["return"] > before.values["return"] + 50.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_full_training_swings_up_from_at_least_95_percent_of_50_unseen_starts(task: TrainingTask, seed: int) -> None:
-    learned = Trainer(task, TrainingConfig(seed=seed)).train()
-    x0 = starts(task, 50, HELD_OUT_SEED)
-    assert evaluate(task, task.controller(), x0).success <= 0.1
-    assert evaluate(task, learned, x0).success >= 0.95
+def test_full_training_swings_up_from_at_least_95_percent_of_50_unseen_starts(seed: int) -> None:
+    task = create("cart_pole_swing_up", seed=seed)
+    learned = Trainer(task).train()
+    assert task.score(task.module(), HELD_OUT_SEED, 50).values["success"] <= 0.1
+    assert task.score(learned, HELD_OUT_SEED, 50).values["success"] >= 0.95
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(task: TrainingTask, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, MPC]:
-    trainer = Trainer(task, SMALL, begin(tmp_path_factory.mktemp("run") / "whole"))
+def uninterrupted(small: CartPoleSwingUpTraining, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, MPC]:
+    trainer = Trainer(small, begin(tmp_path_factory.mktemp("run") / "whole"))
     return trainer, trainer.train()
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4])
 def test_resumed_training_equals_an_uninterrupted_one(
-    task: TrainingTask, uninterrupted: tuple[Trainer, MPC], tmp_path: Path, stop: int
+    small: CartPoleSwingUpTraining, uninterrupted: tuple[Trainer, MPC], tmp_path: Path, stop: int
 ) -> None:
     """Stops within imitation, between the stages, and within closed loops."""
     whole, expected = uninterrupted
     run = begin(tmp_path / "parts")
-    Trainer(task, SMALL, run).train(until=stop)
-    second = Trainer(task, SMALL, RunFolder.open(run.path))
+    Trainer(small, run).train(until=stop)
+    second = Trainer(small, RunFolder.open(run.path))
     second.resume()
     assert second.iteration == stop
     got = second.train()
     for a, b in zip(got.parameters(), expected.parameters(), strict=True):
         assert torch.equal(a, b)
-    for a, b in zip(second.controller.parameters(), whole.controller.parameters(), strict=True):
+    for a, b in zip(second.module.parameters(), whole.module.parameters(), strict=True):
         assert torch.equal(a, b)
     timing = {"seconds", "steps_per_second"}
     rows = [[{k: v for k, v in row.items() if k not in timing} for row in read_metrics(t.run)] for t in (whole, second)]
-    assert rows[0] == rows[1] and len(rows[0]) == SMALL.iterations
-    assert torch.equal(load_controller(run, task).state_cost.log_diagonal, expected.state_cost.log_diagonal)
+    assert rows[0] == rows[1] and len(rows[0]) == whole.iterations == 6
+    assert torch.equal(load_module(run, small).state_cost.log_diagonal, expected.state_cost.log_diagonal)
 
 
-def test_seeds_differ_and_repeat(task: TrainingTask) -> None:
+def test_seeds_differ_and_repeat() -> None:
     def loss(seed: int) -> float:
         rows: list[dict[str, Any]] = []
-        config = TrainingConfig(**{**vars(SMALL), "imitation_iterations": 0, "seed": seed})
-        Trainer(task, config).train(rows.append, until=1)
+        Trainer(changed(imitation_iterations=0, seed=seed)).train(rows.append, until=1)
         return float(rows[0]["loss"])
 
     assert loss(0) == loss(0) != loss(1)
 
 
-def test_rows_after_the_checkpoint_are_dropped_on_resume(task: TrainingTask, tmp_path: Path) -> None:
+def test_rows_after_the_checkpoint_are_dropped_on_resume(small: CartPoleSwingUpTraining, tmp_path: Path) -> None:
     run = begin(tmp_path / "run")
-    Trainer(task, SMALL, run).train(until=2)
+    Trainer(small, run).train(until=2)
     with run.metrics.open("a") as file:
         file.write("2,imitation,99,1,1,0,0,1,1,,\n")
-    trainer = Trainer(task, SMALL, run)
+    trainer = Trainer(small, run)
     trainer.resume()
     trainer.train(until=3)
     assert [row["iteration"] for row in read_metrics(run)] == ["0", "1", "2"]
     assert float(read_metrics(run)[2]["loss"]) < 99
 
 
-def test_failed_training_writes_the_qp_it_failed_on(task: TrainingTask, tmp_path: Path) -> None:
+def test_failed_training_writes_the_qp_it_failed_on(small: CartPoleSwingUpTraining, tmp_path: Path) -> None:
     run = begin(tmp_path / "run")
-    trainer = Trainer(task, SMALL, run, settings=qc.Settings(max_iter=1))
+    trainer = Trainer(small, run, settings=qc.Settings(max_iter=1))
     # With these weights inputs saturate, and one Newton step is not enough for any QP.
-    trainer.controller.set_weights(r=[1e-3], terminal=[1e3] * 4)
-    before = [p.detach().clone() for p in trainer.controller.parameters()]
+    trainer.module.set_weights(r=[1e-3], terminal=[1e3] * 4)
+    before = [p.detach().clone() for p in trainer.module.parameters()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(
@@ -146,28 +156,30 @@ def test_failed_training_writes_the_qp_it_failed_on(task: TrainingTask, tmp_path
     problem = qc.load_problem(path)
     assert qc.solve_ocp(**problem).status == qc.Status.SOLVED  # with iterations enough
     assert qc.solve_ocp(**problem, settings=qc.Settings(max_iter=1)).status == qc.Status.MAX_ITER
-    for a, b in zip(trainer.controller.parameters(), before, strict=True):
+    for a, b in zip(trainer.module.parameters(), before, strict=True):
         assert torch.equal(a, b)  # nothing was learned from QPs without an answer
 
 
 def test_gradient_that_is_not_finite_is_skipped_and_its_qp_kept(
-    task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = begin(tmp_path / "run")
-    trainer = Trainer(task, TrainingConfig(**{**vars(SMALL), "imitation_iterations": 0}), run)
+    run, task = begin(tmp_path / "run"), changed(imitation_iterations=0)
+    trainer = Trainer(task, run)
     monkeypatch.setattr(task, "barrier", lambda states: states[..., 0] * float("nan"), raising=True)
     rows: list[dict[str, Any]] = []
     with pytest.raises(TrainingError, match="loss nan"):
         trainer.train(rows.append)
     assert rows[0]["updated"] == 0
     assert "A" in qc.load_problem(next((run.path / "failures").glob("*.npz")))
-    assert all(p.isfinite().all() for p in trainer.controller.parameters())
+    assert all(p.isfinite().all() for p in trainer.module.parameters())
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "other parameters", "nan"])
-def test_damaged_checkpoint_is_a_clear_error_and_stays(task: TrainingTask, tmp_path: Path, damage: str) -> None:
+def test_damaged_checkpoint_is_a_clear_error_and_stays(
+    small: CartPoleSwingUpTraining, tmp_path: Path, damage: str
+) -> None:
     run = begin(tmp_path / "run")
-    trainer = Trainer(task, SMALL, run)
+    trainer = Trainer(small, run)
     trainer.best = None
     trainer._validate()
     trainer.save()
@@ -185,9 +197,9 @@ def test_damaged_checkpoint_is_a_clear_error_and_stays(task: TrainingTask, tmp_p
         checkpoint.write(run.checkpoint, saved)
     left = run.checkpoint.read_bytes() if run.checkpoint.exists() else None
     with pytest.raises(RunError, match=r"checkpoint"):
-        Trainer(task, SMALL, run).resume()
+        Trainer(small, run).resume()
     with pytest.raises(RunError, match=r"checkpoint"):
-        load_controller(run, task)
+        load_module(run, small)
     assert (run.checkpoint.read_bytes() if run.checkpoint.exists() else None) == left
 
 
@@ -210,16 +222,20 @@ def test_run_folders_are_not_overwritten(tmp_path: Path) -> None:
 
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ValueError, match="imitation_batch is 0, expected an integer >= 1"):
-        TrainingConfig(imitation_batch=0)
+        create("cart_pole_swing_up", imitation_batch=0)
     with pytest.raises(ValueError, match="closed_loop_rate is nan, expected a positive number"):
-        TrainingConfig(closed_loop_rate=float("nan"))
-    with pytest.raises(ValueError, match=r"unknown task 'swim'; known: cart_pole_swing_up"):
+        create("cart_pole_swing_up", closed_loop_rate=float("nan"))
+    with pytest.raises(ValueError, match=r"cart_pole_swing_up: .*unexpected keyword argument 'speed'"):
+        create("cart_pole_swing_up", speed=1)
+    with pytest.raises(ValueError, match="options is a TrainingOptions, expected CartPoleSwingUpOptions"):
+        create("cart_pole_swing_up", TrainingOptions())
+    with pytest.raises(ValueError, match=r"unknown task 'swim'; known: .*cart_pole_swing_up"):
         create("swim")
 
 
-def test_planner_swings_up_within_the_limits(task: TrainingTask) -> None:
+def test_planner_swings_up_within_the_limits(task: CartPoleSwingUpTraining) -> None:
     cost = task.planner_cost()
-    x0 = starts(task, 4, 1)
+    x0 = starts(task.plant, 4, 1)
     found = experts(
         task.model, x0, cost, steps=50, total_steps=80, generator=torch.Generator().manual_seed(0), restarts=3
     )
@@ -232,7 +248,7 @@ def test_planner_swings_up_within_the_limits(task: TrainingTask) -> None:
     assert float(found.states[..., 0].abs().max()) < 2.4
 
 
-def test_regulator_solves_the_riccati_equation(task: TrainingTask) -> None:
+def test_regulator_solves_the_riccati_equation(task: CartPoleSwingUpTraining) -> None:
     cost = task.planner_cost()
     P, K = linear_regulator(task.model, cost)
     _, A, B = task.model.linearize(cost.reference, torch.zeros(1, dtype=torch.float64))
@@ -242,10 +258,10 @@ def test_regulator_solves_the_riccati_equation(task: TrainingTask) -> None:
     assert float(torch.linalg.eigvals(closed).abs().max()) < 1.0
 
 
-def test_closed_loop_equals_the_environment(task: TrainingTask) -> None:
+def test_closed_loop_equals_the_environment(task: CartPoleSwingUpTraining) -> None:
     with torch.no_grad():
         controller = task.hand_tuned()
-        x0 = starts(task, 2, 3)
+        x0 = starts(task.plant, 2, 3)
         rollout = closed_loop(controller, task.plant.step, x0, 30, reward=task.plant.reward)
     env = gym.make(task.environment, pole_mass_scale=1.2, friction_scale=1.2)
     for i in range(2):
@@ -256,10 +272,10 @@ def test_closed_loop_equals_the_environment(task: TrainingTask) -> None:
             assert reward == pytest.approx(float(rollout.rewards[i, t]), abs=1e-12)
 
 
-def test_return_counts_up_to_the_failure_as_in_the_environment(task: TrainingTask) -> None:
+def test_return_counts_up_to_the_failure_as_in_the_environment(task: CartPoleSwingUpTraining) -> None:
     x0 = torch.tensor([[2.3, 3.1, 4.0, 0.0]], dtype=torch.float64)  # runs off the track
-    controller = task.controller().set_weights(q=[1e-3] * 4, r=[1e3], terminal=[1e-3] * 4)
-    result = evaluate(task, controller, x0)
+    controller = task.module().set_weights(q=[1e-3] * 4, r=[1e3], terminal=[1e-3] * 4)
+    result = evaluate(task.plant, controller, x0)
     env = gym.make(task.environment, pole_mass_scale=1.2, friction_scale=1.2)
     env.reset(options={"state": x0[0].numpy()})
     total, terminated, t = 0.0, False, 0
@@ -271,14 +287,80 @@ def test_return_counts_up_to_the_failure_as_in_the_environment(task: TrainingTas
     assert result.mean_return == pytest.approx(total, abs=1e-9)
 
 
-def test_evolution_strategy_never_gets_worse_and_keeps_its_time(task: TrainingTask) -> None:
+def test_evolution_strategy_never_gets_worse_and_keeps_its_time(task: CartPoleSwingUpTraining) -> None:
     # Steps this large reach weights whose QPs have no answer: a worse loss, not an error.
     warnings.simplefilter("ignore")
+    x0 = starts(task.plant, 2, 0)
+
+    def loss(module: MPC) -> float:
+        return task.loop_loss(module, x0, 10)
+
     seen: list[float] = []
-    start = evolution_strategy(task, seconds=0.0, episodes=2, steps=10)
+    start = evolution_strategy(task.module(), loss, seconds=0.0)
     assert start.evaluations == 1
     found = evolution_strategy(
-        task, seconds=1.0, episodes=2, steps=10, report=lambda evaluations, seconds, best: seen.append(best)
+        task.module(), loss, seconds=1.0, report=lambda evaluations, seconds, best: seen.append(best)
     )
     assert seen == sorted(seen, reverse=True) and found.loss == seen[-1] <= start.loss
+    assert loss(found.module) == found.loss
     assert 1.0 <= found.seconds < 10.0
+
+
+def test_phase_ends_early_where_validations_do_not_improve(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = changed(imitation_iterations=4, closed_loop_iterations=2, validate_every=1, stop_after=2)
+    first = task.score(task.module(), 0, 1)
+    monkeypatch.setattr(task, "score", lambda *_: first)
+    rows: list[dict[str, Any]] = []
+    trainer = Trainer(task)
+    trainer.train(rows.append)
+    assert [(row["iteration"], row["phase"]) for row in rows] == [
+        (0, "imitation"),
+        (1, "imitation"),
+        (4, "closed_loop"),
+        (5, "closed_loop"),
+    ]
+
+
+class Recording:
+    """A controller that keeps its plans."""
+
+    def __init__(self, controller: MPC, plans: list[Any]) -> None:
+        self.controller, self.plans = controller, plans
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.controller, name)
+
+    def __call__(self, x: torch.Tensor, plan: Any) -> Any:
+        self.plans.append(self.controller(x, plan))
+        return self.plans[-1]
+
+
+def test_truncated_gradient_equals_that_of_shorter_loops(task: CartPoleSwingUpTraining) -> None:
+    """The same numbers, and the gradient by the weights the sum of what the pieces give from where they start."""
+    controller, x0 = task.hand_tuned(), starts(task.plant, 2, 3)
+    whole = closed_loop(controller, task.plant.step, x0, 6, reward=task.plant.reward, truncate=3)
+    got = torch.autograd.grad(whole.rewards.sum(), controller.state_cost.log_diagonal)[0]
+    expected, plan, x = torch.zeros_like(got), None, x0
+    plans: list[Any]
+    for _ in range(2):
+        plans = []
+        piece = closed_loop(Recording(controller, plans), task.plant.step, x, 3, reward=task.plant.reward, plan=plan)
+        expected += torch.autograd.grad(piece.rewards.sum(), controller.state_cost.log_diagonal)[0]
+        x, plan = piece.states[:, -1].detach(), plans[-1].detach().shift()
+    assert torch.allclose(got, expected, rtol=1e-12, atol=1e-14)
+    free = closed_loop(controller, task.plant.step, x0, 6, reward=task.plant.reward)
+    assert torch.equal(free.states, whole.states)
+    other = torch.autograd.grad(free.rewards.sum(), controller.state_cost.log_diagonal)[0]
+    assert not torch.allclose(other, expected, rtol=1e-3)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(0)
+    low, high = np.array([mean_interval(generator.normal(3.0, 2.0, 50), resamples=500) for _ in range(300)]).T
+    # 285 expected, standard deviation 4; the percentile interval falls short by a few.
+    assert 270 <= ((low < 3.0) & (high > 3.0)).sum() <= 298
+    shares = generator.binomial(50, 0.9, 300) / 50
+    low, high = np.array([share_interval(share, 50) for share in shares]).T
+    assert 270 <= ((low < 0.9) & (high > 0.9)).sum() <= 298
+    low, high = share_interval(1.0, 50)
+    assert low < 0.95 and high == pytest.approx(1.0)

@@ -1,30 +1,38 @@
-"""Learning controllers by gradients through them: imitation of a planner, then closed loops.
+"""Learning controllers by gradients through them.
 
-    task (plant, start states, reward, controller)
-      -> planner      long-horizon trajectories on the controller's model
-      -> imitation    the controller's plans, regressed to the planner's
-      -> closed loop  returns of rollouts on the plant, differentiated through controller and plant
-      -> run folder   metrics, checkpoints, plots, replay
+    task      what is trained (a module), its phases, and how it is scored
+      -> phase     what is learned from which loss: a recipe, such as imitation or returns of closed loops
+      -> trainer   iterations, validations, checkpoints; resuming changes no number
+      -> pipeline  a run from start to table, in its run folder: metrics, checkpoint, plots, replay
 
-A new task is one file in `tasks/`.
+A new task is one file in `tasks/`, a new recipe one file with a `Phase`.
 """
 
+from qp_control.exceptions import TrainingError
+from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.evaluation import Evaluation, evaluate
-from qp_control.training.rollout import FailedProblem, Rollout, closed_loop
+from qp_control.training.options import TrainingOptions
+from qp_control.training.phase import FailedProblem, Phase, Update
+from qp_control.training.rollout import Rollout, closed_loop
 from qp_control.training.run_folder import RunError, RunFolder
-from qp_control.training.tasks import TrainingTask, available, create
-from qp_control.training.trainer import Trainer, TrainingConfig, TrainingError
+from qp_control.training.task import Score, TrainingTask
+from qp_control.training.tasks import available, create
+from qp_control.training.trainer import Trainer
 
 __all__ = [
+    "ClosedLoopTask",
     "Evaluation",
     "FailedProblem",
+    "Phase",
     "Rollout",
     "RunError",
     "RunFolder",
+    "Score",
     "Trainer",
-    "TrainingConfig",
     "TrainingError",
+    "TrainingOptions",
     "TrainingTask",
+    "Update",
     "available",
     "closed_loop",
     "create",

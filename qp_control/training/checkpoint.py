@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qp_control.exceptions import QPControlError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RunError(QPControlError):

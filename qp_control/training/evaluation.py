@@ -2,45 +2,72 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from qp_control.envs.task import RobotTask
 from qp_control.mpc import MPC
 from qp_control.training.rollout import Rollout, closed_loop
-from qp_control.training.tasks import TrainingTask
-
-HELD_OUT_SEED = 20_000  # far from the seeds of training and validation
-VALIDATION_SEED = 10_000
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """success: share of the episodes; mean_return: mean over episodes of the sum of rewards up to a failure.
+    """success: share of the episodes; returns (B,): sums of rewards up to a failure.
 
     rollout: the episodes, not cut off.
     """
 
     success: float
-    mean_return: float
+    returns: Tensor
     rollout: Rollout
 
+    @property
+    def mean_return(self) -> float:
+        """Mean over episodes."""
+        return float(self.returns.mean())
 
-def starts(task: TrainingTask, count: int, seed: int) -> Tensor:
+
+def starts(plant: RobotTask, count: int, seed: int) -> Tensor:
     """Start states (count, nx)."""
-    x0: Tensor = task.plant.sample_starts(count, seed)
+    x0: Tensor = plant.sample_starts(count, seed)
     return x0
 
 
 @torch.no_grad()
-def evaluate(task: TrainingTask, controller: MPC, x0: Tensor) -> Evaluation:
+def evaluate(plant: RobotTask, controller: MPC, x0: Tensor) -> Evaluation:
     """Run whole episodes from x0 (B, nx)."""
-    rollout = closed_loop(controller, task.plant.step, x0, task.plant.episode_steps, reward=task.plant.reward)
-    success = task.plant.success(rollout.states).double().mean()
+    rollout = closed_loop(controller, plant.step, x0, plant.episode_steps, reward=plant.reward)
+    success = plant.success(rollout.states).double().mean()
     states = rollout.states[:, 1:]
-    failed = task.plant.failed(states.flatten(0, 1)).view(states.shape[:2]) | ~states.isfinite().all(2)
+    failed = plant.failed(states.flatten(0, 1)).view(states.shape[:2]) | ~states.isfinite().all(2)
     # As in the environment: the step that fails is the last one that counts.
     over = failed.cumsum(1) - failed.long() > 0
-    returns = torch.where(over, 0.0, rollout.rewards.nan_to_num()).sum(1)
-    return Evaluation(float(success), float(returns.mean()), rollout)
+    return Evaluation(float(success), torch.where(over, 0.0, rollout.rewards.nan_to_num()).sum(1), rollout)
+
+
+def mean_interval(values: Any, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
+    """95 % confidence interval of the mean of values (n,), by bootstrap.
+
+    Source: B. Efron, R. Tibshirani, "An introduction to the bootstrap", 1993 (percentile interval).
+    """
+    values = np.asarray(values, dtype=np.float64)
+    draws = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
+    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % confidence interval of a share seen in `count` samples.
+
+    Source: E. B. Wilson, "Probable inference", J. Am. Stat. Assoc. 22 (1927).
+    """
+    z = 1.959964
+    middle = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1.0 - share) / count + z * z / (4 * count * count))
+    scale = 1.0 + z * z / count
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)

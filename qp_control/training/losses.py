@@ -7,8 +7,9 @@ from torch import Tensor
 
 from qp_control.mpc import MPC
 from qp_control.plan import Plan
+from qp_control.training.phase import FailedProblem
 from qp_control.training.planner import Trajectories
-from qp_control.training.rollout import FailedProblem, Rollout, failed_problem
+from qp_control.training.rollout import Rollout, failed_problem
 
 
 def imitation(

@@ -3,53 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qp_control.training.checkpoint import RunError
 from qp_control.training.rollout import Rollout
-from qp_control.training.tasks import TrainingTask
+from qp_control.training.task import TrainingTask
 
-BEFORE, AFTER, THIRD = "#9aa0a6", "#1a73e8", "#188038"
+BEFORE, AFTER = "#9aa0a6", "#1a73e8"
+COLORS = ("#188038", AFTER, "#a142f4")
+
+
+if TYPE_CHECKING:
+    from qp_control.training.closed_loop_task import ClosedLoopTask
 
 
 def learning_curve(path: Path, rows: list[dict[str, str]], task: TrainingTask) -> Path:
-    """Loss per iteration and the validations' return and success; rows: of metrics.csv. Returns the path."""
+    """Loss per iteration, and the validations' scores (one or two of them); rows: of metrics.csv. Returns the path."""
     figure = Figure(figsize=(8.0, 6.4), layout="constrained")
     loss, gain = figure.subplots(2, 1, sharex=True)
     iteration = np.array([int(row["iteration"]) for row in rows])
-    for stage, color in (("imitation", THIRD), ("closed_loop", AFTER)):
-        chosen = [row["stage"] == stage for row in rows]
-        if any(chosen):
-            values = np.array([float(row["loss"]) for row in rows])[chosen]
-            axis = loss if stage == "imitation" else loss.twinx()
-            axis.plot(iteration[chosen], values, color=color, marker=".", label=stage.replace("_", " "))
-            axis.set_ylabel("imitation loss" if stage == "imitation" else "closed loop: minus mean reward", color=color)
-            axis.tick_params(axis="y", colors=color)
-            if stage == "closed_loop":
-                _mark_stage(loss, iteration[chosen])
-                _mark_stage(gain, iteration[chosen])
-    validated = [row for row in rows if row["validation_return"]]
-    if validated:
-        x = [int(row["iteration"]) for row in validated]
-        gain.plot(x, [float(row["validation_return"]) for row in validated], color=AFTER, marker="o")
-        share = gain.twinx()
-        share.plot(x, [100.0 * float(row["validation_success"]) for row in validated], color=THIRD, marker="s", ls="--")
-        share.set_ylim(-5.0, 105.0)
-        share.set_ylabel("successful episodes [%]", color=THIRD)
-        share.tick_params(axis="y", colors=THIRD)
-    gain.set_ylabel("return of an episode", color=AFTER)
-    gain.tick_params(axis="y", colors=AFTER)
+    values = np.array([float(row["loss"]) for row in rows])
+    names = list(dict.fromkeys(row["phase"] for row in rows))
+    for k, name in enumerate(names):
+        chosen = np.array([row["phase"] == name for row in rows])
+        color = COLORS[k % len(COLORS)]
+        axis = loss if k == 0 else loss.twinx()
+        axis.plot(iteration[chosen], values[chosen], color=color, marker=".")
+        axis.set_ylabel(f"loss, {name.replace('_', ' ')}", color=color)
+        axis.tick_params(axis="y", colors=color)
+        if (values[chosen] > 0.0).all() and values[chosen].max() > 30.0 * values[chosen].min():
+            axis.set_yscale("log")
+        if k > 0:
+            for marked in (loss, gain):
+                marked.axvline(iteration[chosen][0] - 0.5, color="black", lw=0.8, ls=":")
+    validated = [row for row in rows if row[f"validation_{task.metrics[0]}"]]
+    for k, name in enumerate(task.metrics[:2] if validated else ()):
+        axis = gain if k == 0 else gain.twinx()
+        share = 100.0 if name in task.percent else 1.0
+        color = COLORS[k]
+        y = [share * float(row[f"validation_{name}"]) for row in validated]
+        axis.plot([int(row["iteration"]) for row in validated], y, color=color, marker="os"[k], ls=("-", "--")[k])
+        axis.set_ylabel(f"{name} [%]" if name in task.percent else name, color=color)
+        axis.tick_params(axis="y", colors=color)
+        if name in task.percent:
+            axis.set_ylim(-5.0, 105.0)
+        elif min(y) > 0.0 and max(y) > 30.0 * min(y):
+            axis.set_yscale("log")
     gain.set_xlabel("iteration")
-    loss.set_title(f"{task.name}: training (above), validation on start states not trained on (below)")
+    loss.set_title(f"{task.name}: training (above), validation on samples not trained on (below)")
     return _save(figure, path)
 
 
-def before_and_after(path: Path, task: TrainingTask, before: Rollout, after: Rollout, shown: int = 5) -> Path:
+def before_and_after(path: Path, task: ClosedLoopTask, before: Rollout, after: Rollout, shown: int = 5) -> Path:
     """States and inputs of the first episodes of two evaluations from the same start states. Returns the path."""
     names: tuple[str, ...] = (*task.state_names, *task.input_names)
     figure = Figure(figsize=(8.0, 1.9 * len(names)), layout="constrained")
@@ -58,8 +67,8 @@ def before_and_after(path: Path, task: TrainingTask, before: Rollout, after: Rol
     limit = task.plant.dynamics.effort_limit.numpy()
     for i, (axis, name) in enumerate(zip(axes, names, strict=True)):
         for rollout, color, label in (
-            (before, BEFORE, "generic weights (before)"),
-            (after, AFTER, "learned (after)"),
+            (before, BEFORE, "before"),
+            (after, AFTER, "learned"),
         ):
             values = rollout.states if i < len(task.state_names) else rollout.inputs
             index = i if i < len(task.state_names) else i - len(task.state_names)
@@ -78,10 +87,6 @@ def before_and_after(path: Path, task: TrainingTask, before: Rollout, after: Rol
     axes[0].set_title(f"{task.name}: {min(shown, len(before.states))} start states not trained on")
     axes[-1].set_xlabel("time [s]")
     return _save(figure, path)
-
-
-def _mark_stage(axis: Axes, iterations: Any) -> None:
-    axis.axvline(iterations[0] - 0.5, color="black", lw=0.8, ls=":")
 
 
 def _save(figure: Figure, path: Path) -> Path:

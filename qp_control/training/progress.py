@@ -10,55 +10,65 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from qp_control.training.task import TrainingTask
+
 
 class TrainingProgress:
-    """A bar with loss, return, share of unsolved or infeasible QPs, and steps per second."""
+    """A bar with loss, share of unsolved or infeasible QPs, and steps per second."""
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
+    def __init__(self, console: Console, task: TrainingTask, total: int, done: int) -> None:
         self.bar = Progress(
-            TextColumn("{task.fields[stage]:<11}"),
+            TextColumn("{task.fields[phase]:<11}"),
             BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[numbers]}"),
             console=console,
         )
-        self._task = self.bar.add_task("train", total=total, completed=done, stage="planning", numbers="")
-        self._validated = ""
+        self._of = task
+        self._task = self.bar.add_task("train", total=total, completed=done, phase="planning", numbers="")
 
     def report(self, row: dict[str, Any]) -> None:
         """Show a row; validations stay on the screen as lines of their own."""
-        if "validation_return" in row:
-            self._validated = f"return {row['validation_return']:.1f}"
-            self.bar.console.print(
-                f"iteration {row['iteration'] + 1:3d}  {row['stage']:<11}  loss {row['loss']:8.4f}  {self._validated}  "
-                f"success {100 * row['validation_success']:.0f} %",
-                highlight=False,
-            )
+        if f"validation_{self._of.metrics[0]}" in row:
+            values = (f"{name} {_shown(self._of, name, row[f'validation_{name}'])}" for name in self._of.metrics)
+            begin = f"iteration {row['iteration'] + 1:3d}  {row['phase']:<11}  loss {row['loss']:9.3g}"
+            self.bar.console.print(f"{begin}  {'  '.join(values)}", highlight=False)
         bad = 100 * row["unsolved_share"]
         shifted = 100 * row["infeasible_share"]
         numbers = (
-            f"loss {row['loss']:.3f} {self._validated} unsolved {bad:.0f} % infeasible {shifted:.0f} % "
+            f"loss {row['loss']:.3g} unsolved {bad:.0f} % infeasible {shifted:.0f} % "
             f"{row['steps_per_second']:.0f} steps/s"
         )
-        stage = str(row["stage"]).replace("_", " ")
-        self.bar.update(self._task, completed=row["iteration"] + 1, stage=stage, numbers=numbers)
+        phase = str(row["phase"]).replace("_", " ")
+        self.bar.update(self._task, completed=row["iteration"] + 1, phase=phase, numbers=numbers)
 
 
 @contextmanager
-def training_progress(console: Console, total: int, done: int) -> Iterator[TrainingProgress]:
+def training_progress(console: Console, task: TrainingTask, total: int, done: int) -> Iterator[TrainingProgress]:
     """A progress bar that is gone when the block ends."""
-    progress = TrainingProgress(console, total, done)
+    progress = TrainingProgress(console, task, total, done)
     with progress.bar:
         yield progress
 
 
-def results_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """Controllers, their successes and returns."""
+def results_table(rows: list[dict[str, Any]], task: TrainingTask, title: str) -> Table:
+    """Scores with their 95 % confidence intervals."""
     table = Table(title=title)
-    for name, justify in (("controller", "left"), ("success", "right"), ("return", "right"), ("time [s]", "right")):
-        table.add_column(name, justify="left" if justify == "left" else "right")
+    table.add_column("")
+    for name in (*task.metrics, "time [s]"):
+        table.add_column(name, justify="right")
     for row in rows:
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        table.add_row(row["controller"], f"{100 * row['success']:.0f} %", f"{row['mean_return']:.1f}", seconds)
+        cells = [_with_interval(task, name, row) for name in task.metrics]
+        table.add_row(row["name"], *cells, "" if row["seconds"] is None else f"{row['seconds']:.0f}")
     return table
+
+
+def _with_interval(task: TrainingTask, name: str, row: dict[str, Any]) -> str:
+    value = _shown(task, name, row[name])
+    interval = row["intervals"].get(name)
+    return value if interval is None else f"{value} ({' to '.join(_shown(task, name, end) for end in interval)})"
+
+
+def _shown(task: TrainingTask, name: str, value: float) -> str:
+    return f"{100 * value:.0f} %" if name in task.percent else f"{value:.4g}"

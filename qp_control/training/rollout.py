@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,16 +11,7 @@ from torch import Tensor
 from qp_control.mpc import MPC
 from qp_control.plan import Plan
 from qp_control.settings import Status
-
-
-@dataclass(frozen=True)
-class FailedProblem:
-    """A problem without an answer: the arguments of `qc.solve_ocp`, and where it came up."""
-
-    data: dict[str, Any]
-    step: int
-    element: int
-    status: Status
+from qp_control.training.phase import FailedProblem
 
 
 @dataclass(frozen=True)
@@ -58,18 +48,21 @@ def closed_loop(
     *,
     reward: Callable[[Tensor, Tensor], Tensor] | None = None,
     plan: Plan | None = None,
+    truncate: int | None = None,
 ) -> Rollout:
     """Let the controller run the plant from x0 (B, nx) for `steps` control periods.
 
     step: the plant, x_next = step(x, u); u is clipped to the controller's input limit before. reward: of (x_next, u);
     zero when None. plan: the (shifted) plan to begin with. The gradient passes through the plant, the controller and
-    the plans carried from call to call.
+    the plans carried from call to call; truncate: it is cut after every so many control periods.
     """
     limit = controller.input_limit
     x = x0
     states, inputs, rewards, status, iterations = [x0], [], [], [], []
     failure = None
     for t in range(steps):
+        if truncate is not None and t > 0 and t % truncate == 0:
+            x, plan = x.detach(), None if plan is None else plan.detach()
         given = plan
         plan = controller(x, given)
         if failure is None and not bool(plan.solved.all()):

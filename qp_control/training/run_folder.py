@@ -3,8 +3,8 @@
 config.json               task, options, versions
 checkpoint.safetensors    parameters (now and best), optimiser, random state, progress
 metrics.csv, tensorboard/ one row per iteration
-results.json              success and return beside the baselines
-*.png, replay.html        learning curve, states and inputs before and after, the learned motion
+results.json              scores beside those of the baselines
+*.png, replay.html        learning curve, and what the task has to show
 failures/*.npz            QPs without an answer: `qc.solve_qp(**qc.load_problem(path))`
 """
 
@@ -24,7 +24,7 @@ import torch
 from qp_control import __version__
 from qp_control.problem_io import save_problem
 from qp_control.training.checkpoint import RunError, write_file
-from qp_control.training.rollout import FailedProblem
+from qp_control.training.phase import FailedProblem
 
 __all__ = ["Metrics", "RunError", "RunFolder"]
 
@@ -86,7 +86,7 @@ class RunFolder:
         return dict(config)
 
     def write_results(self, rows: list[dict[str, Any]]) -> None:
-        """Success and return of every controller compared."""
+        """Scores of all that was compared."""
         write_file(self.results, (json.dumps(rows, indent=2) + "\n").encode())
 
     def save_failure(self, problem: FailedProblem, iteration: int) -> Path | None:
@@ -103,11 +103,14 @@ class RunFolder:
 
 
 class Metrics:
-    """One row per iteration, as CSV and for TensorBoard. Rows from `first` on, left by a run cut off, are dropped."""
+    """One row per iteration, as CSV and for TensorBoard. more: columns besides the common ones.
+
+    Rows from the iteration `first` on, left by a run that was cut off, are dropped.
+    """
 
     COLUMNS = (
         "iteration",
-        "stage",
+        "phase",
         "loss",
         "gradient_norm",
         "updated",
@@ -115,16 +118,15 @@ class Metrics:
         "infeasible_share",
         "steps_per_second",
         "seconds",
-        "validation_return",
-        "validation_success",
     )
 
-    def __init__(self, run: RunFolder, first: int = 0) -> None:
+    def __init__(self, run: RunFolder, more: tuple[str, ...], first: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         rows = [row for row in read_metrics(run) if int(row["iteration"]) < first] if first else []
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.COLUMNS, lineterminator="\n")
+        self._columns = (*self.COLUMNS, *more)
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_file(run.metrics, text.getvalue().encode())
@@ -135,11 +137,11 @@ class Metrics:
         """Add a row; what is missing stays empty."""
         try:
             with self._path.open("a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerow(dict(row))
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(dict(row))
         except OSError as error:
             raise RunError(f"cannot write {str(self._path)!r}: {error}") from error
         for name, value in row.items():
-            if name not in ("iteration", "stage"):
+            if name not in ("iteration", "phase"):
                 self._board.add_scalar(name, float(value), int(row["iteration"]))
 
     def close(self) -> None:

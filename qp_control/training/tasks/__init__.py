@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from qp_control.training.tasks.base import TrainingTask
+from qp_control.training.options import TrainingOptions
+from qp_control.training.task import TrainingTask
+from qp_control.training.tasks.cart_pole_identification import CartPoleIdentification
 from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
+from qp_control.training.tasks.constraint_learning import ConstraintLearning
+from qp_control.training.tasks.expert_recovery import CartPoleRecovery, LqrRecovery, PendulumRecovery
 
-_TASKS: dict[str, type[TrainingTask]] = {CartPoleSwingUpTraining.name: CartPoleSwingUpTraining}
+_KNOWN: tuple[type[TrainingTask], ...] = (
+    CartPoleSwingUpTraining,
+    LqrRecovery,
+    PendulumRecovery,
+    CartPoleRecovery,
+    CartPoleIdentification,
+    ConstraintLearning,
+)
+TASKS: dict[str, type[TrainingTask]] = {task.name: task for task in _KNOWN}
 
 
 def available() -> list[str]:
     """Names of the tasks."""
-    return sorted(_TASKS)
+    return sorted(TASKS)
 
 
-def create(name: str) -> TrainingTask:
-    """The task of this name. Raises ValueError, listing the known ones."""
-    if name not in _TASKS:
+def create(name: str, options: TrainingOptions | None = None, **changed: object) -> TrainingTask:
+    """The task of this name, with options of its `options_type`, or with its own but for those `changed`.
+
+    Raises ValueError for an unknown name, listing the known ones, and for wrong options.
+    """
+    if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; known: {', '.join(available())}")
-    return _TASKS[name]()
-
-
-__all__ = ["CartPoleSwingUpTraining", "TrainingTask", "available", "create"]
+    task = TASKS[name]
+    if options is None:
+        try:
+            options = task.options_type(**changed)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return task(options)

@@ -1,0 +1,104 @@
+"""Tasks whose controller runs a plant: judged by returns and successes of whole episodes."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qp_control.envs.task import RobotTask
+from qp_control.mpc import MPC
+from qp_control.settings import Settings
+from qp_control.training import losses, plots
+from qp_control.training.checkpoint import RunError
+from qp_control.training.evaluation import Evaluation, evaluate, mean_interval, share_interval, starts
+from qp_control.training.phase import FailedProblem
+from qp_control.training.rollout import closed_loop, failed_problem
+from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
+from qp_control.viewer import write_replay
+
+SEARCH_EPISODES = 8
+
+
+class ClosedLoopTask(TrainingTask):
+    """A plant and a controller.
+
+    plant: the environment's task, possibly with other masses than the controller's model.
+    state_scale (nx,): typical size of the state's coordinates.
+    """
+
+    environment: ClassVar[str]  # Gymnasium id of the plant
+    state_names: ClassVar[tuple[str, ...]]
+    input_names: ClassVar[tuple[str, ...]]
+    metrics = ("success", "return")
+    percent = ("success",)
+    plant: RobotTask
+    state_scale: Tensor
+
+    @abc.abstractmethod
+    def module(self, settings: Settings | None = None) -> MPC: ...
+
+    def barrier(self, states: Tensor) -> Tensor:
+        """Penalty (B, T + 1) on states (B, T + 1, nx) near the edge of where the robot may be; zero inside."""
+        return states.new_zeros(states.shape[:2])
+
+    def score(self, module: MPC, seed: int, count: int) -> Score:
+        result = evaluate(self.plant, module, starts(self.plant, count, seed))
+        values = {"success": result.success, "return": result.mean_return}
+        intervals = {
+            "success": share_interval(result.success, count),
+            "return": mean_interval(result.returns.numpy()),
+        }
+        return Score(values, (result.success, result.mean_return), intervals, result.rollout.failure, result)
+
+    def search_loss(self) -> Callable[[Any], float]:
+        """The closed loops' loss over whole episodes from a few start states."""
+        x0 = starts(self.plant, SEARCH_EPISODES, VALIDATION_SEED)
+        return lambda module: self.loop_loss(module, x0, self.plant.episode_steps)
+
+    @torch.no_grad()
+    def loop_loss(self, module: MPC, x0: Tensor, steps: int) -> float:
+        """Loss of closed loops of `steps` control periods from x0 (B, nx); infinite where it is NaN."""
+        rollout = closed_loop(module, self.plant.step, x0, steps, reward=self.plant.reward)
+        loss = float(losses.negative_return(rollout, self.barrier(rollout.states)))
+        return loss if loss == loss else float("inf")
+
+    def first_problem(self, module: MPC) -> FailedProblem:
+        x0 = starts(self.plant, 1, VALIDATION_SEED)
+        with torch.no_grad():
+            return failed_problem(module, x0, None, module(x0), 0, 0)
+
+    def pictures(self, folder: Path, before: Score, after: Score) -> list[Path]:
+        picture = folder / "before_and_after.png"
+        plots.before_and_after(picture, self, before.details.rollout, after.details.rollout)
+        return [picture, self.write_replay(folder / "replay.html", after.details)]
+
+    def write_replay(self, path: Path, result: Evaluation) -> Path:
+        """Write the first episode as a page. Raises RunError where that fails."""
+        states = result.rollout.states[0].numpy()
+        try:
+            return write_replay(
+                path,
+                self.plant.urdf,
+                self.times(len(states)),
+                states,
+                scenery=self.plant.scenery(),
+                camera=self.plant.camera(),
+                title=f"{self.name}, learned",
+            )
+        except OSError as error:
+            raise RunError(f"cannot write {str(path)!r}: {error}") from error
+
+    def times(self, count: int) -> Any:
+        """Times of `count` states [s]."""
+        return self.plant.control_period * np.arange(count)
+
+
+def weights(controller: MPC) -> list[nn.Parameter]:
+    """The parameters of its costs."""
+    return [p for m in (controller.state_cost, controller.input_cost, controller.terminal_cost) for p in m.parameters()]

@@ -1,0 +1,127 @@
+"""Recipe: a controller's plans regressed to those of an expert, from the same states.
+
+Every demonstration keeps its plan, which the next call from its state begins at: towards the end of training the
+problems are nearly solved before they are posed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.mpc import MPC
+from qp_control.plan import Plan
+from qp_control.settings import Status
+from qp_control.training.identification import chosen_parameters
+from qp_control.training.phase import LeastSquares, Update
+from qp_control.training.rollout import failed_problem
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """states (D, N + 1, nx), inputs (D, N, nu) [N or N m] of an expert. scale (nx,): typical size of the states.
+
+    feasible (D,): where its limits could be kept to.
+    """
+
+    states: Tensor
+    inputs: Tensor
+    scale: Tensor
+    feasible: Tensor
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def errors(self, plan: Plan, which: Tensor | slice, limit: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a plan from the states of the demonstrations `which`, (B, .): of states and of inputs.
+
+        In units of `scale` and of `limit` (nu,), each divided by the root of its number: sums of their squares are
+        means. Zero for plans without an answer.
+        """
+        states = ((plan.states - self.states[which]) / self.scale).flatten(1)
+        inputs = ((plan.inputs - self.inputs[which]) / limit).flatten(1)
+        solved = plan.solved[:, None]
+        return (
+            torch.where(solved, states, 0.0) / states.shape[1] ** 0.5,
+            torch.where(solved, inputs, 0.0) / inputs.shape[1] ** 0.5,
+        )
+
+
+def demonstrate(expert: MPC, x0: Tensor, scale: Tensor) -> Demonstrations:
+    """What the expert plans from x0 (D, nx). Raises ValueError where it has no answer."""
+    with torch.no_grad():
+        plan = expert(x0)
+    if not bool(plan.solved.all()):
+        raise ValueError(f"the expert has no answer from {int((~plan.solved).sum())} of {len(x0)} states")
+    return Demonstrations(plan.states, plan.inputs, scale, plan.status == Status.SOLVED)
+
+
+class ExpertImitation(LeastSquares):
+    """Mean squared distance of plans from an expert's, over states and inputs.
+
+    learned: the beginnings of the names of what is learned, everything that requires grad when None. batch:
+    demonstrations per update, all of them where there are no more.
+    """
+
+    from_best = False  # a model that was identified before need not make better plans by itself
+
+    def __init__(
+        self,
+        name: str,
+        demonstrations: Demonstrations,
+        iterations: int,
+        rate: float = 0.7,
+        *,
+        batch: int,
+        learned: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(name, iterations, rate)
+        self.demonstrations, self.batch = demonstrations, min(batch, len(demonstrations))
+        self.learned = learned
+        self._plans: Plan | None = None
+
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        return chosen_parameters(module, self.learned)
+
+    def update(self, module: MPC, generator: torch.Generator) -> Update:
+        given = self.demonstrations
+        which = torch.randperm(len(given), generator=generator)[: self.batch]
+        x0 = given.states[which, 0]
+        start = None if self._plans is None else self._plans[which]
+        plan = module(x0, start)
+        failure = None
+        if not bool(plan.solved.all()):
+            failure = failed_problem(module, x0, start, plan, 0)
+        residuals = torch.cat(given.errors(plan, which, module.input_limit), 1).flatten() / len(which) ** 0.5
+        self._keep(module, which, plan.detach())
+        steps = len(which) * module.horizon
+        return Update(residuals.square().sum(), plan.status, failure, steps, residuals)
+
+    def _keep(self, module: MPC, which: Tensor, plan: Plan) -> None:
+        """Plans of the demonstrations seen; the first call makes room for those of all."""
+        if self._plans is None:
+            rest = module.cold_plan(self.demonstrations.states[:, 0])
+            sizes = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
+            count = len(self.demonstrations)
+            self._plans = Plan(
+                **{
+                    name: getattr(rest, name).clone()
+                    if getattr(rest, name).shape[1:] == value.shape[1:]
+                    else value.new_zeros(count, *value.shape[1:])
+                    for name, value in sizes.items()
+                }
+            )
+        for field in dataclasses.fields(plan):
+            getattr(self._plans, field.name)[which] = getattr(plan, field.name)
+
+    def memory(self) -> dict[str, Tensor]:
+        if self._plans is None:
+            return {}
+        return {field.name: getattr(self._plans, field.name) for field in dataclasses.fields(self._plans)}
+
+    def remember(self, memory: dict[str, Tensor]) -> None:
+        self._plans = Plan(**memory) if memory else None

@@ -1,0 +1,88 @@
+"""Gauss-Newton steps for sums of squares, from gradients alone.
+
+    minimise L(p) = |r(p)|^2,      p+ = p - rate (F + damping diag F)^-1 dL/dp,      F ~ 2 J'J, J = dr/dp
+
+The rows of J would take a backward pass each. But 2 J'J is twice the mean of (J'w)(J'w)' over random signs w, so a few
+passes per step, and a running mean over the steps, give F well enough for steps that converge in tens of iterations
+where those of Adam take thousands: what is learned in controllers is often hard to tell apart.
+
+Sources: N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural Computation
+14 (2002) (Gauss-Newton matrices in stochastic steps); D. Marquardt, J. SIAM 11 (1963) (the damping).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_RELATIVE_DAMPING = 1e-10  # of the largest diagonal entry, for what has no influence
+_FORGET = 0.1  # share of the newest curvature in the running mean
+
+
+class GaussNewton(torch.optim.Optimizer):
+    """Few parameters (their number squared is stored), on one loss that is a sum of squares.
+
+    rate: part of a whole step that is taken. damping: relative to the diagonal of F. largest: largest change of any
+    parameter in a whole step. probes: backward passes per step for F.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        rate: float = 0.7,
+        damping: float = 1e-2,
+        largest: float = 0.5,
+        probes: int = 8,
+    ) -> None:
+        super().__init__(parameters, {"lr": rate, "damping": damping, "largest": largest, "probes": probes})
+        if len(self.param_groups) != 1:
+            raise ValueError("GaussNewton has one group of parameters")
+
+    def look(self, residuals: Tensor, generator: torch.Generator) -> None:
+        """Improve F by the residuals r (any shape), whose graph stays as it is."""
+        parameters, probes = self.param_groups[0]["params"], self.param_groups[0]["probes"]
+        rows = []
+        for _ in range(probes):
+            signs = 2.0 * torch.randint(0, 2, residuals.shape, generator=generator).to(residuals) - 1.0
+            found = torch.autograd.grad(residuals, parameters, signs, retain_graph=True, allow_unused=True)
+            rows.append(_flat(parameters, found))
+        J = torch.stack(rows)
+        newest = 2.0 * J.T @ J / probes
+        if not bool(newest.isfinite().all()):
+            return
+        state = self.state[parameters[0]]
+        before = state.get("curvature")
+        state["curvature"] = newest if before is None else before + _FORGET * (newest - before)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step from the parameters' gradients; nothing before the first `look`."""
+        group = self.param_groups[0]
+        parameters = group["params"]
+        F = self.state[parameters[0]].get("curvature")
+        if F is None:
+            return None
+        size = F.diagonal().clamp(min=_RELATIVE_DAMPING * float(F.diagonal().max()) + 1e-300)
+        gradient = _flat(parameters, [p.grad for p in parameters])
+        # In units that make the diagonal one, so that no entry rounds another away.
+        scale = size.rsqrt()
+        matrix = scale[:, None] * F * scale + group["damping"] * torch.eye(len(F), dtype=F.dtype)
+        # lstsq would do without damping, but its last digits differ from call to call.
+        change = -scale * torch.linalg.solve_ex(matrix, scale * gradient).result
+        if not bool(change.isfinite().all()):
+            return None
+        change *= group["lr"] * min(1.0, group["largest"] / max(float(change.abs().max()), 1e-300))
+        start = 0
+        for p in parameters:
+            p += change[start : start + p.numel()].view_as(p)
+            start += p.numel()
+        return None
+
+
+def _flat(parameters: list[nn.Parameter], values: Iterable[Tensor | None]) -> Tensor:
+    pairs = zip(parameters, values, strict=True)
+    return torch.cat([(torch.zeros_like(p) if v is None else v).flatten() for p, v in pairs])

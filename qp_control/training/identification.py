@@ -1,0 +1,64 @@
+"""Recipe: parameters of a model from trajectories, by the errors of its predictions (system identification)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.settings import Status
+from qp_control.training.phase import LeastSquares, Update
+
+Predict = Callable[[Any, Tensor, Tensor], Tensor]
+
+
+class Identification(LeastSquares):
+    """Mean squared error of predictions `steps` control periods ahead, over all of the trajectories.
+
+    predict: x_next (B, nx) of the module, x (B, nx) and u (B, nu). states (D, T + 1, nx), inputs (D, T, nu).
+    scale (nx,): typical size of the states. learned: the beginnings of the names of what is learned, everything that
+    requires grad when None.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        states: Tensor,
+        inputs: Tensor,
+        scale: Tensor,
+        iterations: int,
+        rate: float = 0.7,
+        *,
+        steps: int = 1,
+        learned: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__("identification", iterations, rate)
+        if not 1 <= steps <= inputs.shape[1]:
+            raise ValueError(f"steps is {steps}, expected 1 to {inputs.shape[1]}, as many as the trajectories have")
+        self.predict, self.scale, self.steps, self.learned = predict, scale, steps, learned
+        # Every state that `steps` more follow begins a prediction.
+        count = inputs.shape[1] - steps + 1
+        self.begin = states[:, :count].flatten(0, 1)
+        self.inputs = [inputs[:, k : k + count].flatten(0, 1) for k in range(steps)]
+        self.ahead = [states[:, k + 1 : k + 1 + count].flatten(0, 1) for k in range(steps)]
+
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        return chosen_parameters(module, self.learned)
+
+    def update(self, module: Any, generator: torch.Generator) -> Update:
+        x, errors = self.begin, []
+        for u, truth in zip(self.inputs, self.ahead, strict=True):
+            x = self.predict(module, x, u)
+            errors.append((x - truth) / self.scale)
+        residuals = torch.stack(errors).flatten()
+        residuals = residuals / len(residuals) ** 0.5
+        count = len(self.begin) * self.steps
+        return Update(residuals.square().sum(), torch.tensor([int(Status.SOLVED)]), None, count, residuals)
+
+
+def chosen_parameters(module: nn.Module, names: Sequence[str] | None) -> list[nn.Parameter]:
+    """Those that require grad and have entries, and whose names begin with one of `names`."""
+    found = [(n, p) for n, p in module.named_parameters() if p.requires_grad and p.numel()]
+    return [p for n, p in found if names is None or n.startswith(tuple(names))]

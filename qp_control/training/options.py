@@ -1,0 +1,40 @@
+"""Options of a training run, checked when they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What all tasks share; a task's own options are a subclass.
+
+    Integers are at least 1 (seeds and numbers of iterations at least 0), other numbers positive.
+    """
+
+    seed: int = 0
+    """Of everything random in training."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    validate_every: int = 5
+    """Iterations between validations; the best of all validations is kept."""
+    validation_count: int = 16
+    """Samples of a validation."""
+    patience: int = 10
+    """Updates in a row that may fail before training stops."""
+    stop_after: int = 1000
+    """Validations in a row without a better one after which a phase ends early."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool | str):
+                continue
+            if isinstance(field.default, float):
+                if not (isinstance(value, int | float) and 0.0 < value < float("inf")):
+                    raise ValueError(f"{field.name} is {value!r}, expected a positive number")
+                continue
+            least = 0 if field.name == "seed" or field.name.endswith("iterations") else 1
+            if not (isinstance(value, int) and value >= least):
+                raise ValueError(f"{field.name} is {value!r}, expected an integer >= {least}")

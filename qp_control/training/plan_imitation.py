@@ -1,0 +1,90 @@
+"""Recipe: the controller's plans regressed to long-horizon trajectories that a planner finds on the same model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.dynamics import RobotDynamics
+from qp_control.envs.task import RobotTask
+from qp_control.exceptions import TrainingError
+from qp_control.mpc import MPC
+from qp_control.training import losses
+from qp_control.training.closed_loop_task import weights
+from qp_control.training.evaluation import starts
+from qp_control.training.phase import Phase, Update
+from qp_control.training.planner import PlannerCost, Trajectories, experts
+
+SETTLING_STEPS = 40  # control periods after which an expert must have arrived
+
+
+@dataclass(frozen=True)
+class PlanImitationOptions:
+    """iterations, learning rate; batch: trajectories per update; steps: control periods along one.
+
+    expert_count: trajectories that the planner finds; expert_steps: control periods it optimises over; seed: theirs.
+    """
+
+    iterations: int
+    rate: float
+    batch: int
+    steps: int
+    expert_count: int
+    expert_steps: int
+    seed: int
+
+
+class PlannedTask(Protocol):
+    """What the recipe asks of a task."""
+
+    plant: RobotTask
+    model: RobotDynamics
+    state_scale: Tensor
+
+    def planner_cost(self) -> PlannerCost:
+        """What the long-horizon planner minimises."""
+        ...
+
+
+class PlanImitation(Phase):
+    """Learns the costs alone: the planner knows limits and model exactly, only the plant differs."""
+
+    def __init__(self, task: PlannedTask, options: PlanImitationOptions) -> None:
+        super().__init__("imitation", options.iterations, options.rate)
+        self.task, self.options = task, options
+        self._experts: Trajectories | None = None
+
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        assert isinstance(module, MPC)
+        return weights(module)
+
+    def update(self, module: MPC, generator: torch.Generator) -> Update:
+        o = self.options
+        if self._experts is None:
+            self._experts = self._plan(module.horizon)
+        which = torch.randint(len(self._experts.cost), (o.batch,), generator=generator)
+        loss, status, failure = losses.imitation(module, self._experts[which], o.steps, self.task.state_scale)
+        return Update(loss, status, failure, o.batch * o.steps)
+
+    def _plan(self, horizon: int) -> Trajectories:
+        """The planner's trajectories that end near the reference, from starts that depend on the seed alone."""
+        o, cost = self.options, self.task.planner_cost()
+        found = experts(
+            self.task.model,
+            starts(self.task.plant, o.expert_count, 2**19 + o.seed),
+            cost,
+            steps=o.expert_steps,
+            total_steps=max(o.expert_steps, o.steps + horizon) + SETTLING_STEPS,
+            generator=torch.Generator().manual_seed(o.seed),
+        )
+        final = (found.states[:, -1] - cost.reference) / self.task.state_scale
+        arrived = final.abs().amax(1) < 0.2
+        if int(arrived.sum()) < max(1, o.expert_count // 4):
+            raise TrainingError(
+                f"only {int(arrived.sum())} of {o.expert_count} of the planner's trajectories arrive at the reference; "
+                "more expert_steps may help"
+            )
+        return found[arrived]

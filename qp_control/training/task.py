@@ -1,0 +1,78 @@
+"""A training task: what is learned, from what, and how it is judged."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from qp_control.settings import Settings
+from qp_control.training.options import TrainingOptions
+from qp_control.training.phase import FailedProblem, Phase
+
+HELD_OUT_SEED = 20_000  # far from the seeds of training and validation
+VALIDATION_SEED = 10_000
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a module is.
+
+    values: by name, in the order of the task's `metrics`. intervals: 95 % confidence intervals of those that are means
+    over samples. rank: compared in order, greater is better. details: what was looked at, for pictures.
+    """
+
+    values: dict[str, float]
+    rank: tuple[float, ...]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    failure: FailedProblem | None = None
+    details: Any = None
+
+
+class TrainingTask(abc.ABC):
+    """What `Trainer` needs to know. A task is made from its options, and has no state that training changes."""
+
+    name: ClassVar[str]
+    options_type: ClassVar[type[TrainingOptions]] = TrainingOptions
+    metrics: ClassVar[tuple[str, ...]]
+    """Names of a score's values."""
+    percent: ClassVar[tuple[str, ...]] = ()
+    """Those that are shares."""
+
+    def __init__(self, options: TrainingOptions | None = None) -> None:
+        options = options or self.options_type()
+        if not isinstance(options, self.options_type):
+            raise ValueError(f"options is a {type(options).__name__}, expected {self.options_type.__name__}")
+        self.options: Any = options
+
+    @abc.abstractmethod
+    def module(self, settings: Settings | None = None) -> nn.Module:
+        """What is trained, before that. What requires no grad stays as it is. settings: of the QP solver."""
+
+    @abc.abstractmethod
+    def phases(self) -> list[Phase]:
+        """The phases of a run, one after the other."""
+
+    @abc.abstractmethod
+    def score(self, module: Any, seed: int, count: int) -> Score:
+        """Of a module on `count` samples drawn with `seed`."""
+
+    def hand_tuned(self) -> nn.Module | None:
+        """The best found by hand; None where there is nothing to tune by hand."""
+        return None
+
+    def search_loss(self) -> Callable[[nn.Module], float] | None:
+        """What a search without gradients minimises, to compare with; None: nothing is compared."""
+        return None
+
+    def first_problem(self, module: Any) -> FailedProblem | None:
+        """A QP of the module that shows what it is about, for the record where gradients overflow."""
+        return None
+
+    def pictures(self, folder: Path, before: Score, after: Score) -> list[Path]:
+        """Write what shows the difference that training made into a run folder; returns the paths."""
+        return []
