@@ -41,7 +41,7 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
                          const ContactSettings& contact)
     : robot_(robot),
       contact_(contact),
-      h_(settings.dt),
+      h_(settings.dt / settings.substeps),
       actuated_(settings.actuated),
       nq_(robot.nq()),
       nv_(robot.nv()),
@@ -50,7 +50,8 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
       limits_(static_cast<int>(contact.limited.size())),
       rows_(balls_ * contact.directions + limits_ + static_cast<int>(contact.dry.size())),
       touches_(balls_),
-      by_touch_(balls_) {
+      by_touch_(balls_),
+      factor_(robot.velocities_before()) {
   for (int i : contact.limited)
     for (const auto& joint : model.joints)
       if (joint.nv() == 1 && joint.idx_v() == i) {
@@ -110,14 +111,16 @@ void ContactStep::set(const double* x, const double* u, const double* friction) 
   for (int i = 0; i < nu_; ++i) tau_[actuated_[i]] = u[i];
   for (int c = 0; c < balls_; ++c) friction_[c] = friction[c];
   robot_.inverse_dynamics(q_, v_, zero_, bias_);
-  robot_.mass_matrix(q_, M_);
-  cholesky_.compute(M_);
+  robot_.place_with_mass_matrix(q_, v_, M_);
+  factor_.factor(M_);
   // Along the axes that the floating bodies have at the start, in which nothing turns while it moves.
   for (const Floating& f : floating_)
     turning_.segment(f.v, f.planar ? 2 : 3) = f.angular(v_).cross(f.linear(v_)).head(f.planar ? 2 : 3);
-  v_free_ = v_ + h_ * (cholesky_.solve(tau_ - bias_) + turning_);
+  v_free_ = tau_ - bias_;
+  factor_.half(v_free_);
+  factor_.half_transposed(v_free_);
+  v_free_ = v_ + h_ * (v_free_ + turning_);
 
-  robot_.place(q_, v_, zero_);
   for (int c = 0; c < balls_; ++c) {
     Touch& touch = touches_[c];
     touch = grounded_[c].set(robot_.frame(contact_.balls[c].frame, true));
@@ -150,11 +153,13 @@ void ContactStep::set(const double* x, const double* u, const double* friction) 
     G_.row(row).setZero();
     G_(row, contact_.dry[i]) = 1.0;
   }
-  MG_ = cholesky_.solve(G_.transpose());
+  SG_ = G_.transpose();
+  factor_.half(SG_);
 }
 
-void ContactStep::problem(MatrixXd& H, VectorXd& g) const {
-  H.noalias() = G_ * MG_;
+void ContactStep::problem(double* to_H, double* to_g) const {
+  factor_.gram(SG_, to_H);
+  Eigen::Map<RowMajor> H(to_H, rows_, rows_);
   const double give = 1.0 / (h_ * (h_ * contact_.stiffness + contact_.damping));
   const int n = contact_.directions;
   for (int c = 0; c < balls_; ++c) {
@@ -163,14 +168,15 @@ void ContactStep::problem(MatrixXd& H, VectorXd& g) const {
   }
   const double limit = 1.0 / (h_ * (h_ * contact_.limit_stiffness + contact_.limit_damping));
   H.diagonal().segment(balls_ * n, limits_).array() += limit;
-  H = (0.5 * (H + H.transpose())).eval();
+  Eigen::Map<VectorXd> g(to_g, rows_);
   g = b_;
   g.noalias() += G_ * v_free_;
 }
 
 void ContactStep::move(const VectorXd& impulses) {
-  v_next_ = v_free_;
-  v_next_.noalias() += MG_ * impulses;
+  v_next_.noalias() = SG_ * impulses;
+  factor_.half_transposed(v_next_);
+  v_next_ += v_free_;
   w_ = h_ * v_next_;
   robot_.integrate(q_, w_, q_next_);
   for (const Floating& f : floating_) {
@@ -231,23 +237,24 @@ void ContactStep::loss(const VectorXd& impulses, const VectorXd& by_next, Vector
   by_q_.noalias() = J_q_.transpose() * by_next.head(nv_);
   by_v_.noalias() = J_v_.transpose() * by_next.head(nv_);
   by_v_.noalias() += J_vv_.transpose() * by_next.tail(nv_);
-  loss.noalias() = MG_.transpose() * by_v_;
+  mu_ = by_v_;
+  factor_.half(mu_);
+  loss.noalias() = SG_.transpose() * mu_;
 }
 
 // With r = h (tau(q, v, (v+ - v) / h - w x v) - S u) - G'lambda = 0 and the rows s = G v+ + b + R lambda, zero where
 // lambda is free, the gradient is -m'dr + a'ds, a = by_g and m = M^-1 (by_v + G'a).
 void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, VectorXd& g_z, double* g_p,
                           double* by_friction) {
-  mu_ = by_v_;
-  mu_.noalias() += G_.transpose() * by_g;
-  cholesky_.solveInPlace(mu_);
+  mu_.noalias() += SG_ * by_g;
+  factor_.half_transposed(mu_);
   a_ = (v_next_ - v_) / h_ - turning_;
-  robot_.inverse_dynamics_adjoint(q_, v_, a_, mu_, g_q_, g_v_, g_a_);
-  VectorXd by_q = by_q_ - h_ * g_q_, ignored = VectorXd::Zero(nv_), unused = ignored;
   if (g_p != nullptr) {
     w_ = h_ * mu_;
     robot_.parameter_adjoint(q_, v_, a_, w_, g_p);
   }
+  robot_.inverse_dynamics_adjoint(q_, v_, a_, mu_, g_q_, g_v_, g_a_);
+  VectorXd by_q = by_q_ - h_ * g_q_, ignored = VectorXd::Zero(nv_), unused = ignored;
   // d (lambda' G m + a' (G v+ + b)) / dq; the speeds of sliding in b belong to v.
   VectorXd by_v = g_a_ - h_ * g_v_;
   for (const Floating& f : floating_) {
@@ -264,7 +271,7 @@ void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, Vector
   for (const Part part : {Part::impulses, Part::sliding, Part::rows}) {
     if (part == Part::sliding && contact_.lift) continue;
     const VectorXd& weights = part == Part::impulses ? impulses : by_g;
-    robot_.place(q_, part == Part::impulses ? mu_ : part == Part::rows ? v_next_ : v_, zero_);
+    robot_.move(part == Part::impulses ? mu_ : part == Part::rows ? v_next_ : v_);
     for (int c = 0; c < balls_; ++c) {
       const Touch& touch = touches_[c];
       TouchGradient& by_touch = by_touch_[c];

@@ -1,10 +1,10 @@
 // One period of one robot with contact: what contact.hpp says of a batch.
 #pragma once
 
-#include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <vector>
 
+#include "branch_factor.hpp"
 #include "evaluator.hpp"
 #include "qp_control/contact.hpp"
 #include "touch.hpp"
@@ -19,7 +19,8 @@ class ContactStep {
   int rows() const { return rows_; }
   // Everything at a state, with the contacts' coefficients of friction.
   void set(const double* x, const double* u, const double* friction);
-  void problem(Eigen::MatrixXd& H, Eigen::VectorXd& g) const;
+  // H (rows, rows), g (rows)
+  void problem(double* H, double* g) const;
   void step(const Eigen::VectorXd& impulses, double* x_next);
   // From the gradient by x_next, in the tangent space, the one by the impulses
   void loss(const Eigen::VectorXd& impulses, const Eigen::VectorXd& by_next, Eigen::VectorXd& loss);
@@ -66,9 +67,10 @@ class ContactStep {
 
   Eigen::VectorXd q_, v_, tau_, zero_, bias_, v_free_, b_, b_slope_, friction_, sliding_, sign_;
   Eigen::VectorXd v_next_, w_, q_next_, by_q_, by_v_, mu_, g_q_, g_v_, g_a_, a_, turning_;
-  Eigen::MatrixXd M_, G_, MG_, J_;
+  Eigen::MatrixXd M_, G_, J_;
   Eigen::MatrixXd J_q_, J_v_, J_vv_;  // of the configuration by q and by the velocity, of the velocity by itself
-  Eigen::LLT<Eigen::MatrixXd> cholesky_;
+  BranchFactor factor_;  // S'S = M^-1
+  RowMajor SG_;          // S G'
 };
 
 }  // namespace qp_control

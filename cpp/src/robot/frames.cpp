@@ -1,4 +1,5 @@
 // Motions of frames and their gradients by the recursion of tree.hpp.
+#include <pinocchio/algorithm/crba.hpp>
 #include <pinocchio/algorithm/jacobian.hpp>
 
 #include "evaluator_state.hpp"
@@ -40,6 +41,18 @@ void Evaluator::place(const VectorXd& q, const VectorXd& v, const VectorXd& a) {
   auto& s = *implementation_;
   pinocchio::computeJointJacobians(s.model, s.data, q);
   s.tree.move(s.model, s.data, v, a, VectorXd::Zero(nv()), Vector6::Zero(), Vector6::Zero());
+}
+
+void Evaluator::place_with_mass_matrix(const VectorXd& q, const VectorXd& v, MatrixXd& M) {
+  auto& s = *implementation_;
+  M = pinocchio::crba(s.model, s.data, Eigen::Ref<const VectorXd>(q), pinocchio::Convention::WORLD);
+  move(v);
+}
+
+void Evaluator::move(const VectorXd& v) {
+  auto& s = *implementation_;
+  const auto none = VectorXd::Zero(nv());
+  s.tree.move(s.model, s.data, v, none, none, Vector6::Zero(), Vector6::Zero());
 }
 
 FrameState Evaluator::frame(int index, bool aligned) const {
@@ -96,9 +109,12 @@ void Evaluator::frame_jacobian(int index, bool aligned, MatrixXd& J) const {
   const pinocchio::SE3 M = placement(s.model, s.data, index);
   J.setZero(6, nv());
   for_each_mover(s.model, s.model.frames[index].parentJoint, [&](int i) {
-    Vector6 column = M.actInv(pinocchio::Motion(s.data.J.col(i))).toVector();
-    if (aligned) rotate(M.rotation(), column);
-    J.col(i) = column;
+    if (!aligned) {
+      J.col(i) = M.actInv(pinocchio::Motion(s.data.J.col(i))).toVector();
+      return;
+    }
+    J.col(i) = s.data.J.col(i);
+    J.col(i).head<3>() += Vector3d(s.data.J.col(i).tail<3>()).cross(M.translation());
   });
 }
 
