@@ -22,6 +22,7 @@ from qp_control.settings import Settings, Status
 __version__ = "0.1.0"
 
 _LAZY = {
+    "CollisionPair": "qp_control.shapes",
     "Contact": "qp_control.contact",
     "ContactDynamics": "qp_control.contact",
     "HeightField": "qp_control.ground",
@@ -34,16 +35,22 @@ _LAZY = {
     "Plane": "qp_control.ground",
     "RobotDynamics": "qp_control.dynamics",
     "RobotModel": "qp_control.robot_model",
+    "SmoothedStep": "qp_control.smoothed_step",
     "SqpSettings": "qp_control.sqp",
     "StageRows": "qp_control.nonlinear_ocp",
     "StateRows": "qp_control.nonlinear_ocp",
     "TorchDynamics": "qp_control.torch_dynamics",
+    "collision_pairs": "qp_control.shapes",
+    "contacts_from_urdf": "qp_control.ground_contacts",
+    "ground_contacts": "qp_control.ground_contacts",
     "keep_out": "qp_control.nonlinear_ocp",
+    "shapes_from_urdf": "qp_control.shapes",
     "speed_limit": "qp_control.nonlinear_ocp",
 }
 
 __all__ = [
     "MPC",
+    "CollisionPair",
     "Contact",
     "ContactDynamics",
     "Gradients",
@@ -64,6 +71,7 @@ __all__ = [
     "RobotDynamics",
     "RobotModel",
     "Settings",
+    "SmoothedStep",
     "Solution",
     "SolveError",
     "SqpSettings",
@@ -72,6 +80,9 @@ __all__ = [
     "Status",
     "Tangent",
     "TorchDynamics",
+    "collision_pairs",
+    "contacts_from_urdf",
+    "ground_contacts",
     "keep_out",
     "load_problem",
     "ocp_adjoint",
@@ -80,6 +91,7 @@ __all__ = [
     "qp_adjoint",
     "qp_tangent",
     "save_problem",
+    "shapes_from_urdf",
     "shifted",
     "solve_ocp",
     "solve_qp",

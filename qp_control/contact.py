@@ -3,7 +3,8 @@
 The velocity at the end of a step of h seconds is the one nearest to the velocity without contact, in the metric of the
 mass matrix, under
 
-    (n + mu d_k)' J v+ + b >= 0     for each contact, its normal n, coefficient of friction mu and directions d_k
+    (n + mu d_k)' J v+ + b >= 0     for each contact, its normal n, coefficient of friction mu and directions d_k;
+                                    J v+ is the velocity of one body against the other or the ground
     +-v+_i + b >= 0                 for each joint near one of its limits
 
 where b holds gaps open and lets them close; dry joint friction pushes against v+_i with at most eta_i. The dual of that
@@ -29,16 +30,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from qp_control import _robot, qp_function
+from qp_control import _robot, _solver
+from qp_control.contact_path import follow
 from qp_control.ground import Ground, Plane
-from qp_control.kkt_functions import INPUTS, Setup
-from qp_control.motions import array, call, tensor
-from qp_control.problem import Sizes
-from qp_control.qp import START
 from qp_control.robot_model import RobotModel
 from qp_control.settings import Settings
+from qp_control.shapes import CollisionPair, rounded_box
 
 GRAVITY = 9.81  # [m/s^2]
 _NO_LIMIT = 1e20  # a joint without limits has the largest numbers there are
@@ -59,98 +57,20 @@ class Contact:
 
 
 class ContactForces(NamedTuple):
-    """What the ground did in a step."""
+    """What contacts did in a step: those with the ground, then the pairs."""
 
     gap: Tensor
-    """(B, contacts) distances from the ground at its beginning [m], negative where they were in it."""
+    """(B, contacts) distances at its beginning [m], negative where bodies were in the ground or in each other."""
     force: Tensor
-    """(B, contacts, 3) mean forces on the robot, in the world's axes [N]."""
-
-
-class _Problem:
-    """The QPs of one step length: the compiled model, and how its QPs are solved."""
-
-    def __init__(self, native: Any, h: float, dry: int, settings: Settings) -> None:
-        self.native, self.h, self.dry, self.settings = native, h, dry, settings
-        self._setups: dict[int, Setup] = {}
-
-    def setup(self, batch: int) -> Setup:
-        if batch not in self._setups:
-            sizes = Sizes(batch, self.native.rows, 0, 0, True)
-            self._setups[batch] = Setup(sizes, self.settings)
-        return self._setups[batch]
-
-    def bounds(self, dry_friction: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
-        lower = torch.zeros(batch, self.native.rows, dtype=torch.float64)
-        upper = torch.full_like(lower, float("inf"))
-        if self.dry:
-            assert dry_friction is not None
-            upper[:, -self.dry :] = self.h * dry_friction.detach()
-            lower[:, -self.dry :] = -upper[:, -self.dry :]
-        return lower, upper
-
-
-class _ContactStep(torch.autograd.Function):
-    """(problem, x, u, parameters, friction, dry friction) -> x_next, impulses."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        problem: _Problem,
-        x: Tensor,
-        u: Tensor,
-        par: Tensor | None,
-        friction: Tensor,
-        dry_friction: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        native, batch = problem.native, len(x)
-        at = array(x), array(u), array(par), array(friction)
-        H, g = map(torch.from_numpy, native.problem(*at))
-        lower, upper = problem.bounds(dry_friction, batch)
-        named = {"H": H, "g": g, "lb": lower, "ub": upper}
-        inputs = [named.get(name) for name in (*INPUTS, *START)]
-        data, outputs, kept = qp_function.solve_arrays(problem.setup(batch), inputs, keep=any(ctx.needs_input_grad))
-        ctx.problem, ctx.solved = problem, (data, outputs, kept)
-        ctx.save_for_backward(x, u, par, friction, dry_friction)
-        ctx.set_materialize_grads(False)
-        impulses = torch.from_numpy(outputs[0])
-        ctx.mark_non_differentiable(impulses)
-        return torch.from_numpy(native.step(*at, outputs[0])), impulses
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor | None, _: Tensor | None) -> Any:
-        if g is None:
-            return (None,) * 6
-        problem, (data, outputs, kept) = ctx.problem, ctx.solved
-        x, u, par, friction, dry_friction = ctx.saved_tensors
-        at = array(x), array(u), array(par), array(friction)
-        by_next = array(g)
-        loss = problem.native.loss(*at, outputs[0], by_next)
-        want_dry = ctx.needs_input_grad[5]
-        needed = [False, True, *[False] * 5, want_dry, want_dry]
-        status = outputs[qp_function.FIELDS + 1].reshape(-1)
-        losses = [loss, *[None] * qp_function.FIELDS]
-        found = qp_function.adjoint_arrays(
-            problem.setup(len(x)), data, outputs[: qp_function.FIELDS], status, losses, needed, kept
-        )
-        gradients = problem.native.adjoint(*at, outputs[0], by_next, found[1], list(ctx.needs_input_grad[1:5]))
-        by_x, by_u, by_par, by_friction = map(tensor, gradients)
-        if by_friction is not None and friction.ndim == 1:
-            by_friction = by_friction.sum(0)
-        by_dry = None
-        if want_dry:
-            lower, upper = (torch.from_numpy(f)[:, -problem.dry :] for f in found[7:9])
-            by_dry = problem.h * (upper - lower)
-            by_dry = by_dry.sum(0) if dry_friction.ndim == 1 else by_dry
-        return None, by_x, by_u, by_par, by_friction, by_dry
+    """(B, contacts, 3) mean forces in the world's axes [N], of pairs those on the first body."""
 
 
 class ContactDynamics(RobotModel):
-    """A robot model (see `RobotModel`) that touches the ground: steps in time, differentiable in all arguments.
+    """A robot model (see `RobotModel`) that touches the ground or itself: differentiable steps in time.
 
     dt: control period [s]; substeps: steps within it, each with a QP of its own.
     contacts: balls that may touch the ground. ground: a `Plane` or a `HeightField`.
+    pairs: shapes of two bodies each that may touch each other.
     directions: of friction around the normal; mu holds exactly along them, and cos(pi / directions) mu between them.
     stiffness [N/m], damping [N s/m]: how contacts give way. None: a millimetre under the robot's weight, and critical
         damping.
@@ -170,6 +90,7 @@ class ContactDynamics(RobotModel):
         *,
         dt: float,
         contacts: Sequence[Contact] = (),
+        pairs: Sequence[CollisionPair] = (),
         substeps: int = 1,
         ground: Ground = Plane(),  # noqa: B008 (it is immutable)
         directions: int = 4,
@@ -185,7 +106,8 @@ class ContactDynamics(RobotModel):
         settings: Settings | None = None,
     ) -> None:
         super().__init__(model_or_urdf, actuated=actuated, threads=threads)
-        self.dt, self.substeps, self.contacts = float(dt), int(substeps), tuple(contacts)
+        self.dt, self.substeps = float(dt), int(substeps)
+        self.contacts, self.pairs = tuple(contacts), tuple(pairs)
         if self.substeps < 1 or not self.dt > 0.0:
             raise ValueError(f"dt is {dt} and substeps {substeps}, expected a positive time and at least 1")
         mass = sum(inertia.mass for inertia in list(self.model.inertias)[1:])
@@ -195,23 +117,27 @@ class ContactDynamics(RobotModel):
         self.limit_stiffness, self.lift = float(limit_stiffness), bool(lift)
         if not isinstance(ground, Ground):
             raise ValueError(f"ground is a {type(ground).__name__}, expected a Plane or a HeightField")
-        for contact in self.contacts:
-            if not (np.isfinite(contact.friction) and contact.friction >= 0.0):
-                raise ValueError(f"friction of {contact.frame!r} is {contact.friction}, expected at least 0")
+        named = [(contact.frame, contact.friction) for contact in self.contacts]
+        named += [(f"{pair.first.frame} and {pair.second.frame}", pair.friction) for pair in self.pairs]
+        for name, coefficient in named:
+            if not (np.isfinite(coefficient) and coefficient >= 0.0):
+                raise ValueError(f"friction of {name!r} is {coefficient}, expected at least 0")
         given = np.array(self.model.upperDryFrictionLimit) if dry_friction is None else dry_friction
         self.dry_friction = torch.as_tensor(given, dtype=torch.float64).clone()
         if self.dry_friction.shape != (self.nv,) or not bool((self.dry_friction >= 0.0).all()):
             raise ValueError(f"dry_friction is {given}, expected {self.nv} numbers of at least 0")
         self.joint_limits, self.settings = bool(joint_limits), settings or Settings(threads=threads)
         self.dry = [int(i) for i in self.dry_friction.nonzero()[:, 0]]
+        self._dry = self.dry_friction[self.dry]
         self.limited = self._limited() if joint_limits else []
-        h = self.dt / self.substeps
-        native = _robot.ContactDynamics(
+        self._native = _robot.ContactDynamics(
             model=self.model,
-            dt=h,
+            dt=self.dt,
+            substeps=self.substeps,
             actuated=self._indices,
             threads=threads,
             balls=[(self._frame_indices([c.frame])[0], float(c.radius), c.offset) for c in self.contacts],
+            pairs=[self._shapes(pair) for pair in self.pairs],
             ground=self.ground.native,
             directions=self.directions,
             stiffness=self.stiffness,
@@ -219,12 +145,18 @@ class ContactDynamics(RobotModel):
             slip=self.slip,
             lift=self.lift,
             limit_stiffness=self.limit_stiffness,
-            limit_damping=self.limit_stiffness * h,
+            limit_damping=self.limit_stiffness * self.dt / self.substeps,
             limited=self.limited,
             dry=self.dry,
+            solver=_solver.box_qps(self.settings.native("closest"), self.settings.native_derivative()),
         )
-        self._problem = _Problem(native, h, len(self.dry), self.settings)
-        self.friction = torch.tensor([c.friction for c in self.contacts], dtype=torch.float64)
+        self.friction = torch.tensor([coefficient for _, coefficient in named], dtype=torch.float64)
+        signs = [1.0] * len(self.contacts) + [-1.0 if pair.swapped else 1.0 for pair in self.pairs]
+        self._signs = torch.tensor(signs, dtype=torch.float64)[:, None]
+
+    def _shapes(self, pair: CollisionPair) -> list[tuple[Any, ...]]:
+        order = (pair.second, pair.first) if pair.swapped else (pair.first, pair.second)
+        return [(self._frame_indices([shape.frame])[0], *rounded_box(shape)) for shape in order]
 
     def _limited(self) -> list[int]:
         lower, upper = self.model.lowerPositionLimit, self.model.upperPositionLimit
@@ -238,7 +170,7 @@ class ContactDynamics(RobotModel):
         return _rebuild_contact, (self.model, self._options())
 
     def _options(self) -> dict[str, Any]:
-        names = ("dt", "contacts", "substeps", "ground", "directions", "stiffness", "damping", "slip")
+        names = ("dt", "contacts", "pairs", "substeps", "ground", "directions", "stiffness", "damping", "slip")
         more = ("lift", "joint_limits", "limit_stiffness", "dry_friction", "settings")
         return super()._options() | {name: getattr(self, name) for name in (*names, *more)}
 
@@ -253,11 +185,11 @@ class ContactDynamics(RobotModel):
     ) -> Tensor:
         """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu).
 
-        parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts). dry_friction (nv,) or
-        (B, nv): of the velocities that have any in the model. Differentiable in all of them, where no contact opens or
-        closes and none begins to slide.
+        parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts), those with the
+        ground before those of pairs. dry_friction (nv,) or (B, nv): of the velocities that have any in the model.
+        Differentiable in all of them, where no contact opens or closes and none begins to slide.
         """
-        return self.step_with_forces(x, u, parameters, friction=friction, dry_friction=dry_friction)[0]
+        return self._follow(False, x, u, 1, parameters, friction, dry_friction)[0]
 
     def step_with_forces(
         self,
@@ -268,18 +200,54 @@ class ContactDynamics(RobotModel):
         friction: Tensor | None = None,
         dry_friction: Tensor | None = None,
     ) -> tuple[Tensor, ContactForces]:
-        """The same, and what the ground did in the last of the substeps; the forces carry no graph."""
-        (x_, u_), par, finish, _ = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
+        """The same, and what contacts did in the last of the substeps; the forces carry no graph."""
+        x_next, gaps, forces = self._follow(True, x, u, 1, parameters, friction, dry_friction)
+        return x_next, ContactForces(gaps, forces)
+
+    def rollout(
+        self,
+        x: Tensor,
+        u: Tensor,
+        parameters: Tensor | None = None,
+        *,
+        friction: Tensor | None = None,
+        dry_friction: Tensor | None = None,
+    ) -> Tensor:
+        """States (B, T, nx) at the ends of T control periods with the inputs u (B, T, nu), from x (B, nx).
+
+        Equal to T steps, in one call of C++, and differentiable as they are; arguments as for `step`.
+        """
+        if u.ndim < 2:
+            raise ValueError(f"u has shape {tuple(u.shape)}, expected (..., T, {self.nu})")
+        periods = u.shape[-2]
+        return self._follow(False, x, u.flatten(-2), periods, parameters, friction, dry_friction)[0].unflatten(
+            -1, (periods, self.nx)
+        )
+
+    def _follow(
+        self,
+        contacts: bool,
+        x: Tensor,
+        u: Tensor,
+        periods: int,
+        parameters: Tensor | None,
+        friction: Tensor | None,
+        dry_friction: Tensor | None,
+    ) -> Any:
+        """States (..., periods nx), gaps and forces after inputs (..., periods nu)."""
+        (x_, u_), par, finish, _ = self._inputs({"x": (x, self.nx), "u": (u, periods * self.nu)}, parameters)
         batch = len(x_)
-        mu = self._coefficients("friction", self.friction if friction is None else friction, len(self.contacts), batch)
-        dry = self._coefficients(
-            "dry_friction", self.dry_friction if dry_friction is None else dry_friction, self.nv, batch
-        )[..., self.dry]
-        for _ in range(self.substeps):
-            before = x_
-            x_, impulses = call(_ContactStep, self._problem, x_, u_, par, mu, dry if self.dry else None)
-        gaps, forces = self._problem.native.contacts(array(before), array(u_), array(par), array(mu), array(impulses))
-        return finish(x_), ContactForces(finish(torch.from_numpy(gaps)), finish(torch.from_numpy(forces)))
+        mu = self._coefficients("friction", self.friction if friction is None else friction, len(self.friction), batch)
+        if dry_friction is None:
+            dry = self._dry
+        else:
+            dry = self._coefficients("dry_friction", dry_friction, self.nv, batch)[..., self.dry]
+        u_ = u_.reshape(batch, periods, self.nu)
+        states, gaps, forces = follow(self._native, self.settings, contacts, x_, u_, par, mu, dry)
+        states = finish(states.reshape(batch, periods * self.nx))
+        if not contacts:
+            return states, None, None
+        return states, finish(gaps[:, -1]), finish(self._signs * forces[:, -1])
 
     def _coefficients(self, name: str, value: Tensor, size: int, batch: int) -> Tensor:
         if value.shape not in ((size,), (batch, size)):

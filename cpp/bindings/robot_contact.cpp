@@ -3,6 +3,7 @@
 //
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/python/extract.hpp>
 #include <string>
@@ -31,7 +32,7 @@ struct Model {
         nx(model.nq + model.nv),
         nu(static_cast<Size>(s.actuated.size())),
         n_par(10 * (model.njoints - 1) + model.nv),
-        balls(static_cast<Size>(contact.balls.size())),
+        contacts(static_cast<Size>(contact.balls.size() + contact.pairs.size())),
         dry(static_cast<Size>(contact.dry.size())),
         substeps(s.substeps),
         dynamics(model, std::move(s), contact, box_qps(solver)),
@@ -51,18 +52,18 @@ struct Model {
     out.x = data(x, "x", {batch, nx});
     out.u = data(u, "u", {batch, periods, nu});
     if (par) out.p = each(*par, "parameters", n_par);
-    out.friction = each(friction, "friction", balls);
+    out.friction = each(friction, "friction", contacts);
     out.dry = each(dry_friction, "dry_friction", dry);
     return out;
   }
 
   const py::capsule solver;
-  const Size nx, nu, n_par, balls, dry, substeps;
+  const Size nx, nu, n_par, contacts, dry, substeps;
   ContactDynamics dynamics;
   const Size rows;
 };
 
-// states, path (starts, impulses, multipliers), contacts (gaps, forces), status
+// states, path (starts, impulses, multipliers), contacts (gaps, forces), status, and the largest status
 py::tuple run(const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
               const Array& dry, bool keep, bool contacts) {
   const ContactRun run = r.run(x, u, par, friction, dry);
@@ -78,8 +79,8 @@ py::tuple run(const Model& r, const Array& x, const Array& u, const MaybeArray& 
     to.multipliers = make(path[2], {B, steps, r.rows});
   }
   if (contacts) {
-    to.gaps = make(shown[0], {B, P, r.balls});
-    to.forces = make(shown[1], {B, P, r.balls, 3});
+    to.gaps = make(shown[0], {B, P, r.contacts});
+    to.forces = make(shown[1], {B, P, r.contacts, 3});
   }
   bool done;
   {
@@ -87,7 +88,9 @@ py::tuple run(const Model& r, const Array& x, const Array& u, const MaybeArray& 
     done = r.dynamics.run(run, to, SignalCheck());
   }
   if (!done) throw py::error_already_set();
-  return py::make_tuple(states, py::make_tuple(path[0], path[1], path[2]), py::make_tuple(shown[0], shown[1]), status);
+  const long long worst = B * steps > 0 ? *std::max_element(to.status, to.status + B * steps) : 0;
+  return py::make_tuple(states, py::make_tuple(path[0], path[1], path[2]), py::make_tuple(shown[0], shown[1]), status,
+                        worst);
 }
 
 py::tuple adjoint(const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
@@ -110,7 +113,7 @@ py::tuple adjoint(const Model& r, const Array& x, const Array& u, const MaybeArr
   if (want[0]) out.by.x = make(found[0], {B, r.nx});
   if (want[1]) out.by.u = make(found[1], {B, P, r.nu});
   if (want[2]) out.by.parameters = make(found[2], run.p.shared ? shape({r.n_par}) : shape({B, r.n_par}));
-  if (want[3]) out.friction = make(found[3], {B, r.balls});
+  if (want[3]) out.friction = make(found[3], {B, r.contacts});
   if (want[4]) out.dry = make(found[4], {B, r.dry});
   double residual;
   {
@@ -118,6 +121,20 @@ py::tuple adjoint(const Model& r, const Array& x, const Array& u, const MaybeArr
     residual = r.dynamics.adjoint(run, at, g, out);
   }
   return py::make_tuple(py::make_tuple(found[0], found[1], found[2], found[3], found[4]), residual);
+}
+
+// frame, position, rotation by rows, half lengths, radius
+using Shape = std::tuple<int, std::array<double, 3>, std::array<double, 9>, std::array<double, 3>, double>;
+
+RoundedBox rounded_box(const Shape& shape) {
+  RoundedBox out;
+  std::array<double, 3> position, half;
+  std::array<double, 9> rotation;
+  std::tie(out.frame, position, rotation, half, out.radius) = shape;
+  std::copy(position.begin(), position.end(), out.position);
+  std::copy(rotation.begin(), rotation.end(), out.rotation);
+  std::copy(half.begin(), half.end(), out.half);
+  return out;
 }
 
 }  // namespace
@@ -147,8 +164,9 @@ void bind_contact(py::module_& m) {
       });
   py::class_<Model>(m, "ContactDynamics")
       .def(py::init([](const py::object& model, double dt, std::vector<int> actuated, int threads,
-                       const std::vector<std::tuple<int, double, std::array<double, 3>>>& balls, const Ground& ground,
-                       int directions, double stiffness, double damping, double slip, bool lift, double limit_stiffness,
+                       const std::vector<std::tuple<int, double, std::array<double, 3>>>& balls,
+                       const std::vector<std::pair<Shape, Shape>>& pairs, const Ground& ground, int directions,
+                       double stiffness, double damping, double slip, bool lift, double limit_stiffness,
                        double limit_damping, std::vector<int> limited, std::vector<int> dry, int substeps,
                        py::capsule solver) {
              boost::python::extract<pinocchio::Model&> extracted(model.ptr());
@@ -156,6 +174,7 @@ void bind_contact(py::module_& m) {
              ContactSettings c;
              for (const auto& [frame, radius, offset] : balls)
                c.balls.push_back({frame, radius, {offset[0], offset[1], offset[2]}});
+             for (const auto& [first, second] : pairs) c.pairs.push_back({rounded_box(first), rounded_box(second)});
              c.ground = ground;
              c.directions = directions;
              c.stiffness = stiffness;
@@ -170,9 +189,9 @@ void bind_contact(py::module_& m) {
              return std::make_unique<Model>(extracted(), std::move(s), c, std::move(solver));
            }),
            py::kw_only(), py::arg("model"), py::arg("dt"), py::arg("actuated"), py::arg("threads"), py::arg("balls"),
-           py::arg("ground"), py::arg("directions"), py::arg("stiffness"), py::arg("damping"), py::arg("slip"),
-           py::arg("lift"), py::arg("limit_stiffness"), py::arg("limit_damping"), py::arg("limited"), py::arg("dry"),
-           py::arg("substeps"), py::arg("solver"))
+           py::arg("pairs"), py::arg("ground"), py::arg("directions"), py::arg("stiffness"), py::arg("damping"),
+           py::arg("slip"), py::arg("lift"), py::arg("limit_stiffness"), py::arg("limit_damping"), py::arg("limited"),
+           py::arg("dry"), py::arg("substeps"), py::arg("solver"))
       .def_property_readonly("rows", [](const Model& r) { return r.rows; })
       .def("run", &run)
       .def("adjoint", &adjoint);

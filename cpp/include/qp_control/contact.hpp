@@ -2,7 +2,8 @@
 //
 // The velocity at the end of a step of h seconds solves
 //   minimise    1/2 |v+ - v_free|_M^2 + cost of compliance,   v_free = v + h M^-1 (S u - n - d o v)
-//   subject to  (n + mu d_k)' J v+ + b >= 0     for each contact and each of the directions d_k around its normal n
+//   subject to  (n + mu d_k)' J v+ + b >= 0     for each contact and each of the directions d_k around its normal n;
+//                                               J v+ is the velocity of one body against the other or the ground
 //               +-v+_i + b >= 0                 for joints near a limit
 // and dry friction pushes against v+_i with at most h eta. Its dual is the QP in the impulses lambda along the rows G
 //   minimise  1/2 lambda'(G M^-1 G' + R) lambda + (G v_free + b)'lambda,   lambda >= 0, |lambda| <= h eta,
@@ -37,8 +38,21 @@ struct ContactBall {
   double offset[3];
 };
 
+// A box of these half lengths [m], rounded by a radius [m]: a ball (no lengths), a capsule (along z alone) or a box, at
+// a pose (position, rotation by rows) in a frame.
+struct RoundedBox {
+  int frame;
+  double position[3], rotation[9], half[3], radius;
+};
+
+// Two bodies that may touch; the first is a ball or a capsule.
+struct ContactPair {
+  RoundedBox first, second;
+};
+
 struct ContactSettings {
   std::vector<ContactBall> balls;
+  std::vector<ContactPair> pairs;
   Ground ground;
   int directions = 4;
   double stiffness, damping;  // of a contact [N/m, N s/m]
@@ -53,14 +67,16 @@ struct ContactRun {
   int batch, periods;
   const double *x, *u;            // (batch, nq + nv), (batch, periods, nu)
   Parameters p;
-  Parameters friction, dry;       // (batch, balls), (batch, rows with dry friction), or one for all
+  Parameters friction, dry;       // (batch, contacts: balls, then pairs), (batch, rows with dry friction); one for all
 };
 
 // What happens. A Status per step; from the first one without a solution, states are NaN.
 struct ContactPath {
   double* states;                         // (batch, periods, nq + nv), at the end of each period
   double *starts, *impulses, *multipliers;  // of each step, for `adjoint` (batch, periods * substeps, .); may be null
-  double *gaps, *forces;  // in the last step of each period (batch, periods, balls), (.., 3) in the world's axes [N]; null
+  // In the last step of each period, or null: (batch, periods, contacts) [m] and (batch, periods, contacts, 3) [N] on
+  // balls and first bodies, in the world's axes
+  double *gaps, *forces;
   long long* status;      // (batch, periods * substeps)
 };
 

@@ -35,6 +35,22 @@ void check(const pinocchio::Model& model, const ContactSettings& s) {
     for (double d : ball.offset)
       if (!std::isfinite(d)) fail("an offset is " + std::to_string(d) + ", expected finite numbers [m]");
   }
+  for (const ContactPair& pair : s.pairs) {
+    for (const RoundedBox& shape : {pair.first, pair.second}) {
+      if (shape.frame < 0 || shape.frame >= model.nframes) fail("there is no frame " + std::to_string(shape.frame));
+      for (double size : {shape.radius, shape.half[0], shape.half[1], shape.half[2]})
+        if (!(size >= 0.0) || !std::isfinite(size))
+          fail("a size is " + std::to_string(size) + ", expected at least 0 [m]");
+      for (double number : shape.position)
+        if (!std::isfinite(number)) fail("a position is " + std::to_string(number) + ", expected finite numbers [m]");
+      using Rotation = Eigen::Matrix<double, 3, 3, Eigen::RowMajor>;
+      if (!Eigen::Map<const Rotation>(shape.rotation).isUnitary(1e-9)) fail("a shape's rotation is not orthogonal");
+    }
+    if (pair.first.half[0] > 0.0 || pair.first.half[1] > 0.0) fail("the first of a pair is a box");
+    if (model.frames[pair.first.frame].parentJoint == model.frames[pair.second.frame].parentJoint)
+      fail("both of a pair, " + model.frames[pair.first.frame].name + " and " + model.frames[pair.second.frame].name +
+           ", are on one body");
+  }
   if (s.directions < 2) fail("there are " + std::to_string(s.directions) + " directions, expected at least 2");
   positive("stiffness", s.stiffness);
   positive("damping", s.damping);
@@ -49,7 +65,7 @@ struct ContactWorker {
                 const BoxQpMaker& solver)
       : robot(model),
         impulses(solver,
-                 {static_cast<int>(contact.balls.size()) * contact.directions, static_cast<int>(contact.limited.size()),
+                 {static_cast<int>(contact.balls.size() + contact.pairs.size()) * contact.directions, static_cast<int>(contact.limited.size()),
                   static_cast<int>(contact.dry.size())}),
         T(MatrixXd::Zero(robot.nq(), robot.nv())) {
     for (int k = 0; k < solver.width(); ++k) steps.emplace_back(robot, model, settings, contact);
@@ -98,16 +114,16 @@ struct ContactDynamics::Implementation {
                 settings.threads),
         nx(model.nq + model.nv),
         nu(settings.actuated.size()),
-        balls(contact.balls.size()),
+        contacts(contact.balls.size() + contact.pairs.size()),
         dry(contact.dry.size()),
-        rows(balls * contact.directions + contact.limited.size() + dry),
+        rows(contacts * contact.directions + contact.limited.size() + dry),
         h(settings.dt / settings.substeps) {}
 
   // The step k of a group set to a state of the element i, and its QP.
   void set(ContactWorker& w, const ContactRun& run, std::size_t i, int k, const double* x, int period) {
     workers.set_own_parameters(w, run.p, static_cast<int>(i));
     w.steps[k].set(x, run.u + (i * run.periods + period) * nu,
-                   run.friction.data + (run.friction.shared ? 0 : i * balls));
+                   run.friction.data + (run.friction.shared ? 0 : i * contacts));
     w.steps[k].problem(w.impulses.H(k), w.impulses.g(k));
     w.impulses.set_bounds(k, run.dry.data + (run.dry.shared ? 0 : i * dry), h);
   }
@@ -123,7 +139,7 @@ struct ContactDynamics::Implementation {
   const ContactSettings contact;
   const BoxQpMaker& solver;
   Workers<ContactWorker> workers;
-  const std::size_t nx, nu, balls, dry, rows;
+  const std::size_t nx, nu, contacts, dry, rows;
   const double h;
 };
 
@@ -162,8 +178,8 @@ void ContactDynamics::Implementation::run_group(ContactWorker& w, const ContactR
       }
       w.lambda = Map<const VectorXd>(w.impulses.impulses(k), rows);
       const bool shown = (step + 1) % substeps == 0 && path.gaps != nullptr;
-      for (std::size_t c = 0; c < balls && shown; ++c) {
-        const std::size_t to = (i * run.periods + period) * balls + c;
+      for (std::size_t c = 0; c < contacts && shown; ++c) {
+        const std::size_t to = (i * run.periods + period) * contacts + c;
         path.gaps[to] = goes_on ? w.steps[k].gap(static_cast<int>(c)) : nan;
         Map<Vector3d>(path.forces + 3 * to) =
             goes_on ? w.steps[k].force(static_cast<int>(c), w.lambda) : Vector3d::Constant(nan);
@@ -217,7 +233,7 @@ double ContactDynamics::Implementation::adjoint_group(ContactWorker& w, const Co
       w.by_g = Map<const VectorXd>(w.impulses.by_g(k), rows);
       workers.set_own_parameters(w, run.p, static_cast<int>(i));
       w.steps[k].adjoint(w.lambda, w.by_g, w.g_z, by_parameters(static_cast<int>(i)),
-                         out.friction == nullptr ? nullptr : out.friction + i * balls);
+                         out.friction == nullptr ? nullptr : out.friction + i * contacts);
       w.carried[k] = w.g_z.head(2 * nv);
       for (std::size_t j = 0; j < nu && by_u != nullptr; ++j) by_u[j] += w.g_z[2 * nv + j];
       if (out.dry != nullptr) w.impulses.add_by_dry(k, h, out.dry + i * dry);
@@ -253,7 +269,7 @@ double ContactDynamics::adjoint(const ContactRun& run, const ContactPath& path, 
   const double missing = all.solver.nan_without_solution() ? nan : 0.0;
   const std::size_t batch = run.batch;
   if (out.by.u != nullptr) std::fill_n(out.by.u, batch * run.periods * all.nu, 0.0);
-  if (out.friction != nullptr) std::fill_n(out.friction, batch * all.balls, 0.0);
+  if (out.friction != nullptr) std::fill_n(out.friction, batch * all.contacts, 0.0);
   if (out.dry != nullptr) std::fill_n(out.dry, batch * all.dry, 0.0);
   std::vector<double> residuals((batch + grain - 1) / grain, 0.0);
   all.workers.for_each_range(

@@ -7,6 +7,7 @@
 
 namespace qp_control {
 
+using Eigen::Matrix3d;
 using Eigen::MatrixXd;
 using Eigen::Vector2d;
 using Eigen::Vector3d;
@@ -46,11 +47,11 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
       nq_(robot.nq()),
       nv_(robot.nv()),
       nu_(static_cast<int>(settings.actuated.size())),
-      balls_(static_cast<int>(contact.balls.size())),
+      contacts_(static_cast<int>(contact.balls.size() + contact.pairs.size())),
       limits_(static_cast<int>(contact.limited.size())),
-      rows_(balls_ * contact.directions + limits_ + static_cast<int>(contact.dry.size())),
-      touches_(balls_),
-      by_touch_(balls_),
+      rows_(contacts_ * contact.directions + limits_ + static_cast<int>(contact.dry.size())),
+      touches_(contacts_),
+      by_touch_(contacts_),
       factor_(robot.velocities_before()) {
   for (int i : contact.limited)
     for (const auto& joint : model.joints)
@@ -66,12 +67,19 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
     const double angle = 2.0 * M_PI * k / contact.directions;
     directions_.emplace_back(std::cos(angle), std::sin(angle));
   }
-  for (const ContactBall& ball : contact_.balls) grounded_.emplace_back(contact_.ground, ball);
+  for (const ContactBall& ball : contact_.balls) {
+    sides_.push_back({1, {ball.frame, -1}});
+    grounded_.emplace_back(contact_.ground, ball);
+  }
+  for (const ContactPair& pair : contact_.pairs) {
+    sides_.push_back({2, {pair.first.frame, pair.second.frame}});
+    pairs_.emplace_back(pair);
+  }
   tau_.setZero(nv_);
   zero_.setZero(nv_);
   for (VectorXd* a : {&b_, &b_slope_}) a->setZero(rows_);
-  friction_.setZero(balls_);
-  sliding_.setZero(balls_);
+  friction_.setZero(contacts_);
+  sliding_.setZero(contacts_);
   sign_.setZero(limits_);
   G_.setZero(rows_, nv_);
   J_q_.setZero(nv_, nv_);
@@ -85,31 +93,36 @@ double ContactStep::slope(double gap, double stiffness, double damping) const {
   return gap > 0.0 ? 1.0 / h_ : stiffness / (h_ * stiffness + damping);
 }
 
-Vector2d ContactStep::across(int ball, const VectorXd& weights) const {
+Vector2d ContactStep::across(int contact, const VectorXd& weights) const {
   Vector2d sum = Vector2d::Zero();
-  for (int k = 0; k < contact_.directions; ++k) sum += weights[ball * contact_.directions + k] * directions_[k];
+  for (int k = 0; k < contact_.directions; ++k) sum += weights[contact * contact_.directions + k] * directions_[k];
   return sum;
 }
 
-Vector3d ContactStep::along(int ball, const VectorXd& weights) const {
-  const Touch& touch = touches_[ball];
-  const Vector2d d = across(ball, weights);
-  return weights.segment(ball * contact_.directions, contact_.directions).sum() * touch.normal +
-         friction_[ball] * (d.x() * touch.first + d.y() * touch.second);
+Vector3d ContactStep::along(int contact, const VectorXd& weights) const {
+  const Touch& touch = touches_[contact];
+  const Vector2d d = across(contact, weights);
+  return weights.segment(contact * contact_.directions, contact_.directions).sum() * touch.normal +
+         friction_[contact] * (d.x() * touch.first + d.y() * touch.second);
 }
 
-Vector3d ContactStep::touching_velocity(int ball) const {
-  const FrameState now = robot_.frame(contact_.balls[ball].frame, true);
-  return now.velocity.head<3>() + Vector3d(now.velocity.tail<3>()).cross(touches_[ball].arm[0]);
+Vector3d ContactStep::touching_velocity(int contact) const {
+  Vector3d sum = Vector3d::Zero();
+  for (int side = 0; side < sides_[contact].count; ++side) {
+    const FrameState now = robot_.frame(sides_[contact].frame[side], true);
+    const Vector3d turning = now.velocity.tail<3>();
+    sum += sign(side) * (now.velocity.head<3>() + turning.cross(touches_[contact].arm[side]));
+  }
+  return sum;
 }
 
-Vector3d ContactStep::force(int ball, const VectorXd& impulses) const { return along(ball, impulses) / h_; }
+Vector3d ContactStep::force(int contact, const VectorXd& impulses) const { return along(contact, impulses) / h_; }
 
 void ContactStep::set(const double* x, const double* u, const double* friction) {
   q_ = Eigen::Map<const VectorXd>(x, nq_);
   v_ = Eigen::Map<const VectorXd>(x + nq_, nv_);
   for (int i = 0; i < nu_; ++i) tau_[actuated_[i]] = u[i];
-  for (int c = 0; c < balls_; ++c) friction_[c] = friction[c];
+  for (int c = 0; c < contacts_; ++c) friction_[c] = friction[c];
   robot_.inverse_dynamics(q_, v_, zero_, bias_);
   robot_.place_with_mass_matrix(q_, v_, M_);
   factor_.factor(M_);
@@ -121,25 +134,34 @@ void ContactStep::set(const double* x, const double* u, const double* friction) 
   factor_.half_transposed(v_free_);
   v_free_ = v_ + h_ * (v_free_ + turning_);
 
-  for (int c = 0; c < balls_; ++c) {
+  for (int c = 0; c < contacts_; ++c) {
+    const Sides& sides = sides_[c];
     Touch& touch = touches_[c];
-    touch = grounded_[c].set(robot_.frame(contact_.balls[c].frame, true));
-    robot_.frame_jacobian(contact_.balls[c].frame, true, J_);
+    const FrameState first = robot_.frame(sides.frame[0], true);
+    touch = sides.count == 1 ? grounded_[c].set(first)
+                             : pairs_[c - grounded_.size()].set(first, robot_.frame(sides.frame[1], true));
     const double slope = this->slope(touch.gap, contact_.stiffness, contact_.damping);
     const Vector3d v = touching_velocity(c);
     sliding_[c] = std::sqrt((v - touch.normal.dot(v) * touch.normal).squaredNorm() + smallest_slide * smallest_slide);
     const double spared = contact_.lift ? 0.0 : friction_[c] * (sliding_[c] - smallest_slide);
     for (int k = 0; k < contact_.directions; ++k) {
       const int row = c * contact_.directions + k;
-      const Vector3d edge =
-          touch.normal + friction_[c] * (directions_[k].x() * touch.first + directions_[k].y() * touch.second);
-      G_.row(row) = edge.transpose() * J_.topRows<3>() + touch.arm[0].cross(edge).transpose() * J_.bottomRows<3>();
       b_slope_[row] = slope;
       b_[row] = slope * touch.gap + spared;
+      G_.row(row).setZero();
+    }
+    for (int side = 0; side < sides.count; ++side) {
+      robot_.frame_jacobian(sides.frame[side], true, J_);
+      for (int k = 0; k < contact_.directions; ++k) {
+        const Vector2d& d = directions_[k];
+        const Vector3d edge = sign(side) * (touch.normal + friction_[c] * (d.x() * touch.first + d.y() * touch.second));
+        G_.row(c * contact_.directions + k) +=
+            edge.transpose() * J_.topRows<3>() + touch.arm[side].cross(edge).transpose() * J_.bottomRows<3>();
+      }
     }
   }
   for (int i = 0; i < limits_; ++i) {
-    const int row = balls_ * contact_.directions + i;
+    const int row = contacts_ * contact_.directions + i;
     const double below = q_[limited_q_[i]] - lower_[i], above = upper_[i] - q_[limited_q_[i]];
     sign_[i] = below < above ? 1.0 : -1.0;
     const double gap = std::min(below, above);
@@ -149,7 +171,7 @@ void ContactStep::set(const double* x, const double* u, const double* friction) 
     b_[row] = b_slope_[row] * gap;
   }
   for (std::size_t i = 0; i < contact_.dry.size(); ++i) {
-    const int row = balls_ * contact_.directions + limits_ + static_cast<int>(i);
+    const int row = contacts_ * contact_.directions + limits_ + static_cast<int>(i);
     G_.row(row).setZero();
     G_(row, contact_.dry[i]) = 1.0;
   }
@@ -162,12 +184,12 @@ void ContactStep::problem(double* to_H, double* to_g) const {
   Eigen::Map<RowMajor> H(to_H, rows_, rows_);
   const double give = 1.0 / (h_ * (h_ * contact_.stiffness + contact_.damping));
   const int n = contact_.directions;
-  for (int c = 0; c < balls_; ++c) {
+  for (int c = 0; c < contacts_; ++c) {
     H.block(c * n, c * n, n, n).array() += give;
     H.block(c * n, c * n, n, n).diagonal().array() += contact_.slip * give;
   }
   const double limit = 1.0 / (h_ * (h_ * contact_.limit_stiffness + contact_.limit_damping));
-  H.diagonal().segment(balls_ * n, limits_).array() += limit;
+  H.diagonal().segment(contacts_ * n, limits_).array() += limit;
   Eigen::Map<VectorXd> g(to_g, rows_);
   g = b_;
   g.noalias() += G_ * v_free_;
@@ -199,8 +221,8 @@ void ContactStep::jacobians() {
   J_vv_.setIdentity(nv_, nv_);
   for (const Floating& f : floating_) {
     const Vector3d v = f.linear(v_next_), turn = h_ * f.angular(v_next_);
-    const Eigen::Matrix3d back = pinocchio::exp3(turn).transpose();
-    Eigen::Matrix3d J_turn;
+    const Matrix3d back = pinocchio::exp3(turn).transpose();
+    Matrix3d J_turn;
     pinocchio::Jexp3(turn, J_turn);
     J_turn *= h_;
     Matrix6 block = Matrix6::Zero();
@@ -272,12 +294,11 @@ void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, Vector
     if (part == Part::sliding && contact_.lift) continue;
     const VectorXd& weights = part == Part::impulses ? impulses : by_g;
     robot_.move(part == Part::impulses ? mu_ : part == Part::rows ? v_next_ : v_);
-    for (int c = 0; c < balls_; ++c) {
+    for (int c = 0; c < contacts_; ++c) {
       const Touch& touch = touches_[c];
       TouchGradient& by_touch = by_touch_[c];
-      const FrameState now = robot_.frame(contact_.balls[c].frame, true);
-      const Vector3d turning = now.velocity.tail<3>();
-      const Vector3d touching = now.velocity.head<3>() + turning.cross(touch.arm[0]);
+      const Sides& sides = sides_[c];
+      const Vector3d touching = touching_velocity(c);
       const double sum = by_g.segment(c * contact_.directions, contact_.directions).sum();
       Vector3d f;
       if (part == Part::sliding) {
@@ -293,20 +314,32 @@ void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, Vector
         by_touch.second += friction_[c] * d.y() * touching;
         if (by_friction != nullptr) by_friction[c] += (d.x() * touch.first + d.y() * touch.second).dot(touching);
       }
-      by_touch.arm[0] += f.cross(turning);
-      FrameState g{Vector3d::Zero(), Eigen::Matrix3d::Zero(), Vector6::Zero(), Vector6::Zero()};
-      g.velocity << f, touch.arm[0].cross(f);
+      FrameState now[2], g[2];
+      for (int side = 0; side < sides.count; ++side) {
+        now[side] = robot_.frame(sides.frame[side], true);
+        const Vector3d on_side = sign(side) * f, turning = now[side].velocity.tail<3>();
+        by_touch.arm[side] += on_side.cross(turning);
+        g[side] = {Vector3d::Zero(), Matrix3d::Zero(), Vector6::Zero(), Vector6::Zero()};
+        g[side].velocity << on_side, touch.arm[side].cross(on_side);
+      }
       if (part == Part::rows) {
         by_touch.gap = b_slope_[c * contact_.directions] * sum;
-        const PoseGradient by_pose = grounded_[c].adjoint(now, by_touch);
-        g.position = by_pose.position;
-        g.rotation = 0.5 * pinocchio::skew(by_pose.torque) * now.rotation;
+        PoseGradient by_pose[2];
+        if (sides.count == 1)
+          by_pose[0] = grounded_[c].adjoint(now[0], by_touch);
+        else
+          pairs_[c - grounded_.size()].adjoint(now[0], now[1], by_touch, by_pose[0], by_pose[1]);
+        for (int side = 0; side < sides.count; ++side) {
+          g[side].position = by_pose[side].position;
+          g[side].rotation = 0.5 * pinocchio::skew(by_pose[side].torque) * now[side].rotation;
+        }
       }
-      robot_.frame_adjoint(contact_.balls[c].frame, true, g, by_q, part == Part::sliding ? by_v : ignored, unused);
+      for (int side = 0; side < sides.count; ++side)
+        robot_.frame_adjoint(sides.frame[side], true, g[side], by_q, part == Part::sliding ? by_v : ignored, unused);
     }
   }
   for (int i = 0; i < limits_; ++i) {
-    const int row = balls_ * contact_.directions + i;
+    const int row = contacts_ * contact_.directions + i;
     by_q[contact_.limited[i]] += by_g[row] * b_slope_[row] * sign_[i];
   }
   g_z.setZero(2 * nv_ + nu_);

@@ -6,8 +6,8 @@
 
 #include "branch_factor.hpp"
 #include "evaluator.hpp"
+#include "pair_touch.hpp"
 #include "qp_control/contact.hpp"
-#include "touch.hpp"
 
 namespace qp_control {
 
@@ -27,16 +27,16 @@ class ContactStep {
   // Gradients (tangent) by x and u, after `loss`; those by the parameters and the friction are added unless null.
   void adjoint(const Eigen::VectorXd& impulses, const Eigen::VectorXd& by_g, Eigen::VectorXd& g_z, double* g_p,
                double* by_friction);
-  double gap(int ball) const { return touches_[ball].gap; }
-  Eigen::Vector3d force(int ball, const Eigen::VectorXd& impulses) const;
+  double gap(int contact) const { return touches_[contact].gap; }
+  Eigen::Vector3d force(int contact, const Eigen::VectorXd& impulses) const;
 
  private:
   // sum of weights_k d_k over a contact's directions, along the two axes across its normal
-  Eigen::Vector2d across(int ball, const Eigen::VectorXd& weights) const;
+  Eigen::Vector2d across(int contact, const Eigen::VectorXd& weights) const;
   // sum of weights_k (n + mu d_k)
-  Eigen::Vector3d along(int ball, const Eigen::VectorXd& weights) const;
-  // of the point of a ball that touches, with the velocities that `robot_` was placed with
-  Eigen::Vector3d touching_velocity(int ball) const;
+  Eigen::Vector3d along(int contact, const Eigen::VectorXd& weights) const;
+  // Of the bodies against each other where they touch, with the velocities that `robot_` was placed with
+  Eigen::Vector3d touching_velocity(int contact) const;
   double slope(double gap, double stiffness, double damping) const;  // db / dgap
   // The velocity and the configuration at the end of the period
   void move(const Eigen::VectorXd& impulses);
@@ -52,16 +52,24 @@ class ContactStep {
     void put(const Eigen::Matrix<double, 6, 6>& block, Eigen::MatrixXd& J) const;
   };
 
+  // The frames of the bodies of a contact, or of the one that touches the ground.
+  struct Sides {
+    int count, frame[2];
+  };
+  static double sign(int side) { return side == 0 ? 1.0 : -1.0; }
+
   Evaluator& robot_;
   std::vector<Floating> floating_;
   const ContactSettings contact_;
   const double h_;
   const std::vector<int> actuated_;
-  const int nq_, nv_, nu_, balls_, limits_, rows_;
+  const int nq_, nv_, nu_, contacts_, limits_, rows_;
   std::vector<int> limited_q_;
   std::vector<double> lower_, upper_;
   std::vector<Eigen::Vector2d> directions_;  // of friction, along the axes across a normal
-  std::vector<BallOnGround> grounded_;
+  std::vector<Sides> sides_;
+  std::vector<BallOnGround> grounded_;  // the contacts; and those after them
+  std::vector<PairTouch> pairs_;
   std::vector<Touch> touches_;
   std::vector<TouchGradient> by_touch_;
 

@@ -13,6 +13,8 @@ namespace {
 // but at |n_x| = 0.9, where the directions of friction jump.
 Vector3d axis_across(const Vector3d& n) { return std::abs(n.x()) < 0.9 ? Vector3d::UnitX() : Vector3d::UnitY(); }
 
+}  // namespace
+
 void put_directions(Touch& touch) {
   const Vector3d& n = touch.normal;
   const Vector3d axis = axis_across(n);
@@ -20,15 +22,12 @@ void put_directions(Touch& touch) {
   touch.second = n.cross(touch.first);
 }
 
-// The gradient by the normal, in all that depends on it but the gap and the arm.
 Vector3d by_normal(const Touch& touch, const TouchGradient& g) {
   const Vector3d &n = touch.normal, axis = axis_across(n);
   const Vector3d by_first = g.first + g.second.cross(n);
   const Vector3d by_rest = (by_first - by_first.dot(touch.first) * touch.first) / (axis - axis.dot(n) * n).norm();
   return g.normal + touch.first.cross(g.second) - axis.dot(n) * by_rest - by_rest.dot(n) * axis;
 }
-
-}  // namespace
 
 BallOnGround::BallOnGround(const Ground& ground, const ContactBall& ball)
     : ground_(&ground), offset_(ball.offset[0], ball.offset[1], ball.offset[2]), radius_(ball.radius) {}

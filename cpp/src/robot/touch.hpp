@@ -23,6 +23,10 @@ struct PoseGradient {
   Eigen::Vector3d position = Eigen::Vector3d::Zero(), torque = Eigen::Vector3d::Zero();
 };
 
+// Completes a touch whose normal is known. The gradient by the normal in all that depends on it but gap and arms.
+void put_directions(Touch& touch);
+Eigen::Vector3d by_normal(const Touch& touch, const TouchGradient& g);
+
 class BallOnGround {
  public:
   BallOnGround(const Ground& ground, const ContactBall& ball);
