@@ -36,7 +36,7 @@ from qp_control.contact_path import follow
 from qp_control.ground import Ground, Plane
 from qp_control.robot_model import RobotModel
 from qp_control.settings import Settings
-from qp_control.shapes import CollisionPair, rounded_box
+from qp_control.shapes import CollisionPair, Point, point, rounded_box, size
 
 GRAVITY = 9.81  # [m/s^2]
 _NO_LIMIT = 1e20  # a joint without limits has the largest numbers there are
@@ -53,7 +53,11 @@ class Contact:
     frame: str
     radius: float = 0.0
     friction: float = 0.8
-    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    offset: Point = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", size(f"the radius of the contact of {self.frame!r}", self.radius))
+        object.__setattr__(self, "offset", point(f"the offset of the contact of {self.frame!r}", self.offset))
 
 
 class ContactForces(NamedTuple):
@@ -136,7 +140,7 @@ class ContactDynamics(RobotModel):
             substeps=self.substeps,
             actuated=self._indices,
             threads=threads,
-            balls=[(self._frame_indices([c.frame])[0], float(c.radius), c.offset) for c in self.contacts],
+            balls=[(self._frame_indices([c.frame])[0], c.radius, c.offset) for c in self.contacts],
             pairs=[self._shapes(pair) for pair in self.pairs],
             ground=self.ground.native,
             directions=self.directions,
@@ -248,6 +252,18 @@ class ContactDynamics(RobotModel):
         if not contacts:
             return states, None, None
         return states, finish(gaps[:, -1]), finish(self._signs * forces[:, -1])
+
+    def ground_points(self, x: Tensor) -> Tensor:
+        """(B, contacts, 3) points of balls that are nearest to the ground at x (B, nx), in the world [m]; no graph."""
+        q = x.detach()[..., : self.nq]
+        found = self.frame_motions([contact.frame for contact in self.contacts], q)
+        offsets, radii = (
+            torch.tensor(values, dtype=torch.float64).to(q)
+            for values in ([c.offset for c in self.contacts], [c.radius for c in self.contacts])
+        )
+        centres = found.position + (found.rotation @ offsets.reshape(-1, 3, 1))[..., 0]
+        normals = self.ground.at(centres.reshape(-1, 3).cpu()).normal
+        return centres - radii[:, None] * torch.from_numpy(normals).to(q).reshape(centres.shape)
 
     def _coefficients(self, name: str, value: Tensor, size: int, batch: int) -> Tensor:
         if value.shape not in ((size,), (batch, size)):

@@ -73,14 +73,18 @@ class HeightField(Ground):
         heights = np.array(np.asarray(self.heights), dtype=np.float64)
         heights.setflags(write=False)
         object.__setattr__(self, "heights", heights)
-        spacing = (self.spacing, self.spacing) if np.ndim(self.spacing) == 0 else self.spacing
-        object.__setattr__(self, "spacing", _numbers("spacing", spacing, 2))
+        object.__setattr__(self, "spacing", _numbers("spacing", self._spacings, 2))
         object.__setattr__(self, "origin", _numbers("origin", self.origin, 2))
         _ = self.native  # checks them
 
     @property
+    def _spacings(self) -> tuple[float, ...]:
+        given = np.asarray(self.spacing, dtype=np.float64)
+        return (float(given), float(given)) if given.ndim == 0 else _numbers("spacing", self.spacing, 2)
+
+    @property
     def native(self) -> Any:
-        return _robot.Ground.height_field(self.heights, self.spacing, self.origin)
+        return _robot.Ground.height_field(self.heights, self._spacings, self.origin)
 
 
 def _numbers(name: str, values: Any, count: int) -> tuple[float, ...]:

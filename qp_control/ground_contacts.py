@@ -52,6 +52,6 @@ def _rims(cylinder: Cylinder) -> list[Sphere]:
     points = []
     for centre in (start, end):
         for angle in 2.0 * np.pi * np.arange(RIM_POINTS) / RIM_POINTS:
-            x, y, z = centre + cylinder.radius * (np.cos(angle) * first + np.sin(angle) * second)
-            points.append(Sphere(cylinder.frame, 0.0, (float(x), float(y), float(z))))
+            rim = centre + cylinder.radius * (np.cos(angle) * first + np.sin(angle) * second)
+            points.append(Sphere(cylinder.frame, 0.0, rim))
     return points

@@ -18,6 +18,22 @@ from qp_control.robot_description import read_urdf
 Point = tuple[float, float, float]
 
 
+def point(name: str, values: Any) -> Point:
+    """Three numbers, from any sequence of them. Raises ValueError for others."""
+    found = np.asarray(values, dtype=np.float64)
+    if found.shape != (3,) or not np.isfinite(found).all():
+        raise ValueError(f"{name} is {values}, expected 3 finite numbers [m]")
+    x, y, z = (float(value) for value in found)
+    return x, y, z
+
+
+def size(name: str, value: Any) -> float:
+    """A length. Raises ValueError unless it is finite and at least 0."""
+    if not (np.ndim(value) == 0 and np.isfinite(value) and value >= 0.0):
+        raise ValueError(f"{name} is {value}, expected a number of at least 0 [m]")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class Sphere:
     """A ball around a point of a frame. radius [m]: 0 for the point alone. offset [m]: along the frame's axes."""
@@ -26,25 +42,31 @@ class Sphere:
     radius: float
     offset: Point = (0.0, 0.0, 0.0)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", size(f"the radius of a sphere of {self.frame!r}", self.radius))
+        object.__setattr__(self, "offset", point(f"the offset of a sphere of {self.frame!r}", self.offset))
+
 
 @dataclass(frozen=True)
-class Capsule:
+class _Axis:
+    frame: str
+    radius: float
+    start: Point
+    end: Point
+
+    def __post_init__(self) -> None:
+        what = f"of a {type(self).__name__.lower()} of {self.frame!r}"
+        object.__setattr__(self, "radius", size(f"the radius {what}", self.radius))
+        object.__setattr__(self, "start", point(f"the start {what}", self.start))
+        object.__setattr__(self, "end", point(f"the end {what}", self.end))
+
+
+class Capsule(_Axis):
     """All that is within radius [m] of the segment from start to end [m], two points of a frame."""
 
-    frame: str
-    radius: float
-    start: Point
-    end: Point
 
-
-@dataclass(frozen=True)
-class Cylinder:
+class Cylinder(_Axis):
     """Of the radius [m] and with the axis from start to end [m], two points of a frame."""
-
-    frame: str
-    radius: float
-    start: Point
-    end: Point
 
     @property
     def capsule(self) -> Capsule:
@@ -52,7 +74,7 @@ class Cylinder:
         start, end = np.array(self.start), np.array(self.end)
         length = float(np.linalg.norm(end - start))
         inward = min(self.radius / length, 0.5) * (end - start) if length > 0.0 else np.zeros(3)
-        return Capsule(self.frame, self.radius, _point(start + inward), _point(end - inward))
+        return Capsule(self.frame, self.radius, point("start", start + inward), point("end", end - inward))
 
 
 @dataclass(frozen=True)
@@ -63,11 +85,18 @@ class Box:
     size: Point
     placement: Any = field(default_factory=pin.SE3.Identity)
 
+    def __post_init__(self) -> None:
+        what = f"the size of a box of {self.frame!r}"
+        x, y, z = (size(what, length) for length in point(what, self.size))
+        object.__setattr__(self, "size", (x, y, z))
+        if not isinstance(self.placement, pin.SE3):
+            raise ValueError(f"the placement of a box of {self.frame!r} is {self.placement}, expected a pinocchio.SE3")
+
     @property
     def corners(self) -> list[Sphere]:
         """All eight, as points."""
         signs = itertools.product((-0.5, 0.5), repeat=3)
-        return [Sphere(self.frame, 0.0, _point(self.placement * (np.array(s) * np.array(self.size)))) for s in signs]
+        return [Sphere(self.frame, 0.0, self.placement * (np.array(s) * np.array(self.size))) for s in signs]
 
 
 Shape = Sphere | Capsule | Cylinder | Box
@@ -140,11 +169,11 @@ def shapes_of(model: Any, geometry: Any, *, links: Collection[str] | None = None
         kind, shape = type(thing.geometry).__name__, thing.geometry
         at = model.frames[thing.parentFrame].placement.inverse() * thing.placement
         if kind == "Sphere":
-            found.append(Sphere(name, shape.radius, _point(at.translation)))
+            found.append(Sphere(name, shape.radius, at.translation))
         elif kind == "Box":
-            found.append(Box(name, _point(2.0 * shape.halfSide), at))
+            found.append(Box(name, 2.0 * shape.halfSide, at))
         elif kind in ("Capsule", "Cylinder"):
-            ends = (_point(at * np.array([0.0, 0.0, side * shape.halfLength])) for side in (-1.0, 1.0))
+            ends = (at * np.array([0.0, 0.0, side * shape.halfLength]) for side in (-1.0, 1.0))
             found.append((Capsule if kind == "Capsule" else Cylinder)(name, shape.radius, *ends))
         else:
             raise ValueError(f"link {name!r} has the shape {kind}, expected spheres, capsules, cylinders and boxes")
@@ -209,8 +238,3 @@ def collision_pairs(
         else:
             pairs.append(CollisionPair(first, second, friction))
     return pairs
-
-
-def _point(values: Any) -> Point:
-    x, y, z = (float(value) for value in values)
-    return x, y, z

@@ -77,8 +77,9 @@ class SmoothedStep:
         x = x.expand(*around, dynamics.nx)
         if bool((self.state_noise > 0.0).any()):
             x = dynamics.integrate(x, (self.state_noise.to(x) * of_state).expand(*around, dynamics.ndx))
-        found = dynamics.step(x, u, parameters, **options)
+        found: Tensor = dynamics.step(x, u, parameters, **options)
         if dynamics.vector_space:
             return found.mean(0)
         first = found[0]
-        return dynamics.integrate(first, dynamics.difference(first.expand_as(found), found).mean(0))
+        mean: Tensor = dynamics.integrate(first, dynamics.difference(first.expand_as(found), found).mean(0))
+        return mean

@@ -240,6 +240,18 @@ def test_a_ball_rolls_on_heights_of_a_plane_as_on_the_plane():
     assert paths[0][-1, 0, 0] > 1.0  # out of the grid, which ends at 0.8
 
 
+def test_points_next_to_the_ground_are_a_gap_away_from_it():
+    robot, x, _ = gradient_cases()["hill"]
+    x = moved(robot.model, x.repeat(20, 1), 0.1 * normal(20, robot.ndx, seed=1))
+    _, found = robot.step_with_forces(x, torch.zeros(20, 3))
+    points = robot.ground_points(x)
+    assert points.shape == (20, 1, 3)
+    torch.testing.assert_close(
+        torch.from_numpy(waves().at(points[:, 0]).distance)[:, None], found.gap, rtol=0, atol=1e-9
+    )
+    assert robot.ground_points(x[0].float()).dtype == torch.float32
+
+
 @pytest.mark.parametrize(("mu", "inertia"), [(0.0, 1.0), (0.8, 1.4)])
 def test_a_ball_swings_in_a_bowl(mu, inertia):
     """Its centre moves on a curve of the bowl's radius less its own; rolling counts as 2/5 of its mass more."""
@@ -409,7 +421,7 @@ def test_substeps_are_steps_and_copies_the_same():
 def test_bad_arguments_are_told():
     with pytest.raises(ValueError, match="no frame 'heel'"):
         block(contacts=[Contact("heel")])
-    with pytest.raises(ValueError, match=r"a radius is -0\.1"):
+    with pytest.raises(ValueError, match=r"radius of the contact of 'ball' is -0\.1"):
         ball(radius=-0.1)
     with pytest.raises(ValueError, match=r"friction of 'corner 0' is -0\.5"):
         block(-0.5)
@@ -419,7 +431,7 @@ def test_bad_arguments_are_told():
         block(stiffness=0.0)
     with pytest.raises(ValueError, match="ground is a tuple, expected a Plane or a HeightField"):
         block(ground=(0.0, 0.0, 1.0))
-    with pytest.raises(ValueError, match="an offset is nan"):
+    with pytest.raises(ValueError, match=r"offset of the contact of 'corner 0' is .*nan.*, expected 3 finite numbers"):
         block(contacts=[Contact("corner 0", offset=(0.0, 0.0, math.nan))])
     with pytest.raises(ValueError, match="dry_friction is"):
         leg(dry_friction=[1.0])

@@ -13,6 +13,8 @@ import torch
 from manifold_robots import moved, normal
 
 from qp_control.contact import GRAVITY, Contact, ContactDynamics
+from qp_control.ground import HeightField
+from qp_control.ground_contacts import ground_contacts
 from qp_control.settings import Settings
 from qp_control.shapes import Box, Capsule, CollisionPair, Cylinder, Sphere, collision_pairs
 
@@ -232,6 +234,36 @@ def test_ground_and_pairs_share_a_step():
     assert robot.friction.shape == (2,)
 
 
+def test_a_heap_falls_into_a_bowl():
+    """Balls and capsules onto each other: nothing sinks in by more than landing does, nor gets energy from it."""
+    at = np.linspace(-1.5, 1.5, 61)
+    bowl = HeightField(0.4 * (at[:, None] ** 2 + at[None, :] ** 2), 0.05, (-1.5, -1.5))
+    shapes = [Sphere(f"body {k}", 0.1) for k in range(3)]
+    shapes += [Capsule(f"body {k}", 0.08, (-0.1, 0.0, 0.0), (0.1, 0.0, 0.0)) for k in (3, 4)]
+    pairs, contacts = collision_pairs(bodies([], count=5).model, shapes), ground_contacts(shapes)
+    assert len(pairs) == 10 and len(contacts) == 7
+    robot = bodies(pairs, count=5, gravity=GRAVITY, contacts=contacts, ground=bowl)
+    x = robot.neutral_state().repeat(2, 1)
+    x[:, 2 : robot.nq : 7] = 0.3 + 0.4 * torch.arange(5)
+    x = moved(robot.model, x, 0.05 * normal(2, robot.ndx, seed=1))
+
+    def energy(x):
+        q, v = x[:, : robot.nq], x[:, robot.nq :]
+        kinetic = 0.5 * (v * (robot.mass_matrix(q) @ v[..., None])[..., 0]).sum(1)
+        return kinetic + 2.0 * GRAVITY * q[:, 2::7].sum(1)
+
+    lowest, energies = 0.0, [energy(x)]
+    for _ in range(1000):
+        x, found = step(robot, x)
+        lowest = min(lowest, float(found.gap.min()))
+        energies.append(energy(x))
+    energies = torch.stack(energies)
+    # From 2 m with 6 m/s: v m / d, m the mass of all, for which the damping is critical
+    assert lowest > -6.0 * 10.0 / robot.damping
+    # A part of what springs hold comes back, in each step less than 1e-3 of all.
+    assert (energies.diff(dim=0) < 1e-3 * energies[0]).all() and (energies[-1] < 0.3 * energies[0]).all()
+
+
 def test_parallel_capsules_and_shapes_in_each_other_have_an_answer():
     pairs = [CollisionPair(on("body 0")[a], on("body 1")[b]) for a, b in KINDS]
     lying = Capsule("body 0", 0.05, (-0.2, 0.0, 0.0), (0.2, 0.0, 0.0))
@@ -283,10 +315,18 @@ def test_bad_pairs_are_told():
         bodies([CollisionPair(box, Sphere("tail", 0.1))])
     with pytest.raises(ValueError, match="both of a pair, body 0 and body 0, are on one body"):
         bodies([CollisionPair(box, Sphere("body 0", 0.1))])
-    with pytest.raises(ValueError, match=r"a size is -0\.1"):
-        bodies([CollisionPair(box, Sphere("body 1", -0.1))])
-    with pytest.raises(ValueError, match="a position is nan"):
-        bodies([CollisionPair(box, Sphere("body 1", 0.1, (0.0, math.nan, 0.0)))])
+    with pytest.raises(ValueError, match=r"radius of a sphere of 'body 1' is -0\.1"):
+        Sphere("body 1", -0.1)
+    with pytest.raises(ValueError, match=r"offset of a sphere of 'body 1' is .*nan.*, expected 3 finite numbers"):
+        Sphere("body 1", 0.1, (0.0, math.nan, 0.0))
+    with pytest.raises(ValueError, match=r"end of a capsule of 'body 1' is \(1\.0, 2\.0\)"):
+        Capsule("body 1", 0.1, (0.0, 0.0, 0.0), (1.0, 2.0))
+    with pytest.raises(ValueError, match=r"size of a box of 'body 1' is -1\.0"):
+        Box("body 1", (1.0, -1.0, 1.0))
+    with pytest.raises(ValueError, match=r"placement of a box of 'body 1' is None, expected a pinocchio\.SE3"):
+        Box("body 1", (1.0, 1.0, 1.0), None)
+    with pytest.raises(ValueError, match=r"shape's rotation is not orthogonal"):
+        bodies([CollisionPair(Box("body 0", (1, 1, 1), pin.SE3(2.0 * np.eye(3), np.zeros(3))), Sphere("body 1", 0.1))])
     with pytest.raises(ValueError, match=r"friction of 'body 0 and body 1' is -1\.0"):
         bodies([CollisionPair(box, Sphere("body 1", 0.1), -1.0)])
     robot = bodies([CollisionPair(box, Sphere("body 1", 0.1))])
