@@ -1,12 +1,12 @@
 """Steps with contact against MuJoCo: does the same happen, and how many steps per second are taken?
 
-First what happens: the scenes of contact_scenes.py in both, with the same URDF, step and feedback. MuJoCo's contacts are
-its defaults (springs whose time constant is 0.02 s, and which give way less where less weighs on them), ours are ours (a
-millimetre under the robot's weight), so that penetrations differ; "path" is the largest distance between the two roots.
+First what happens: the scenes of contact_scenes.py in both, with the same URDF, step and feedback. MuJoCo's contacts
+are its defaults (springs whose time constant is 0.02 s, and which give way less where less weighs on them), ours are
+ours (a millimetre under the robot's weight), so that penetrations differ.
 
 Then steps per second of many robots near standing, each with the torques that hold it there, all steps in one call:
-`ContactDynamics.rollout` against `mujoco.rollout` (the median of at least five), threads and time step being equal. With
-gradient: forward and backward together. A batch of 1 is a single step from Python, `mujoco.mj_step` for the peer.
+`ContactDynamics.rollout` against `mujoco.rollout` (the median of at least five), threads and time step being equal.
+With gradient: forward and backward together. A batch of 1 is a single step from Python, `mujoco.mj_step` for the peer.
 
     pip install -e .[bench]
     python benchmarks/contact.py

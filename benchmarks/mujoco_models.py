@@ -38,7 +38,7 @@ class MujocoRobot:
 
     def full_state(self, x: Array) -> Array:
         """States (B, 1 + nq + nv) of `mujoco.rollout`, from ours (B, nx)."""
-        nq, nv = self.model.nq, self.model.nv
+        nq = self.model.nq
         q, v = x[:, :nq].copy(), x[:, nq:].copy()
         if self.floating:
             q[:, 3], q[:, 4:7] = x[:, 6], x[:, 3:6]

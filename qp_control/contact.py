@@ -205,8 +205,9 @@ class ContactDynamics(RobotModel):
         dry_friction: Tensor | None = None,
     ) -> tuple[Tensor, ContactForces]:
         """The same, and what contacts did in the last of the substeps; the forces carry no graph."""
-        x_next, gaps, forces = self._follow(True, x, u, 1, parameters, friction, dry_friction)
-        return x_next, ContactForces(gaps, forces)
+        x_next, forces = self._follow(True, x, u, 1, parameters, friction, dry_friction)
+        assert forces is not None
+        return x_next, forces
 
     def rollout(
         self,
@@ -224,9 +225,8 @@ class ContactDynamics(RobotModel):
         if u.ndim < 2:
             raise ValueError(f"u has shape {tuple(u.shape)}, expected (..., T, {self.nu})")
         periods = u.shape[-2]
-        return self._follow(False, x, u.flatten(-2), periods, parameters, friction, dry_friction)[0].unflatten(
-            -1, (periods, self.nx)
-        )
+        states, _ = self._follow(False, x, u.flatten(-2), periods, parameters, friction, dry_friction)
+        return states.reshape(*states.shape[:-1], periods, self.nx)
 
     def _follow(
         self,
@@ -237,8 +237,8 @@ class ContactDynamics(RobotModel):
         parameters: Tensor | None,
         friction: Tensor | None,
         dry_friction: Tensor | None,
-    ) -> Any:
-        """States (..., periods nx), gaps and forces after inputs (..., periods nu)."""
+    ) -> tuple[Tensor, ContactForces | None]:
+        """States (..., periods nx), and what contacts did at the end, after inputs (..., periods nu)."""
         (x_, u_), par, finish, _ = self._inputs({"x": (x, self.nx), "u": (u, periods * self.nu)}, parameters)
         batch = len(x_)
         mu = self._coefficients("friction", self.friction if friction is None else friction, len(self.friction), batch)
@@ -249,9 +249,9 @@ class ContactDynamics(RobotModel):
         u_ = u_.reshape(batch, periods, self.nu)
         states, gaps, forces = follow(self._native, self.settings, contacts, x_, u_, par, mu, dry)
         states = finish(states.reshape(batch, periods * self.nx))
-        if not contacts:
-            return states, None, None
-        return states, finish(gaps[:, -1]), finish(self._signs * forces[:, -1])
+        if gaps is None or forces is None:
+            return states, None
+        return states, ContactForces(finish(gaps[:, -1]), finish(self._signs * forces[:, -1]))
 
     def ground_points(self, x: Tensor) -> Tensor:
         """(B, contacts, 3) points of balls that are nearest to the ground at x (B, nx), in the world [m]; no graph."""

@@ -29,7 +29,8 @@ def follow(
     states, _, shown, status, worst = native.run(*map(array, arguments), False, contacts)
     if worst > Status.CLOSEST_FEASIBLE:
         report_failures(settings, status, arguments)
-    return torch.from_numpy(states), *map(tensor, shown)
+    gaps, forces = map(tensor, shown)
+    return torch.from_numpy(states), gaps, forces
 
 
 class ContactPath(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The same scenes here and in MuJoCo, where that is installed: an independent simulator that shares no code with ours."""
+"""The same scenes here and in MuJoCo, where that is installed: a simulator that shares no code with ours."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_without_contact_the_motion_is_the_same(scenes):
         for _ in range(50):
             mine = dynamics.step(mine, u)
             theirs = other.step(u[0].numpy())
-        # Bodies that float turn about other axes in the step, which differs by the square of the step: 1e-3 after 0.1 s.
+        # While bodies turn, linear velocities stand along other axes, a difference of the order of the step: 1e-3 here.
         tolerance = 1e-9 if not robot.floating else 2e-3
         np.testing.assert_allclose(mine[0].numpy(), theirs, rtol=0, atol=tolerance)
 

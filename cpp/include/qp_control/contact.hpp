@@ -65,23 +65,23 @@ struct ContactSettings {
 // Control periods one after the other, each of `substeps` steps.
 struct ContactRun {
   int batch, periods;
-  const double *x, *u;            // (batch, nq + nv), (batch, periods, nu)
+  const double *x, *u;  // (batch, nq + nv), (batch, periods, nu)
   Parameters p;
-  Parameters friction, dry;       // (batch, contacts: balls, then pairs), (batch, rows with dry friction); one for all
+  Parameters friction, dry;  // (batch, contacts: balls, then pairs), (batch, rows with dry friction); one for all
 };
 
 // What happens. A Status per step; from the first one without a solution, states are NaN.
 struct ContactPath {
-  double* states;                         // (batch, periods, nq + nv), at the end of each period
+  double* states;                           // (batch, periods, nq + nv), at the end of each period
   double *starts, *impulses, *multipliers;  // of each step, for `adjoint` (batch, periods * substeps, .); may be null
   // In the last step of each period, or null: (batch, periods, contacts) [m] and (batch, periods, contacts, 3) [N] on
   // balls and first bodies, in the world's axes
   double *gaps, *forces;
-  long long* status;      // (batch, periods * substeps)
+  long long* status;  // (batch, periods * substeps)
 };
 
 struct ContactGradients {
-  Gradients by;  // x (batch, nq + nv), u (batch, periods, nu), parameters
+  Gradients by;            // x (batch, nq + nv), u (batch, periods, nu), parameters
   double *friction, *dry;  // (batch, .); null: not wanted
 };
 

@@ -17,8 +17,8 @@ namespace qp_control {
 
 using Eigen::Map;
 using Eigen::MatrixXd;
-using Eigen::VectorXd;
 using Eigen::Vector3d;
+using Eigen::VectorXd;
 
 namespace {
 
@@ -64,9 +64,8 @@ struct ContactWorker {
   ContactWorker(const pinocchio::Model& model, const RigidBodySettings& settings, const ContactSettings& contact,
                 const BoxQpMaker& solver)
       : robot(model),
-        impulses(solver,
-                 {static_cast<int>(contact.balls.size() + contact.pairs.size()) * contact.directions, static_cast<int>(contact.limited.size()),
-                  static_cast<int>(contact.dry.size())}),
+        impulses(solver, {static_cast<int>(contact.balls.size() + contact.pairs.size()) * contact.directions,
+                          static_cast<int>(contact.limited.size()), static_cast<int>(contact.dry.size())}),
         T(MatrixXd::Zero(robot.nq(), robot.nv())) {
     for (int k = 0; k < solver.width(); ++k) steps.emplace_back(robot, model, settings, contact);
     carried.resize(solver.width());
@@ -110,8 +109,7 @@ struct ContactDynamics::Implementation {
         settings(std::move(s)),
         contact(std::move(c)),
         solver(q),
-        workers([this] { return std::make_unique<ContactWorker>(model, settings, contact, solver); },
-                settings.threads),
+        workers([this] { return std::make_unique<ContactWorker>(model, settings, contact, solver); }, settings.threads),
         nx(model.nq + model.nv),
         nu(settings.actuated.size()),
         contacts(contact.balls.size() + contact.pairs.size()),

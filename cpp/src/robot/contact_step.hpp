@@ -77,8 +77,8 @@ class ContactStep {
   Eigen::VectorXd v_next_, w_, q_next_, by_q_, by_v_, mu_, g_q_, g_v_, g_a_, a_, turning_;
   Eigen::MatrixXd M_, G_, J_;
   Eigen::MatrixXd J_q_, J_v_, J_vv_;  // of the configuration by q and by the velocity, of the velocity by itself
-  BranchFactor factor_;  // S'S = M^-1
-  RowMajor SG_;          // S G'
+  BranchFactor factor_;               // S'S = M^-1
+  RowMajor SG_;                       // S G'
 };
 
 }  // namespace qp_control

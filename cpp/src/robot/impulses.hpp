@@ -1,7 +1,8 @@
 // The QPs in the impulses of a few robots, which are solved together.
 //
-// Where no joint is at a limit, and that is most of the time, the rows of the limits have no impulse, and the QP without
-// them has the same solution: it is solved first, and the whole one only for those whose limits it does not obey.
+// Where no joint is at a limit, and that is most of the time, the rows of the limits have no impulse, and the QP
+// without them has the same solution: it is solved first, and the whole one only for those whose limits it does not
+// obey.
 #pragma once
 
 #include <memory>

@@ -1,10 +1,9 @@
-#include "qp_control/dense_box_qps.hpp"
-
 #include <limits>
 #include <memory>
 #include <vector>
 
 #include "qp_control/blocks.hpp"
+#include "qp_control/dense_box_qps.hpp"
 #include "qp_control/dense_solver.hpp"
 #include "qp_control/derivatives_batch.hpp"
 #include "qp_control/lane_solver.hpp"
