@@ -77,7 +77,7 @@ HOPPER = Robot(
     (0.0, 0.05 + 0.03 + 0.9 * float(np.cos(0.4)), 0.0, *CROUCH),
     CROUCH,
     kp=400.0,
-    kd=10.0,
+    kd=3.0,
 )
 QUADRUPED = Robot(
     "quadruped",

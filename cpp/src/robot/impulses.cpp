@@ -96,12 +96,28 @@ void Impulses::solve(Part& part) {
     scatter(part.rows, part.x.data() + e * m, x_.data() + k * n_);
     scatter(part.rows, part.w.data() + e * m, w_.data() + k * n_);
     status_[k] = part.status[e];
+    // On its bound to the last bit: a contact that is open has no force.
+    for (int i = k * n_; i < (k + 1) * n_ && status_[k] == solved; ++i)
+      x_[i] = w_[i] < 0.0 ? lower_[i] : w_[i] > 0.0 ? upper_[i] : x_[i];
   }
 }
 
+bool Impulses::all_open(int k) const {
+  return rows_.dry == 0 &&
+         std::all_of(g_.begin() + k * n_, g_.begin() + (k + 1) * n_, [](double g) { return g > 0.0; });
+}
+
 void Impulses::solve(int count) {
-  which_.resize(count);
-  std::iota(which_.begin(), which_.end(), 0);
+  which_.clear();
+  for (int k = 0; k < count; ++k) {
+    if (!all_open(k)) {
+      which_.push_back(k);
+      continue;
+    }
+    std::fill_n(x_.begin() + k * n_, n_, 0.0);
+    std::transform(g(k), g(k) + n_, w_.begin() + k * n_, [](double g) { return -g; });
+    status_[k] = solved;
+  }
   if (without_limits_) {
     solve(*without_limits_);
     which_.erase(std::remove_if(which_.begin(), which_.end(), [&](int k) { return limits_hold(k); }), which_.end());
@@ -148,8 +164,12 @@ double Impulses::adjoint(int count) {
   };
   const auto select = [&](bool pushing) {
     which_.clear();
-    for (int k = 0; k < count; ++k)
-      if (!without_limits_ || pushes(k) == pushing) which_.push_back(k);
+    for (int k = 0; k < count; ++k) {
+      if (all_open(k))
+        for (auto* v : {&by_g_, &by_lower_, &by_upper_}) std::fill_n(v->begin() + k * n_, n_, 0.0);
+      else if (!without_limits_ || pushes(k) == pushing)
+        which_.push_back(k);
+    }
   };
   double residual = 0.0;
   if (without_limits_) {

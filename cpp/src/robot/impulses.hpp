@@ -1,8 +1,8 @@
 // The QPs in the impulses of a few robots, which are solved together.
 //
-// Where no joint is at a limit, and that is most of the time, the rows of the limits have no impulse, and the QP
-// without them has the same solution: it is solved first, and the whole one only for those whose limits it does not
-// obey.
+// Where nothing touches there is nothing to solve. Where no joint is at a limit, and that is most of the time, the rows
+// of the limits have no impulse, and the QP without them has the same solution: it is solved first, and the whole one
+// only for those whose limits it does not obey.
 #pragma once
 
 #include <memory>
@@ -49,6 +49,7 @@ class Impulses {
     std::vector<long long> status;
     BoxQpData data() const { return {H.data(), g.data(), lower.data(), upper.data()}; }
   };
+  bool all_open(int k) const;  // without any impulse
   bool limits_hold(int k);
   void load(Part& part);
   void solve(Part& part);
