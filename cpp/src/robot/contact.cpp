@@ -117,12 +117,11 @@ struct ContactDynamics::Implementation {
         rows(contacts * contact.directions + contact.limited.size() + dry),
         h(settings.dt / settings.substeps) {}
 
-  // The step k of a group set to a state of the element i, and its QP.
+  // The step k of a group set to a state of the element i.
   void set(ContactWorker& w, const ContactRun& run, std::size_t i, int k, const double* x, int period) {
     workers.set_own_parameters(w, run.p, static_cast<int>(i));
     w.steps[k].set(x, run.u + (i * run.periods + period) * nu,
                    run.friction.data + (run.friction.shared ? 0 : i * contacts));
-    w.steps[k].problem(w.impulses.H(k), w.impulses.g(k));
     w.impulses.set_bounds(k, run.dry.data + (run.dry.shared ? 0 : i * dry), h);
   }
 
@@ -164,7 +163,7 @@ void ContactDynamics::Implementation::run_group(ContactWorker& w, const ContactR
       const int from = going(k) ? k : some;
       set(w, run, first + from, k, x.data() + from * nx, period);
     }
-    if (some < count) w.impulses.solve(count);
+    if (some < count) w.impulses.solve(w.steps, count);
     for (int k = 0; k < count; ++k) {
       const std::size_t i = first + k, at = i * run.periods * substeps + step;
       const bool goes_on = going(k);
@@ -209,7 +208,7 @@ double ContactDynamics::Implementation::adjoint_group(ContactWorker& w, const Co
       const int from = solved(k) ? k : some;
       const std::size_t i = first + k;
       set(w, run, first + from, k, path.starts + at(from) * nx, period);
-      w.impulses.take_solution(k, path.impulses + at(from) * rows, path.multipliers + at(from) * rows,
+      w.impulses.take_solution(w.steps[k], k, path.impulses + at(from) * rows, path.multipliers + at(from) * rows,
                                path.status[at(from)]);
       w.lambda = Map<const VectorXd>(path.impulses + at(from) * rows, rows);
       w.steps[k].step(w.lambda, w.x_next.data());

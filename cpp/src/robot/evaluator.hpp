@@ -73,6 +73,9 @@ class Evaluator {
   // At the configuration of the last `place` or `inverse_dynamics_adjoint`, without accelerations
   void move(const Eigen::VectorXd& v);
   FrameState frame(int index, bool aligned) const;
+  // The twist per velocity, of the point that passes by the world's origin, and the last velocity that moves a frame
+  const Eigen::Matrix<double, 6, Eigen::Dynamic>& axes() const;
+  int last_velocity(int frame) const;
   // Adds the gradients of the frame's numbers that have the gradients g.
   void frame_adjoint(int index, bool aligned, const FrameState& g, Eigen::VectorXd& g_q, Eigen::VectorXd& g_v,
                      Eigen::VectorXd& g_a) const;

@@ -55,6 +55,14 @@ void Evaluator::move(const VectorXd& v) {
   s.tree.move(s.model, s.data, v, none, none, Vector6::Zero(), Vector6::Zero());
 }
 
+const Eigen::Matrix<double, 6, Eigen::Dynamic>& Evaluator::axes() const { return implementation_->data.J; }
+
+int Evaluator::last_velocity(int frame) const {
+  const auto& model = implementation_->model;
+  const auto joint = model.frames[frame].parentJoint;
+  return joint > 0 ? model.idx_vs[joint] + model.nvs[joint] - 1 : -1;
+}
+
 FrameState Evaluator::frame(int index, bool aligned) const {
   const auto& s = *implementation_;
   const pinocchio::SE3 M = placement(s.model, s.data, index);
@@ -109,12 +117,9 @@ void Evaluator::frame_jacobian(int index, bool aligned, MatrixXd& J) const {
   const pinocchio::SE3 M = placement(s.model, s.data, index);
   J.setZero(6, nv());
   for_each_mover(s.model, s.model.frames[index].parentJoint, [&](int i) {
-    if (!aligned) {
-      J.col(i) = M.actInv(pinocchio::Motion(s.data.J.col(i))).toVector();
-      return;
-    }
-    J.col(i) = s.data.J.col(i);
-    J.col(i).head<3>() += Vector3d(s.data.J.col(i).tail<3>()).cross(M.translation());
+    Vector6 column = M.actInv(pinocchio::Motion(s.data.J.col(i))).toVector();
+    if (aligned) rotate(M.rotation(), column);
+    J.col(i) = column;
   });
 }
 

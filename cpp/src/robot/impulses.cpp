@@ -60,17 +60,18 @@ void Impulses::set_bounds(int k, const double* dry, double h) {
   }
 }
 
-// Whether the limits' rows are obeyed, whose multipliers are written.
-bool Impulses::limits_hold(int k) {
-  bool hold = status_[k] == solved;
-  for (int i = rows_.contacts; i < rows_.contacts + rows_.limits; ++i) {
-    const double* row = H(k) + i * n_;
-    double slack = g(k)[i];
-    for (int j = 0; j < n_; ++j) slack += row[j] * x_[k * n_ + j];
-    w_[k * n_ + i] = -slack;
-    hold = hold && slack >= 0.0;
-  }
-  return hold;
+// Whether the limits' rows are obeyed without their impulses; writes their multipliers.
+bool Impulses::limits_hold(ContactStep& step, int k) {
+  lambda_ = Eigen::Map<const Eigen::VectorXd>(impulses(k), n_);
+  double* multipliers = w_.data() + k * n_ + rows_.contacts;
+  const bool hold = step.limits_hold(lambda_, multipliers);
+  for (int i = 0; i < rows_.limits; ++i) multipliers[i] = -multipliers[i];
+  return hold && status_[k] == solved;
+}
+
+bool Impulses::limits_push(int k) const {
+  const auto first = w_.begin() + k * n_ + rows_.contacts;
+  return std::any_of(first, first + rows_.limits, [](double w) { return !(w < 0.0); });
 }
 
 void Impulses::load(Part& part) {
@@ -107,9 +108,10 @@ bool Impulses::all_open(int k) const {
          std::all_of(g_.begin() + k * n_, g_.begin() + (k + 1) * n_, [](double g) { return g > 0.0; });
 }
 
-void Impulses::solve(int count) {
+void Impulses::solve(std::deque<ContactStep>& steps, int count) {
   which_.clear();
   for (int k = 0; k < count; ++k) {
+    steps[k].problem(false, H(k), g(k));
     if (!all_open(k)) {
       which_.push_back(k);
       continue;
@@ -120,15 +122,19 @@ void Impulses::solve(int count) {
   }
   if (without_limits_) {
     solve(*without_limits_);
-    which_.erase(std::remove_if(which_.begin(), which_.end(), [&](int k) { return limits_hold(k); }), which_.end());
+    const auto held = [&](int k) { return limits_hold(steps[k], k); };
+    which_.erase(std::remove_if(which_.begin(), which_.end(), held), which_.end());
+    for (int k : which_) steps[k].problem(true, H(k), g(k));
   }
   solve(whole_);
 }
 
-void Impulses::take_solution(int k, const double* impulses, const double* multipliers, long long status) {
+void Impulses::take_solution(ContactStep& step, int k, const double* impulses, const double* multipliers,
+                             long long status) {
   std::copy_n(impulses, n_, x_.begin() + k * n_);
   std::copy_n(multipliers, n_, w_.begin() + k * n_);
   status_[k] = status;
+  step.problem(limits_push(k), H(k), g(k));
 }
 
 double Impulses::adjoint(Part& part) {
@@ -158,16 +164,12 @@ double Impulses::adjoint(Part& part) {
 }
 
 double Impulses::adjoint(int count) {
-  const auto pushes = [&](int k) {  // a limit, or is about to
-    const int first = k * n_ + rows_.contacts;
-    return std::any_of(w_.begin() + first, w_.begin() + first + rows_.limits, [](double w) { return !(w < 0.0); });
-  };
   const auto select = [&](bool pushing) {
     which_.clear();
     for (int k = 0; k < count; ++k) {
       if (all_open(k))
         for (auto* v : {&by_g_, &by_lower_, &by_upper_}) std::fill_n(v->begin() + k * n_, n_, 0.0);
-      else if (!without_limits_ || pushes(k) == pushing)
+      else if (!without_limits_ || limits_push(k) == pushing)
         which_.push_back(k);
     }
   };

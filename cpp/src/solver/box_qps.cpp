@@ -6,6 +6,7 @@
 #include "qp_control/dense_box_qps.hpp"
 #include "qp_control/dense_solver.hpp"
 #include "qp_control/derivatives_batch.hpp"
+#include "qp_control/lane_box_qp.hpp"
 #include "qp_control/lane_solver.hpp"
 #include "qp_control/pack.hpp"
 
@@ -17,7 +18,7 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 class DenseBoxQps final : public BoxQps {
  public:
   DenseBoxQps(int n, const Settings& settings, const DerivativeSettings& derivatives)
-      : n_(n), settings_(settings), derivatives_(derivatives), solver_({n, 0, 0}), solution_(n, n) {
+      : n_(n), settings_(settings), derivatives_(derivatives), active_sets_(n), solver_({n, 0, 0}), solution_(n, n) {
     derivatives_.threads = 1;
     batch_.dims = {n, 0, 0};
     view({&nan, &nan, &nan, &nan});  // which arrays there are decides what a workspace is made for
@@ -32,9 +33,13 @@ class DenseBoxQps final : public BoxQps {
     out.status = status;
     out.iterations = iterations_;
     bool solved[lanes] = {};
-    const Deadline deadline(settings_.time_limit);
-    if (lane_solver_) lane_solver_->solve(batch_, 0, count, settings_, deadline, false, out, solved);
+    active_sets_.solve(count, data, settings_.eps_abs, x, w, solved);
     for (int i = 0; i < count; ++i) {
+      status[i] = static_cast<long long>(Status::SOLVED);
+      if (solved[i]) continue;
+      // Alone: what comes out must not depend on how its neighbours have been solved.
+      const Deadline deadline(settings_.time_limit);
+      if (lane_solver_) lane_solver_->solve(batch_, i, i + 1, settings_, deadline, false, out, &solved[i]);
       if (solved[i]) continue;
       solver_.solve(batch_.at(i), settings_, Deadline(settings_.time_limit), false, solution_);
       if (solution_.status >= Status::DUAL_INFEASIBLE) solution_.x.setConstant(nan), solution_.z.setConstant(nan);
@@ -77,6 +82,7 @@ class DenseBoxQps final : public BoxQps {
   const Settings settings_;
   DerivativeSettings derivatives_;
   DenseBatch batch_;
+  LaneBoxQp active_sets_;
   std::unique_ptr<LaneSolver> lane_solver_;
   DenseSolver solver_;
   Solution solution_;
