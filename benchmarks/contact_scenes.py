@@ -121,7 +121,7 @@ SCENES = (
     Scene("block slides", BLOCK_ROBOT, 0.8, _set(7, 3.0)),
     Scene("block falls", BLOCK_ROBOT, 0.8, _set(2, 0.25)),
     Scene("hopper lands", HOPPER, 1.0, _set(1, HOPPER.stand[1] + 0.05)),
-    Scene("quadruped pushed", QUADRUPED, 2.0, _set(2, QUADRUPED.stand[2] + 0.01), 1.0, _set(20, 0.6)),
+    Scene("quadruped pushed", QUADRUPED, 3.0, _set(2, QUADRUPED.stand[2] + 0.01), 1.0, _set(20, 0.6)),
 )
 
 
