@@ -83,7 +83,9 @@ struct ContactWorker {
   void from_tangent(const VectorXd& q, const VectorXd& tangent, double* g) {
     const int nq = robot.nq(), nv = robot.nv();
     robot.tangent_map(q, T);
-    Map<VectorXd>(g, nq) = T * (T.transpose() * T).ldlt().solve(tangent.head(nv));
+    // The columns of the tangent maps of all joints are orthogonal: T (T'T)^-1.
+    scaled = tangent.head(nv).cwiseQuotient(T.colwise().squaredNorm().transpose());
+    Map<VectorXd>(g, nq).noalias() = T * scaled;
     Map<VectorXd>(g + nq, nv) = tangent.segment(nv, nv);
   }
 
@@ -93,7 +95,7 @@ struct ContactWorker {
   MatrixXd T;
   std::vector<double> states;
   std::vector<VectorXd> carried;  // gradients by the states, in their tangent spaces
-  VectorXd x_next, lambda, by_g, loss, g_z;
+  VectorXd x_next, lambda, by_g, loss, g_z, scaled;
 };
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();

@@ -1,6 +1,6 @@
+#include <algorithm>
 #include <limits>
 #include <memory>
-#include <vector>
 
 #include "qp_control/blocks.hpp"
 #include "qp_control/dense_box_qps.hpp"
@@ -13,6 +13,7 @@
 namespace qp_control {
 namespace {
 
+constexpr double good_residual = 1e-10;  // of adjoint systems, relative
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 class DenseBoxQps final : public BoxQps {
@@ -21,6 +22,7 @@ class DenseBoxQps final : public BoxQps {
       : n_(n), settings_(settings), derivatives_(derivatives), active_sets_(n), solver_({n, 0, 0}), solution_(n, n) {
     derivatives_.threads = 1;
     batch_.dims = {n, 0, 0};
+    batch_.size = 1;
     view({&nan, &nan, &nan, &nan});  // which arrays there are decides what a workspace is made for
     if (LaneSolver::suits(batch_.dims, settings)) lane_solver_ = std::make_unique<LaneSolver>(batch_);
   }
@@ -51,8 +53,26 @@ class DenseBoxQps final : public BoxQps {
 
   double adjoint(int count, const BoxQpData& data, const double* x, const double* w, const long long* status,
                  const double* by_x, double* by_g, double* by_lb, double* by_ub) override {
-    view(data);
-    batch_.size = count;
+    double residuals[lanes];
+    std::fill_n(residuals, lanes, std::numeric_limits<double>::infinity());
+    if (derivatives_.weakly_active == WeaklyActive::LEAST_SQUARES)
+      active_sets_.adjoint(count, data, x, w, by_x, by_g, by_lb, by_ub, residuals);
+    double largest = 0.0;  // those without a solution have NaN, which does not count
+    for (int i = 0; i < count; ++i) {
+      const long at = long(i) * n_;
+      if (status[i] != static_cast<long long>(Status::SOLVED) || !(residuals[i] < good_residual)) {
+        view({data.H + at * n_, data.g + at, data.lb + at, data.ub + at});
+        residuals[i] = general_adjoint(x + at, w + at, status + i, by_x + at, by_g + at, by_lb + at, by_ub + at);
+      }
+      largest = residuals[i] > largest ? residuals[i] : largest;
+    }
+    return largest;
+  }
+
+ private:
+  // Of the problem in view.
+  double general_adjoint(const double* x, const double* w, const long long* status, const double* by_x, double* by_g,
+                         double* by_lb, double* by_ub) {
     DenseBatchSolution at, loss;
     at.x = {const_cast<double*>(x), n_};
     at.w = {const_cast<double*>(w), n_};
@@ -62,14 +82,11 @@ class DenseBoxQps final : public BoxQps {
     out.g = {by_g, n_};
     out.lb = {by_lb, n_};
     out.ub = {by_ub, n_};
-    residual_.assign(count, 0.0);
-    adjoint_batch(batch_, at, loss, derivatives_, out, {residual_.data(), nullptr, nullptr});
-    double largest = 0.0;  // those without a solution have NaN, which does not count
-    for (double r : residual_) largest = r > largest ? r : largest;
-    return largest;
+    double residual = 0.0;
+    adjoint_batch(batch_, at, loss, derivatives_, out, {&residual, nullptr, nullptr});
+    return residual;
   }
 
- private:
   void view(const BoxQpData& data) {
     const long n = n_;
     batch_.H = {data.H, n * n};
@@ -87,7 +104,6 @@ class DenseBoxQps final : public BoxQps {
   DenseSolver solver_;
   Solution solution_;
   long long iterations_[lanes];
-  std::vector<double> residual_;
 };
 
 class DenseBoxQpMaker final : public BoxQpMaker {

@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "qp_control/active_set.hpp"
 #include "qp_control/lane_kkt.hpp"
 
 namespace qp_control {
@@ -23,7 +24,16 @@ LaneBoxQp::LaneBoxQp(int n)
       inverse_diagonal_(n),
       x_(n),
       step_(n),
-      gradient_(n) {}
+      gradient_(n),
+      out_(n) {}
+
+void LaneBoxQp::load(int count, const BoxQpData& data) {
+  const long n = n_;
+  load_elements({data.H, n * n}, 0, count, n * n, 0.0, H_.data());
+  load_elements({data.g, n}, 0, count, n, 0.0, g_.data());
+  load_elements({data.lb, n}, 0, count, n, 0.0, lower_.data());
+  load_elements({data.ub, n}, 0, count, n, 0.0, upper_.data());
+}
 
 Mask LaneBoxQp::factor() {
   for (int i = 0; i < n_; ++i) {
@@ -61,10 +71,7 @@ Mask LaneBoxQp::move() {
 
 void LaneBoxQp::solve(int count, const BoxQpData& data, double eps, double* x, double* w, bool* solved) {
   const long n = n_;
-  load_elements({data.H, n * n}, 0, count, n * n, 0.0, H_.data());
-  load_elements({data.g, n}, 0, count, n, 0.0, g_.data());
-  load_elements({data.lb, n}, 0, count, n, 0.0, lower_.data());
-  load_elements({data.ub, n}, 0, count, n, 0.0, upper_.data());
+  load(count, data);
   for (int i = 0; i < n_; ++i) side_[i] = select((g_[i] > Pack(0.0)) & finite(lower_[i]), Pack(-1.0), 0.0);
   Mask present = Mask::all(true);
   for (int lane = count; lane < lanes; ++lane) present.set(lane, false);
@@ -97,6 +104,49 @@ void LaneBoxQp::solve(int count, const BoxQpData& data, double eps, double* x, d
   }
   store_lanes(x_.data(), n, to_x);
   store_lanes(gradient_.data(), n, to_w);
+}
+
+void LaneBoxQp::adjoint(int count, const BoxQpData& data, const double* x, const double* w, const double* by_x,
+                        double* by_g, double* by_lb, double* by_ub, double* residuals) {
+  const long n = n_;
+  load(count, data);
+  load_elements({x, n}, 0, count, n, 0.0, x_.data());
+  load_elements({w, n}, 0, count, n, 0.0, step_.data());
+  load_elements({by_x, n}, 0, count, n, 0.0, out_.data());
+  const auto meets = [&](int i, Pack bound) {
+    return finite(bound) & (abs(x_[i] - bound) <= Pack(meets_bound) * (Pack(1.0) + abs(bound)));
+  };
+  for (int i = 0; i < n_; ++i) {
+    const Mask at_lower = meets(i, lower_[i]) | (step_[i] < Pack(0.0));
+    side_[i] = select(at_lower, Pack(-1.0), select(meets(i, upper_[i]) | (step_[i] > Pack(0.0)), Pack(1.0), 0.0));
+  }
+  const Mask definite = factor();
+  // Among the free variables H x = by_x.
+  x_.setConstant(Pack(0.0));
+  for (int i = 0; i < n_; ++i) {
+    g_[i] = -out_[i];
+    gradient_[i] = g_[i];
+  }
+  minimise();
+  minimise();
+  Pack residual = 0.0, size = 0.0;
+  for (int i = 0; i < n_; ++i) {
+    const Mask free = side_[i] == Pack(0.0);
+    residual = max(residual, select(free, abs(gradient_[i]), 0.0));
+    size = max(size, abs(out_[i]));
+  }
+  residual = residual / select(size > Pack(0.0), size, 1.0);
+  residual = select(definite & finite(residual), residual, Pack(std::numeric_limits<double>::infinity()));
+  const auto deliver = [&](double* to, const auto& entry) {
+    for (int i = 0; i < n_; ++i) out_[i] = entry(i);
+    double* lanes_of[lanes];
+    for (int lane = 0; lane < lanes; ++lane) lanes_of[lane] = lane < count ? to + lane * n : nullptr;
+    store_lanes(out_.data(), n, lanes_of);
+  };
+  deliver(by_g, [&](int i) { return -x_[i]; });
+  deliver(by_lb, [&](int i) { return select(side_[i] < Pack(0.0), -gradient_[i], 0.0); });
+  deliver(by_ub, [&](int i) { return select(side_[i] > Pack(0.0), -gradient_[i], 0.0); });
+  for (int lane = 0; lane < count; ++lane) residuals[lane] = residual[lane];
 }
 
 }  // namespace qp_control
