@@ -187,7 +187,8 @@ class ContactDynamics(RobotModel):
         friction: Tensor | None = None,
         dry_friction: Tensor | None = None,
     ) -> Tensor:
-        """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu).
+        """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu), or
+        NaN where numbers run away.
 
         parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts), those with the
         ground before those of pairs. dry_friction (nv,) or (B, nv): of the velocities that have any in the model.

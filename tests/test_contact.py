@@ -16,9 +16,9 @@ from qp_control import SolveError
 from qp_control.contact import GRAVITY, Contact, ContactDynamics
 from qp_control.dynamics import RobotDynamics
 from qp_control.ground import HeightField, Plane
-from qp_control.ground_contacts import ground_contacts
 from qp_control.settings import Settings
-from qp_control.shapes import Box, Capsule, Cylinder
+from qp_control.shape_contacts import ground_contacts
+from qp_control.shapes import Box, Capsule, CollisionPair, Cylinder, Sphere
 
 STEP = 0.002
 
@@ -60,6 +60,7 @@ def leg(**options):
     limits = [np.array([value]) for value in (50.0, 20.0, -2.0, -0.2)]
     knee = model.addJoint(hip, pin.JointModelRY(), pin.SE3(np.eye(3), np.array([0.0, 0.0, -0.3])), "knee", *limits)
     model.appendBodyToJoint(knee, pin.Inertia.FromBox(0.3, 0.04, 0.04, 0.3), thigh)
+    model.addFrame(pin.Frame("rail", rail, pin.SE3.Identity(), pin.FrameType.OP_FRAME))
     foot = pin.SE3(np.eye(3), np.array([0.0, 0.0, -0.3]))
     model.addFrame(pin.Frame("foot", knee, foot, pin.FrameType.OP_FRAME))
     options = {"dt": STEP, "contacts": [Contact("foot", 0.02, 0.7)], "actuated": ["hip", "knee"]} | options
@@ -280,9 +281,12 @@ def gradient_cases():
     hill = ball(0.4, 0.1, (0.02, -0.01, 0.03), ground=waves()), hill, [0.1, 0.0, 0.0]
     standing = torch.tensor([[0.565, 0.4, -0.8, -0.3, 0.5, -0.2]], dtype=torch.float64)
     push = leg(dry_friction=[0.0, 0.5, 0.5]), standing, [4.0, -3.0]
+    shelf = Box("universe", (0.6, 0.6, 0.1), pin.SE3(pin.exp3(np.array([0.0, 0.2, 0.0])), np.array([0.0, 0.0, -0.05])))
+    own = CollisionPair(Capsule("foot", 0.03, (0.0, 0.0, 0.0), (0.0, 0.1, 0.05)), Sphere("rail", 0.488), 0.5)
+    shelved = leg(contacts=[], pairs=[CollisionPair(shelf, Sphere("foot", 0.012)), own]), standing, [4.0, -3.0]
     limit = leg(dry_friction=[0.0, 0.5, 0.0]), torch.tensor([[1.5, 1.2005, -0.19, 0.0, 1.0, 1.0]]).double(), [9.0, 3.0]
     cases = {"slide": slide, "stick": stick, "tilted": tilted, "roll": roll, "hill": hill}
-    return cases | {"push": push, "limit": limit}
+    return cases | {"push": push, "pairs": shelved, "limit": limit}
 
 
 @pytest.mark.parametrize("lift", [False, True])
@@ -302,7 +306,8 @@ def test_gradients_equal_finite_differences(name, lift):
         return (robot.step(x, u, parameters, **options) * weights).sum()
 
     _, found = robot.step_with_forces(x, u)
-    assert name == "limit" or (found.force[..., 2] > 1e-3).any(), "nothing touches"
+    assert name == "limit" or (found.force.norm(dim=2) > 1e-3).any(), "nothing touches"
+    assert name != "pairs" or (found.force.norm(dim=2) > 1e-3).all()
     loss(x, **values).backward()
     h = 1e-6
     with torch.no_grad():

@@ -14,8 +14,8 @@ from manifold_robots import moved, normal
 
 from qp_control.contact import GRAVITY, Contact, ContactDynamics
 from qp_control.ground import HeightField
-from qp_control.ground_contacts import ground_contacts
 from qp_control.settings import Settings
+from qp_control.shape_contacts import ground_contacts
 from qp_control.shapes import Box, Capsule, CollisionPair, Cylinder, Sphere, collision_pairs
 
 STEP = 0.002

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pkgutil
+
 import numpy as np
 import pinocchio as pin
 import pytest
 import torch
 
+import qp_control
 from qp_control.contact import ContactDynamics
-from qp_control.ground_contacts import contacts_from_urdf
 from qp_control.robot_description import read_urdf
+from qp_control.shape_contacts import contacts_from_urdf
 from qp_control.shapes import Box, Capsule, Cylinder, Sphere, collision_pairs, shapes_from_urdf
 
 INERTIAL = '<inertial><mass value="1"/><inertia ixx="0.01" ixy="0" ixz="0" iyy="0.01" iyz="0" izz="0.01"/></inertial>'
@@ -130,3 +133,9 @@ def test_pairs_need_frames_of_the_model(without_mesh):
     shapes = [Sphere("foot", 0.1), Sphere("tail", 0.1)]
     with pytest.raises(ValueError, match="frame 'tail', which the model has not"):
         collision_pairs(read_urdf(without_mesh), shapes)
+
+
+def test_names_that_are_imported_late_are_no_modules():
+    """A module of the name of a function would take its place once it is imported."""
+    modules = {module.name for module in pkgutil.iter_modules(qp_control.__path__)}
+    assert not modules & set(qp_control._LAZY)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <memory>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -47,7 +48,7 @@ class HeightField {
   };
   int rows_, columns_;
   Eigen::Vector2d spacing_, origin_;
-  std::vector<Node> nodes_;
+  std::shared_ptr<const std::vector<Node>> nodes_;  // of all copies
 };
 
 class Ground {

@@ -46,7 +46,7 @@ HeightField::HeightField(int rows, int columns, const double* heights, Vector2d 
       throw std::invalid_argument("spacing is " + std::to_string(d) + ", expected a positive number [m]");
   if (!origin.allFinite()) throw std::invalid_argument("origin is not finite");
   const auto at = [&](int i, int j) { return heights[std::size_t(i) * columns + j]; };
-  nodes_.resize(std::size_t(rows) * columns);
+  std::vector<Node> nodes(std::size_t(rows) * columns);
   for (int i = 0; i < rows; ++i)
     for (int j = 0; j < columns; ++j) {
       if (!std::isfinite(at(i, j)))
@@ -55,10 +55,11 @@ HeightField::HeightField(int rows, int columns, const double* heights, Vector2d 
       const int left = std::max(i - 1, 0), right = std::min(i + 1, rows - 1);
       const int before = std::max(j - 1, 0), after = std::min(j + 1, columns - 1);
       const double wide = right - left, deep = after - before;
-      nodes_[std::size_t(i) * columns + j] = {
+      nodes[std::size_t(i) * columns + j] = {
           at(i, j), (at(right, j) - at(left, j)) / wide, (at(i, after) - at(i, before)) / deep,
           (at(right, after) - at(right, before) - at(left, after) + at(left, before)) / (wide * deep)};
     }
+  nodes_ = std::make_shared<const std::vector<Node>>(std::move(nodes));
 }
 
 HeightField::Surface HeightField::at(const Vector2d& xy) const {
@@ -69,7 +70,7 @@ HeightField::Surface HeightField::at(const Vector2d& xy) const {
   double h = 0.0, h_s = 0.0, h_t = 0.0, h_ss = 0.0, h_st = 0.0, h_tt = 0.0;
   for (int a = 0; a < 2; ++a)
     for (int b = 0; b < 2; ++b) {
-      const Node& n = nodes_[(std::size_t(i) + a) * columns_ + std::size_t(j) + b];
+      const Node& n = (*nodes_)[(std::size_t(i) + a) * columns_ + std::size_t(j) + b];
       const double values[2][2] = {{n.h, n.h_t}, {n.h_s, n.h_st}};
       for (int k = 0; k < 2; ++k)
         for (int l = 0; l < 2; ++l) {

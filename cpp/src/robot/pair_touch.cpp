@@ -2,7 +2,6 @@
 
 #include <Eigen/Geometry>
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 namespace qp_control {
@@ -14,9 +13,7 @@ namespace {
 
 // Of 1e-6, 1e-4 and 1e-3 this is the first with which a capsule comes to rest on a box.
 constexpr double epsilon = 1e-3;
-// parallel meet near the middle
-constexpr double touching = 1e-9;  // [m] between cores, where the direction from
-                                   // one to the other is lost in rounding
+constexpr double touching = 1e-9;  // [m] between cores, where the direction from one to the other is lost in rounding
 
 // How far c is beyond [-e, e], with its sign.
 double beyond(double c, double e) { return c > e ? c - e : c < -e ? c + e : 0.0; }
@@ -99,8 +96,7 @@ void PairTouch::adjoint(const FrameState& first, const FrameState& second, const
   }
   Vector3d g_o = g_c, g_d = t_ * g_c;
   if (!end_) {
-    // t = -sum d_i (o_i -+ e_i) / (sum d_i^2 + epsilon) over the axes along
-    // which c is beyond the box
+    // t = -sum d_i (o_i -+ e_i) / (sum d_i^2 + epsilon) over the axes along which c is beyond the box
     double squared = epsilon;
     for (int i = 0; i < 3; ++i)
       if (std::abs(c_[i]) > b_.half[i]) squared += d_[i] * d_[i];

@@ -1,16 +1,14 @@
 // Where two bodies of a robot are nearest to each other.
 //
-// A shape is a core, a box that may be flat, rounded by a radius: a point gives
-// a ball, a segment a capsule. The first of a pair has a segment or a point p +
-// t u, |t| <= l, the second any box, |y_i| <= e_i in its axes. With o and d for
+// A shape is a core, a box that may be flat, rounded by a radius: a point gives a ball, a segment a capsule. The first
+// of a pair has a segment or a point p + t u, |t| <= l, the second any box, |y_i| <= e_i in its axes. With o and d for
 // p and u in these,
-//     t minimises  sum_i max(|o_i + t d_i| - e_i, 0)^2 + epsilon t^2,   y_i =
-//     clamp(o_i + t d_i, -e_i, e_i),
-// where epsilon chooses among the points of parallel segments the one nearest
-// to the middle of the first. The slope of that by t is piecewise linear and
-// grows; within a piece t is a quotient of polynomials, and so all is
-// differentiable. Bodies touch halfway between their surfaces, so that forces
-// on both are opposite and along one line.
+//   t minimises  sum_i max(|o_i + t d_i| - e_i, 0)^2 + epsilon t^2,     y_i = clamp(o_i + t d_i, -e_i, e_i),
+// where epsilon moves the point of a segment that lies almost parallel to a face or another segment towards its middle,
+// and from end to end while it tilts by some thousandths of a radian; without, it would jump, and capsules would rattle
+// where they lie. The slope of that by t is piecewise linear and grows; within a piece t is a quotient of polynomials,
+// and so all is differentiable. Bodies touch halfway between their surfaces, so that forces on both are opposite and
+// along one line.
 //
 // Points that are in the box are pushed out of its nearest face.
 #pragma once
