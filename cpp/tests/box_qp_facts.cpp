@@ -61,8 +61,8 @@ const Register solutions("solutions equal those of the general solver, alone and
           check(alone_x[i] == x[p * n + i] && alone_w[i] == w[p * n + i], "alone it is the same to the bit");
           const double at = x[p * n + i], multiplier = w[p * n + i];
           check(at >= problems.lower[p * n + i] - 1e-8 && at <= problems.upper[p * n + i] + 1e-8, "within bounds");
-          check(multiplier >= 0.0 || at == problems.lower[p * n + i], "pushed up at the lower bound only");
-          check(multiplier <= 0.0 || at == problems.upper[p * n + i], "pushed down at the upper bound only");
+          check(multiplier >= 0.0 || at <= problems.lower[p * n + i] + 1e-8, "pushed up at the lower bound only");
+          check(multiplier <= 0.0 || at >= problems.upper[p * n + i] - 1e-8, "pushed down at the upper bound only");
         }
         DenseSolver solver({n, 0, 0});
         Solution expected(n, n);
@@ -81,7 +81,7 @@ const Register solutions("solutions equal those of the general solver, alone and
       }
     }
   }
-  check(by_sets > 9 * all / 10, "most are solved by a few active sets");
+  check(by_sets > all / 2 && by_sets < all, "many by a few active sets, and the others too");
 });
 
 const Register gradients("gradients equal differences of solutions", [] {
