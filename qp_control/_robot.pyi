@@ -182,26 +182,32 @@ class ContactDynamics:
         limit_damping: float,
         limited: Sequence[int],
         dry: Sequence[int],
+        substeps: int,
+        solver: Any,
     ) -> None: ...
     @property
     def rows(self) -> int: ...
-    def problem(self, x: Array, u: Array, parameters: Array | None, friction: Array, /) -> tuple[Array, Array]: ...
-    def step(self, x: Array, u: Array, parameters: Array | None, friction: Array, impulses: Array, /) -> Array: ...
-    def loss(
-        self, x: Array, u: Array, parameters: Array | None, friction: Array, impulses: Array, g: Array, /
-    ) -> Array: ...
+    def run(
+        self,
+        x: Array,
+        u: Array,
+        parameters: Array | None,
+        friction: Array,
+        dry_friction: Array,
+        keep: bool,
+        contacts: bool,
+        /,
+    ) -> tuple[Array, tuple[Any, ...], tuple[Any, ...], NDArray[np.int64], int]: ...
     def adjoint(
         self,
         x: Array,
         u: Array,
         parameters: Array | None,
         friction: Array,
-        impulses: Array,
+        dry_friction: Array,
+        path: tuple[Array, Array, Array],
+        status: NDArray[np.int64],
         g: Array,
-        by_g: Array,
         want: list[bool],
         /,
-    ) -> tuple[Array | None, Array | None, Array | None, Array | None]: ...
-    def contacts(
-        self, x: Array, u: Array, parameters: Array | None, friction: Array, impulses: Array, /
-    ) -> tuple[Array, Array]: ...
+    ) -> tuple[tuple[Array | None, ...], float]: ...

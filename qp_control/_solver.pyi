@@ -46,6 +46,10 @@ class DerivativeSettings:
 
 _Derivative = tuple[tuple[_Array | None, ...], _Array, _IntArray, _IntArray, float]  # and the largest residual
 
+def box_qps(settings: Settings, derivatives: DerivativeSettings) -> object:
+    """A solver of QPs with bounds, for the robots' module."""
+    ...
+
 def adjoint(
     sizes: tuple[int, int, int, int],
     data: Sequence[_Array | None],

@@ -30,14 +30,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from qp_control import _robot, qp_function
+from qp_control import _robot, _solver
+from qp_control.contact_path import follow
 from qp_control.ground import Ground, Plane
-from qp_control.kkt_functions import INPUTS, Setup
-from qp_control.motions import array, call, tensor
-from qp_control.problem import Sizes
-from qp_control.qp import START
 from qp_control.robot_model import RobotModel
 from qp_control.settings import Settings
 from qp_control.shapes import CollisionPair, Point, point, rounded_box, size
@@ -71,85 +67,6 @@ class ContactForces(NamedTuple):
     """(B, contacts) distances at its beginning [m], negative where bodies were in the ground or in each other."""
     force: Tensor
     """(B, contacts, 3) mean forces in the world's axes [N], of pairs those on the first body."""
-
-
-class _Problem:
-    """The QPs of one step length: the compiled model, and how its QPs are solved."""
-
-    def __init__(self, native: Any, h: float, dry: int, settings: Settings) -> None:
-        self.native, self.h, self.dry, self.settings = native, h, dry, settings
-        self._setups: dict[int, Setup] = {}
-
-    def setup(self, batch: int) -> Setup:
-        if batch not in self._setups:
-            sizes = Sizes(batch, self.native.rows, 0, 0, True)
-            self._setups[batch] = Setup(sizes, self.settings)
-        return self._setups[batch]
-
-    def bounds(self, dry_friction: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
-        lower = torch.zeros(batch, self.native.rows, dtype=torch.float64)
-        upper = torch.full_like(lower, float("inf"))
-        if self.dry:
-            assert dry_friction is not None
-            upper[:, -self.dry :] = self.h * dry_friction.detach()
-            lower[:, -self.dry :] = -upper[:, -self.dry :]
-        return lower, upper
-
-
-class _ContactStep(torch.autograd.Function):
-    """(problem, x, u, parameters, friction, dry friction) -> x_next, impulses."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        problem: _Problem,
-        x: Tensor,
-        u: Tensor,
-        par: Tensor | None,
-        friction: Tensor,
-        dry_friction: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        native, batch = problem.native, len(x)
-        at = array(x), array(u), array(par), array(friction)
-        H, g = map(torch.from_numpy, native.problem(*at))
-        lower, upper = problem.bounds(dry_friction, batch)
-        named = {"H": H, "g": g, "lb": lower, "ub": upper}
-        inputs = [named.get(name) for name in (*INPUTS, *START)]
-        data, outputs, kept = qp_function.solve_arrays(problem.setup(batch), inputs, keep=any(ctx.needs_input_grad))
-        ctx.problem, ctx.solved = problem, (data, outputs, kept)
-        ctx.save_for_backward(x, u, par, friction, dry_friction)
-        ctx.set_materialize_grads(False)
-        impulses = torch.from_numpy(outputs[0])
-        ctx.mark_non_differentiable(impulses)
-        return torch.from_numpy(native.step(*at, outputs[0])), impulses
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor | None, _: Tensor | None) -> Any:
-        if g is None:
-            return (None,) * 6
-        problem, (data, outputs, kept) = ctx.problem, ctx.solved
-        x, u, par, friction, dry_friction = ctx.saved_tensors
-        at = array(x), array(u), array(par), array(friction)
-        by_next = array(g)
-        loss = problem.native.loss(*at, outputs[0], by_next)
-        want_dry = ctx.needs_input_grad[5]
-        needed = [False, True, *[False] * 5, want_dry, want_dry]
-        status = outputs[qp_function.FIELDS + 1].reshape(-1)
-        losses = [loss, *[None] * qp_function.FIELDS]
-        found = qp_function.adjoint_arrays(
-            problem.setup(len(x)), data, outputs[: qp_function.FIELDS], status, losses, needed, kept
-        )
-        gradients = problem.native.adjoint(*at, outputs[0], by_next, found[1], list(ctx.needs_input_grad[1:5]))
-        by_x, by_u, by_par, by_friction = map(tensor, gradients)
-        if by_friction is not None and friction.ndim == 1:
-            by_friction = by_friction.sum(0)
-        by_dry = None
-        if want_dry:
-            lower, upper = (torch.from_numpy(f)[:, -problem.dry :] for f in found[7:9])
-            by_dry = problem.h * (upper - lower)
-            by_dry = by_dry.sum(0) if dry_friction.ndim == 1 else by_dry
-        return None, by_x, by_u, by_par, by_friction, by_dry
 
 
 class ContactDynamics(RobotModel):
@@ -215,11 +132,12 @@ class ContactDynamics(RobotModel):
             raise ValueError(f"dry_friction is {given}, expected {self.nv} numbers of at least 0")
         self.joint_limits, self.settings = bool(joint_limits), settings or Settings(threads=threads)
         self.dry = [int(i) for i in self.dry_friction.nonzero()[:, 0]]
+        self._dry = self.dry_friction[self.dry]
         self.limited = self._limited() if joint_limits else []
-        h = self.dt / self.substeps
-        native = _robot.ContactDynamics(
+        self._native = _robot.ContactDynamics(
             model=self.model,
-            dt=h,
+            dt=self.dt,
+            substeps=self.substeps,
             actuated=self._indices,
             threads=threads,
             balls=[(self._frame_indices([c.frame])[0], c.radius, c.offset) for c in self.contacts],
@@ -231,11 +149,11 @@ class ContactDynamics(RobotModel):
             slip=self.slip,
             lift=self.lift,
             limit_stiffness=self.limit_stiffness,
-            limit_damping=self.limit_stiffness * h,
+            limit_damping=self.limit_stiffness * self.dt / self.substeps,
             limited=self.limited,
             dry=self.dry,
+            solver=_solver.box_qps(self.settings.native("closest"), self.settings.native_derivative()),
         )
-        self._problem = _Problem(native, h, len(self.dry), self.settings)
         self.friction = torch.tensor([coefficient for _, coefficient in named], dtype=torch.float64)
         signs = [1.0] * len(self.contacts) + [-1.0 if pair.swapped else 1.0 for pair in self.pairs]
         self._signs = torch.tensor(signs, dtype=torch.float64)[:, None]
@@ -269,13 +187,14 @@ class ContactDynamics(RobotModel):
         friction: Tensor | None = None,
         dry_friction: Tensor | None = None,
     ) -> Tensor:
-        """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu).
+        """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu), or
+        NaN where numbers run away.
 
         parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts), those with the
         ground before those of pairs. dry_friction (nv,) or (B, nv): of the velocities that have any in the model.
         Differentiable in all of them, where no contact opens or closes and none begins to slide.
         """
-        return self.step_with_forces(x, u, parameters, friction=friction, dry_friction=dry_friction)[0]
+        return self._follow(False, x, u, 1, parameters, friction, dry_friction)[0]
 
     def step_with_forces(
         self,
@@ -287,17 +206,53 @@ class ContactDynamics(RobotModel):
         dry_friction: Tensor | None = None,
     ) -> tuple[Tensor, ContactForces]:
         """The same, and what contacts did in the last of the substeps; the forces carry no graph."""
-        (x_, u_), par, finish, _ = self._inputs({"x": (x, self.nx), "u": (u, self.nu)}, parameters)
+        x_next, forces = self._follow(True, x, u, 1, parameters, friction, dry_friction)
+        assert forces is not None
+        return x_next, forces
+
+    def rollout(
+        self,
+        x: Tensor,
+        u: Tensor,
+        parameters: Tensor | None = None,
+        *,
+        friction: Tensor | None = None,
+        dry_friction: Tensor | None = None,
+    ) -> Tensor:
+        """States (B, T, nx) at the ends of T control periods with the inputs u (B, T, nu), from x (B, nx).
+
+        Equal to T steps, in one call of C++, and differentiable as they are; arguments as for `step`.
+        """
+        if u.ndim < 2:
+            raise ValueError(f"u has shape {tuple(u.shape)}, expected (..., T, {self.nu})")
+        periods = u.shape[-2]
+        states, _ = self._follow(False, x, u.flatten(-2), periods, parameters, friction, dry_friction)
+        return states.reshape(*states.shape[:-1], periods, self.nx)
+
+    def _follow(
+        self,
+        contacts: bool,
+        x: Tensor,
+        u: Tensor,
+        periods: int,
+        parameters: Tensor | None,
+        friction: Tensor | None,
+        dry_friction: Tensor | None,
+    ) -> tuple[Tensor, ContactForces | None]:
+        """States (..., periods nx), and what contacts did at the end, after inputs (..., periods nu)."""
+        (x_, u_), par, finish, _ = self._inputs({"x": (x, self.nx), "u": (u, periods * self.nu)}, parameters)
         batch = len(x_)
         mu = self._coefficients("friction", self.friction if friction is None else friction, len(self.friction), batch)
-        dry = self._coefficients(
-            "dry_friction", self.dry_friction if dry_friction is None else dry_friction, self.nv, batch
-        )[..., self.dry]
-        for _ in range(self.substeps):
-            before = x_
-            x_, impulses = call(_ContactStep, self._problem, x_, u_, par, mu, dry if self.dry else None)
-        gaps, forces = self._problem.native.contacts(array(before), array(u_), array(par), array(mu), array(impulses))
-        return finish(x_), ContactForces(finish(torch.from_numpy(gaps)), finish(self._signs * torch.from_numpy(forces)))
+        if dry_friction is None:
+            dry = self._dry
+        else:
+            dry = self._coefficients("dry_friction", dry_friction, self.nv, batch)[..., self.dry]
+        u_ = u_.reshape(batch, periods, self.nu)
+        states, gaps, forces = follow(self._native, self.settings, contacts, x_, u_, par, mu, dry)
+        states = finish(states.reshape(batch, periods * self.nx))
+        if gaps is None or forces is None:
+            return states, None
+        return states, ContactForces(finish(gaps[:, -1]), finish(self._signs * forces[:, -1]))
 
     def ground_points(self, x: Tensor) -> Tensor:
         """(B, contacts, 3) points of balls that are nearest to the ground at x (B, nx), in the world [m]; no graph."""

@@ -191,7 +191,8 @@ class RobotModel:
         frames: names of the model's frames (links, joints and what else its description has). aligned: velocities and
         accelerations are in the world's axes, otherwise in the frames' own.
         """
-        motion = self._motion(q, *(q.new_zeros(self.nv) if value is None else value for value in (v, a)))
+        still = q.new_zeros(*q.shape[:-1], self.nv)
+        motion = self._motion(q, *(still if value is None else value for value in (v, a)))
         (q_, v_, a_), _, finish, _ = self._inputs(motion, None)
         found = call(motions.FrameMotions, self._robot, self._frame_indices(frames), aligned, q_, v_, a_)
         return FrameMotion(*map(finish, found))
@@ -205,7 +206,8 @@ class RobotModel:
         self, q: Tensor, v: Tensor | None = None, a: Tensor | None = None, parameters: Tensor | None = None
     ) -> Centroid:
         """Centre of mass at q (B, nq), momentum and its rate with v and a (B, nv), zero where they are not given."""
-        motion = self._motion(q, *(q.new_zeros(self.nv) if value is None else value for value in (v, a)))
+        still = q.new_zeros(*q.shape[:-1], self.nv)
+        motion = self._motion(q, *(still if value is None else value for value in (v, a)))
         (q_, v_, a_), par, finish, _ = self._inputs(motion, parameters)
         return Centroid(*map(finish, call(motions.Centroid, self._robot, q_, v_, a_, par)))
 
@@ -277,8 +279,8 @@ class RobotModel:
         batch = batches[0]
         if any(shape != batch for shape in batches):
             try:
-                batch = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
-            except RuntimeError:
+                batch = torch.Size(np.broadcast_shapes(*batches))  # torch's own takes a tenth of a millisecond
+            except ValueError:
                 shapes = {name: tuple(value.shape) for name, (value, _) in named.items()}
                 raise ValueError(f"the batch axes do not fit together, got {shapes}") from None
 

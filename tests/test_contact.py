@@ -12,6 +12,7 @@ import torch
 from manifold_robots import moved, normal
 from test_ground import TILTED, tilted_field, waves
 
+from qp_control import SolveError
 from qp_control.contact import GRAVITY, Contact, ContactDynamics
 from qp_control.dynamics import RobotDynamics
 from qp_control.ground import HeightField, Plane
@@ -183,10 +184,10 @@ def test_a_step_never_has_more_kinetic_energy_than_the_one_without_contact():
     for lift in (False, True):
         robot = block(0.7, lift=lift)
         free = block(contacts=[])
-        x = at_rest(robot, 0.06).repeat(200, 1)
-        spread = torch.cat([0.05 * normal(200, 6, seed=1), 3.0 * normal(200, 6, seed=2)], 1)
+        x = at_rest(robot, 0.06).repeat(1000, 1)
+        spread = torch.cat([0.05 * normal(1000, 6, seed=1), 3.0 * normal(1000, 6, seed=2)], 1)
         x = moved(robot.model, x, spread)
-        u = 20.0 * normal(200, 3, seed=3)
+        u = 20.0 * normal(1000, 3, seed=3)
         next_, found = robot.step_with_forces(x, u)
         touching = (found.gap >= 0.0).all(1) & (found.force[..., 2] > 0.0).any(1)
         assert touching.sum() > 10
@@ -349,6 +350,69 @@ def test_elements_do_not_depend_on_threads_order_and_neighbours():
     assert torch.equal(*results)
     order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
     assert torch.equal(robot.step(x[order], normal(64, 3, seed=3)[order]), results[0][order])
+
+
+def test_a_rollout_is_its_steps():
+    """Values to the bit; gradients up to rounding, as those of configurations are chained in the tangent space."""
+    robot, steps = block(0.5, substeps=2), 5
+    x = moved(robot.model, at_rest(robot, 0.0498, (1.0, 0.3, -0.1)).repeat(3, 1), 0.02 * normal(3, 12, seed=1))
+    u, weights = normal(3, steps, 3, seed=2), normal(3, steps, robot.nx, seed=3)
+    found = []
+    for together in (True, False):
+        given = [value.clone().requires_grad_() for value in (x, u, robot.parameters, robot.friction)]
+        x_, u_, parameters, friction = given
+        if together:
+            states = robot.rollout(x_, u_, parameters, friction=friction)
+        else:
+            path = [x_]
+            for k in range(steps):
+                path.append(robot.step(path[-1], u_[:, k], parameters, friction=friction))
+            states = torch.stack(path[1:], 1)
+        (states * weights).sum().backward()
+        found.append((states.detach(), [value.grad for value in given]))
+    assert torch.equal(found[0][0], found[1][0])
+    for together, apart in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(together, apart, rtol=1e-9, atol=1e-10)
+    alone = robot.rollout(x[0], u[0])
+    assert torch.equal(alone, found[0][0][0])
+    with pytest.raises(ValueError, match=r"u has shape \(3,\), expected \(..., T, 3\)"):
+        robot.rollout(x, u[0, 0])
+
+
+def test_limits_out_of_reach_change_nothing_and_their_neighbours_neither():
+    """The QPs without the rows of limits are solved first: an element must not see whose limits push beside it."""
+    robot, loose = leg(), leg(joint_limits=False)
+    standing = torch.tensor([0.565, 0.4, -0.8, -0.3, 0.5, -0.2], dtype=torch.float64)
+    pushing = torch.tensor([1.0, 1.2005, -0.3, 0.0, 3.0, 2.0], dtype=torch.float64)
+    x = torch.stack([pushing, standing, standing + 1e-3, pushing]).requires_grad_()
+    u = normal(4, 2, seed=1)
+    x_next, found = robot.step_with_forces(x, u)
+    assert (found.force[1:3, :, 2] > 1e-3).all(), "nothing touches"
+    torch.testing.assert_close(x_next[1:3], loose.step(x[1:3], u[1:3]), rtol=0, atol=1e-9)
+    assert (x_next[::3, 4] < 0.9 * loose.step(x[::3], u[::3])[:, 4]).all()
+    (gradient,) = torch.autograd.grad(x_next.sum(), x)
+    for k in range(4):
+        alone = x[k : k + 1].detach().requires_grad_()
+        after = robot.step(alone, u[k : k + 1])
+        assert torch.equal(after[0], x_next[k])
+        assert torch.equal(torch.autograd.grad(after.sum(), alone)[0][0], gradient[k])
+
+
+def test_a_state_that_overflows_ends_its_own_path_only():
+    robot, good = block(), at_rest(block(), 0.0499, (1.0, 0.0, 0.0))
+    bad = good.clone()
+    bad[0, [7, 11]] = 1e200  # whose products overflow
+    x = torch.cat([good, bad, good]).requires_grad_()
+    u = torch.zeros(3, 4, 3, dtype=torch.float64)
+    with pytest.warns(RuntimeWarning, match="contact steps of 1 of 3 elements failed"):
+        states = robot.rollout(x, u)
+    assert states[1].isnan().all() and torch.equal(states[0], states[2])
+    assert torch.equal(states[0], robot.rollout(good, u[:1])[0])
+    (gradient,) = torch.autograd.grad(states[::2].sum(), x)
+    assert (gradient[1] == 0.0).all() and gradient.isfinite().all() and (gradient[0] != 0.0).any()
+    strict = block(settings=Settings(on_failure="raise"))
+    with pytest.raises(SolveError, match="1 of 3 elements"):
+        strict.rollout(x.detach(), u)
 
 
 def test_substeps_are_steps_and_copies_the_same():

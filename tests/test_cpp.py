@@ -32,7 +32,13 @@ def build(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("program", "facts"),
-    [("solver_facts", 16), ("interior_point_facts", 12), ("ocp_facts", 4), ("allocation_facts", 11)],
+    [
+        ("solver_facts", 16),
+        ("box_qp_facts", 3),
+        ("interior_point_facts", 12),
+        ("ocp_facts", 4),
+        ("allocation_facts", 11),
+    ],
 )
 def test_facts_about_the_solver_hold(build, program, facts):
     done = subprocess.run([build / "cpp" / "tests" / program], capture_output=True, text=True, timeout=120)

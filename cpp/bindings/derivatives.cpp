@@ -1,6 +1,7 @@
 // The derivatives' part of the solver's Python module.
 #include "arrays.hpp"
 #include "certificate_arrays.hpp"
+#include "qp_control/dense_box_qps.hpp"
 #include "qp_control/derivatives_batch.hpp"
 #include "recycled.hpp"
 
@@ -156,6 +157,13 @@ void bind_derivatives(py::module_& m) {
       .def_readwrite("smoothing", &DerivativeSettings::smoothing)
       .def_readwrite("nan_without_solution", &DerivativeSettings::nan_without_solution)
       .def_readwrite("threads", &DerivativeSettings::threads);
+  m.def(
+      "box_qps",
+      [](const Settings& settings, const DerivativeSettings& derivatives) {
+        const auto destroy = [](void* maker) { delete static_cast<BoxQpMaker*>(maker); };
+        return py::capsule(box_qp_maker(settings, derivatives).release(), "qp_control.box_qps", destroy);
+      },
+      py::arg("settings"), py::arg("derivatives"), "A BoxQpMaker, for the robots' module.");
   m.def("adjoint", &adjoint_arrays, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),
         py::arg("loss"), py::arg("needed"), py::arg("settings"), py::arg("kept") = py::none());
   m.def("tangent", &tangent_arrays, py::arg("sizes"), py::arg("data"), py::arg("solution"), py::arg("status"),

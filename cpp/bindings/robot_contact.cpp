@@ -3,51 +3,125 @@
 //
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/python/extract.hpp>
+#include <string>
 #include <tuple>
 #include <utility>
 
 #include "qp_control/contact.hpp"
 #include "robot_arrays.hpp"
+#include "signal_check.hpp"
 
 namespace qp_control {
 namespace {
 
 using Size = py::ssize_t;
 
-// The arguments of one batch, checked.
-struct Call {
-  Call(const Size nx, const Size nu, const Size n_par, const Size contacts, const Array& x, const Array& u,
-       const MaybeArray& par, const Array& friction)
-      : batch(batch_of(x, "x")), x(data(x, "x", {batch, nx})), u(data(u, "u", {batch, nu})) {
-    if (par)
-      p = {data(*par, "parameters", par->ndim() == 1 ? shape({n_par}) : shape({batch, n_par})), par->ndim() == 1};
-    const bool shared = friction.ndim() == 1;
-    mu = {data(friction, "friction", shared ? shape({contacts}) : shape({batch, contacts})), shared};
-  }
-  static std::vector<Size> shape(std::vector<Size> s) { return s; }
+std::vector<Size> shape(std::vector<Size> s) { return s; }
 
-  Size batch;
-  const double *x, *u;
-  Parameters p, mu;
-};
+const BoxQpMaker& box_qps(const py::capsule& solver) {
+  if (std::string(solver.name()) != "qp_control.box_qps") throw py::value_error("solver is not one of bounded QPs");
+  return *solver.get_pointer<const BoxQpMaker>();
+}
 
 struct Model {
-  Model(const pinocchio::Model& model, RigidBodySettings settings, const ContactSettings& contact)
-      : nx(model.nq + model.nv),
-        nu(static_cast<Size>(settings.actuated.size())),
+  Model(const pinocchio::Model& model, RigidBodySettings s, const ContactSettings& contact, py::capsule qps)
+      : solver(std::move(qps)),
+        nx(model.nq + model.nv),
+        nu(static_cast<Size>(s.actuated.size())),
         n_par(10 * (model.njoints - 1) + model.nv),
         contacts(static_cast<Size>(contact.balls.size() + contact.pairs.size())),
-        dynamics(model, std::move(settings), contact) {}
+        dry(static_cast<Size>(contact.dry.size())),
+        substeps(s.substeps),
+        dynamics(model, std::move(s), contact, box_qps(solver)),
+        rows(dynamics.rows()) {}
 
-  Call call(const Array& x, const Array& u, const MaybeArray& par, const Array& friction) const {
-    return {nx, nu, n_par, contacts, x, u, par, friction};
+  // The arguments of a batch, checked.
+  ContactRun run(const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
+                 const Array& dry_friction) const {
+    const Size batch = batch_of(x, "x"), periods = u.ndim() == 3 ? u.shape(1) : 1;
+    const auto each = [&](const Array& a, const char* name, Size size) -> Parameters {
+      const bool shared = a.ndim() == 1;
+      return {data(a, name, shared ? shape({size}) : shape({batch, size})), shared};
+    };
+    ContactRun out;
+    out.batch = static_cast<int>(batch);
+    out.periods = static_cast<int>(periods);
+    out.x = data(x, "x", {batch, nx});
+    out.u = data(u, "u", {batch, periods, nu});
+    if (par) out.p = each(*par, "parameters", n_par);
+    out.friction = each(friction, "friction", contacts);
+    out.dry = each(dry_friction, "dry_friction", dry);
+    return out;
   }
 
-  Size nx, nu, n_par, contacts;
+  const py::capsule solver;
+  const Size nx, nu, n_par, contacts, dry, substeps;
   ContactDynamics dynamics;
+  const Size rows;
 };
+
+// states, path (starts, impulses, multipliers), contacts (gaps, forces), status, and the largest status
+py::tuple run(const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
+              const Array& dry, bool keep, bool contacts) {
+  const ContactRun run = r.run(x, u, par, friction, dry);
+  const Size B = run.batch, P = run.periods, steps = P * r.substeps;
+  py::object states, path[3] = {py::none(), py::none(), py::none()}, shown[2] = {py::none(), py::none()};
+  py::array_t<long long> status({B, steps});
+  ContactPath to{};
+  to.status = status.mutable_data();
+  to.states = make(states, {B, P, r.nx});
+  if (keep) {
+    to.starts = make(path[0], {B, steps, r.nx});
+    to.impulses = make(path[1], {B, steps, r.rows});
+    to.multipliers = make(path[2], {B, steps, r.rows});
+  }
+  if (contacts) {
+    to.gaps = make(shown[0], {B, P, r.contacts});
+    to.forces = make(shown[1], {B, P, r.contacts, 3});
+  }
+  bool done;
+  {
+    py::gil_scoped_release release;
+    done = r.dynamics.run(run, to, SignalCheck());
+  }
+  if (!done) throw py::error_already_set();
+  const long long worst = B * steps > 0 ? *std::max_element(to.status, to.status + B * steps) : 0;
+  return py::make_tuple(states, py::make_tuple(path[0], path[1], path[2]), py::make_tuple(shown[0], shown[1]), status,
+                        worst);
+}
+
+py::tuple adjoint(const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
+                  const Array& dry, const std::array<Array, 3>& path, const py::array_t<long long>& status,
+                  const Array& by_states, const std::array<bool, 5>& want) {
+  const ContactRun run = r.run(x, u, par, friction, dry);
+  const Size B = run.batch, P = run.periods, steps = P * r.substeps;
+  ContactPath at{};
+  const auto of_path = [&](const Array& a, const char* name, Size size) {
+    return const_cast<double*>(gradient(a, name, B * steps * size));
+  };
+  at.starts = of_path(path[0], "starts", r.nx);
+  at.impulses = of_path(path[1], "impulses", r.rows);
+  at.multipliers = of_path(path[2], "multipliers", r.rows);
+  if (status.size() != B * steps) throw py::value_error("status must have one entry per step");
+  at.status = const_cast<long long*>(status.data());
+  const double* g = gradient(by_states, "gradient of the states", B * P * r.nx);
+  py::object found[5] = {py::none(), py::none(), py::none(), py::none(), py::none()};
+  ContactGradients out{};
+  if (want[0]) out.by.x = make(found[0], {B, r.nx});
+  if (want[1]) out.by.u = make(found[1], {B, P, r.nu});
+  if (want[2]) out.by.parameters = make(found[2], run.p.shared ? shape({r.n_par}) : shape({B, r.n_par}));
+  if (want[3]) out.friction = make(found[3], {B, r.contacts});
+  if (want[4]) out.dry = make(found[4], {B, r.dry});
+  double residual;
+  {
+    py::gil_scoped_release release;
+    residual = r.dynamics.adjoint(run, at, g, out);
+  }
+  return py::make_tuple(py::make_tuple(found[0], found[1], found[2], found[3], found[4]), residual);
+}
 
 // frame, position, rotation by rows, half lengths, radius
 using Shape = std::tuple<int, std::array<double, 3>, std::array<double, 9>, std::array<double, 3>, double>;
@@ -93,7 +167,8 @@ void bind_contact(py::module_& m) {
                        const std::vector<std::tuple<int, double, std::array<double, 3>>>& balls,
                        const std::vector<std::pair<Shape, Shape>>& pairs, const Ground& ground, int directions,
                        double stiffness, double damping, double slip, bool lift, double limit_stiffness,
-                       double limit_damping, std::vector<int> limited, std::vector<int> dry) {
+                       double limit_damping, std::vector<int> limited, std::vector<int> dry, int substeps,
+                       py::capsule solver) {
              boost::python::extract<pinocchio::Model&> extracted(model.ptr());
              if (!extracted.check()) throw py::type_error("model is not a pinocchio.Model");
              ContactSettings c;
@@ -110,85 +185,16 @@ void bind_contact(py::module_& m) {
              c.limit_damping = limit_damping;
              c.limited = std::move(limited);
              c.dry = std::move(dry);
-             RigidBodySettings s{dt, 1, Integrator::semi_implicit, std::move(actuated), threads};
-             return std::make_unique<Model>(extracted(), std::move(s), c);
+             RigidBodySettings s{dt, substeps, Integrator::semi_implicit, std::move(actuated), threads};
+             return std::make_unique<Model>(extracted(), std::move(s), c, std::move(solver));
            }),
            py::kw_only(), py::arg("model"), py::arg("dt"), py::arg("actuated"), py::arg("threads"), py::arg("balls"),
            py::arg("pairs"), py::arg("ground"), py::arg("directions"), py::arg("stiffness"), py::arg("damping"),
            py::arg("slip"), py::arg("lift"), py::arg("limit_stiffness"), py::arg("limit_damping"), py::arg("limited"),
-           py::arg("dry"))
-      .def_property_readonly("rows", [](const Model& r) { return r.dynamics.rows(); })
-      .def("problem",
-           [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction) {
-             const Call c = r.call(x, u, par, friction);
-             const Size m = r.dynamics.rows();
-             Array H(std::vector<Size>{c.batch, m, m}), g(std::vector<Size>{c.batch, m});
-             double *to_H = H.mutable_data(), *to_g = g.mutable_data();
-             {
-               py::gil_scoped_release release;
-               r.dynamics.problem(static_cast<int>(c.batch), c.x, c.u, c.p, c.mu, to_H, to_g);
-             }
-             return py::make_tuple(H, g);
-           })
-      .def("step",
-           [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
-              const Array& impulses) {
-             const Call c = r.call(x, u, par, friction);
-             const double* l = gradient(impulses, "impulses", c.batch * r.dynamics.rows());
-             Array next(std::vector<Size>{c.batch, r.nx});
-             double* to = next.mutable_data();
-             {
-               py::gil_scoped_release release;
-               r.dynamics.step(static_cast<int>(c.batch), c.x, c.u, c.p, c.mu, l, to);
-             }
-             return next;
-           })
-      .def("loss",
-           [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
-              const Array& impulses, const Array& g) {
-             const Call c = r.call(x, u, par, friction);
-             const double *l = gradient(impulses, "impulses", c.batch * r.dynamics.rows()),
-                          *g_ = gradient(g, "gradient of x_next", c.batch * r.nx);
-             Array loss(std::vector<Size>{c.batch, r.dynamics.rows()});
-             double* to = loss.mutable_data();
-             {
-               py::gil_scoped_release release;
-               r.dynamics.loss(static_cast<int>(c.batch), c.x, c.u, c.p, c.mu, l, g_, to);
-             }
-             return loss;
-           })
-      .def("adjoint",
-           [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
-              const Array& impulses, const Array& g, const Array& by_g, const std::array<bool, 4>& want) {
-             const Call c = r.call(x, u, par, friction);
-             const double *l = gradient(impulses, "impulses", c.batch * r.dynamics.rows()),
-                          *g_ = gradient(g, "gradient of x_next", c.batch * r.nx),
-                          *a = gradient(by_g, "gradient of g", c.batch * r.dynamics.rows());
-             Gradients out;
-             py::object found[4] = {py::none(), py::none(), py::none(), py::none()};
-             if (want[0]) out.x = make(found[0], {c.batch, r.nx});
-             if (want[1]) out.u = make(found[1], {c.batch, r.nu});
-             if (want[2])
-               out.parameters = make(found[2], c.p.shared ? Call::shape({r.n_par}) : Call::shape({c.batch, r.n_par}));
-             double* by_friction = want[3] ? make(found[3], {c.batch, r.contacts}) : nullptr;
-             {
-               py::gil_scoped_release release;
-               r.dynamics.adjoint(static_cast<int>(c.batch), c.x, c.u, c.p, c.mu, l, g_, a, out, by_friction);
-             }
-             return py::make_tuple(found[0], found[1], found[2], found[3]);
-           })
-      .def("contacts", [](const Model& r, const Array& x, const Array& u, const MaybeArray& par, const Array& friction,
-                          const Array& impulses) {
-        const Call c = r.call(x, u, par, friction);
-        const double* l = gradient(impulses, "impulses", c.batch * r.dynamics.rows());
-        Array gaps(std::vector<Size>{c.batch, r.contacts}), forces(std::vector<Size>{c.batch, r.contacts, 3});
-        double *to_gaps = gaps.mutable_data(), *to_forces = forces.mutable_data();
-        {
-          py::gil_scoped_release release;
-          r.dynamics.contacts(static_cast<int>(c.batch), c.x, c.p, c.mu, l, to_gaps, to_forces);
-        }
-        return py::make_tuple(gaps, forces);
-      });
+           py::arg("dry"), py::arg("substeps"), py::arg("solver"))
+      .def_property_readonly("rows", [](const Model& r) { return r.rows; })
+      .def("run", &run)
+      .def("adjoint", &adjoint);
 }
 
 }  // namespace qp_control

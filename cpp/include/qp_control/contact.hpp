@@ -1,6 +1,6 @@
 // Control periods with contact, joint limits and dry joint friction, of a batch.
 //
-// The velocity at the end of a period h solves
+// The velocity at the end of a step of h seconds solves
 //   minimise    1/2 |v+ - v_free|_M^2 + cost of compliance,   v_free = v + h M^-1 (S u - n - d o v)
 //   subject to  (n + mu d_k)' J v+ + b >= 0     for each contact and each of the directions d_k around its normal n;
 //                                               J v+ is the velocity of one body against the other or the ground
@@ -8,7 +8,7 @@
 // and dry friction pushes against v+_i with at most h eta. Its dual is the QP in the impulses lambda along the rows G
 //   minimise  1/2 lambda'(G M^-1 G' + R) lambda + (G v_free + b)'lambda,   lambda >= 0, |lambda| <= h eta,
 // after which v+ = v_free + M^-1 G'lambda, q+ = q (+) h v+, along the axes that floating bodies have at the start:
-// these move straight on while they turn. The QP is solved outside, between `contact_problem` and `contact_step`.
+// these move straight on while they turn.
 //
 // The cone lifts a body that slides by h mu |v_t|, and throws up one that lands sliding. So b has mu |v_t| of the
 // velocity at the start added, unless `lift` is set.
@@ -21,9 +21,11 @@
 // (2006).
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
+#include "qp_control/box_qps.hpp"
 #include "qp_control/ground.hpp"
 #include "qp_control/rigid_body.hpp"
 
@@ -60,31 +62,44 @@ struct ContactSettings {
   std::vector<int> limited, dry;  // velocities of joints with limits, and of those with dry friction
 };
 
+// Control periods one after the other, each of `substeps` steps.
+struct ContactRun {
+  int batch, periods;
+  const double *x, *u;  // (batch, nq + nv), (batch, periods, nu)
+  Parameters p;
+  Parameters friction, dry;  // (batch, contacts: balls, then pairs), (batch, rows with dry friction); one for all
+};
+
+// What happens. A Status per step; from the first one without a solution, states are NaN.
+struct ContactPath {
+  double* states;                           // (batch, periods, nq + nv), at the end of each period
+  double *starts, *impulses, *multipliers;  // of each step, for `adjoint` (batch, periods * substeps, .); may be null
+  // In the last step of each period, or null: (batch, periods, contacts) [m] and (batch, periods, contacts, 3) [N] on
+  // balls and first bodies, in the world's axes
+  double *gaps, *forces;
+  long long* status;  // (batch, periods * substeps)
+};
+
+struct ContactGradients {
+  Gradients by;            // x (batch, nq + nv), u (batch, periods, nu), parameters
+  double *friction, *dry;  // (batch, .); null: not wanted
+};
+
 class ContactDynamics {
  public:
-  // Throws std::invalid_argument for settings that make no sense. dt is the period, one step of it.
-  ContactDynamics(const pinocchio::Model& model, RigidBodySettings settings, ContactSettings contact);
+  // Throws std::invalid_argument for settings that make no sense. The solver must live as long.
+  ContactDynamics(const pinocchio::Model& model, RigidBodySettings settings, ContactSettings contact,
+                  const BoxQpMaker& solver);
   ~ContactDynamics();
 
   int rows() const;
 
-  // x (batch, nq + nv), u (batch, nu), friction (batch, contacts: balls, then pairs) or one for all: H (batch, rows,
-  // rows), g (batch, rows)
-  void problem(int batch, const double* x, const double* u, Parameters p, Parameters friction, double* H,
-               double* g) const;
-  // x_next (batch, nq + nv) with the impulses
-  void step(int batch, const double* x, const double* u, Parameters p, Parameters friction, const double* impulses,
-            double* x_next) const;
-  // From the gradient g by x_next the one by the impulses, loss (batch, rows), that the QP's adjoint takes in ..
-  void loss(int batch, const double* x, const double* u, Parameters p, Parameters friction, const double* impulses,
-            const double* g, double* loss) const;
-  // .. and what it gives back, `adjoint` (batch, rows), is its gradient by the QP's g. Gradients by x, u, parameters
-  // and friction (batch, contacts).
-  void adjoint(int batch, const double* x, const double* u, Parameters p, Parameters friction, const double* impulses,
-               const double* g, const double* adjoint, Gradients out, double* by_friction) const;
-  // Gaps (batch, contacts) [m] and forces (batch, contacts, 3) [N] on balls and first bodies, in the world's axes
-  void contacts(int batch, const double* x, Parameters p, Parameters friction, const double* impulses, double* gaps,
-                double* forces) const;
+  // False: `interrupted`, which is asked on the caller's thread, has said so.
+  bool run(const ContactRun& run, const ContactPath& path, const std::function<bool()>& interrupted) const;
+  // From the gradient by the states (batch, periods, nq + nv), and the path. The largest residual of the QPs' adjoint
+  // systems.
+  double adjoint(const ContactRun& run, const ContactPath& path, const double* by_states,
+                 const ContactGradients& out) const;
 
  private:
   struct Implementation;

@@ -17,6 +17,18 @@ int Evaluator::nv() const { return implementation_->model.nv; }
 int Evaluator::bodies() const { return implementation_->model.njoints - 1; }
 int Evaluator::n_par() const { return 10 * bodies() + nv(); }
 
+std::vector<int> Evaluator::velocities_before() const {
+  const auto& model = implementation_->model;
+  std::vector<int> before(nv());
+  for (int b = 1; b < model.njoints; ++b) {
+    const auto parent = model.parents[b];
+    const int first = model.idx_vs[b];
+    for (int i = first; i < first + model.nvs[b]; ++i)
+      before[i] = i > first ? i - 1 : parent > 0 ? model.idx_vs[parent] + model.nvs[parent] - 1 : -1;
+  }
+  return before;
+}
+
 VectorXd Evaluator::nominal_parameters() const {
   const auto& s = *implementation_;
   VectorXd p(n_par());

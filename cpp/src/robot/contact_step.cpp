@@ -42,7 +42,7 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
                          const ContactSettings& contact)
     : robot_(robot),
       contact_(contact),
-      h_(settings.dt),
+      h_(settings.dt / settings.substeps),
       actuated_(settings.actuated),
       nq_(robot.nq()),
       nv_(robot.nv()),
@@ -51,7 +51,9 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
       limits_(static_cast<int>(contact.limited.size())),
       rows_(contacts_ * contact.directions + limits_ + static_cast<int>(contact.dry.size())),
       touches_(contacts_),
-      by_touch_(contacts_) {
+      by_touch_(contacts_),
+      before_(robot.velocities_before()),
+      factor_(before_) {
   for (int i : contact.limited)
     for (const auto& joint : model.joints)
       if (joint.nv() == 1 && joint.idx_v() == i) {
@@ -80,7 +82,10 @@ ContactStep::ContactStep(Evaluator& robot, const pinocchio::Model& model, const 
   friction_.setZero(contacts_);
   sliding_.setZero(contacts_);
   sign_.setZero(limits_);
-  G_.setZero(rows_, nv_);
+  G_t_.setZero(nv_, rows_);
+  for (const Sides& sides : sides_)
+    last_velocity_.push_back(
+        {robot.last_velocity(sides.frame[0]), sides.count > 1 ? robot.last_velocity(sides.frame[1]) : -1});
   J_q_.setZero(nv_, nv_);
   J_v_.setZero(nv_, nv_);
   turning_.setZero(nv_);
@@ -105,12 +110,11 @@ Vector3d ContactStep::along(int contact, const VectorXd& weights) const {
          friction_[contact] * (d.x() * touch.first + d.y() * touch.second);
 }
 
-Vector3d ContactStep::touching_velocity(int contact) const {
+Vector3d ContactStep::touching_velocity(int contact, const FrameState* now) const {
   Vector3d sum = Vector3d::Zero();
   for (int side = 0; side < sides_[contact].count; ++side) {
-    const FrameState now = robot_.frame(sides_[contact].frame[side], true);
-    const Vector3d turning = now.velocity.tail<3>();
-    sum += sign(side) * (now.velocity.head<3>() + turning.cross(touches_[contact].arm[side]));
+    const Vector3d turning = now[side].velocity.tail<3>();
+    sum += sign(side) * (now[side].velocity.head<3>() + turning.cross(touches_[contact].arm[side]));
   }
   return sum;
 }
@@ -123,37 +127,40 @@ void ContactStep::set(const double* x, const double* u, const double* friction) 
   for (int i = 0; i < nu_; ++i) tau_[actuated_[i]] = u[i];
   for (int c = 0; c < contacts_; ++c) friction_[c] = friction[c];
   robot_.inverse_dynamics(q_, v_, zero_, bias_);
-  robot_.mass_matrix(q_, M_);
-  cholesky_.compute(M_);
+  robot_.place_with_mass_matrix(q_, v_, M_);
+  factor_.factor(M_);
   // Along the axes that the floating bodies have at the start, in which nothing turns while it moves.
   for (const Floating& f : floating_)
     turning_.segment(f.v, f.planar ? 2 : 3) = f.angular(v_).cross(f.linear(v_)).head(f.planar ? 2 : 3);
-  v_free_ = v_ + h_ * (cholesky_.solve(tau_ - bias_) + turning_);
+  v_free_ = tau_ - bias_;
+  factor_.half(v_free_);
+  factor_.half_transposed(v_free_);
+  v_free_ = v_ + h_ * (v_free_ + turning_);
 
-  robot_.place(q_, v_, zero_);
+  G_t_.setZero();
   for (int c = 0; c < contacts_; ++c) {
     const Sides& sides = sides_[c];
     Touch& touch = touches_[c];
-    const FrameState first = robot_.frame(sides.frame[0], true);
-    touch = sides.count == 1 ? grounded_[c].set(first)
-                             : pairs_[c - grounded_.size()].set(first, robot_.frame(sides.frame[1], true));
+    FrameState now[2];
+    for (int side = 0; side < sides.count; ++side) now[side] = robot_.frame(sides.frame[side], true);
+    touch = sides.count == 1 ? grounded_[c].set(now[0]) : pairs_[c - grounded_.size()].set(now[0], now[1]);
     const double slope = this->slope(touch.gap, contact_.stiffness, contact_.damping);
-    const Vector3d v = touching_velocity(c);
+    const Vector3d v = touching_velocity(c, now);
     sliding_[c] = std::sqrt((v - touch.normal.dot(v) * touch.normal).squaredNorm() + smallest_slide * smallest_slide);
     const double spared = contact_.lift ? 0.0 : friction_[c] * (sliding_[c] - smallest_slide);
+    const int row = c * contact_.directions;
     for (int k = 0; k < contact_.directions; ++k) {
-      const int row = c * contact_.directions + k;
-      b_slope_[row] = slope;
-      b_[row] = slope * touch.gap + spared;
-      G_.row(row).setZero();
+      b_slope_[row + k] = slope;
+      b_[row + k] = slope * touch.gap + spared;
     }
     for (int side = 0; side < sides.count; ++side) {
-      robot_.frame_jacobian(sides.frame[side], true, J_);
-      for (int k = 0; k < contact_.directions; ++k) {
-        const Vector2d& d = directions_[k];
-        const Vector3d edge = sign(side) * (touch.normal + friction_[c] * (d.x() * touch.first + d.y() * touch.second));
-        G_.row(c * contact_.directions + k) +=
-            edge.transpose() * J_.topRows<3>() + touch.arm[side].cross(edge).transpose() * J_.bottomRows<3>();
+      const Vector3d point = now[side].position + touch.arm[side];
+      for (int i = last_velocity_[c][side]; i >= 0; i = before_[i]) {
+        const auto axis = robot_.axes().col(i);
+        const Vector3d moved = sign(side) * (axis.head<3>() + Vector3d(axis.tail<3>()).cross(point));
+        const double along = touch.normal.dot(moved);
+        const Vector2d across = friction_[c] * Vector2d(touch.first.dot(moved), touch.second.dot(moved));
+        for (int k = 0; k < contact_.directions; ++k) G_t_(i, row + k) += along + directions_[k].dot(across);
       }
     }
   }
@@ -162,21 +169,20 @@ void ContactStep::set(const double* x, const double* u, const double* friction) 
     const double below = q_[limited_q_[i]] - lower_[i], above = upper_[i] - q_[limited_q_[i]];
     sign_[i] = below < above ? 1.0 : -1.0;
     const double gap = std::min(below, above);
-    G_.row(row).setZero();
-    G_(row, contact_.limited[i]) = sign_[i];
+    G_t_(contact_.limited[i], row) = sign_[i];
     b_slope_[row] = slope(gap, contact_.limit_stiffness, contact_.limit_damping);
     b_[row] = b_slope_[row] * gap;
   }
-  for (std::size_t i = 0; i < contact_.dry.size(); ++i) {
-    const int row = contacts_ * contact_.directions + limits_ + static_cast<int>(i);
-    G_.row(row).setZero();
-    G_(row, contact_.dry[i]) = 1.0;
-  }
-  MG_ = cholesky_.solve(G_.transpose());
+  for (std::size_t i = 0; i < contact_.dry.size(); ++i)
+    G_t_(contact_.dry[i], contacts_ * contact_.directions + limits_ + static_cast<int>(i)) = 1.0;
 }
 
-void ContactStep::problem(MatrixXd& H, VectorXd& g) const {
-  H.noalias() = G_ * MG_;
+void ContactStep::problem(bool with_limits, double* to_H, double* to_g) {
+  SG_ = G_t_;
+  if (!with_limits) SG_.middleCols(contacts_ * contact_.directions, limits_).setZero();
+  factor_.half(SG_);
+  factor_.gram(SG_, to_H);
+  Eigen::Map<RowMajor> H(to_H, rows_, rows_);
   const double give = 1.0 / (h_ * (h_ * contact_.stiffness + contact_.damping));
   const int n = contact_.directions;
   for (int c = 0; c < contacts_; ++c) {
@@ -185,14 +191,29 @@ void ContactStep::problem(MatrixXd& H, VectorXd& g) const {
   }
   const double limit = 1.0 / (h_ * (h_ * contact_.limit_stiffness + contact_.limit_damping));
   H.diagonal().segment(contacts_ * n, limits_).array() += limit;
-  H = (0.5 * (H + H.transpose())).eval();
+  Eigen::Map<VectorXd> g(to_g, rows_);
   g = b_;
-  g.noalias() += G_ * v_free_;
+  g.noalias() += G_t_.transpose() * v_free_;
+}
+
+bool ContactStep::limits_hold(const VectorXd& impulses, double* slacks) {
+  accelerate(impulses);
+  bool hold = true;
+  for (int i = 0; i < limits_; ++i) {
+    slacks[i] = sign_[i] * v_next_[contact_.limited[i]] + b_[contacts_ * contact_.directions + i];
+    hold = hold && slacks[i] >= 0.0;
+  }
+  return hold;
+}
+
+void ContactStep::accelerate(const VectorXd& impulses) {
+  v_next_.noalias() = SG_ * impulses;
+  factor_.half_transposed(v_next_);
+  v_next_ += v_free_;
 }
 
 void ContactStep::move(const VectorXd& impulses) {
-  v_next_ = v_free_;
-  v_next_.noalias() += MG_ * impulses;
+  accelerate(impulses);
   w_ = h_ * v_next_;
   robot_.integrate(q_, w_, q_next_);
   for (const Floating& f : floating_) {
@@ -253,23 +274,24 @@ void ContactStep::loss(const VectorXd& impulses, const VectorXd& by_next, Vector
   by_q_.noalias() = J_q_.transpose() * by_next.head(nv_);
   by_v_.noalias() = J_v_.transpose() * by_next.head(nv_);
   by_v_.noalias() += J_vv_.transpose() * by_next.tail(nv_);
-  loss.noalias() = MG_.transpose() * by_v_;
+  mu_ = by_v_;
+  factor_.half(mu_);
+  loss.noalias() = SG_.transpose() * mu_;
 }
 
 // With r = h (tau(q, v, (v+ - v) / h - w x v) - S u) - G'lambda = 0 and the rows s = G v+ + b + R lambda, zero where
 // lambda is free, the gradient is -m'dr + a'ds, a = by_g and m = M^-1 (by_v + G'a).
 void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, VectorXd& g_z, double* g_p,
                           double* by_friction) {
-  mu_ = by_v_;
-  mu_.noalias() += G_.transpose() * by_g;
-  cholesky_.solveInPlace(mu_);
+  mu_.noalias() += SG_ * by_g;
+  factor_.half_transposed(mu_);
   a_ = (v_next_ - v_) / h_ - turning_;
-  robot_.inverse_dynamics_adjoint(q_, v_, a_, mu_, g_q_, g_v_, g_a_);
-  VectorXd by_q = by_q_ - h_ * g_q_, ignored = VectorXd::Zero(nv_), unused = ignored;
   if (g_p != nullptr) {
     w_ = h_ * mu_;
     robot_.parameter_adjoint(q_, v_, a_, w_, g_p);
   }
+  robot_.inverse_dynamics_adjoint(q_, v_, a_, mu_, g_q_, g_v_, g_a_);
+  VectorXd by_q = by_q_ - h_ * g_q_, ignored = VectorXd::Zero(nv_), unused = ignored;
   // d (lambda' G m + a' (G v+ + b)) / dq; the speeds of sliding in b belong to v.
   VectorXd by_v = g_a_ - h_ * g_v_;
   for (const Floating& f : floating_) {
@@ -286,12 +308,14 @@ void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, Vector
   for (const Part part : {Part::impulses, Part::sliding, Part::rows}) {
     if (part == Part::sliding && contact_.lift) continue;
     const VectorXd& weights = part == Part::impulses ? impulses : by_g;
-    robot_.place(q_, part == Part::impulses ? mu_ : part == Part::rows ? v_next_ : v_, zero_);
+    robot_.move(part == Part::impulses ? mu_ : part == Part::rows ? v_next_ : v_);
     for (int c = 0; c < contacts_; ++c) {
       const Touch& touch = touches_[c];
       TouchGradient& by_touch = by_touch_[c];
       const Sides& sides = sides_[c];
-      const Vector3d touching = touching_velocity(c);
+      FrameState now[2], g[2];
+      for (int side = 0; side < sides.count; ++side) now[side] = robot_.frame(sides.frame[side], true);
+      const Vector3d touching = touching_velocity(c, now);
       const double sum = by_g.segment(c * contact_.directions, contact_.directions).sum();
       Vector3d f;
       if (part == Part::sliding) {
@@ -307,9 +331,7 @@ void ContactStep::adjoint(const VectorXd& impulses, const VectorXd& by_g, Vector
         by_touch.second += friction_[c] * d.y() * touching;
         if (by_friction != nullptr) by_friction[c] += (d.x() * touch.first + d.y() * touch.second).dot(touching);
       }
-      FrameState now[2], g[2];
       for (int side = 0; side < sides.count; ++side) {
-        now[side] = robot_.frame(sides.frame[side], true);
         const Vector3d on_side = sign(side) * f, turning = now[side].velocity.tail<3>();
         by_touch.arm[side] += on_side.cross(turning);
         g[side] = {Vector3d::Zero(), Matrix3d::Zero(), Vector6::Zero(), Vector6::Zero()};

@@ -4,6 +4,7 @@
 #include <Eigen/Core>
 #include <memory>
 #include <pinocchio/multibody/fwd.hpp>
+#include <vector>
 
 namespace qp_control {
 
@@ -34,6 +35,8 @@ class Evaluator {
   int nv() const;
   int bodies() const;
   int n_par() const;
+  // Of each velocity the one before it on the way to the root, or -1
+  std::vector<int> velocities_before() const;
   bool vector_space() const { return nq() == nv(); }
 
   Eigen::VectorXd neutral() const;
@@ -65,7 +68,14 @@ class Evaluator {
 
   // Frames, after `place` with the state; in the world's axes (aligned) or their own.
   void place(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a);
+  // The same without accelerations, with the upper triangle of the mass matrix
+  void place_with_mass_matrix(const Eigen::VectorXd& q, const Eigen::VectorXd& v, Eigen::MatrixXd& M);
+  // At the configuration of the last `place` or `inverse_dynamics_adjoint`, without accelerations
+  void move(const Eigen::VectorXd& v);
   FrameState frame(int index, bool aligned) const;
+  // The twist per velocity, of the point that passes by the world's origin, and the last velocity that moves a frame
+  const Eigen::Matrix<double, 6, Eigen::Dynamic>& axes() const;
+  int last_velocity(int frame) const;
   // Adds the gradients of the frame's numbers that have the gradients g.
   void frame_adjoint(int index, bool aligned, const FrameState& g, Eigen::VectorXd& g_q, Eigen::VectorXd& g_v,
                      Eigen::VectorXd& g_a) const;

@@ -1,4 +1,5 @@
 // Motions of frames and their gradients by the recursion of tree.hpp.
+#include <pinocchio/algorithm/crba.hpp>
 #include <pinocchio/algorithm/jacobian.hpp>
 
 #include "evaluator_state.hpp"
@@ -40,6 +41,26 @@ void Evaluator::place(const VectorXd& q, const VectorXd& v, const VectorXd& a) {
   auto& s = *implementation_;
   pinocchio::computeJointJacobians(s.model, s.data, q);
   s.tree.move(s.model, s.data, v, a, VectorXd::Zero(nv()), Vector6::Zero(), Vector6::Zero());
+}
+
+void Evaluator::place_with_mass_matrix(const VectorXd& q, const VectorXd& v, MatrixXd& M) {
+  auto& s = *implementation_;
+  M = pinocchio::crba(s.model, s.data, Eigen::Ref<const VectorXd>(q), pinocchio::Convention::WORLD);
+  move(v);
+}
+
+void Evaluator::move(const VectorXd& v) {
+  auto& s = *implementation_;
+  const auto none = VectorXd::Zero(nv());
+  s.tree.move(s.model, s.data, v, none, none, Vector6::Zero(), Vector6::Zero());
+}
+
+const Eigen::Matrix<double, 6, Eigen::Dynamic>& Evaluator::axes() const { return implementation_->data.J; }
+
+int Evaluator::last_velocity(int frame) const {
+  const auto& model = implementation_->model;
+  const auto joint = model.frames[frame].parentJoint;
+  return joint > 0 ? model.idx_vs[joint] + model.nvs[joint] - 1 : -1;
 }
 
 FrameState Evaluator::frame(int index, bool aligned) const {

@@ -100,25 +100,38 @@ class Workers {
 
   // Calls body(worker, element, gradient of the parameters or null) for every element; the parameters are set before.
   void for_each(int batch, Parameters p, double* gradient, const std::function<void(Worker&, int, double*)>& body) {
+    for_each_range(batch, p, gradient, [&](Worker& worker, int first, int last, int, const auto& gradient_of) {
+      for (int i = first; i < last; ++i) {
+        set_own_parameters(worker, p, i);
+        body(worker, i, gradient_of(i));
+      }
+    });
+  }
+
+  // Calls body(worker, first, last, number of the thread, element -> where its gradient by the parameters is added) for
+  // ranges of elements; parameters that all share are set before.
+  template <class Body>
+  void for_each_range(int batch, Parameters p, double* gradient, const Body& body) {
     const int n_par = static_cast<int>(nominal.size());
     const int ranges = (batch + grain - 1) / grain;
     std::vector<double> partial(gradient != nullptr && p.shared ? std::size_t(ranges) * n_par : 0, 0.0);
     if (gradient != nullptr) std::fill_n(gradient, p.shared ? n_par : std::size_t(batch) * n_par, 0.0);
-    parallel_for(batch, grain, threads_, [&](int first, int last, int) {
+    parallel_for(batch, grain, threads_, [&](int first, int last, int thread) {
       std::unique_ptr<Worker> worker = acquire();
       if (p.shared) worker->robot.set_parameters(p.data != nullptr ? p.data : nominal.data());
-      for (int i = first; i < last; ++i) {
-        if (!p.shared) worker->robot.set_parameters(p.data + std::size_t(i) * n_par);
-        double* g = nullptr;
-        if (gradient != nullptr)
-          g = p.shared ? partial.data() + std::size_t(first / grain) * n_par : gradient + std::size_t(i) * n_par;
-        body(*worker, i, g);
-      }
+      body(*worker, first, last, thread, [&](int i) -> double* {
+        if (gradient == nullptr) return nullptr;
+        return p.shared ? partial.data() + std::size_t(first / grain) * n_par : gradient + std::size_t(i) * n_par;
+      });
       release(std::move(worker));
     });
     if (gradient != nullptr && p.shared)
       for (int r = 0; r < ranges; ++r)
         for (int k = 0; k < n_par; ++k) gradient[k] += partial[std::size_t(r) * n_par + k];
+  }
+
+  void set_own_parameters(Worker& worker, Parameters p, int i) const {
+    if (!p.shared) worker.robot.set_parameters(p.data + std::size_t(i) * nominal.size());
   }
 
   // Throws unless the quaternions and the (cos, sin) pairs of all configurations have length one.
