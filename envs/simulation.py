@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
@@ -51,6 +52,8 @@ class Simulation:
         self.x = np.zeros((n, task.nx))
         self.steps = np.zeros(n, dtype=np.int64)
         self.streak = np.zeros(n, dtype=np.int64)  # states in a row at the goal
+        self._begun = np.zeros(n, dtype=np.bool_)
+        self._all_begun = False
 
     def _call(self, method: Callable[..., Any], *arrays: Floats) -> Any:
         """A method of the task with arrays, of which one that takes tensors only knows nothing."""
@@ -76,6 +79,8 @@ class Simulation:
         if random.of_parameters:
             draw = self._draw(which, task.dynamics.bodies + task.dynamics.nv)
             self.parameters[index] = random.parameters(task, draw).numpy()
+        self._begun[index] = True
+        self._all_begun = bool(self._begun.all())
         self.x[index] = x
         self.steps[index] = 0
         self._pending[index] = task.rest_input
@@ -110,6 +115,8 @@ class Simulation:
     def advance(self, action: Any) -> Transition:
         """Send action (n, nu). Entries outside the limits are clipped; an action that is not finite becomes
         zero; both are told in the info. ValueError for a wrong shape. `look` has to follow."""
+        if not self._all_begun:
+            raise ResetNeeded("call reset() before the first step()")
         task = self.task
         asked = np.asarray(action, dtype=np.float64)
         if asked.shape != (self.n, task.dynamics.nu):
@@ -125,7 +132,7 @@ class Simulation:
             x_next, (seen, reward, terminated, goal) = self._follow(acting)
         self.x, self._exact = x_next, seen
         self.steps += 1
-        self.streak = np.where(goal, self.streak + 1, 0)
+        self.streak = (self.streak + 1) * goal
         success = (self.steps >= task.episode_steps) & (self.streak > task.goal_steps) & ~terminated
         info: dict[str, NDArray[Any]] = {
             "applied_action": acting,

@@ -46,6 +46,9 @@ class Evaluator {
   // The same with da/dq (tangent), da/dv and da/dtau = M^-1.
   void acceleration(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& tau, Eigen::VectorXd& a,
                     Eigen::MatrixXd& a_q, Eigen::MatrixXd& a_v, Eigen::MatrixXd& a_tau);
+  // w = M^-1 g and, from a, the gradients of g'a by q (tangent) and v; that by tau is w.
+  void acceleration_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
+                            const Eigen::VectorXd& g, Eigen::VectorXd& w, Eigen::VectorXd& g_q, Eigen::VectorXd& g_v);
   // da/dp, nv x n_par
   void parameter_jacobian(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
                           const Eigen::MatrixXd& a_tau, Eigen::MatrixXd& a_p);
