@@ -83,8 +83,8 @@ class Arm(RobotTask):
 
     def _reward(self, x_next: Array, u: Array, way: Array) -> Array:
         distance = (way * way).sum(-1)
-        slow = 1.0 - ((x_next[..., 6:12] / constant(self.rate_limit, u)) ** 2).mean(-1)
-        calm = 1.0 - ((u / constant(self.torque_limit, u)) ** 2).mean(-1)
+        slow = 1.0 - ((x_next[..., 6:12] / constant(self.rate_limit, u)) ** 2).sum(-1) / 6.0
+        calm = 1.0 - ((u / constant(self.torque_limit, u)) ** 2).sum(-1) / 6.0
         return 0.8 / (1.0 + distance / 0.04) + 0.1 * slow + 0.1 * calm
 
     def _near(self, way: Array) -> Array:

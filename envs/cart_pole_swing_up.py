@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from qp_control.viewer import Camera, Shape
 
 from .arrays import Array, library
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, RobotTask, positive_scales, wrapped
+from .task import ASSETS, Floats, RobotTask, positive_scales
 
 START_POSITION = 0.5  # [m] largest distance of the cart from the middle at the start
 START_ANGLE = 0.3  # [rad] largest angle of the pole from hanging at the start
@@ -87,7 +89,7 @@ class CartPoleSwingUp(RobotTask):
 
     def at_goal(self, x: Array) -> Array:
         """On the track with the pole within 0.2 rad of upright."""
-        return (abs(wrapped(x[..., 1])) <= GOAL_ANGLE) & ~self.failed(x)
+        return (library(x).cos(x[..., 1]) >= math.cos(GOAL_ANGLE)) & ~self.failed(x)
 
     def scenery(self) -> list[Shape]:
         reach = self.track_limit + 0.2  # the cart's middle stops at the limit, its side here

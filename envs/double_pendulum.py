@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from qp_control.viewer import Camera
 
 from .arrays import Array, library
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, RobotTask, wrapped
+from .task import ASSETS, Floats, RobotTask
 
 START_ANGLE = 0.1  # [rad] largest angle of either link from hanging at the start
 GOAL_ANGLE = 0.2  # [rad] largest angle of either link from upright that counts as upright
@@ -69,8 +71,8 @@ class DoublePendulum(RobotTask):
 
     def at_goal(self, x: Array) -> Array:
         """Both links within 0.2 rad of upright."""
-        upper, lower = wrapped(x[..., 0]), wrapped(x[..., 0] + x[..., 1])
-        return (abs(upper) <= GOAL_ANGLE) & (abs(lower) <= GOAL_ANGLE)
+        m, least = library(x), math.cos(GOAL_ANGLE)
+        return (m.cos(x[..., 0]) >= least) & (m.cos(x[..., 0] + x[..., 1]) >= least)
 
     def camera(self) -> Camera:
         return Camera(position=(0.0, -3.8, 0.3), target=(0.0, 0.0, 0.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from qp_control.viewer import Camera
 
 from .arrays import Array, library
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, RobotTask, wrapped
+from .task import ASSETS, Floats, RobotTask
 
 START_RATE = 1.0  # [rad/s] largest rate at the start
 GOAL_ANGLE = 0.2  # [rad] largest angle from upright that counts as upright
@@ -58,7 +60,7 @@ class Pendulum(RobotTask):
 
     def at_goal(self, x: Array) -> Array:
         """Within 0.2 rad of upright."""
-        return abs(wrapped(x[..., 0])) <= GOAL_ANGLE
+        return library(x).cos(x[..., 0]) >= math.cos(GOAL_ANGLE)
 
     def camera(self) -> Camera:
         return Camera(position=(0.0, -2.2, 0.2), target=(0.0, 0.0, 0.0))

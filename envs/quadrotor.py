@@ -122,7 +122,7 @@ class Quadrotor(RobotTask):
         distance = ((x_next[..., :3] - point) ** 2).sum(-1)
         upright = 1.0 - (x_next[..., 3:5] ** 2).sum(-1)  # (1 + R_zz) / 2
         effort = (u - constant(self.rest_input, u)) / constant(LIMITS, u)
-        return 0.7 / (1.0 + distance) + 0.2 * upright + 0.1 * (1.0 - (effort**2).mean(-1))
+        return 0.7 / (1.0 + distance) + 0.2 * upright + 0.1 * (1.0 - (effort**2).sum(-1) / 4.0)
 
     def _at(self, x: Array, point: Array) -> Array:
         clock = x[..., -1]

@@ -37,10 +37,14 @@ def as_vec_env(envs: VectorEnv[Any, Any, Any], *, unit_actions: bool = False) ->
 class _Adapter(VecEnv):
     def __init__(self, envs: VectorEnv[Any, Any, Any], unit_actions: bool) -> None:
         if not isinstance(envs, VectorEnv):
-            raise ValueError(f"envs is a {type(envs).__name__}, expected a vector environment, as of gymnasium.make_vec")
+            raise ValueError(
+                f"envs is a {type(envs).__name__}, expected a vector environment, as of gymnasium.make_vec"
+            )
         mode = envs.metadata.get("autoreset_mode")
         if mode != AutoresetMode.SAME_STEP:
-            raise ValueError(f"the autoreset mode is {mode}, expected gymnasium.make_vec(.., autoreset_mode='SameStep')")
+            raise ValueError(
+                f"the autoreset mode is {mode}, expected gymnasium.make_vec(.., autoreset_mode='SameStep')"
+            )
         self.envs = envs
         box = envs.single_action_space
         self._scale = None

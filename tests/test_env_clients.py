@@ -17,7 +17,9 @@ CART = "QPControl/CartPole-v0"
 RANDOM = {"mass_spread": 0.2, "observation_noise": 0.01, "action_delay": 1}
 
 
-@pytest.mark.parametrize("how", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"]
+)
 @pytest.mark.parametrize("many", [False, True], ids=["single", "vector"])
 @pytest.mark.parametrize("key", IDS)
 def test_a_copy_goes_on_as_the_original_does(key, many, how):
