@@ -125,12 +125,13 @@ class RobotDynamics(RobotModel):
     def step(self, x: Any, u: Any, parameters: Any = None, *, charts: tuple[Tensor, Tensor] | None = None) -> Any:
         """State x_next (B, nx) one control period after x under the constant input u.
 
-        x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par). NumPy arrays with just these axes go without
-        torch, and what comes back is one.
+        x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par). NumPy arrays, all of them and with just these
+        axes, go without torch, and what comes back is one.
         charts: two states (nx,) or (B, nx), now and next: x and x_next are then errors (B, 2 nv) from them, x (-) now
         and x_next (-) next, see `difference`. Errors form a vector space, less than half a turn away from zero.
         """
-        if isinstance(x, np.ndarray) and charts is None:
+        arrays = isinstance(x, np.ndarray) and isinstance(u, np.ndarray) and not isinstance(parameters, Tensor)
+        if arrays and charts is None:
             return self._robot.step(x, u, parameters)
         (x_, u_), par, finish, around = self._inputs(
             {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts

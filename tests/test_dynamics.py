@@ -360,6 +360,29 @@ def test_bad_arguments_are_told():
         free.step(y, w)
 
 
+def test_arrays_go_the_same_way_as_tensors():
+    dynamics = RobotDynamics(humanoid(), dt=0.02)
+    x, u = random_batch(dynamics, 3)
+    parameters = dynamics.parameters * torch.linspace(1.0, 1.2, 3, dtype=torch.float64)[:, None]
+    for par in (None, dynamics.parameters, parameters):
+        found = dynamics.step(x.numpy(), u.numpy(), None if par is None else par.numpy())
+        np.testing.assert_array_equal(found, dynamics.step(x, u, par).numpy())
+    frames = [frame.name for frame in dynamics.model.frames][3:5]
+    q = x[:, : dynamics.nq]
+    np.testing.assert_array_equal(
+        dynamics.frame_positions(frames, q.numpy()), dynamics.frame_motions(frames, q).position.numpy()
+    )
+    np.testing.assert_array_equal(dynamics.frame_positions(frames, q), dynamics.frame_motions(frames, q).position)
+    with pytest.raises(ValueError, match=r"u has shape \[?\(?3, 2"):
+        dynamics.step(x.numpy(), np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="no frame 'tail'"):
+        dynamics.frame_positions(["tail"], q.numpy())
+    # A mixture would lose the gradients of its tensors without a word.
+    for mixed in ((x.numpy(), u), (x.numpy(), u.numpy(), dynamics.parameters)):
+        with pytest.raises(ValueError, match=r"expected a torch\.Tensor"):
+            dynamics.step(*mixed)
+
+
 def test_another_minor_version_of_pinocchio_is_refused():
     code = (
         "import sys, types\n"

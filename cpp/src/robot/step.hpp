@@ -63,11 +63,11 @@ class StepMap {
   };
 
   void start(const double* x, const double* u, bool derivatives);
-  void evaluate(bool derivatives);      // all nodes of one integrator step from node 0
-  void start_tangents(int parameters);  // those of node 0 at the start
-  void tangents(int parameters);        // of all nodes from node 0
-  void advance();                       // the last node becomes node 0
-  void finish(double* x_next);          // node 0 in the coordinates asked for
+  void evaluate(bool derivatives);        // all nodes of one integrator step from node 0
+  void start_tangents(int parameters);    // those of node 0 at the start
+  void tangents(int parameters);          // of all nodes from node 0
+  void advance();                         // the last node becomes node 0
+  void finish(double* x_next);            // node 0 in the coordinates asked for
   void restore(int k, bool derivatives);  // all nodes of the integrator step k
   // The adjoint, and second derivatives where H is given; neither includes the coordinates of the start.
   void pull_back(const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p, Eigen::MatrixXd* H);
