@@ -123,7 +123,7 @@ class Simulation:
             raise ValueError(f"action has shape {asked.shape}, expected {(self.n, task.dynamics.nu)}")
         invalid = np.zeros(self.n, dtype=np.bool_)
         if not np.isfinite(asked).all():
-            invalid = ~np.isfinite(asked).all(axis=1)
+            invalid[:] = ~np.isfinite(asked).all(axis=1)
             asked = np.where(invalid[:, None], 0.0, asked)
         applied = np.minimum(np.maximum(asked, self._least), self._most)
         clipped = (applied != asked).any(axis=1)

@@ -56,7 +56,7 @@ class _Adapter(VecEnv):
         super().__init__(envs.num_envs, envs.single_observation_space, box)
 
     def reset(self) -> Any:
-        seeds = None if None in self._seeds else list(self._seeds)
+        seeds: Any = None if None in self._seeds else list(self._seeds)
         options = {key: np.stack([given[key] for given in self._options]) for key in self._options[0]}
         observation, _ = self.envs.reset(seed=seeds, options=options or None)
         self._reset_seeds()

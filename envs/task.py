@@ -136,8 +136,8 @@ class RobotTask(abc.ABC):
             return torch.zeros(states.shape[0], dtype=torch.bool)
         episode = states[:, : self.episode_steps + 1]
         flat = episode.reshape(-1, episode.shape[2])
-        ok = ~self.failed(flat).reshape(episode.shape[:2]).any(dim=1)
-        goal = self.at_goal(flat).reshape(episode.shape[:2])
+        ok: Tensor = ~self.failed(flat).reshape(episode.shape[:2]).any(dim=1)
+        goal: Tensor = self.at_goal(flat).reshape(episode.shape[:2])
         return ok & goal[:, -(self.goal_steps + 1) :].all(dim=1)
 
 

@@ -89,6 +89,9 @@ class Evaluator {
   void integrate(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::VectorXd& result) const;
   void integrate_jacobians(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::MatrixXd* J_q,
                            Eigen::MatrixXd& J_w) const;
+  // by_q = J_q' l and by_w = J_w' l of the same
+  void integrate_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& w, const Eigen::VectorXd& l,
+                         Eigen::VectorXd& by_q, Eigen::VectorXd& by_w);
   // result = to (-) from, and its Jacobian by the tangent of `to`
   void difference(const Eigen::VectorXd& from, const Eigen::VectorXd& to, Eigen::VectorXd& result) const;
   void difference_jacobian(const Eigen::VectorXd& from, const Eigen::VectorXd& to, Eigen::MatrixXd& J_to) const;

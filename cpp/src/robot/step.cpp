@@ -254,8 +254,6 @@ void StepMap::restore(int k, bool derivatives) {
     now.v = tape_[k][n].v;
     now.w = tape_[k][n].w;
     now.a = tape_[k][n].a;
-    if (n > 0 && !robot_.vector_space())
-      robot_.integrate_jacobians(nodes_[scheme_.nodes[n - 1].from].q, now.w, &now.J_q, now.J_w);
   }
 }
 
@@ -313,8 +311,8 @@ void StepMap::pull_back(const VectorXd& lambda, VectorXd& g_z, double* g_p, Matr
         nodes_[rule.from].l_q += now.l_q;
       } else {
         if (H != nullptr) add_displacement(nodes_[rule.from], now, *H);
-        w_.noalias() = now.J_w.transpose() * now.l_q;
-        nodes_[rule.from].l_q.noalias() += now.J_q.transpose() * now.l_q;
+        robot_.integrate_adjoint(nodes_[rule.from].q, now.w, now.l_q, by_q_, w_);
+        nodes_[rule.from].l_q += by_q_;
       }
       for (std::size_t j = 0; j < rule.velocity.size(); ++j)
         if (rule.velocity[j] != 0.0) nodes_[j].l_v += h_ * rule.velocity[j] * w_;
