@@ -157,4 +157,6 @@ class Simulation:
         if not np.isfinite(reward).all():
             lost = ~np.isfinite(reward) | (False if lost is None else lost)
             reward = np.where(np.isfinite(reward), reward, 0.0)
-        return x_next, (seen, reward, failed if lost is None else failed | lost, goal)
+        terminated = failed if lost is None else failed | lost
+        # Copies, as they are written into and a task may give views.
+        return x_next, (np.array(seen), np.array(reward), np.array(terminated), goal)
