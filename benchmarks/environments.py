@@ -100,7 +100,7 @@ def actions_of(name: str, count: int) -> tuple[Any, dict[str, Callable[[], float
     return env.task, actions
 
 
-def measure(name: str, count: int, repeats: int) -> list[dict[str, object]]:
+def measure(name: str, count: int, repeats: int, rounds: int) -> list[dict[str, object]]:
     task, actions = actions_of(name, count)
     actions["plant"] = plant(task, count)
     turns = {(action, k): run for k in sorted({1, len(CORES)}) for action, run in actions.items()}
@@ -108,7 +108,7 @@ def measure(name: str, count: int, repeats: int) -> list[dict[str, object]]:
     for k in sorted({1, len(CORES)}) if model is not None else ():
         turns["mujoco", k] = mujoco_rollouts.periods(task, model, max(1, count), k, time.perf_counter)
     named = {f"{action} {k}": run for (action, k), run in turns.items()}
-    seconds = report.in_turns(named, repeats, enter=lambda turn: use_threads(int(turn.split()[-1])))
+    seconds = report.in_turns(named, repeats, rounds=rounds, enter=lambda turn: use_threads(int(turn.split()[-1])))
     use_threads(len(CORES))
     times = {turn: statistics.median(seconds[f"{turn[0]} {turn[1]}"]) for turn in turns}
     rows: list[dict[str, object]] = []
@@ -123,7 +123,7 @@ def measure(name: str, count: int, repeats: int) -> list[dict[str, object]]:
     return rows
 
 
-def gradient_row(key: str, batch: int, repeats: int) -> dict[str, object]:
+def gradient_row(key: str, batch: int, repeats: int, rounds: int) -> dict[str, object]:
     """The step of a batch on one thread: milliseconds of the value and of its gradients."""
     task = gym.make(key).unwrapped.task  # type: ignore[attr-defined]
     x = task.sample_starts(batch, seed=0).requires_grad_()
@@ -143,7 +143,7 @@ def gradient_row(key: str, batch: int, repeats: int) -> dict[str, object]:
         "backward_ms": lambda: backward(False),
         "with_parameters_ms": lambda: backward(True),
     }
-    times = {name: statistics.median(values) for name, values in report.in_turns(runs, repeats).items()}
+    times = {name: statistics.median(values) for name, values in report.in_turns(runs, repeats, rounds=rounds).items()}
     row: dict[str, object] = {"problem": key.split("/")[1], "envs": batch, **times}
     row["backward/forward"] = times["backward_ms"] / times["forward_ms"]
     row["with_parameters/forward"] = times["with_parameters_ms"] / times["forward_ms"]
@@ -175,7 +175,7 @@ def measure_rates(arguments: argparse.Namespace) -> None:
     table = report.Report("environments", widths | {report.BETTER: 24}, arguments.out)
     for name in names:
         for count in (0, *counts):
-            for row in measure(name, count, arguments.repeats):
+            for row in measure(name, count, arguments.repeats, arguments.rounds):
                 table.add(row)
     path = table.finish()
     bars: dict[str, dict[str, float]] = {}
@@ -193,8 +193,9 @@ def measure_gradients(arguments: argparse.Namespace) -> None:
     widths |= {"with_parameters_ms": 18, "with_parameters/forward": 23}
     table = report.Report("environments_gradients", widths, arguments.out)
     use_threads(1)
-    for key in sorted(key for key in gym.registry if key.startswith("QPControl/")):
-        table.add(gradient_row(key, batch, arguments.repeats))
+    keys = sorted(key for key in gym.registry if key.startswith("QPControl/"))
+    for key in keys[:2] if arguments.quick else keys:
+        table.add(gradient_row(key, batch, arguments.repeats, arguments.rounds))
     use_threads(len(CORES))
     table.finish()
 
@@ -214,6 +215,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="least number of timings")
     parser.add_argument("--only", choices=("rates", "gradients", "memory"), help="of the three tables")
     arguments = parser.parse_args()
+    arguments.rounds = 1 if arguments.quick else 3
     print(report.machine("gymnasium", "pin", "torch", "mujoco", threads=len(CORES)))
     parts = {"rates": measure_rates, "gradients": measure_gradients, "memory": measure_memory}
     for name, part in parts.items():
