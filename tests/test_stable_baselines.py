@@ -1,5 +1,6 @@
 """stable-baselines3 works with our environments unchanged: single ones, and the vector ones through the adapter."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -133,20 +134,31 @@ def returns(model, key, episodes=50):
     return total.mean(), success.mean()
 
 
+@dataclasses.dataclass
+class Learner:
+    robots: int
+    steps: int
+    options: dict
+    # Below what seeds 0, 1, 2 gave: returns of 499 each and 193, 193, 192, successes of 1 each and 0.98, 0.88, 0.40.
+    least_return: float
+    least_success: float
+
+
 LEARNERS = {
-    CART: (80_000, {"learning_rate": 1e-3, "gamma": 0.98, "gae_lambda": 0.9, "n_steps": 128, "batch_size": 256}, 16),
-    ARM: (200_000, {"learning_rate": 1e-3, "gamma": 0.95, "n_steps": 128, "batch_size": 512}, 32),
+    CART: Learner(16, 80_000, {"gamma": 0.98, "gae_lambda": 0.9, "batch_size": 256}, 450.0, 0.9),
+    ARM: Learner(32, 200_000, {"gamma": 0.95, "batch_size": 512}, 170.0, 0.3),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", LEARNERS)
 def test_ppo_learns(sb3, key):
-    steps, options, n = LEARNERS[key]
-    model = sb3.PPO("MlpPolicy", make(key, n), seed=0, device="cpu", policy_kwargs={"log_std_init": -1.0}, **options)
+    learner = LEARNERS[key]
+    options = {"learning_rate": 1e-3, "n_steps": 128, "policy_kwargs": {"log_std_init": -1.0}} | learner.options
+    model = sb3.PPO("MlpPolicy", make(key, learner.robots), seed=0, device="cpu", **options)
     before, _ = returns(model, key)
-    model.learn(steps)
+    model.learn(learner.steps)
     after, success = returns(model, key)
     print(f"{key}: return {before:.1f} -> {after:.1f}, success {success:.2f}")
     assert before < 60.0
-    assert after > 0.8 * gym.spec(key).max_episode_steps and success >= 0.5
+    assert after > learner.least_return and success >= learner.least_success
