@@ -69,6 +69,9 @@ class RobotEnv(gym.Env[Floats, Floats]):
         self._simulation = Simulation(task, 1, random)
         self._viewer: PictureTaker | LiveViewer | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_viewer": None}  # a copy opens one of its own
+
     @property
     def state(self) -> Floats:
         """A copy of the state x (nx,)."""

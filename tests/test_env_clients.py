@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import threading
 
 import gymnasium as gym
 import numpy as np
@@ -17,9 +18,11 @@ CART = "QPControl/CartPole-v0"
 RANDOM = {"mass_spread": 0.2, "observation_noise": 0.01, "action_delay": 1}
 
 
-@pytest.mark.parametrize(
-    "how", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"]
-)
+def pickled(env):
+    return pickle.loads(pickle.dumps(env))
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, pickled])
 @pytest.mark.parametrize("many", [False, True], ids=["single", "vector"])
 @pytest.mark.parametrize("key", IDS)
 def test_a_copy_goes_on_as_the_original_does(key, many, how):
@@ -33,6 +36,13 @@ def test_a_copy_goes_on_as_the_original_does(key, many, how):
     start = env.reset()[0]
     env.step(action)
     np.testing.assert_array_equal(start, other.reset()[0])
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, pickled])
+def test_a_copy_does_not_share_the_viewer(how):
+    env = gym.make(CART).unwrapped
+    env._viewer = threading.Lock()  # no more to be copied than a browser
+    assert how(env)._viewer is None and env._viewer is not None
 
 
 def test_other_processes_have_the_same_numbers():
