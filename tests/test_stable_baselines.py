@@ -31,6 +31,9 @@ def make(key, n, *, unit_actions=True, **options):
     return as_vec_env(gym.make_vec(key, num_envs=n, autoreset_mode="SameStep", **options), unit_actions=unit_actions)
 
 
+# Of the rescaling wrapper, whose infinite bounds of float64 do not fit its float32, and of the checker, that forces are
+# float64.
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast", "ignore:Your action space has dtype float64")
 @pytest.mark.parametrize("key", sorted(key for key in gym.registry if key.startswith("QPControl/")))
 def test_its_checker_passes(sb3, key):
     from gymnasium.wrappers import RescaleAction
