@@ -297,9 +297,15 @@ void StepMap::pull_back(const VectorXd& lambda, VectorXd& g_z, double* g_p, Matr
     for (int n = static_cast<int>(nodes_.size()) - 1; n >= 0; --n) {
       Node& now = nodes_[n];
       if (n < scheme_.stages) {
-        robot_.acceleration_adjoint(now.q, now.v, now.a, now.l_a, w_, by_q_, by_v_);
-        now.l_q += by_q_;
-        now.l_v += by_v_;
+        if (H != nullptr) {  // the derivatives are there
+          now.l_q.noalias() += now.a_q.transpose() * now.l_a;
+          now.l_v.noalias() += now.a_v.transpose() * now.l_a;
+          w_.noalias() = now.a_tau * now.l_a;
+        } else {
+          robot_.acceleration_adjoint(now.q, now.v, now.a, now.l_a, w_, by_q_, by_v_);
+          now.l_q += by_q_;
+          now.l_v += by_v_;
+        }
         for (int i = 0; i < nu_; ++i) g_z[2 * nv_ + i] += w_[actuated_[i]];
         if (g_p != nullptr) robot_.parameter_adjoint(now.q, now.v, now.a, w_, g_p);
         if (H != nullptr) add_acceleration(now, *H);
