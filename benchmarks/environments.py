@@ -40,6 +40,7 @@ import qp_control.envs  # noqa: F401, registers the environments
 
 NAMES = ("CartPole", "Quadrotor", "ArmReach")
 COUNTS = (16, 256, 1024, 4096)
+PLOTTED = (1, 16, 1024)
 PEER = "SyncVectorEnv"
 CLASSIC = {"CartPole": "CartPole-v1"}  # the tasks that Gymnasium has too
 PEERS = {"vector": PEER, "plant": "mujoco"}
@@ -180,9 +181,10 @@ def measure_rates(arguments: argparse.Namespace) -> None:
     path = table.finish()
     bars: dict[str, dict[str, float]] = {}
     for row in table.rows:
-        if row["threads"] == len(CORES):
-            bars.setdefault(str(row["solver"]), {})[f"{row['problem']} {row['envs']}"] = float(str(row["steps_per_s"]))
-    groups = [f"{name} {max(1, count)}" for name in names for count in (0, *counts)]
+        if row["threads"] == len(CORES) and row["envs"] in PLOTTED:
+            series = "ours" if row["solver"] in ("single", "vector") else str(row["solver"])
+            bars.setdefault(series, {})[f"{row['problem']} {row['envs']}"] = float(str(row["steps_per_s"]))
+    groups = list(dict.fromkeys(group for values in bars.values() for group in values))
     report.bars(path.with_suffix(".png"), groups, bars, title="Steps per second", ylabel="steps per second")
 
 
