@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .arm import Arm
+from .arrays import Array, library
 from .base import RobotEnv, RobotVectorEnv
 from .task import Floats
 
@@ -40,27 +41,29 @@ class ArmTrack(Arm):
         phase = np.stack([np.pi * draw[:, 15], rate], 1)
         return torch.from_numpy(np.concatenate([arm, centre, axes, phase], 1))
 
-    def next_goal(self, goal: Tensor) -> Tensor:
+    def next_goal(self, goal: Array) -> Array:
         phase, rate = goal[..., 9:10], goal[..., 10:11]
-        return torch.cat([goal[..., :9], phase + self.control_period * rate, rate], -1)
+        return library(goal).concatenate([goal[..., :9], phase + self.control_period * rate, rate], -1)
 
-    def target(self, x: Tensor) -> Tensor:
+    def target(self, x: Array) -> Array:
+        m = library(x)
         centre, first, second, phase, _ = _ellipse(x)
-        return centre + torch.cos(phase) * first + torch.sin(phase) * second
+        return centre + m.cos(phase) * first + m.sin(phase) * second
 
-    def target_velocity(self, x: Tensor) -> Tensor:
+    def target_velocity(self, x: Array) -> Array:
         """(..., 3) [m/s]."""
+        m = library(x)
         _, first, second, phase, rate = _ellipse(x)
-        return rate * (torch.cos(phase) * second - torch.sin(phase) * first)
+        return rate * (m.cos(phase) * second - m.sin(phase) * first)
 
-    def observe(self, x: Tensor) -> Tensor:
+    def _observation(self, x: Array, way: Array) -> Array:
         """(angles, rates, way from the tool to the target, velocity of the target)."""
-        return torch.cat([super().observe(x), self.target_velocity(x)], -1)
+        return library(x).concatenate([x[..., :12], way, self.target_velocity(x)], -1)
 
 
-def _ellipse(x: Tensor) -> tuple[Tensor, ...]:
+def _ellipse(x: Array) -> tuple[Array, ...]:
     """(centre, first, second half axis, phase, its rate) of states."""
-    return torch.split(x[..., 12:], [3, 3, 3, 1, 1], -1)
+    return x[..., 12:15], x[..., 15:18], x[..., 18:21], x[..., 21:22], x[..., 22:23]
 
 
 class ArmTrackEnv(RobotEnv):

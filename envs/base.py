@@ -69,6 +69,9 @@ class RobotEnv(gym.Env[Floats, Floats]):
         self._simulation = Simulation(task, 1, random)
         self._viewer: PictureTaker | LiveViewer | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_viewer": None}  # a copy opens one of its own
+
     @property
     def state(self) -> Floats:
         """A copy of the state x (nx,)."""
@@ -78,7 +81,7 @@ class RobotEnv(gym.Env[Floats, Floats]):
     @property
     def parameters(self) -> Floats:
         """A copy of the plant's parameters (n_par,) in this episode."""
-        copy: Floats = self._simulation.parameters.numpy().reshape(-1).copy()
+        copy: Floats = self._simulation.parameters.reshape(-1).copy()
         return copy
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
@@ -194,7 +197,7 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
     @property
     def parameters(self) -> Floats:
         """A copy of the plants' parameters (num_envs, n_par) in these episodes."""
-        p = self._simulation.parameters.numpy()
+        p = self._simulation.parameters
         copy: Floats = np.broadcast_to(p, (self.num_envs, p.shape[-1])).copy()
         return copy
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arrays import Array
 from .base import RobotEnv, RobotVectorEnv
 from .cart_pole_swing_up import CartPoleSwingUp
 from .task import Floats
@@ -28,16 +29,16 @@ class CartPole(CartPoleSwingUp):
         """Within 0.5 m, 0.15 rad, 0.2 m/s and 0.2 rad/s of standing upright in the middle."""
         return torch.from_numpy(draw * np.array(START))
 
-    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
+    def reward(self, x_next: Array, u: Array) -> Array:
         """0.6 (1 - (angle / 0.6)^2) + 0.3 (1 - (position / track)^2) + 0.1 (1 - (force / limit)^2)."""
         upright = 1.0 - (x_next[..., 1] / ANGLE_LIMIT) ** 2
         centred = 1.0 - (x_next[..., 0] / self.track_limit) ** 2
         calm = 1.0 - (u[..., 0] / self.force_limit) ** 2
         return 0.6 * upright + 0.3 * centred + 0.1 * calm
 
-    def failed(self, x: Tensor) -> Tensor:
+    def failed(self, x: Array) -> Array:
         """Off the track, or the pole has fallen."""
-        return (x[..., 0].abs() > self.track_limit) | (x[..., 1].abs() > ANGLE_LIMIT)
+        return (abs(x[..., 0]) > self.track_limit) | (abs(x[..., 1]) > ANGLE_LIMIT)
 
 
 class CartPoleEnv(RobotEnv):

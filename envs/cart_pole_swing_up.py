@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor
 
 from qp_control.viewer import Camera, Shape
 
+from .arrays import Array, library
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, RobotTask, positive_scales, wrapped
+from .task import ASSETS, Floats, RobotTask, positive_scales
 
 START_POSITION = 0.5  # [m] largest distance of the cart from the middle at the start
 START_ANGLE = 0.3  # [rad] largest angle of the pole from hanging at the start
@@ -29,6 +32,7 @@ class CartPoleSwingUp(RobotTask):
     know.
     """
 
+    takes_arrays = True
     name = "cart_pole_swing_up"
     urdf = ASSETS / "cart_pole.urdf"
     control_period = 0.05
@@ -65,27 +69,27 @@ class CartPoleSwingUp(RobotTask):
         x[:, 1] = np.pi + START_ANGLE * draw[:, 1]
         return torch.from_numpy(x)
 
-    def observe(self, x: Tensor) -> Tensor:
+    def observe(self, x: Array) -> Array:
         """The state itself."""
         return x
 
-    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
+    def reward(self, x_next: Array, u: Array) -> Array:
         """0.7 (1 + cos angle) / 2 + 0.2 (1 - (position / track)^2) + 0.1 (1 - (force / limit)^2).
 
         In [0, 1] on the track, so that leaving the track early never pays.
         """
-        upright = 0.5 * (1.0 + torch.cos(x_next[..., 1]))
+        upright = 0.5 * (1.0 + library(x_next).cos(x_next[..., 1]))
         centred = 1.0 - (x_next[..., 0] / self.track_limit) ** 2
         calm = 1.0 - (u[..., 0] / self.force_limit) ** 2
         return 0.7 * upright + 0.2 * centred + 0.1 * calm
 
-    def failed(self, x: Tensor) -> Tensor:
+    def failed(self, x: Array) -> Array:
         """Off the track."""
-        return x[..., 0].abs() > self.track_limit
+        return abs(x[..., 0]) > self.track_limit
 
-    def at_goal(self, x: Tensor) -> Tensor:
+    def at_goal(self, x: Array) -> Array:
         """On the track with the pole within 0.2 rad of upright."""
-        return (wrapped(x[..., 1]).abs() <= GOAL_ANGLE) & ~self.failed(x)
+        return (library(x).cos(x[..., 1]) >= math.cos(GOAL_ANGLE)) & ~self.failed(x)
 
     def scenery(self) -> list[Shape]:
         reach = self.track_limit + 0.2  # the cart's middle stops at the limit, its side here

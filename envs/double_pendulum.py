@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor
 
 from qp_control.viewer import Camera
 
+from .arrays import Array, library
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, RobotTask, wrapped
+from .task import ASSETS, Floats, RobotTask
 
 START_ANGLE = 0.1  # [rad] largest angle of either link from hanging at the start
 GOAL_ANGLE = 0.2  # [rad] largest angle of either link from upright that counts as upright
@@ -22,6 +25,7 @@ class DoublePendulum(RobotTask):
     The shoulder's angle is 0 upright, the elbow's 0 where the lower link continues the upper one; both count turns.
     """
 
+    takes_arrays = True
     name = "double_pendulum"
     urdf = ASSETS / "double_pendulum.urdf"
     control_period = 0.05
@@ -29,6 +33,10 @@ class DoublePendulum(RobotTask):
     episode_steps = 300
     goal_steps = 20
     draws = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.torque_limit = float(self.dynamics.effort_limit[0])  # [N m]
 
     @property
     def observation_space(self) -> gym.spaces.Box:
@@ -42,27 +50,29 @@ class DoublePendulum(RobotTask):
         x[:, 1] = START_ANGLE * (draw[:, 1] - draw[:, 0])
         return torch.from_numpy(x)
 
-    def observe(self, x: Tensor) -> Tensor:
+    def observe(self, x: Array) -> Array:
         """(cos and sin of the shoulder, cos and sin of the elbow, rates)."""
-        q, v = x[..., :2], x[..., 2:]
-        turns = torch.stack([torch.cos(q), torch.sin(q)], -1).flatten(-2)
-        return torch.cat([turns, v], -1)
+        m = library(x)
+        shoulder, elbow = x[..., 0], x[..., 1]
+        turns = [m.cos(shoulder), m.sin(shoulder), m.cos(elbow), m.sin(elbow)]
+        return m.stack([*turns, x[..., 2], x[..., 3]], -1)
 
-    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
+    def reward(self, x_next: Array, u: Array) -> Array:
         """0.9 (1 + height) / 2 + 0.1 (1 - (torque / limit)^2), the tip's height in units of the length, in [-1, 1]."""
+        m = library(x_next)
         upper = x_next[..., 0]
-        height = 0.5 * (torch.cos(upper) + torch.cos(upper + x_next[..., 1]))
-        calm = 1.0 - (u[..., 0] / self.dynamics.effort_limit[0]) ** 2
+        height = 0.5 * (m.cos(upper) + m.cos(upper + x_next[..., 1]))
+        calm = 1.0 - (u[..., 0] / self.torque_limit) ** 2
         return 0.45 * (1.0 + height) + 0.1 * calm
 
-    def failed(self, x: Tensor) -> Tensor:
+    def failed(self, x: Array) -> Array:
         """Never."""
-        return torch.zeros(x.shape[:-1], dtype=torch.bool)
+        return library(x).zeros_like(x[..., 0], dtype=bool)
 
-    def at_goal(self, x: Tensor) -> Tensor:
+    def at_goal(self, x: Array) -> Array:
         """Both links within 0.2 rad of upright."""
-        upper, lower = wrapped(x[..., 0]), wrapped(x[..., 0] + x[..., 1])
-        return (upper.abs() <= GOAL_ANGLE) & (lower.abs() <= GOAL_ANGLE)
+        m, least = library(x), math.cos(GOAL_ANGLE)
+        return (m.cos(x[..., 0]) >= least) & (m.cos(x[..., 0] + x[..., 1]) >= least)
 
     def camera(self) -> Camera:
         return Camera(position=(0.0, -3.8, 0.3), target=(0.0, 0.0, 0.0))

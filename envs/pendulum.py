@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor
 
 from qp_control.viewer import Camera
 
+from .arrays import Array, library
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, RobotTask, wrapped
+from .task import ASSETS, Floats, RobotTask
 
 START_RATE = 1.0  # [rad/s] largest rate at the start
 GOAL_ANGLE = 0.2  # [rad] largest angle from upright that counts as upright
@@ -19,6 +22,7 @@ GOAL_ANGLE = 0.2  # [rad] largest angle from upright that counts as upright
 class Pendulum(RobotTask):
     """State x = (angle [rad], rate [rad/s]), u = torque [N m]. The angle is 0 upright and counts turns."""
 
+    takes_arrays = True
     name = "pendulum"
     urdf = ASSETS / "pendulum.urdf"
     control_period = 0.05
@@ -26,6 +30,10 @@ class Pendulum(RobotTask):
     episode_steps = 200
     goal_steps = 20
     draws = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.torque_limit = float(self.dynamics.effort_limit[0])  # [N m]
 
     @property
     def observation_space(self) -> gym.spaces.Box:
@@ -36,22 +44,23 @@ class Pendulum(RobotTask):
         """Any angle, rates within 1 rad/s."""
         return torch.from_numpy(draw * np.array([np.pi, START_RATE]))
 
-    def observe(self, x: Tensor) -> Tensor:
+    def observe(self, x: Array) -> Array:
         """(cos angle, sin angle, rate)."""
-        return torch.stack([torch.cos(x[..., 0]), torch.sin(x[..., 0]), x[..., 1]], -1)
+        m = library(x)
+        return m.stack([m.cos(x[..., 0]), m.sin(x[..., 0]), x[..., 1]], -1)
 
-    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
+    def reward(self, x_next: Array, u: Array) -> Array:
         """0.9 (1 + cos angle) / 2 + 0.1 (1 - (torque / limit)^2)."""
-        calm = 1.0 - (u[..., 0] / self.dynamics.effort_limit[0]) ** 2
-        return 0.45 * (1.0 + torch.cos(x_next[..., 0])) + 0.1 * calm
+        calm = 1.0 - (u[..., 0] / self.torque_limit) ** 2
+        return 0.45 * (1.0 + library(x_next).cos(x_next[..., 0])) + 0.1 * calm
 
-    def failed(self, x: Tensor) -> Tensor:
+    def failed(self, x: Array) -> Array:
         """Never."""
-        return torch.zeros(x.shape[:-1], dtype=torch.bool)
+        return library(x).zeros_like(x[..., 0], dtype=bool)
 
-    def at_goal(self, x: Tensor) -> Tensor:
+    def at_goal(self, x: Array) -> Array:
         """Within 0.2 rad of upright."""
-        return wrapped(x[..., 0]).abs() <= GOAL_ANGLE
+        return library(x).cos(x[..., 0]) >= math.cos(GOAL_ANGLE)
 
     def camera(self) -> Camera:
         return Camera(position=(0.0, -2.2, 0.2), target=(0.0, 0.0, 0.0))

@@ -11,12 +11,13 @@ from qp_control.dynamics import RobotDynamics
 from qp_control.robot_description import read_urdf
 from qp_control.viewer import Camera, Shape
 
+from .arrays import Array, constant, library
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, RobotTask
+from .task import ASSETS, Floats, Outcome, RobotTask
 
-LIMITS = (12.0, 0.5, 0.5, 0.1)  # thrust [N], torques [N m]
-MIDDLE = (0.0, 0.0, 1.5)  # [m] of the space it may fly in
-ROOM = (4.0, 4.0, 1.5)  # [m] how far it may be from there
+LIMITS = np.array([12.0, 0.5, 0.5, 0.1])  # thrust [N], torques [N m]
+MIDDLE = np.array([0.0, 0.0, 1.5])  # [m] of the space it may fly in
+ROOM = np.array([4.0, 4.0, 1.5])  # [m] how far it may be from there
 WAYPOINTS = (1.0, 1.0, 0.5)  # [m] how far goals are from there at most
 START = (0.5, 0.5, 0.3)  # [m] and starts
 START_TILT = 0.5  # [rad] largest rotation about each axis, as a rotation vector
@@ -33,6 +34,7 @@ class Quadrotor(RobotTask):
     rotors. waypoints: their number; each has an equal part of the episode. 1: hover.
     """
 
+    takes_arrays = True
     name = "quadrotor"
     urdf = ASSETS / "quadrotor.urdf"
     floating_base = True
@@ -50,7 +52,7 @@ class Quadrotor(RobotTask):
         self.leg_steps = self.episode_steps // waypoints
         super().__init__()
         low = np.array([0.0, *(-limit for limit in LIMITS[1:])])
-        self.action_space = gym.spaces.Box(low, np.array(LIMITS), dtype=np.float64)
+        self.action_space = gym.spaces.Box(low, LIMITS, dtype=np.float64)
         self.hover = float(self.parameters[0]) * 9.81  # [N]
         self.rest_input[0] = self.hover
 
@@ -68,72 +70,84 @@ class Quadrotor(RobotTask):
 
     def starts(self, draw: Floats) -> Tensor:
         """Within (0.5, 0.5, 0.3) m of (0, 0, 1.5) m, turned by up to 0.5 rad about each axis, 0.3 m/s, 0.3 rad/s."""
-        n, middle = len(draw), np.array(MIDDLE)
+        n = len(draw)
         turn = START_TILT * draw[:, 3:6]
         angle = np.linalg.norm(turn, axis=1, keepdims=True)
         x = np.zeros((n, self.nx))
-        x[:, :3] = middle + np.array(START) * draw[:, :3]
+        x[:, :3] = MIDDLE + np.array(START) * draw[:, :3]
         x[:, 3:6] = 0.5 * turn * np.sinc(angle / (2.0 * np.pi))
         x[:, 6:7] = np.cos(0.5 * angle)
         x[:, 7:13] = START_SPEED * draw[:, 6:12]
-        x[:, 13:-1] = (middle + np.array(WAYPOINTS) * draw[:, 12:].reshape(n, -1, 3)).reshape(n, -1)
+        x[:, 13:-1] = (MIDDLE + np.array(WAYPOINTS) * draw[:, 12:].reshape(n, -1, 3)).reshape(n, -1)
         return torch.from_numpy(x)
 
-    def next_goal(self, goal: Tensor) -> Tensor:
-        return torch.cat([goal[..., :-1], goal[..., -1:] + 1.0], -1)
+    def next_goal(self, goal: Array) -> Array:
+        return library(goal).concatenate([goal[..., :-1], goal[..., -1:] + 1.0], -1)
 
-    def waypoint(self, x: Tensor, ahead: int = 0) -> Tensor:
+    def waypoint(self, x: Array, ahead: int = 0) -> Array:
         """The present waypoint (..., 3) [m], or one further `ahead`."""
-        leg = (x[..., -1].detach() / self.leg_steps).long() + ahead
-        leg = leg.clamp(0, self.waypoints - 1)
-        points = x[..., 13:-1].reshape(*x.shape[:-1], self.waypoints, 3)
-        return torch.gather(points, -2, leg[..., None, None].expand(*leg.shape, 1, 3))[..., 0, :]
+        if self.waypoints == 1:
+            return x[..., 13:16]
+        leg = (library(x).floor(x[..., -1:] / self.leg_steps) + ahead).clip(0, self.waypoints - 1)
+        now = leg == constant(np.arange(self.waypoints), x)
+        return (now[..., None] * x[..., 13:-1].reshape(*x.shape[:-1], self.waypoints, 3)).sum(-2)
 
-    def observe(self, x: Tensor) -> Tensor:
+    def observe(self, x: Array) -> Array:
         """(way to the waypoint, way to the one after it, rotation matrix by rows, velocities in the body's axes)."""
-        here = x[..., :3]
-        ways = [self.waypoint(x) - here, self.waypoint(x, 1) - here]
-        return torch.cat([*ways, _rotation(x[..., 3:7]), x[..., 7:13]], -1)
+        return self._observation(x, self.waypoint(x))
 
-    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
+    def reward(self, x_next: Array, u: Array) -> Array:
         """0.7 / (1 + distance^2) + 0.2 (1 + R_zz) / 2 + 0.1 (1 - mean(((u - hovering) / limits)^2))."""
-        distance = (x_next[..., :3] - self.waypoint(x_next)).square().sum(-1)
-        upright = 1.0 - x_next[..., 3:5].square().sum(-1)  # (1 + R_zz) / 2
-        effort = (u - torch.from_numpy(self.rest_input)) / self.dynamics.effort_limit
-        return 0.7 / (1.0 + distance) + 0.2 * upright + 0.1 * (1.0 - effort.square().mean(-1))
+        return self._reward(x_next, u, self.waypoint(x_next))
 
-    def failed(self, x: Tensor) -> Tensor:
+    def failed(self, x: Array) -> Array:
         """Outside the room, whose floor is at z = 0."""
-        away = (x[..., :3] - torch.tensor(MIDDLE, dtype=x.dtype)).abs()
-        return (away > torch.tensor(ROOM, dtype=x.dtype)).any(-1)
+        return (abs(x[..., :3] - constant(MIDDLE, x)) > constant(ROOM, x)).any(-1)
 
-    def at_goal(self, x: Tensor) -> Tensor:
+    def at_goal(self, x: Array) -> Array:
         """Within 0.15 m of the waypoint, or not yet in the last second of its time."""
+        return self._at(x, self.waypoint(x))
+
+    def outcome(self, x_next: Array, u: Array) -> Outcome:
+        point = self.waypoint(x_next)
+        reward = self._reward(x_next, u, point)
+        return Outcome(self._observation(x_next, point), reward, self.failed(x_next), self._at(x_next, point))
+
+    def _observation(self, x: Array, point: Array) -> Array:
+        here = x[..., :3]
+        ways = [point - here, self.waypoint(x, 1) - here]
+        return library(x).concatenate([*ways, _rotation(x[..., 3:7]), x[..., 7:13]], -1)
+
+    def _reward(self, x_next: Array, u: Array, point: Array) -> Array:
+        distance = ((x_next[..., :3] - point) ** 2).sum(-1)
+        upright = 1.0 - (x_next[..., 3:5] ** 2).sum(-1)  # (1 + R_zz) / 2
+        effort = (u - constant(self.rest_input, u)) / constant(LIMITS, u)
+        return 0.7 / (1.0 + distance) + 0.2 * upright + 0.1 * (1.0 - (effort**2).sum(-1) / 4.0)
+
+    def _at(self, x: Array, point: Array) -> Array:
         clock = x[..., -1]
-        distance: Tensor = torch.linalg.vector_norm(x[..., :3] - self.waypoint(x), dim=-1)
-        early = torch.remainder(clock, self.leg_steps) < self.leg_steps - round(HOLD / self.control_period)
-        return (distance <= NEAR) | (early & (clock < self.waypoints * self.leg_steps))
+        near = ((x[..., :3] - point) ** 2).sum(-1) <= NEAR**2
+        early = clock % self.leg_steps < self.leg_steps - round(HOLD / self.control_period)
+        return near | (early & (clock < self.waypoints * self.leg_steps))
 
     def scenery(self) -> list[Shape]:
         floor = Shape("floor", (2 * ROOM[0], 2 * ROOM[1], 0.02), (0.0, 0.0, -0.03), 0xD8DCE2)
-        return [floor, Shape("target", 0.08, MIDDLE, 0x2E8B2E)]
+        return [floor, Shape("target", 0.08, (0.0, 0.0, 1.5), 0x2E8B2E)]
 
     def moved_scenery(self, x: Floats) -> dict[str, Floats]:
-        return {"target": self.waypoint(torch.from_numpy(x)).numpy()}
+        return {"target": self.waypoint(x)}
 
     def camera(self) -> Camera:
         return Camera(position=(1.3, -2.2, 2.2), target=(0.0, 0.0, 1.4))
 
 
-def _rotation(quaternion: Tensor) -> Tensor:
+def _rotation(quaternion: Array) -> Array:
     """Rotation matrices by rows (..., 9) of unit quaternions x y z w (..., 4)."""
-    x, y, z, w = quaternion.unbind(-1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
-        *(2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
-        *(2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
-    ]
-    return torch.stack(rows, -1)
+    x, y, z, w = (quaternion[..., i] for i in range(4))
+    a, b, c = 2.0 * x, 2.0 * y, 2.0 * z
+    xx, xy, xz, xw, yy, yz, yw, zz, zw = a * x, a * y, a * z, a * w, b * y, b * z, b * w, c * z, c * w
+    by_row = [1.0 - yy - zz, xy - zw, xz + yw, xy + zw, 1.0 - xx - zz, yz - xw, xz - yw, yz + xw, 1.0 - xx - yy]
+    return library(quaternion).stack(by_row, -1)
 
 
 class QuadrotorEnv(RobotEnv):

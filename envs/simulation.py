@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
@@ -35,42 +37,66 @@ class Simulation:
     def __init__(self, task: RobotTask, n: int, randomisation: Randomisation) -> None:
         self.task, self.n, self.randomisation = task, n, randomisation
         self.generators = [seeding.np_random(None)[0] for _ in range(n)]
-        box = task.observation_space
+        box, limits = task.observation_space, task.action_space
         self._low, self._high = box.low, box.high
+        self._least, self._most = limits.low, limits.high
         scale = randomisation.noise_scale(len(box.low))
         self._noise = None if scale is None else ObservationNoise(scale, n)
         self._pending = np.tile(task.rest_input, (n, randomisation.action_delay, 1))
-        self._seen = np.zeros((n, len(box.low)))
-        self.parameters = task.parameters.expand(n, -1).clone() if randomisation.of_parameters else task.parameters
+        self._exact = np.zeros((n, len(box.low)))  # observations of the states, without noise
+        self._seen = self._exact.copy()
+        self.parameters = task.parameters.numpy().copy()
         """(n_par,) or, where they are drawn, (n, n_par)."""
+        if randomisation.of_parameters:
+            self.parameters = np.tile(self.parameters, (n, 1))
         self.x = np.zeros((n, task.nx))
         self.steps = np.zeros(n, dtype=np.int64)
         self.streak = np.zeros(n, dtype=np.int64)  # states in a row at the goal
+        self._begun = np.zeros(n, dtype=np.bool_)
+        self._all_begun = False
+
+    def _call(self, method: Callable[..., Any], *arrays: Floats) -> Any:
+        """A method of the task with arrays, of which one that takes tensors only knows nothing."""
+        if self.task.takes_arrays:
+            return method(*arrays)
+        with torch.no_grad():
+            found = method(*map(torch.from_numpy, arrays))
+        return found.numpy() if isinstance(found, torch.Tensor) else tuple(value.numpy() for value in found)
+
+    def _draw(self, index: list[int], size: int) -> Floats:
+        """Random numbers (m, size), uniform in [-1, 1), each row by its robot's generator."""
+        draw = np.empty((len(index), size))
+        for row, i in zip(draw, index, strict=True):
+            self.generators[i].random(out=row)
+        numbers: Floats = 2.0 * draw - 1.0
+        return numbers
 
     def reset(self, index: NDArray[np.int64], x: Floats | None = None) -> None:
         """New episodes of the robots `index` (m,), from the states x (m, nx) or from drawn ones."""
-        task, random = self.task, self.randomisation
-        own = [self.generators[i] for i in index.tolist()]
+        task, random, which = self.task, self.randomisation, index.tolist()
         if x is None:
-            draw = np.stack([g.uniform(-1.0, 1.0, size=task.draws) for g in own])
-            x = task.starts(draw).numpy()
+            x = task.starts(self._draw(which, task.draws)).numpy()
         if random.of_parameters:
-            size = task.dynamics.bodies + task.dynamics.nv
-            draw = np.stack([g.uniform(-1.0, 1.0, size=size) for g in own])
-            self.parameters[torch.from_numpy(index)] = random.parameters(task, draw)
+            draw = self._draw(which, task.dynamics.bodies + task.dynamics.nv)
+            self.parameters[index] = random.parameters(task, draw).numpy()
+        self._begun[index] = True
+        self._all_begun = bool(self._begun.all())
         self.x[index] = x
         self.steps[index] = 0
         self._pending[index] = task.rest_input
-        self.streak[index] = task.at_goal(torch.from_numpy(self.x[index])).numpy()
+        with np.errstate(all="ignore"):
+            seen, _, _, goal = self._call(task.outcome, x, np.tile(task.rest_input, (len(which), 1)))
+        self._exact[index] = seen
+        self.streak[index] = goal
         self.look(index)
 
     def look(self, index: NDArray[np.int64] | slice = slice(None)) -> None:
         """Observe the robots `index` anew: once per state, as noise is drawn."""
-        seen = self.task.observe(torch.from_numpy(self.x[index])).numpy()
+        seen = self._exact[index]
         if self._noise is not None:
             which = np.arange(self.n)[index]
             seen = seen + self._noise.of(which, self.steps[which], self.generators)
-        self._seen[index] = np.clip(seen, self._low, self._high)
+        self._seen[index] = np.minimum(np.maximum(seen, self._low), self._high)
 
     def observation(self) -> Floats:
         """A copy of what was seen last, (n, n_obs)."""
@@ -89,30 +115,24 @@ class Simulation:
     def advance(self, action: Any) -> Transition:
         """Send action (n, nu). Entries outside the limits are clipped; an action that is not finite becomes
         zero; both are told in the info. ValueError for a wrong shape. `look` has to follow."""
+        if not self._all_begun:
+            raise ResetNeeded("call reset() before the first step()")
         task = self.task
         asked = np.asarray(action, dtype=np.float64)
         if asked.shape != (self.n, task.dynamics.nu):
             raise ValueError(f"action has shape {asked.shape}, expected {(self.n, task.dynamics.nu)}")
-        invalid = np.logical_not(np.isfinite(asked).all(axis=1, keepdims=True))[:, 0]
-        finite = np.where(invalid[:, None], 0.0, asked)
-        applied = np.clip(finite, task.action_space.low, task.action_space.high)
-        clipped = (applied != finite).any(axis=1)
+        invalid = np.zeros(self.n, dtype=np.bool_)
+        if not np.isfinite(asked).all():
+            invalid[:] = ~np.isfinite(asked).all(axis=1)
+            asked = np.where(invalid[:, None], 0.0, asked)
+        applied = np.minimum(np.maximum(asked, self._least), self._most)
+        clipped = (applied != asked).any(axis=1)
         acting = self._arriving(applied)
-        u = torch.from_numpy(acting)
-        with torch.no_grad():
-            x_next = task.step(torch.from_numpy(self.x), u, self.parameters)
-            # Bounded forces keep a real robot finite; should numbers run away all the same, the episode ends
-            # at the last state that was a number.
-            lost = ~torch.isfinite(x_next).all(dim=1)
-            x_next = torch.where(lost[:, None], torch.from_numpy(self.x), x_next)
-            reward = task.reward(x_next, u)
-            lost = lost | ~torch.isfinite(reward)
-            reward = torch.where(torch.isfinite(reward), reward, 0.0)
-            terminated = (task.failed(x_next) | lost).numpy()
-            goal = task.at_goal(x_next).numpy()
-        self.x = x_next.numpy().copy()
+        with np.errstate(all="ignore"):
+            x_next, (seen, reward, terminated, goal) = self._follow(acting)
+        self.x, self._exact = x_next, seen
         self.steps += 1
-        self.streak = np.where(goal, self.streak + 1, 0)
+        self.streak = (self.streak + 1) * goal
         success = (self.steps >= task.episode_steps) & (self.streak > task.goal_steps) & ~terminated
         info: dict[str, NDArray[Any]] = {
             "applied_action": acting,
@@ -120,4 +140,23 @@ class Simulation:
             "invalid_action": invalid,
             "is_success": success,
         }
-        return Transition(reward.numpy(), terminated, info)
+        return Transition(reward, terminated, info)
+
+    def _follow(self, u: Floats) -> tuple[Floats, Any]:
+        """The states after a control period under u (n, nu), and what comes of it.
+
+        Bounded forces keep a real robot finite; should numbers run away all the same, the episode ends at the last
+        state that was a number.
+        """
+        x_next = self._call(self.task.step, self.x, u, self.parameters)
+        lost = None
+        if not np.isfinite(x_next).all():
+            lost = ~np.isfinite(x_next).all(axis=1)
+            x_next = np.where(lost[:, None], self.x, x_next)
+        seen, reward, failed, goal = self._call(self.task.outcome, x_next, u)
+        if not np.isfinite(reward).all():
+            lost = ~np.isfinite(reward) | (False if lost is None else lost)
+            reward = np.where(np.isfinite(reward), reward, 0.0)
+        terminated = failed if lost is None else failed | lost
+        # Copies, as they are written into and a task may give views.
+        return x_next, (np.array(seen), np.array(reward), np.array(terminated), goal)

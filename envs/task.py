@@ -1,10 +1,10 @@
-"""A robot task as data and torch functions, batched, so that training and the environments share the definitions."""
+"""A robot task as data and functions of whole batches, so that training and the environments share the definitions."""
 
 from __future__ import annotations
 
 import abc
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -15,10 +15,21 @@ from torch import Tensor
 from qp_control.dynamics import RobotDynamics
 from qp_control.viewer import Camera, Shape
 
+from .arrays import Array, library
+
 Floats = NDArray[np.float64]
 Seed = int | np.random.Generator | None
 
 ASSETS = Path(__file__).parent / "assets"
+
+
+class Outcome(NamedTuple):
+    """What the environments tell of a control period of n robots."""
+
+    observation: Array  # (n, n_obs)
+    reward: Array  # (n,)
+    failed: Array  # (n,)
+    at_goal: Array  # (n,)
 
 
 class RobotTask(abc.ABC):
@@ -26,7 +37,12 @@ class RobotTask(abc.ABC):
 
     States x (n, nx), float64: the plant's (q, v) and behind it `goal_size` numbers that say what is wanted, such as
     the position of a target. A step is a function of (state, input) alone.
+
+    takes_arrays: all methods take NumPy arrays as well as tensors (see `arrays`), which makes environments of a few
+    robots several times faster. Those of a task without are called with tensors only.
     """
+
+    takes_arrays: ClassVar[bool] = False
 
     name: ClassVar[str]
     urdf: ClassVar[Path]
@@ -59,22 +75,26 @@ class RobotTask(abc.ABC):
         """Start states (n, nx) from random numbers (n, draws), uniform in [-1, 1)."""
 
     @abc.abstractmethod
-    def observe(self, x: Tensor) -> Tensor:
+    def observe(self, x: Array) -> Array:
         """Observations (n, n_obs) of states (n, nx)."""
 
     @abc.abstractmethod
-    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
+    def reward(self, x_next: Array, u: Array) -> Array:
         """Rewards (n,) for reaching x_next (n, nx) with the input u (n, nu); smooth in both."""
 
     @abc.abstractmethod
-    def failed(self, x: Tensor) -> Tensor:
+    def failed(self, x: Array) -> Array:
         """True (n,) where the robot has left the region it may be in: the episode ends (`terminated`)."""
 
     @abc.abstractmethod
-    def at_goal(self, x: Tensor) -> Tensor:
+    def at_goal(self, x: Array) -> Array:
         """True (n,) where the state is where the task wants it."""
 
-    def next_goal(self, goal: Tensor) -> Tensor:
+    def outcome(self, x_next: Array, u: Array) -> Outcome:
+        """What `observe`, `reward`, `failed` and `at_goal` say; a task may compute once what they share."""
+        return Outcome(self.observe(x_next), self.reward(x_next, u), self.failed(x_next), self.at_goal(x_next))
+
+    def next_goal(self, goal: Array) -> Array:
         """What is wanted one control period later, (n, goal_size)."""
         return goal
 
@@ -94,16 +114,17 @@ class RobotTask(abc.ABC):
         """Start states (n, nx). The same seed gives the same states."""
         return self.starts(np.random.default_rng(seed).uniform(-1.0, 1.0, size=(n, self.draws)))
 
-    def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
+    def step(self, x: Array, u: Array, parameters: Array | None = None) -> Array:
         """The state one control period after x (n, nx) under u (n, nu); differentiable.
 
         parameters (n_par,) or (n, n_par): of the plant, see `RobotDynamics.parameters`; None: the task's own.
         """
-        par = self.parameters if parameters is None else parameters
+        own = self.parameters if isinstance(x, Tensor) else self.parameters.numpy()
+        par = own if parameters is None else parameters
         if not self.goal_size:
             return self.dynamics.step(x, u, par)
-        plant, goal = torch.split(x, [self.dynamics.nx, self.goal_size], -1)
-        return torch.cat([self.dynamics.step(plant, u, par), self.next_goal(goal)], -1)
+        plant, goal = x[..., : self.dynamics.nx], x[..., self.dynamics.nx :]
+        return library(x).concatenate([self.dynamics.step(plant, u, par), self.next_goal(goal)], -1)
 
     def success(self, states: Tensor) -> Tensor:
         """True (n,) for trajectories (n, T + 1, nx) that reach the full episode and never fail in it, and
@@ -115,8 +136,8 @@ class RobotTask(abc.ABC):
             return torch.zeros(states.shape[0], dtype=torch.bool)
         episode = states[:, : self.episode_steps + 1]
         flat = episode.reshape(-1, episode.shape[2])
-        ok = ~self.failed(flat).reshape(episode.shape[:2]).any(dim=1)
-        goal = self.at_goal(flat).reshape(episode.shape[:2])
+        ok: Tensor = ~self.failed(flat).reshape(episode.shape[:2]).any(dim=1)
+        goal: Tensor = self.at_goal(flat).reshape(episode.shape[:2])
         return ok & goal[:, -(self.goal_steps + 1) :].all(dim=1)
 
 
@@ -127,6 +148,7 @@ def positive_scales(**scales: Any) -> None:
             raise ValueError(f"{key} is {scale}, expected a positive number")
 
 
-def wrapped(angle: Tensor) -> Tensor:
+def wrapped(angle: Array) -> Array:
     """Angles in (-pi, pi] [rad]."""
-    return torch.atan2(torch.sin(angle), torch.cos(angle))
+    m = library(angle)
+    return m.arctan2(m.sin(angle), m.cos(angle))

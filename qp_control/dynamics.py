@@ -11,9 +11,11 @@ with respect to q are the least-norm ones, tangent to the manifold.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -114,15 +116,23 @@ class RobotDynamics(RobotModel):
     def _options(self) -> dict[str, Any]:
         return super()._options() | {"dt": self.dt, "substeps": self.substeps, "integrator": self.integrator}
 
+    @overload
+    def step(self, x: NDArray[Any], u: NDArray[Any], parameters: Any = None) -> NDArray[Any]: ...
+    @overload
     def step(
         self, x: Tensor, u: Tensor, parameters: Tensor | None = None, *, charts: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
+    ) -> Tensor: ...
+    def step(self, x: Any, u: Any, parameters: Any = None, *, charts: tuple[Tensor, Tensor] | None = None) -> Any:
         """State x_next (B, nx) one control period after x under the constant input u.
 
-        x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par).
+        x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par). NumPy arrays, all of them and with just these
+        axes, go without torch, and what comes back is one.
         charts: two states (nx,) or (B, nx), now and next: x and x_next are then errors (B, 2 nv) from them, x (-) now
         and x_next (-) next, see `difference`. Errors form a vector space, less than half a turn away from zero.
         """
+        arrays = isinstance(x, np.ndarray) and isinstance(u, np.ndarray) and not isinstance(parameters, Tensor)
+        if arrays and charts is None:
+            return self._robot.step(x, u, parameters)
         (x_, u_), par, finish, around = self._inputs(
             {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts
         )

@@ -90,6 +90,9 @@ class RobotModel:
         self.nx, self.ndx, self.n_par = self.nq + self.nv, 2 * self.nv, self._robot.n_par
         self.bodies = self._robot.bodies
         self.vector_space = self._robot.vector_space
+        self._frame_index: dict[str, int] = {}
+        for i, frame in enumerate(model.frames):
+            self._frame_index.setdefault(frame.name, i)  # names may repeat: the first, as Pinocchio does
         self.effort_limit = torch.from_numpy(np.array(model.upperEffortLimit, dtype=np.float64)[indices])
 
         zero = torch.zeros(self.nv, dtype=torch.float64)
@@ -197,6 +200,14 @@ class RobotModel:
         found = call(motions.FrameMotions, self._robot, self._frame_indices(frames), aligned, q_, v_, a_)
         return FrameMotion(*map(finish, found))
 
+    def frame_positions(self, frames: Sequence[str], q: Any) -> Any:
+        """Where the origins of frames are (B, frames, 3) [m] at q (B, nq): of a tensor, differentiable, or of a NumPy
+        array, without torch."""
+        if not isinstance(q, np.ndarray):
+            return self.frame_motions(frames, q).position
+        rest = np.zeros((len(q), self.nv))
+        return self._robot.frames(q, rest, rest, self._frame_indices(frames), True)[0]
+
     def frame_jacobians(self, frames: Sequence[str], q: Tensor, *, aligned: bool = True) -> Tensor:
         """J (B, frames, 6, nv) with velocity = J v, as in `frame_motions`."""
         (q_,), _, finish, _ = self._inputs({"q": (q, self.nq)}, None)
@@ -218,10 +229,9 @@ class RobotModel:
         if isinstance(names, str):
             raise ValueError(f"frames is the string {names!r}, expected a list of names")
         for name in names:
-            if not self.model.existFrame(name):
-                known = ", ".join(frame.name for frame in self.model.frames)
-                raise ValueError(f"the model has no frame {name!r}, only {known}")
-        return [int(self.model.getFrameId(name)) for name in names]
+            if name not in self._frame_index:
+                raise ValueError(f"the model has no frame {name!r}, only {', '.join(self._frame_index)}")
+        return [self._frame_index[name] for name in names]
 
     def difference(self, reference: Tensor, x: Tensor) -> Tensor:
         """Error x (-) reference (B, 2 nv) of the states x (B, nx) from reference (nx,) or (B, nx).

@@ -360,6 +360,48 @@ def test_bad_arguments_are_told():
         free.step(y, w)
 
 
+@pytest.mark.parametrize("integrator", ["semi_implicit", "rk4"])
+@pytest.mark.parametrize("angle", [0.0, 1e-7, 1e-3, 0.1, 0.99, 1.01, 2.5])
+def test_gradients_are_transposed_jacobians_at_all_angles(angle, integrator):
+    """The gradient goes by vectors, the Jacobians by matrices; a free-flyer turns by the angle within a step."""
+    dynamics = RobotDynamics(humanoid(), dt=0.02, integrator=integrator)
+    x, u = random_batch(dynamics, 3)
+    x[:, dynamics.nq + 3 : dynamics.nq + 6] = torch.tensor([0.36, -0.48, 0.8], dtype=torch.float64) * angle / 0.02
+    charts = x, dynamics.step(x, u)
+    error = torch.zeros(3, dynamics.ndx, dtype=torch.float64, requires_grad=True)
+    u.requires_grad_()
+    _, A, B = dynamics.linearize(error.detach(), u.detach(), charts=charts)
+    g = torch.from_numpy(np.random.default_rng(0).normal(size=(3, dynamics.ndx)))
+    by_x, by_u = torch.autograd.grad(dynamics.step(error, u, charts=charts), (error, u), g)
+    for found, J in ((by_x, A), (by_u, B)):
+        expected = (g[:, None] @ J)[:, 0]
+        # Both are sums of the same terms: rounding, grown by the condition of the mass matrix (1e3).
+        assert (found - expected).abs().max() <= 1e-11 * expected.abs().max()
+
+
+def test_arrays_go_the_same_way_as_tensors():
+    dynamics = RobotDynamics(humanoid(), dt=0.02)
+    x, u = random_batch(dynamics, 3)
+    parameters = dynamics.parameters * torch.linspace(1.0, 1.2, 3, dtype=torch.float64)[:, None]
+    for par in (None, dynamics.parameters, parameters):
+        found = dynamics.step(x.numpy(), u.numpy(), None if par is None else par.numpy())
+        np.testing.assert_array_equal(found, dynamics.step(x, u, par).numpy())
+    frames = [frame.name for frame in dynamics.model.frames][3:5]
+    q = x[:, : dynamics.nq]
+    np.testing.assert_array_equal(
+        dynamics.frame_positions(frames, q.numpy()), dynamics.frame_motions(frames, q).position.numpy()
+    )
+    np.testing.assert_array_equal(dynamics.frame_positions(frames, q), dynamics.frame_motions(frames, q).position)
+    with pytest.raises(ValueError, match=r"u has shape \[?\(?3, 2"):
+        dynamics.step(x.numpy(), np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="no frame 'tail'"):
+        dynamics.frame_positions(["tail"], q.numpy())
+    # A mixture would lose the gradients of its tensors without a word.
+    for mixed in ((x.numpy(), u), (x.numpy(), u.numpy(), dynamics.parameters)):
+        with pytest.raises(ValueError, match=r"expected a torch\.Tensor"):
+            dynamics.step(*mixed)
+
+
 def test_another_minor_version_of_pinocchio_is_refused():
     code = (
         "import sys, types\n"

@@ -139,6 +139,27 @@ def test_differentiable_twin_walks_the_same_trajectory(key):
 
 
 @pytest.mark.parametrize("key", IDS)
+def test_a_task_of_tensors_only_has_the_same_numbers(key):
+    """Tasks written for torch, which ours could be as well, are called with tensors."""
+    arrays, tensors = (gym.make_vec(key, num_envs=3, max_episode_steps=20, **RANDOM) for _ in range(2))
+    if not arrays.task.takes_arrays:
+        pytest.skip("a task of tensors only")
+    tensors.task.takes_arrays = False
+    kinds = set()
+    outcome = tensors.task.outcome
+    tensors.task.outcome = lambda x, u: (kinds.update({type(x), type(u)}), outcome(x, u))[1]
+    rng = np.random.default_rng(0)
+    low, high = arrays.single_action_space.low, arrays.single_action_space.high
+    np.testing.assert_allclose(arrays.reset(seed=0)[0], tensors.reset(seed=0)[0], **CLOSE)
+    for _ in range(25):
+        action = 0.2 * rng.uniform(low, high, (3, len(low)))
+        for mine, other in zip(arrays.step(action)[:4], tensors.step(action)[:4], strict=True):
+            assert mine.dtype == other.dtype
+            np.testing.assert_allclose(mine, other, **CLOSE)
+    assert kinds == {torch.Tensor}
+
+
+@pytest.mark.parametrize("key", IDS)
 def test_rewards_are_smooth_and_at_most_one(key):
     task = gym.make(key).unwrapped.task
     x = task.sample_starts(200, seed=0)

@@ -55,23 +55,26 @@ class Pool {
 
   int workers() const { return static_cast<int>(threads_.size()); }
 
-  // Runs job(worker) on `helpers` workers and on the caller (worker 0).
+  // Runs job(worker) on the caller (worker 0) and on up to `helpers` workers. One that has not begun when the caller is
+  // through is not waited for: on a busy machine that takes longer than many a batch.
   void run(int helpers, const std::function<void(int)>& job) {
     bool sleepers;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = &job;
       wanted_ = helpers;
-      running_ = helpers;
       ++round_;
       sleepers = sleepers_ > 0;
     }
     if (sleepers) wake_.notify_all();
     job(0);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      wanted_ = 0;
+    }
     watch(crowded_, [this] { return running_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return running_ == 0; });
-    job_ = nullptr;
   }
 
  private:
@@ -88,6 +91,7 @@ class Pool {
         if (stop_) return;
         seen = round_;
         job = job_;
+        ++running_;
       }
       (*job)(id);
       std::lock_guard<std::mutex> lock(mutex_);

@@ -1,5 +1,7 @@
 #include <pinocchio/algorithm/aba-derivatives.hpp>
 #include <pinocchio/algorithm/aba.hpp>
+#include <pinocchio/algorithm/cholesky.hpp>
+#include <pinocchio/algorithm/crba.hpp>
 
 #include "evaluator_state.hpp"
 
@@ -63,6 +65,19 @@ void Evaluator::acceleration(const VectorXd& q, const VectorXd& v, const VectorX
   pinocchio::computeABADerivatives(s.model, s.data, q, v, s.damped, a_q, a_v, a_tau);
   a = s.data.ddq;
   a_v.noalias() -= a_tau * s.damping.asDiagonal();
+}
+
+// From tau(q, v, a(q, v, tau)) = tau: g'a' = -w'tau'. Linear in the number of bodies, which the derivatives themselves
+// are not.
+void Evaluator::acceleration_adjoint(const VectorXd& q, const VectorXd& v, const VectorXd& a, const VectorXd& g,
+                                     VectorXd& w, VectorXd& g_q, VectorXd& g_v) {
+  auto& s = *implementation_;
+  w = g;
+  pinocchio::crba(s.model, s.data, View(q));
+  pinocchio::cholesky::decompose(s.model, s.data);
+  pinocchio::cholesky::solve(s.model, s.data, w);
+  s.opposite = -w;
+  inverse_dynamics_adjoint(q, v, a, s.opposite, g_q, g_v, s.damped);
 }
 
 }  // namespace qp_control

@@ -1,5 +1,10 @@
 #include <Eigen/LU>
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <pinocchio/algorithm/joint-configuration.hpp>
+#include <pinocchio/spatial/explog.hpp>
+#include <pinocchio/spatial/force.hpp>
 #include <pinocchio/spatial/motion.hpp>
 
 #include "evaluator_state.hpp"
@@ -11,17 +16,46 @@ using Eigen::VectorXd;
 
 namespace {
 
-// sum_k (-ad)^k / (k + 1)!: the derivative of SE(3)'s exponential by its argument, in the tangent at its value. At
+// The derivative of SE(3)'s exponential by its argument, in the tangent at its value, is sum_k (-ad)^k / (k + 1)!. At
 // small angles Pinocchio's closed form loses up to 11 digits, as differences of nearly equal terms over powers of the
-// angle.
-pinocchio::Motion::Matrix6 right_jacobian(const pinocchio::Motion& twist) {
-  const pinocchio::Motion::Matrix6 minus_ad = -twist.toActionMatrix();
-  pinocchio::Motion::Matrix6 term = pinocchio::Motion::Matrix6::Identity(), sum = term;
-  for (int k = 2; k < 30 && term.lpNorm<Eigen::Infinity>() > 1e-18; ++k) {
-    term = (minus_ad * term / k).eval();
-    sum += term;
+// angle. All powers of ad are made of the first four, as ad^5 = -2 theta^2 ad^3 - theta^4 ad, theta the angle: here are
+// the factors of those four.
+std::array<double, 4> exponential_series(const pinocchio::Motion& twist) {
+  const double square = twist.angular().squaredNorm();
+  std::array<double, 4> power = {1.0, 0.0, 0.0, 0.0}, sum = {};
+  double factor = 1.0;
+  for (int k = 1; k < 30; ++k) {
+    factor /= -(k + 1);
+    double largest = 0.0;
+    for (int i = 0; i < 4; ++i) {
+      sum[i] += factor * power[i];
+      largest = std::max(largest, std::abs(factor * power[i]));
+    }
+    if (k > 4 && largest < 1e-18) break;
+    power = {-square * square * power[3], power[0], power[1] - 2.0 * square * power[3], power[2]};
   }
   return sum;
+}
+
+pinocchio::Motion::Matrix6 right_jacobian(const pinocchio::Motion& twist) {
+  if (twist.angular().squaredNorm() >= 1.0) return pinocchio::Jexp6(twist);
+  const std::array<double, 4> c = exponential_series(twist);
+  const pinocchio::Motion::Matrix6 ad = twist.toActionMatrix(), ad_2 = ad * ad;
+  pinocchio::Motion::Matrix6 J = c[0] * ad + c[1] * ad_2;
+  J.noalias() += ad_2 * (c[2] * ad + c[3] * ad_2);
+  J.diagonal().array() += 1.0;
+  return J;
+}
+
+// right_jacobian(twist)' l
+pinocchio::Force::Vector6 right_jacobian_adjoint(const pinocchio::Motion& twist, const pinocchio::Force& l) {
+  if (twist.angular().squaredNorm() >= 1.0) return pinocchio::Jexp6(twist).transpose() * l.toVector();
+  pinocchio::Force power = l, sum = l;
+  for (double c : exponential_series(twist)) {
+    power = -twist.cross(power);  // ad' times it
+    sum += pinocchio::Force(c * power.toVector());
+  }
+  return sum.toVector();
 }
 
 }  // namespace
@@ -40,11 +74,37 @@ void Evaluator::integrate(const VectorXd& q, const VectorXd& w, VectorXd& result
 }
 
 void Evaluator::integrate_jacobians(const VectorXd& q, const VectorXd& w, MatrixXd* J_q, MatrixXd& J_w) const {
-  if (J_q != nullptr) pinocchio::dIntegrate(implementation_->model, q, w, *J_q, pinocchio::ARG0);
-  pinocchio::dIntegrate(implementation_->model, q, w, J_w, pinocchio::ARG1);
-  for (int i : implementation_->free_flyers) {
+  const auto& s = *implementation_;
+  if (s.flat_beside_free_flyers) {
+    if (J_q != nullptr) J_q->setIdentity(nv(), nv());
+    J_w.setIdentity(nv(), nv());
+  } else {
+    if (J_q != nullptr) pinocchio::dIntegrate(s.model, q, w, *J_q, pinocchio::ARG0);
+    pinocchio::dIntegrate(s.model, q, w, J_w, pinocchio::ARG1);
+  }
+  for (int i : s.free_flyers) {
     const pinocchio::Motion twist(w.segment<6>(i));
-    if (twist.angular().norm() < 1.0) J_w.block<6, 6>(i, i) = right_jacobian(twist);
+    J_w.block<6, 6>(i, i) = right_jacobian(twist);
+    if (J_q != nullptr && s.flat_beside_free_flyers)
+      J_q->block<6, 6>(i, i) = pinocchio::exp6(twist).toActionMatrixInverse();
+  }
+}
+
+void Evaluator::integrate_adjoint(const VectorXd& q, const VectorXd& w, const VectorXd& l, VectorXd& by_q,
+                                  VectorXd& by_w) {
+  auto& s = *implementation_;
+  if (!s.flat_beside_free_flyers) {
+    integrate_jacobians(q, w, &s.J_q, s.J_w);
+    by_q.noalias() = s.J_q.transpose() * l;
+    by_w.noalias() = s.J_w.transpose() * l;
+    return;
+  }
+  by_q = by_w = l;
+  for (int i : s.free_flyers) {
+    const pinocchio::Motion twist(w.segment<6>(i));
+    const pinocchio::Force force(l.segment<6>(i));
+    by_q.segment<6>(i) = pinocchio::exp6(twist).act(force).toVector();
+    by_w.segment<6>(i) = right_jacobian_adjoint(twist, force);
   }
 }
 

@@ -49,6 +49,9 @@ class Evaluator {
   // The same with da/dq (tangent), da/dv and da/dtau = M^-1.
   void acceleration(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& tau, Eigen::VectorXd& a,
                     Eigen::MatrixXd& a_q, Eigen::MatrixXd& a_v, Eigen::MatrixXd& a_tau);
+  // w = M^-1 g and, from a, the gradients of g'a by q (tangent) and v; that by tau is w.
+  void acceleration_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
+                            const Eigen::VectorXd& g, Eigen::VectorXd& w, Eigen::VectorXd& g_q, Eigen::VectorXd& g_v);
   // da/dp, nv x n_par
   void parameter_jacobian(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
                           const Eigen::MatrixXd& a_tau, Eigen::MatrixXd& a_p);
@@ -96,6 +99,9 @@ class Evaluator {
   void integrate(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::VectorXd& result) const;
   void integrate_jacobians(const Eigen::VectorXd& q, const Eigen::VectorXd& w, Eigen::MatrixXd* J_q,
                            Eigen::MatrixXd& J_w) const;
+  // by_q = J_q' l and by_w = J_w' l of the same
+  void integrate_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& w, const Eigen::VectorXd& l,
+                         Eigen::VectorXd& by_q, Eigen::VectorXd& by_w);
   // result = to (-) from, and its Jacobian by the tangent of `to`
   void difference(const Eigen::VectorXd& from, const Eigen::VectorXd& to, Eigen::VectorXd& result) const;
   void difference_jacobian(const Eigen::VectorXd& from, const Eigen::VectorXd& to, Eigen::MatrixXd& J_to) const;

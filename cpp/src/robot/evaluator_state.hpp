@@ -10,17 +10,25 @@ namespace qp_control {
 
 struct Evaluator::Implementation {
   explicit Implementation(const pinocchio::Model& m)
-      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv), tree(m) {
+      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv), opposite(m.nv), tree(m) {
+    J_q.setZero(m.nv, m.nv);
+    J_w.setZero(m.nv, m.nv);
     for (const auto& joint : model.joints)
-      if (joint.shortname() == "JointModelFreeFlyer") free_flyers.push_back(joint.idx_v());
+      if (joint.shortname() == "JointModelFreeFlyer")
+        free_flyers.push_back(joint.idx_v());
+      else if (joint.nq() != joint.nv())
+        flat_beside_free_flyers = false;
   }
 
   pinocchio::Model model;
   pinocchio::Data data;
   pinocchio::Data moved;         // body velocities for joint velocity w
   std::vector<int> free_flyers;  // index of their first velocity
+  bool flat_beside_free_flyers = true;
   Eigen::VectorXd damping;
   Eigen::VectorXd damped;  // tau - d o v
+  Eigen::VectorXd opposite;
+  Eigen::MatrixXd J_q, J_w;
   Tree tree;
   std::vector<Eigen::Vector4d> masses;  // and first moments of what each joint carries
 };

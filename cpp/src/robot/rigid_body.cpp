@@ -158,8 +158,8 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
     VectorXd total = VectorXd::Zero(nz), by_now, by_next;
     if (references) by_now = by_next = VectorXd::Zero(ndx);
     StepMap& step = implementation_->step(w, charts, i);
-    const auto add = [&](const double* x, const double* u) {
-      step.adjoint(x, u, w.lambda, w.g_z, g_p);
+    const auto add = [&](const double* x) {
+      step.adjoint(w.lambda, w.g_z, g_p);
       total += w.g_z;
       if (!references) return;
       step.reference_adjoint(x, w.lambda, w.g_now, w.g_next);
@@ -169,17 +169,17 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
 
     if (g_next != nullptr) {
       const double* g = g_next + std::size_t(i) * nx;
+      w.x_next.resize(nx);
+      step.record(x_i, u_i, w.x_next.data());
       if (flat) {
         w.lambda.head(nv) = Eigen::Map<const VectorXd>(g, nv);
       } else {
-        w.x_next.resize(nx);
-        step.value(x_i, u_i, w.x_next.data());
         w.q_next = w.x_next.head(nq);
         w.robot.tangent_map(w.q_next, w.T);
         w.lambda.head(nv).noalias() = w.T.transpose() * Eigen::Map<const VectorXd>(g, nq);
       }
       w.lambda.tail(nv) = Eigen::Map<const VectorXd>(g + nx - nv, nv);
-      add(x_i, u_i);
+      add(x_i);
     }
 
     if (second) {
@@ -209,7 +209,8 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
         for (const double sign : {1.0, -1.0}) {
           w.z = z + sign * h * direction;
           w.lambda = (sign / (2.0 * h)) * a.col(r);
-          add(w.z.data(), w.z.data() + nx);
+          step.record(w.z.data(), w.z.data() + nx, nullptr);
+          add(w.z.data());
         }
       }
     }

@@ -44,7 +44,10 @@ StepMap::StepMap(Evaluator& robot, const RigidBodySettings& settings)
       J_reference_(J_now_),
       tau_(VectorXd::Zero(nv_)),
       w_(nv_),
+      by_q_(nv_),
+      by_v_(nv_),
       a_p_(nv_, robot.n_par()),
+      tape_(settings.substeps, std::vector<Moment>(nodes_.size())),
       starts_(nq_ + nv_, settings.substeps),
       D_starts_(settings.substeps),
       group_(robot),
@@ -191,8 +194,22 @@ void StepMap::tangent(const double* x, const double* u, double* x_next, double* 
     Eigen::Map<RowMajor>(P, 2 * nv_, n_par) << nodes_[0].D_q.rightCols(n_par), nodes_[0].D_v.rightCols(n_par);
 }
 
-void StepMap::adjoint(const double* x, const double* u, const VectorXd& lambda, VectorXd& g_z, double* g_p) {
+void StepMap::record(const double* x, const double* u, double* x_next) {
   start(x, u, true);
+  for (std::vector<Moment>& moments : tape_) {
+    evaluate(false);
+    for (std::size_t n = 0; n < nodes_.size(); ++n) {
+      moments[n].q = nodes_[n].q;
+      moments[n].v = nodes_[n].v;
+      moments[n].w = nodes_[n].w;
+      moments[n].a = nodes_[n].a;
+    }
+    advance();
+  }
+  if (x_next != nullptr) finish(x_next);
+}
+
+void StepMap::adjoint(const VectorXd& lambda, VectorXd& g_z, double* g_p) {
   pull_back(lambda, g_z, g_p, nullptr);
   if (charts_) g_z.head(nv_) = J_now_.transpose() * nodes_[0].l_q;
 }
@@ -221,16 +238,33 @@ void StepMap::hessian(const double* x, const double* u, const VectorXd& lambda, 
   }
 }
 
+void StepMap::restore(int k, bool derivatives) {
+  if (derivatives) {
+    nodes_[0].q = starts_.col(k).head(nq_);
+    nodes_[0].v = starts_.col(k).tail(nv_);
+    evaluate(true);
+    nodes_[0].D_q = D_starts_[k].topRows(nv_);
+    nodes_[0].D_v = D_starts_[k].bottomRows(nv_);
+    tangents(0);
+    return;
+  }
+  for (std::size_t n = 0; n < nodes_.size(); ++n) {
+    Node& now = nodes_[n];
+    now.q = tape_[k][n].q;
+    now.v = tape_[k][n].v;
+    now.w = tape_[k][n].w;
+    now.a = tape_[k][n].a;
+  }
+}
+
 void StepMap::pull_back(const VectorXd& lambda, VectorXd& g_z, double* g_p, MatrixXd* H) {
-  for (int k = 0; k < substeps_; ++k) {
+  for (int k = 0; H != nullptr && k < substeps_; ++k) {
     starts_.col(k) << nodes_[0].q, nodes_[0].v;
-    if (H != nullptr) {
-      D_starts_[k].resize(2 * nv_, nodes_[0].D_q.cols());
-      D_starts_[k] << nodes_[0].D_q, nodes_[0].D_v;
-    }
+    D_starts_[k].resize(2 * nv_, nodes_[0].D_q.cols());
+    D_starts_[k] << nodes_[0].D_q, nodes_[0].D_v;
     if (k + 1 == substeps_) break;
-    evaluate(H != nullptr);
-    if (H != nullptr) tangents(0);
+    evaluate(true);
+    tangents(0);
     advance();
     nodes_.front().D_q.swap(nodes_.back().D_q);
     nodes_.front().D_v.swap(nodes_.back().D_v);
@@ -241,14 +275,7 @@ void StepMap::pull_back(const VectorXd& lambda, VectorXd& g_z, double* g_p, Matr
   l_v = lambda.tail(nv_);
   g_z.setZero(2 * nv_ + nu_);
   for (int k = substeps_ - 1; k >= 0; --k) {
-    nodes_[0].q = starts_.col(k).head(nq_);
-    nodes_[0].v = starts_.col(k).tail(nv_);
-    evaluate(true);
-    if (H != nullptr) {
-      nodes_[0].D_q = D_starts_[k].topRows(nv_);
-      nodes_[0].D_v = D_starts_[k].bottomRows(nv_);
-      tangents(0);
-    }
+    restore(k, H != nullptr);
     if (charts_ && k + 1 == substeps_) {
       robot_.difference_jacobian(q_next_, nodes_.back().q, J_next_);
       l_q.noalias() = J_next_.transpose() * lambda.head(nv_);
@@ -270,9 +297,15 @@ void StepMap::pull_back(const VectorXd& lambda, VectorXd& g_z, double* g_p, Matr
     for (int n = static_cast<int>(nodes_.size()) - 1; n >= 0; --n) {
       Node& now = nodes_[n];
       if (n < scheme_.stages) {
-        now.l_q.noalias() += now.a_q.transpose() * now.l_a;
-        now.l_v.noalias() += now.a_v.transpose() * now.l_a;
-        w_.noalias() = now.a_tau * now.l_a;
+        if (H != nullptr) {  // the derivatives are there
+          now.l_q.noalias() += now.a_q.transpose() * now.l_a;
+          now.l_v.noalias() += now.a_v.transpose() * now.l_a;
+          w_.noalias() = now.a_tau * now.l_a;
+        } else {
+          robot_.acceleration_adjoint(now.q, now.v, now.a, now.l_a, w_, by_q_, by_v_);
+          now.l_q += by_q_;
+          now.l_v += by_v_;
+        }
         for (int i = 0; i < nu_; ++i) g_z[2 * nv_ + i] += w_[actuated_[i]];
         if (g_p != nullptr) robot_.parameter_adjoint(now.q, now.v, now.a, w_, g_p);
         if (H != nullptr) add_acceleration(now, *H);
@@ -284,8 +317,8 @@ void StepMap::pull_back(const VectorXd& lambda, VectorXd& g_z, double* g_p, Matr
         nodes_[rule.from].l_q += now.l_q;
       } else {
         if (H != nullptr) add_displacement(nodes_[rule.from], now, *H);
-        w_.noalias() = now.J_w.transpose() * now.l_q;
-        nodes_[rule.from].l_q.noalias() += now.J_q.transpose() * now.l_q;
+        robot_.integrate_adjoint(nodes_[rule.from].q, now.w, now.l_q, by_q_, w_);
+        nodes_[rule.from].l_q += by_q_;
       }
       for (std::size_t j = 0; j < rule.velocity.size(); ++j)
         if (rule.velocity[j] != 0.0) nodes_[j].l_v += h_ * rule.velocity[j] * w_;

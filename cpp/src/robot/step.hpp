@@ -39,8 +39,10 @@ class StepMap {
   void value(const double* x, const double* u, double* x_next);
   // A (2 nv x 2 nv), B (2 nv x nu), P (2 nv x n_par), row-major; P may be null
   void tangent(const double* x, const double* u, double* x_next, double* A, double* B, double* P);
+  // The step for `adjoint`; x_next may be null
+  void record(const double* x, const double* u, double* x_next);
   // g_z = [A B]' lambda for lambda (2 nv) in the tangent space at x_next; g_p += P' lambda unless null
-  void adjoint(const double* x, const double* u, const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p);
+  void adjoint(const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p);
   // The same by the references' tangents (2 nv), after `adjoint`
   void reference_adjoint(const double* x, const Eigen::VectorXd& lambda, Eigen::VectorXd& g_now,
                          Eigen::VectorXd& g_next);
@@ -56,12 +58,17 @@ class StepMap {
     Eigen::VectorXd l_q, l_v, l_a;       // adjoint: derivatives of the result w.r.t. q, v, a
   };
 
+  struct Moment {
+    Eigen::VectorXd q, v, w, a;
+  };
+
   void start(const double* x, const double* u, bool derivatives);
-  void evaluate(bool derivatives);      // all nodes of one integrator step from node 0
-  void start_tangents(int parameters);  // those of node 0 at the start
-  void tangents(int parameters);        // of all nodes from node 0
-  void advance();                       // the last node becomes node 0
-  void finish(double* x_next);          // node 0 in the coordinates asked for
+  void evaluate(bool derivatives);        // all nodes of one integrator step from node 0
+  void start_tangents(int parameters);    // those of node 0 at the start
+  void tangents(int parameters);          // of all nodes from node 0
+  void advance();                         // the last node becomes node 0
+  void finish(double* x_next);            // node 0 in the coordinates asked for
+  void restore(int k, bool derivatives);  // all nodes of the integrator step k
   // The adjoint, and second derivatives where H is given; neither includes the coordinates of the start.
   void pull_back(const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p, Eigen::MatrixXd* H);
   void add_acceleration(const Node& node, Eigen::MatrixXd& H);                    // second derivatives of l_a' a
@@ -79,8 +86,9 @@ class StepMap {
   Eigen::MatrixXd J_now_, J_next_;                   // of now (+) xi by xi, of x_next (-) next by x_next
   Eigen::VectorXd q_end_;                            // at the end of the adjoint's step
   Eigen::MatrixXd J_reference_;
-  Eigen::VectorXd tau_, w_, gradient_;
+  Eigen::VectorXd tau_, w_, gradient_, by_q_, by_v_;
   Eigen::MatrixXd a_p_;
+  std::vector<std::vector<Moment>> tape_;  // the nodes of every integrator step
   Eigen::MatrixXd starts_;                 // state at the start of every integrator step, one per column
   std::vector<Eigen::MatrixXd> D_starts_;  // and its tangents, D_q above D_v
   ConfigurationGroup group_;
