@@ -12,7 +12,7 @@ from qp_control.robot_description import read_urdf
 from qp_control.viewer import Camera, Shape
 
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, RobotTask
+from .task import ASSETS, Floats, RobotTask, rotation_by_rows
 
 LIMITS = (12.0, 0.5, 0.5, 0.1)  # thrust [N], torques [N m]
 MIDDLE = (0.0, 0.0, 1.5)  # [m] of the space it may fly in
@@ -93,7 +93,7 @@ class Quadrotor(RobotTask):
         """(way to the waypoint, way to the one after it, rotation matrix by rows, velocities in the body's axes)."""
         here = x[..., :3]
         ways = [self.waypoint(x) - here, self.waypoint(x, 1) - here]
-        return torch.cat([*ways, _rotation(x[..., 3:7]), x[..., 7:13]], -1)
+        return torch.cat([*ways, rotation_by_rows(x[..., 3:7]), x[..., 7:13]], -1)
 
     def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
         """0.7 / (1 + distance^2) + 0.2 (1 + R_zz) / 2 + 0.1 (1 - mean(((u - hovering) / limits)^2))."""
@@ -123,17 +123,6 @@ class Quadrotor(RobotTask):
 
     def camera(self) -> Camera:
         return Camera(position=(1.3, -2.2, 2.2), target=(0.0, 0.0, 1.4))
-
-
-def _rotation(quaternion: Tensor) -> Tensor:
-    """Rotation matrices by rows (..., 9) of unit quaternions x y z w (..., 4)."""
-    x, y, z, w = quaternion.unbind(-1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
-        *(2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
-        *(2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
-    ]
-    return torch.stack(rows, -1)
 
 
 class QuadrotorEnv(RobotEnv):

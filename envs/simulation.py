@@ -55,8 +55,7 @@ class Simulation:
             draw = np.stack([g.uniform(-1.0, 1.0, size=task.draws) for g in own])
             x = task.starts(draw).numpy()
         if random.of_parameters:
-            size = task.dynamics.bodies + task.dynamics.nv
-            draw = np.stack([g.uniform(-1.0, 1.0, size=size) for g in own])
+            draw = np.stack([g.uniform(-1.0, 1.0, size=random.draws(task)) for g in own])
             self.parameters[torch.from_numpy(index)] = random.parameters(task, draw)
         self.x[index] = x
         self.steps[index] = 0

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qp_control.contact import ContactDynamics
 from qp_control.dynamics import RobotDynamics
 from qp_control.viewer import Camera, Shape
 
@@ -46,7 +47,7 @@ class RobotTask(abc.ABC):
         self.rest_input = np.zeros(self.dynamics.nu)  # acts until the first action arrives, where actions are late
         self.action_space = gym.spaces.Box(-limit, limit, dtype=np.float64)
 
-    def plant(self) -> RobotDynamics:
+    def plant(self) -> RobotDynamics | ContactDynamics:
         """The simulated robot."""
         return RobotDynamics(self.urdf, dt=self.control_period, substeps=self.substeps, integrator="semi_implicit")
 
@@ -130,3 +131,14 @@ def positive_scales(**scales: Any) -> None:
 def wrapped(angle: Tensor) -> Tensor:
     """Angles in (-pi, pi] [rad]."""
     return torch.atan2(torch.sin(angle), torch.cos(angle))
+
+
+def rotation_by_rows(quaternion: Tensor) -> Tensor:
+    """Rotation matrices by rows (..., 9) of unit quaternions x y z w (..., 4)."""
+    x, y, z, w = quaternion.unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+        *(2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+        *(2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack(rows, -1)

@@ -1,0 +1,47 @@
+"""A robot task with ground under it: its plant is a `ContactDynamics`."""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor
+
+from qp_control.contact import ContactDynamics, ContactForces
+
+from .task import RobotTask
+
+
+class ContactTask(RobotTask):
+    """As `RobotTask`, but that the plant's parameters (n_par + contacts,) are those of its bodies and of their viscous
+    friction, and behind them the coefficient of friction of each contact with the ground."""
+
+    dynamics: ContactDynamics
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameters = torch.cat([self.dynamics.parameters, self.dynamics.friction])
+
+    @abc.abstractmethod
+    def plant(self) -> ContactDynamics:
+        """The simulated robot."""
+
+    def pushed(self, plant: Tensor, goal: Tensor) -> Tensor:
+        """The plant's states (n, nx) after what the world does to it at the beginning of a control period."""
+        return plant
+
+    def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
+        plant, bodies, friction, goal = self._split(x, parameters)
+        return torch.cat([self.dynamics.step(plant, u, bodies, friction=friction), self.next_goal(goal)], -1)
+
+    def forces(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> ContactForces:
+        """What the ground does at the end of the control period from x (n, nx) under u (n, nu)."""
+        plant, bodies, friction, _ = self._split(x, parameters)
+        return self.dynamics.step_with_forces(plant, u, bodies, friction=friction)[1]
+
+    def _split(self, x: Tensor, parameters: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(plant as pushed, parameters of its bodies, coefficients of friction, goal)."""
+        par = self.parameters if parameters is None else parameters
+        plant, goal = torch.split(x, [self.dynamics.nx, self.goal_size], -1)
+        bodies, friction = torch.split(par, [self.dynamics.n_par, len(self.dynamics.contacts)], -1)
+        return self.pushed(plant, goal), bodies, friction, goal

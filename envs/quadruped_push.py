@@ -1,0 +1,58 @@
+"""`QPControl/QuadrupedPush-v0`: stay on four feet while something pushes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .base import RobotEnv, RobotVectorEnv
+from .quadruped import Quadruped
+from .task import Floats
+
+PUSHES = 3
+PUSH = (0.6, 0.4)  # [m/s] largest, ahead and to the left
+FIRST, EVERY, WITHIN = 40, 105, 90  # control periods: the earliest push, from one's earliest to the next, their spread
+
+
+class QuadrupedPush(Quadruped):
+    """State x = (the quadruped's; pushes (3, 3): control period, change of velocity ahead and to the left [m/s];
+    control periods since the start)."""
+
+    name = "quadruped_push"
+    goal_size = 3 * PUSHES + 1
+    draws = Quadruped.draws + 3 * PUSHES
+
+    def starts(self, draw: Floats) -> Tensor:
+        """The quadruped's; a push within each of the periods 40..129, 145..234 and 250..339."""
+        random = draw[:, -3 * PUSHES :].reshape(-1, PUSHES, 3)
+        when = FIRST + EVERY * np.arange(PUSHES) + np.floor(0.5 * WITHIN * (1.0 + random[:, :, 0]))
+        pushes = np.concatenate([when[:, :, None], np.array(PUSH) * random[:, :, 1:]], 2)
+        goal = np.concatenate([pushes.reshape(len(draw), -1), np.zeros((len(draw), 1))], 1)
+        return torch.cat([super().starts(draw[:, : -3 * PUSHES]), torch.from_numpy(goal)], 1)
+
+    def next_goal(self, goal: Tensor) -> Tensor:
+        return torch.cat([goal[..., :-1], goal[..., -1:] + 1.0], -1)
+
+    def pushed(self, plant: Tensor, goal: Tensor) -> Tensor:
+        """A push changes the velocity of the base at once, in its axes."""
+        when, change = _pushes(goal)
+        now = (when == goal[..., -1:])[..., None]
+        position, velocity, rest = torch.split(plant, [19, 2, 16], -1)
+        return torch.cat([position, velocity + (now * change).sum(-2), rest], -1)
+
+
+def _pushes(goal: Tensor) -> tuple[Tensor, Tensor]:
+    """Control periods (..., pushes), and changes of velocity (..., pushes, 2) [m/s]."""
+    pushes = goal[..., :-1].reshape(*goal.shape[:-1], PUSHES, 3)
+    return pushes[..., 0], pushes[..., 1:]
+
+
+class QuadrupedPushEnv(RobotEnv):
+    task_type = QuadrupedPush
+
+
+class QuadrupedPushVectorEnv(RobotVectorEnv):
+    """`QuadrupedPushEnv` for `num_envs` robots at once."""
+
+    task_type = QuadrupedPush
