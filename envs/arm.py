@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qp_control.viewer import Camera, Shape
+from qp_control.viewer import Camera, Item, Shape
 
 from .task import ASSETS, Floats, RobotTask
 
@@ -75,7 +75,7 @@ class Arm(RobotTask):
         distance: Tensor = torch.linalg.vector_norm(self.target(x) - self.tool(x), dim=-1)
         return distance <= self.near
 
-    def scenery(self) -> list[Shape]:
+    def scenery(self) -> list[Item]:
         return [Shape("target", 0.04, (0.0, 0.0, 0.0), 0x2E8B2E)]
 
     def moved_scenery(self, x: Floats) -> dict[str, Floats]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qp_control.viewer import Camera, Shape
+from qp_control.viewer import Camera, Item, Shape
 
 from .base import RobotEnv, RobotVectorEnv
 from .task import ASSETS, Floats, RobotTask, positive_scales, wrapped
@@ -87,7 +87,7 @@ class CartPoleSwingUp(RobotTask):
         """On the track with the pole within 0.2 rad of upright."""
         return (wrapped(x[..., 1]).abs() <= GOAL_ANGLE) & ~self.failed(x)
 
-    def scenery(self) -> list[Shape]:
+    def scenery(self) -> list[Item]:
         reach = self.track_limit + 0.2  # the cart's middle stops at the limit, its side here
         return [
             Shape("left_end", (0.04, 0.3, 0.3), (-reach, 0.0, 0.05), 0xB03030),

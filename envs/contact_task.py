@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import abc
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from qp_control.contact import ContactDynamics, ContactForces
+from qp_control.contact import GRAVITY, ContactDynamics, ContactForces
+from qp_control.scenery import tiles
+from qp_control.viewer import Arrow, FrictionCone, Item
 
-from .task import RobotTask
+from .task import Floats, RobotTask
+
+WEIGHT = 0.8  # [m] length of an arrow for a force that carries the robot
 
 
 class ContactTask(RobotTask):
@@ -38,6 +43,26 @@ class ContactTask(RobotTask):
         """What the ground does at the end of the control period from x (n, nx) under u (n, nu)."""
         plant, bodies, friction, _ = self._split(x, parameters)
         return self.dynamics.step_with_forces(plant, u, bodies, friction=friction)[1]
+
+    def scenery(self) -> list[Item]:
+        """The ground, and at each contact the force and the cone of friction."""
+        contacts = self.dynamics.contacts
+        arrows = [Arrow(f"force {contact.frame}") for contact in contacts]
+        return [*tiles(8.0), *arrows, *(FrictionCone(f"cone {c.frame}", c.friction) for c in contacts)]
+
+    def drawn_forces(self, x: Tensor, u: Tensor, parameters: Tensor | None, x_next: Tensor) -> dict[str, Floats]:
+        robot = self.dynamics
+        frames = [contact.frame for contact in robot.contacts]
+        force = self.forces(x, u, parameters).force.numpy()
+        centres = robot.frame_motions(frames, x_next[:, : robot.nq]).position.numpy()
+        radii = np.array([contact.radius for contact in robot.contacts])
+        place = centres - radii[:, None] * np.array(robot.normal)
+        place[force[..., 2] <= 0.0] = np.nan
+        weight = GRAVITY * float(robot.parameters[: 10 * robot.bodies : 10].sum())
+        arrows = np.stack([place, WEIGHT / weight * force], 2)
+        return {f"force {frame}": arrows[:, k] for k, frame in enumerate(frames)} | {
+            f"cone {frame}": place[:, k] for k, frame in enumerate(frames)
+        }
 
     def _split(self, x: Tensor, parameters: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(plant as pushed, parameters of its bodies, coefficients of friction, goal)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qp_control.contact import Contact, ContactDynamics
-from qp_control.viewer import Camera, Shape
+from qp_control.viewer import Camera, Item, Shape
 
 from .base import RobotEnv, RobotVectorEnv
 from .contact_task import ContactTask
@@ -84,14 +84,14 @@ class Hopper(ContactTask):
         """Within 0.3 m of the mark."""
         return self.way(x).abs() <= NEAR
 
-    def scenery(self) -> list[Shape]:
-        return [Shape("mark", 0.05, (0.0, 0.0, 0.0), 0x2E8B2E)]
+    def scenery(self) -> list[Item]:
+        return [*super().scenery(), Shape("mark", 0.05, (0.0, 0.0, 0.0), 0x2E8B2E)]
 
     def moved_scenery(self, x: Floats) -> dict[str, Floats]:
         return {"mark": np.array([x[12], 0.0, 0.0])}
 
     def camera(self) -> Camera:
-        return Camera(position=(1.5, -4.0, 1.2), target=(1.5, 0.0, 0.6))
+        return Camera(position=(0.5, -1.9, 0.95), target=(0.0, 0.0, 0.55), follow=True)
 
 
 class HopperEnv(RobotEnv):

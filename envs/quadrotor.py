@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qp_control.dynamics import RobotDynamics
 from qp_control.robot_description import read_urdf
-from qp_control.viewer import Camera, Shape
+from qp_control.viewer import Camera, Item, Shape
 
 from .base import RobotEnv, RobotVectorEnv
 from .task import ASSETS, Floats, RobotTask, rotation_by_rows
@@ -114,7 +114,7 @@ class Quadrotor(RobotTask):
         early = torch.remainder(clock, self.leg_steps) < self.leg_steps - round(HOLD / self.control_period)
         return (distance <= NEAR) | (early & (clock < self.waypoints * self.leg_steps))
 
-    def scenery(self) -> list[Shape]:
+    def scenery(self) -> list[Item]:
         floor = Shape("floor", (2 * ROOM[0], 2 * ROOM[1], 0.02), (0.0, 0.0, -0.03), 0xD8DCE2)
         return [floor, Shape("target", 0.08, MIDDLE, 0x2E8B2E)]
 

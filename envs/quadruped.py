@@ -120,7 +120,7 @@ class Quadruped(ContactTask):
         return ((x[..., 2] / self.height - 1.0).abs() < 1 / 6) & (self.upward(x)[..., 2] > np.cos(0.2))
 
     def camera(self) -> Camera:
-        return Camera(position=(1.0, -1.2, 0.7), target=(0.0, 0.0, 0.2))
+        return Camera(position=(0.55, -0.8, 0.42), target=(0.0, 0.0, 0.18), follow=True)
 
 
 class QuadrupedEnv(RobotEnv):

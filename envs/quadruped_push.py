@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qp_control.viewer import Arrow, Item
+
 from .base import RobotEnv, RobotVectorEnv
 from .quadruped import Quadruped
-from .task import Floats
+from .task import Floats, rotation_by_rows
 
 PUSHES = 3
 PUSH = (0.6, 0.4)  # [m/s] largest, ahead and to the left
@@ -40,6 +42,20 @@ class QuadrupedPush(Quadruped):
         now = (when == goal[..., -1:])[..., None]
         position, velocity, rest = torch.split(plant, [19, 2, 16], -1)
         return torch.cat([position, velocity + (now * change).sum(-2), rest], -1)
+
+    def scenery(self) -> list[Item]:
+        return [*super().scenery(), Arrow("push", 0x7B3FA0)]
+
+    def moved_scenery(self, x: Floats) -> dict[str, Floats]:
+        """A push is seen for a fifth of a second."""
+        when, change = _pushes(torch.from_numpy(x[37:]))
+        age = x[-1] - when.numpy() - 1.0
+        shown = change.numpy()[(age >= 0.0) & (age < 0.2 / self.control_period)]
+        if not len(shown):
+            return {"push": np.full((2, 3), np.nan)}
+        R = rotation_by_rows(torch.from_numpy(x[3:7])).numpy().reshape(3, 3)
+        vector = R @ np.array([*shown[-1], 0.0])
+        return {"push": np.stack([x[:3] - vector, vector])}
 
 
 def _pushes(goal: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qp_control.viewer import Arrow, Item
+
 from .base import RobotEnv, RobotVectorEnv
 from .quadruped import Quadruped
-from .task import Floats
+from .task import Floats, rotation_by_rows
 
 COMMAND = (0.5, 0.2, 0.5)  # largest velocity ahead and to the left [m/s], and turn to the left [rad/s]
 
@@ -41,6 +43,14 @@ class QuadrupedWalk(Quadruped):
         """Upright and at its height; within 0.2 m/s and 0.4 rad/s of the command."""
         astray = self.astray(x)
         return self.upstanding(x) & (astray[..., :2].norm(dim=-1) < 0.2) & (astray[..., 2].abs() < 0.4)
+
+    def scenery(self) -> list[Item]:
+        return [*super().scenery(), Arrow("command", 0x2E8B2E)]
+
+    def moved_scenery(self, x: Floats) -> dict[str, Floats]:
+        """The wanted velocity, of the next second, above the base."""
+        R = rotation_by_rows(torch.from_numpy(x[3:7])).numpy().reshape(3, 3)
+        return {"command": np.stack([x[:3] + np.array([0.0, 0.0, 0.15]), R @ np.array([x[37], x[38], 0.0])])}
 
 
 class QuadrupedWalkEnv(RobotEnv):

@@ -46,6 +46,7 @@ class Simulation:
         self.x = np.zeros((n, task.nx))
         self.steps = np.zeros(n, dtype=np.int64)
         self.streak = np.zeros(n, dtype=np.int64)  # states in a row at the goal
+        self.last: tuple[Floats, Floats] | None = None  # what the last step came from: states and inputs
 
     def reset(self, index: NDArray[np.int64], x: Floats | None = None) -> None:
         """New episodes of the robots `index` (m,), from the states x (m, nx) or from drawn ones."""
@@ -61,6 +62,7 @@ class Simulation:
         self.steps[index] = 0
         self._pending[index] = task.rest_input
         self.streak[index] = task.at_goal(torch.from_numpy(self.x[index])).numpy()
+        self.last = None
         self.look(index)
 
     def look(self, index: NDArray[np.int64] | slice = slice(None)) -> None:
@@ -109,6 +111,7 @@ class Simulation:
             reward = torch.where(torch.isfinite(reward), reward, 0.0)
             terminated = (task.failed(x_next) | lost).numpy()
             goal = task.at_goal(x_next).numpy()
+        self.last = self.x, acting
         self.x = x_next.numpy().copy()
         self.steps += 1
         self.streak = np.where(goal, self.streak + 1, 0)

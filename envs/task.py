@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from qp_control.contact import ContactDynamics
 from qp_control.dynamics import RobotDynamics
-from qp_control.viewer import Camera, Shape
+from qp_control.viewer import Camera, Item
 
 Floats = NDArray[np.float64]
 Seed = int | np.random.Generator | None
@@ -32,6 +33,8 @@ class RobotTask(abc.ABC):
     name: ClassVar[str]
     urdf: ClassVar[Path]
     floating_base: ClassVar[bool] = False  # the viewer puts a free-flyer above the root
+    package_dirs: Sequence[Path] = ()  # where the viewer finds meshes, beside the folder of the URDF
+    locked: Sequence[str] = ()  # joints of the URDF that the plant does not have
     control_period: ClassVar[float]  # [s]
     substeps: ClassVar[int]  # simulation steps in a control period
     episode_steps: ClassVar[int]  # control periods in an episode
@@ -79,12 +82,17 @@ class RobotTask(abc.ABC):
         """What is wanted one control period later, (n, goal_size)."""
         return goal
 
-    def scenery(self) -> list[Shape]:
+    def scenery(self) -> list[Item]:
         """What the viewer draws beside the robot."""
         return []
 
     def moved_scenery(self, x: Floats) -> dict[str, Floats]:
-        """Positions (3,) [m] of the shapes of the scenery that the state x (nx,) moves."""
+        """Where the items of the scenery are that the state x (nx,) moves, by name."""
+        return {}
+
+    def drawn_forces(self, x: Tensor, u: Tensor, parameters: Tensor | None, x_next: Tensor) -> dict[str, Floats]:
+        """Where the items of the scenery are, in the states x_next (n, nx), that show the forces of the control periods
+        from x (n, nx) under u (n, nu), by name: arrays of length n."""
         return {}
 
     def camera(self) -> Camera:
