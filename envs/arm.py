@@ -2,73 +2,123 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
+from qp_control.dynamics import RobotDynamics
+from qp_control.robot_description import read_urdf
 from qp_control.viewer import Camera, Item, Shape
 
+from .robots import chosen, description
 from .task import ASSETS, Floats, RobotTask
 
-HOME = (0.0, 0.2, 1.4, 0.3, 1.0, 0.0)  # [rad]
-START_SPREAD = 0.2  # [rad] around it
-REACH = (1.2, 0.5, 0.5, 0.8, 0.5, 0.0)  # [rad] joints around it that place the targets: all can be reached
+START_SPREAD = 0.2  # [rad] around home
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """What an arm's URDF does not say."""
+
+    urdf: str
+    tool: str  # frame
+    home: tuple[float, ...]  # [rad]
+    reach: tuple[float, ...]  # [rad] joints around home that place the targets: all can be reached
+    locked: tuple[str, ...] = ()  # joints of the gripper
+
+
+SHIPPED = Build("arm.urdf", "tool", (0.0, 0.2, 1.4, 0.3, 1.0, 0.0), (1.2, 0.5, 0.5, 0.8, 0.5, 0.0))
+ARMS = {
+    "panda": Build(
+        "panda_description/urdf/panda.urdf",
+        "panda_hand_tcp",
+        (0.0, -0.4, 0.0, -2.0, 0.0, 1.6, 0.8),
+        (1.2, 0.5, 0.5, 0.6, 0.5, 0.5, 0.0),
+        ("panda_finger_joint1", "panda_finger_joint2"),
+    ),
+    "ur5": Build(
+        "ur_description/urdf/ur5_robot.urdf",
+        "tool0",
+        (0.0, -1.2, 1.7, -2.0, -1.6, 0.0),
+        (1.2, 0.5, 0.5, 0.8, 0.5, 0.0),
+    ),
+}
 
 
 class Arm(RobotTask):
-    """State x = (angles (6) [rad], rates (6) [rad/s]; what is wanted), u = torques (6) [N m]."""
+    """State x = (angles (n) [rad], rates (n) [rad/s]; what is wanted), u = torques (n) [N m], n = 6 joints.
 
-    urdf = ASSETS / "arm.urdf"
+    robot: None for the shipped one, "ur5" or "panda" (n = 7, the gripper closed) of the optional extra `robots`.
+    """
+
+    urdf = ASSETS / SHIPPED.urdf
     control_period = 0.02
     substeps = 4
     near: float  # [m] distance of the tool from the target that counts as there
+    more_draws: int = 0  # random numbers beside those of start and place
 
-    def __init__(self) -> None:
+    def __init__(self, *, robot: str | None = None) -> None:
+        self.build = chosen(robot, ARMS) or SHIPPED
+        if robot is not None:
+            self.urdf, meshes = description(robot, self.build.urdf)
+            self.package_dirs, self.locked = (meshes,), self.build.locked
+        self.joints = len(self.build.home)
+        self.draws = 2 * self.joints + self.more_draws
         super().__init__()
         model = self.dynamics.model
-        self.angle_limit = torch.from_numpy(np.array(model.upperPositionLimit))  # symmetric [rad]
+        self.lower_limit = torch.from_numpy(np.array(model.lowerPositionLimit))  # [rad]
+        self.upper_limit = torch.from_numpy(np.array(model.upperPositionLimit))
         self.rate_limit = torch.from_numpy(np.array(model.upperVelocityLimit))  # [rad/s]
+
+    def plant(self) -> RobotDynamics:
+        model = read_urdf(self.urdf, locked=self.locked)
+        return RobotDynamics(model, dt=self.control_period, substeps=self.substeps, integrator="semi_implicit")
 
     def tool(self, x: Tensor) -> Tensor:
         """Position of the tool (..., 3) [m]."""
-        q = x[..., :6]
+        q = x[..., : self.joints]
         rest = torch.zeros_like(q)
-        return self.dynamics.frame_motions(["tool"], q, rest, rest).position[..., 0, :]
+        return self.dynamics.frame_motions([self.build.tool], q, rest, rest).position[..., 0, :]
 
     def target(self, x: Tensor) -> Tensor:
         """Where the tool should be (..., 3) [m]."""
-        return x[..., 12:15]
+        return x[..., 2 * self.joints : 2 * self.joints + 3]
 
     @property
     def observation_space(self) -> gym.spaces.Box:
-        more = self.observe(torch.zeros(1, self.nx, dtype=torch.float64)).shape[1] - 12
-        angle, rate = self.angle_limit.numpy(), self.rate_limit.numpy()
+        more = self.observe(torch.zeros(1, self.nx, dtype=torch.float64)).shape[1] - 2 * self.joints
+        angle = torch.maximum(-self.lower_limit, self.upper_limit).numpy()
+        rate = self.rate_limit.numpy()
         # A joint that leaves its limits ends the episode: there is little to see beyond. No torque reaches ten times
         # the rate limits within an episode.
         high = np.array([*(angle + 1.0), *(10.0 * rate), *[10.0] * more])
         return gym.spaces.Box(-high, high, dtype=np.float64)
 
     def start_and_place(self, draw: Floats) -> tuple[Floats, Floats]:
-        """Arms (n, 12) at rest near home, and places (n, 3) within reach, from random numbers (n, 12)."""
-        q = np.array(HOME) + START_SPREAD * draw[:, :6]
-        there = torch.from_numpy(np.array(HOME) + np.array(REACH) * draw[:, 6:12])
+        """Arms at rest near home, and places (n, 3) [m] within reach, from two random numbers per joint."""
+        home, joints = np.array(self.build.home), self.joints
+        q = home + START_SPREAD * draw[:, :joints]
+        there = torch.from_numpy(home + np.array(self.build.reach) * draw[:, joints : 2 * joints])
         return np.concatenate([q, np.zeros_like(q)], 1), self.tool(there).numpy()
 
     def observe(self, x: Tensor) -> Tensor:
         """(angles, rates, way from the tool to the target)."""
-        return torch.cat([x[..., :12], self.target(x) - self.tool(x)], -1)
+        return torch.cat([x[..., : 2 * self.joints], self.target(x) - self.tool(x)], -1)
 
     def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
         """0.8 / (1 + (distance / 0.2 m)^2) + 0.1 (1 - mean((rate / limit)^2)) + 0.1 (1 - mean((torque / limit)^2))."""
         distance = (self.target(x_next) - self.tool(x_next)).square().sum(-1)
-        slow = 1.0 - (x_next[..., 6:12] / self.rate_limit).square().mean(-1)
+        slow = 1.0 - (x_next[..., self.joints : 2 * self.joints] / self.rate_limit).square().mean(-1)
         calm = 1.0 - (u / self.dynamics.effort_limit).square().mean(-1)
         return 0.8 / (1.0 + distance / 0.04) + 0.1 * slow + 0.1 * calm
 
     def failed(self, x: Tensor) -> Tensor:
         """A joint beyond its limits."""
-        return (x[..., :6].abs() > self.angle_limit).any(-1)
+        q = x[..., : self.joints]
+        return ((q < self.lower_limit) | (q > self.upper_limit)).any(-1)
 
     def at_goal(self, x: Tensor) -> Tensor:
         """The tool is near its target."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from qp_control.viewer import Camera
 
 from .base import RobotEnv, RobotVectorEnv
 from .contact_task import ContactTask
+from .robots import chosen, description
 from .task import ASSETS, Floats, rotation_by_rows
 
 FRICTION = 0.8
@@ -22,10 +25,31 @@ START_ANGLE = 0.15  # [rad] of the joints around those of standing
 START_SPEED = 0.2  # [m/s, rad/s] of the base
 
 
+@dataclasses.dataclass(frozen=True)
+class Legs:
+    """What a quadruped's URDF does not say. Legs: front left, front right, rear left, rear right."""
+
+    urdf: str
+    feet: tuple[str, ...]  # frames in the centres of the feet
+    foot_radius: float  # [m]
+    effort: tuple[float, ...] | None = None  # [N m] of a leg's motors, where the URDF has none
+
+
+QUADRUPEDS = {
+    "go2": Legs("go2_description/urdf/go2.urdf", ("FL_foot", "FR_foot", "RL_foot", "RR_foot"), 0.022),
+    "solo12": Legs(
+        "solo_description/robots/solo12.urdf", ("FL_FOOT", "FR_FOOT", "HL_FOOT", "HR_FOOT"), 0.016, (2.5, 2.5, 2.5)
+    ),
+}
+
+
 class Quadruped(ContactTask):
     """State x = (position of the base [m], quaternion x y z w, angles (12) [rad]; velocity [m/s] and angular velocity
     [rad/s] of the base in its axes, rates (12) [rad/s]), u = torques (12) [N m]. Legs: front left, front right, rear
-    left, rear right; of each the joints hip, thigh and calf."""
+    left, rear right; of each the joints hip, thigh and calf.
+
+    robot: None for the shipped one, "go2" or "solo12" of the optional extra `robots`.
+    """
 
     name = "quadruped"
     urdf = ASSETS / "quadruped.urdf"
@@ -39,7 +63,13 @@ class Quadruped(ContactTask):
     foot_radius = 0.022  # [m]
     leg = (0.0, 0.8, -1.6)  # [rad] of each, standing
 
-    def __init__(self) -> None:
+    def __init__(self, *, robot: str | None = None) -> None:
+        self._effort = None
+        legs = chosen(robot, QUADRUPEDS)
+        if robot is not None and legs is not None:
+            self.urdf, meshes = description(robot, legs.urdf)
+            self.package_dirs = (meshes,)
+            self.feet, self.foot_radius, self._effort = legs.feet, legs.foot_radius, legs.effort
         super().__init__()
         robot = self.dynamics
         stand = robot.neutral_state()
@@ -55,6 +85,8 @@ class Quadruped(ContactTask):
 
     def plant(self) -> ContactDynamics:
         model = read_urdf(self.urdf, floating_base=True)
+        if self._effort is not None:
+            model.upperEffortLimit = np.array([*model.upperEffortLimit[:6], *self._effort * 4])
         contacts = [Contact(foot, self.foot_radius, FRICTION) for foot in self.feet]
         return ContactDynamics(model, dt=self.control_period, substeps=self.substeps, contacts=contacts)
 
