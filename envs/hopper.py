@@ -95,6 +95,52 @@ class Hopper(ContactTask):
 
 
 class HopperEnv(RobotEnv):
+    """Hop after a mark on the ground that moves ahead, in a vertical plane.
+
+    ### Action space
+
+    `Box((3,), float64)`: the torques of hip, knee and ankle [N m], constant for 0.01 s; limits 100, 150, 60.
+
+    ### Observation space
+
+    `Box((13,), float64)`:
+
+    | Num   | Observation                                 | Bounds |
+    |-------|---------------------------------------------|--------|
+    | 0     | from the hip to the mark [m]                | +- 10  |
+    | 1     | speed of the mark [m/s]                     | +- 2   |
+    | 2     | height of the hip [m]                       | +- 3   |
+    | 3     | pitch of the torso, ahead [rad]             | +- 3   |
+    | 4-6   | angles of hip, knee and ankle [rad]         | +- 4   |
+    | 7-8   | velocity of the hip, ahead and upwards [m/s] | +- 20  |
+    | 9-12  | rates of pitch, hip, knee and ankle [rad/s] | +- 100 |
+
+    ### Rewards
+
+    0.6 / (1 + (way to the mark / 0.5)^2) + 0.3 (1 + cos(pitch)) / 2 + 0.1 (1 - mean((torque / limit)^2)), at most 1 per
+    step.
+
+    ### Starting state
+
+    At rest, heel or toe up to 2 cm above the ground, pitch and angles within 0.05 rad of (0, -0.5, 1, -0.5); the mark
+    below the hip, its speed 0.1 to 0.4 m/s; all uniform.
+
+    ### Episode end
+
+    `terminated`: the hip lower than 0.45 m or the torso inclined by more than 1 rad. Only heel and toe touch the
+    ground. `truncated`: 500 steps (5 s). `info["is_success"]` in the last step: never terminated, and the hip within
+    0.3 m of the mark for the last second.
+
+    ### Arguments
+
+    Those of all environments: `render_mode`, `mass_spread`, `friction_spread` (also of the ground under heel and toe,
+    whose coefficient of friction is 0.9), `action_delay`, `observation_noise` (`qp_control.envs.randomisation`).
+
+    ### Version history
+
+    * v0: initial version
+    """
+
     task_type = Hopper
 
 

@@ -65,6 +65,57 @@ def _pushes(goal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class QuadrupedPushEnv(RobotEnv):
+    """Stay on four feet while something pushes the base, three times in an episode.
+
+    ### Action space
+
+    `Box((12,), float64)`: the torques of hip, thigh and calf of the front left, front right, rear left and rear right
+    leg [N m], constant for 0.01 s; limits 23.7, 23.7, 45.4 for each leg.
+
+    ### Observation space
+
+    `Box((34,), float64)`:
+
+    | Num   | Observation                                                | Bounds |
+    |-------|------------------------------------------------------------|--------|
+    | 0     | height of the base [m]                                     | +- 2   |
+    | 1-3   | direction upwards, in the axes of the base                 | +- 1   |
+    | 4-6   | velocity of the base in its axes [m/s]                     | +- 20  |
+    | 7-9   | angular velocity of the base in its axes [rad/s]           | +- 50  |
+    | 10-21 | angles, less those of standing: 0, 0.8, -1.6 a leg [rad]   | +- 6   |
+    | 22-33 | rates [rad/s]                                              | +- 100 |
+
+    ### Rewards
+
+    0.2 (1 + R_zz) / 2 + 0.2 / (1 + ((height - 0.319) / 0.05)^2) + 0.1 (1 - mean((torque / limit)^2))
+    + 0.5 / (1 + |velocity|^2 / 0.25 + |angular velocity|^2), at most 1 per step; 0.319 m is the height of standing.
+
+    ### Starting state
+
+    The feet up to 2 cm above the ground, the base turned in any direction and rolled and pitched by up to 0.1 rad, the
+    angles within 0.15 rad of those of standing, 0.2 m/s and 0.2 rad/s along each axis; all uniform.
+    Each push comes at the beginning of a control period, one of 40 to 129, 145 to 234 and 250 to 339, and changes the
+    velocity of the base by up to 0.6 m/s ahead or back and 0.4 m/s aside, uniform. Pushes are not observed.
+
+    ### Episode end
+
+    `terminated`: the base lower than half its height standing, or tilted by more than 1 rad. Only the feet touch the
+    ground. `truncated`: 500 steps (5 s). `info["is_success"]` in the last step: never terminated, and upright to 0.2
+    rad, within a sixth of the height of standing, slower than 0.2 m/s and 0.5 rad/s
+    for the last second.
+
+    ### Arguments
+
+    `robot`: None, or "go2" or "solo12" of the optional extra `robots`, whose heights and limits are others. Those of
+    all environments: `render_mode`, `mass_spread`, `friction_spread` (also of the ground under each foot, whose
+    coefficient of friction is 0.8), `action_delay` (the torques of standing act until the first action does),
+    `observation_noise` (`qp_control.envs.randomisation`).
+
+    ### Version history
+
+    * v0: initial version
+    """
+
     task_type = QuadrupedPush
 
 

@@ -54,6 +54,58 @@ class QuadrupedWalk(Quadruped):
 
 
 class QuadrupedWalkEnv(RobotEnv):
+    """Walk ahead or back, aside and around as commanded.
+
+    ### Action space
+
+    `Box((12,), float64)`: the torques of hip, thigh and calf of the front left, front right, rear left and rear right
+    leg [N m], constant for 0.01 s; limits 23.7, 23.7, 45.4 for each leg.
+
+    ### Observation space
+
+    `Box((37,), float64)`:
+
+    | Num   | Observation                                                | Bounds |
+    |-------|------------------------------------------------------------|--------|
+    | 0     | height of the base [m]                                     | +- 2   |
+    | 1-3   | direction upwards, in the axes of the base                 | +- 1   |
+    | 4-6   | velocity of the base in its axes [m/s]                     | +- 20  |
+    | 7-9   | angular velocity of the base in its axes [rad/s]           | +- 50  |
+    | 10-21 | angles, less those of standing: 0, 0.8, -1.6 a leg [rad]   | +- 6   |
+    | 22-33 | rates [rad/s]                                              | +- 100 |
+    | 34-35 | wanted velocity ahead and to the left [m/s]                | +- 2   |
+    | 36    | wanted turn to the left [rad/s]                            | +- 2   |
+
+    ### Rewards
+
+    0.2 (1 + R_zz) / 2 + 0.2 / (1 + ((height - 0.319) / 0.05)^2) + 0.1 (1 - mean((torque / limit)^2))
+    + 0.5 / (1 + |(velocity ahead, to the left, turn) - command|^2 / 0.25^2), at most 1 per step.
+
+    ### Starting state
+
+    The feet up to 2 cm above the ground, the base turned in any direction and rolled and pitched by up to 0.1 rad, the
+    angles within 0.15 rad of those of standing, 0.2 m/s and 0.2 rad/s along each axis; all uniform.
+    Commands up to 0.5 m/s ahead or back, 0.2 m/s aside and 0.5 rad/s, uniform, and constant for the episode.
+
+    ### Episode end
+
+    `terminated`: the base lower than half its height standing, or tilted by more than 1 rad. Only the feet touch the
+    ground. `truncated`: 500 steps (5 s). `info["is_success"]` in the last step: never terminated, and upright to 0.2
+    rad, within a sixth of the height of standing, within 0.2 m/s and 0.4 rad/s of the command
+    for the last second.
+
+    ### Arguments
+
+    `robot`: None, or "go2" or "solo12" of the optional extra `robots`, whose heights and limits are others. Those of
+    all environments: `render_mode`, `mass_spread`, `friction_spread` (also of the ground under each foot, whose
+    coefficient of friction is 0.8), `action_delay` (the torques of standing act until the first action does),
+    `observation_noise` (`qp_control.envs.randomisation`).
+
+    ### Version history
+
+    * v0: initial version
+    """
+
     task_type = QuadrupedWalk
 
 

@@ -249,7 +249,8 @@ class ContactDynamics(RobotModel):
         friction: Tensor | None = None,
         dry_friction: Tensor | None = None,
     ) -> Tensor:
-        """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu).
+        """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu), or
+        NaN where numbers run away.
 
         parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts). dry_friction (nv,) or
         (B, nv): of the velocities that have any in the model. Differentiable in all of them, where no contact opens or
@@ -273,9 +274,14 @@ class ContactDynamics(RobotModel):
         dry = self._coefficients(
             "dry_friction", self.dry_friction if dry_friction is None else dry_friction, self.nv, batch
         )[..., self.dry]
+        start, lost = x_, torch.zeros(batch, 1, dtype=torch.bool)
         for _ in range(self.substeps):
-            before = x_
-            x_, impulses = call(_ContactStep, self._problem, x_, u_, par, mu, dry if self.dry else None)
+            # States that have run away are no numbers, and stay so.
+            lost = lost | ~x_.isfinite().all(1, keepdim=True)
+            before = torch.where(lost, start, x_) if bool(lost.any()) else x_
+            x_, impulses = call(_ContactStep, self._problem, before, u_, par, mu, dry if self.dry else None)
+        if bool(lost.any()):
+            x_ = torch.where(lost, torch.nan, x_)
         gaps, forces = self._problem.native.contacts(array(before), array(u_), array(par), array(mu), array(impulses))
         return finish(x_), ContactForces(finish(torch.from_numpy(gaps)), finish(torch.from_numpy(forces)))
 

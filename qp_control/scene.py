@@ -180,7 +180,7 @@ class Scene:
                 for name, path in paths.items():
                     pose, node = self.scenery[name].pose(path[k]), frame["scenery"][name]
                     node.set_transform(pose.matrix)
-                    node.set_property("scale", "vector3", [pose.scale] * 3)
+                    node.set_property("scale", "vector3", list(pose.scale))
         self.root.set_animation(animation, play=True, repetitions=100)
 
     def _place(self, item: Item, moved: Floats | None) -> None:

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-HIDDEN = 1e-6  # scale of what is not to be seen: a matrix of zeros has no inverse
+HIDDEN = (1e-6, 1e-6, 1e-6)  # scale of what is not to be seen: a matrix of zeros has no inverse
+THICKEST = 0.2  # [m] an arrow's scale across, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Where a node of the scene is: a rigid transform (4, 4), and its scale."""
+    """Where a node of the scene is: a rigid transform (4, 4), and its scale along its own axes."""
 
     matrix: Floats
-    scale: float = 1.0
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +72,16 @@ class Arrow:
             return Pose(np.eye(4), HIDDEN)
         start, vector = moved
         length = float(np.linalg.norm(vector))
-        if length < HIDDEN:
-            return Pose(_placed(start), HIDDEN)
-        return Pose(_placed(start, _from_y(vector / length)), length)
+        if length < HIDDEN[1]:
+            return Pose(np.eye(4), HIDDEN)
+        thick = min(length, THICKEST)
+        return Pose(_placed(start, _from_y(vector / length)), (thick, length, thick))
 
 
 @dataclasses.dataclass(frozen=True)
 class FrictionCone:
-    """The forces that a contact with the coefficient of friction `friction` bears: a cone of the height `height` [m] that
-    stands on its tip. `moved` says where the tip is (3,) [m]; it is not seen before, nor where that is not a number."""
+    """The forces that a contact with the coefficient of friction `friction` bears: a cone, `height` [m] high, standing on
+    its tip. `moved` says where the tip is (3,) [m]; it is not seen before, nor where that is not a number."""
 
     name: str
     friction: float
