@@ -15,6 +15,7 @@ from qp_control.viewer import Arrow, FrictionCone, Item
 from .task import Floats, RobotTask
 
 WEIGHT = 0.8  # [m] length of an arrow for a force that carries the robot
+LEAST = 1e-6  # of the weight: smaller forces are those of the solver's tolerance, and are not drawn
 
 
 class ContactTask(RobotTask):
@@ -54,11 +55,11 @@ class ContactTask(RobotTask):
         robot = self.dynamics
         frames = [contact.frame for contact in robot.contacts]
         force = self.forces(x, u, parameters).force.numpy()
+        weight = GRAVITY * float(robot.parameters[: 10 * robot.bodies : 10].sum())
         centres = robot.frame_motions(frames, x_next[:, : robot.nq]).position.numpy()
         radii = np.array([contact.radius for contact in robot.contacts])
         place = centres - radii[:, None] * np.array(robot.normal)
-        place[force[..., 2] <= 0.0] = np.nan
-        weight = GRAVITY * float(robot.parameters[: 10 * robot.bodies : 10].sum())
+        place[(force**2).sum(-1) < (LEAST * weight) ** 2] = np.nan
         arrows = np.stack([place, WEIGHT / weight * force], 2)
         return {f"force {frame}": arrows[:, k] for k, frame in enumerate(frames)} | {
             f"cone {frame}": place[:, k] for k, frame in enumerate(frames)

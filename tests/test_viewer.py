@@ -106,6 +106,82 @@ def test_shapes_move_in_replays_and_pictures(tmp_path, browser_needed):
         assert abs(x - x_replay) < 6 and abs(y - y_replay) < 6 and count > 100
 
 
+def test_the_camera_looks_at_its_target_and_follows(tmp_path, browser_needed):
+    task = CartPoleSwingUp()
+    target = (0.3, 0.0, 1.5)
+    ball = [viewer.Shape("ball", 0.1, target, 0x2E8B2E)]
+    for follow, cart in ((False, -0.3), (True, 0.0)):
+        look = viewer.Camera(position=(0.5, -3.0, 2.5), target=target, follow=follow)
+        taker = viewer.PictureTaker(task.urdf, scenery=ball, camera=look)
+        x, y, count = where(taker.picture([cart, 0.0], 320, 240), GREEN)
+        assert abs(x - 160) < 2 and abs(y - 120) < 2 and count > 50
+        if follow:  # with the cart, whose centre of mass is its own, goes the eye, and the ball falls behind
+            assert where(taker.picture([0.5, 0.0], 320, 240), GREEN)[0] < 130
+        taker.close()
+    states = np.zeros((2, 4))
+    states[1, 0] = 0.5
+    page = viewer.write_replay(tmp_path / "followed.html", task.urdf, [0.0, 1.0], states, scenery=ball, camera=look)
+    first, last = (where(p, GREEN) for p in viewer.capture_frames(page, [0.0, 1.0], 320, 240))
+    assert abs(first[0] - 160) < 2 and last[0] < 130
+
+
+def test_the_first_picture_has_its_size(browser_needed):
+    task = CartPoleSwingUp()
+    taker = viewer.PictureTaker(task.urdf)
+    shapes = [taker.picture(np.zeros(4), *size).shape for size in ((200, 100), (640, 480), (123, 457))]
+    taker.close()
+    assert shapes == [(100, 200, 3), (480, 640, 3), (457, 123, 3)]
+
+
+def test_arrows_and_cones_are_where_they_are_moved(tmp_path, browser_needed):
+    task = CartPoleSwingUp()
+    items = [viewer.Arrow("force"), viewer.FrictionCone("cone", 0.5, height=0.4, color=0x2E8B2E)]
+    look = {"scenery": items, "camera": viewer.Camera(position=(0.0, -4.0, 0.0), target=(0.0, 0.0, 0.0))}
+    taker = viewer.PictureTaker(task.urdf, **look)
+    start, tip = np.array([-1.2, 0.0, 0.9]), np.array([1.5, 0.0, -1.2])
+
+    def drawn(vector):
+        picture = taker.picture([2.0, np.pi], moved={"force": [start, vector], "cone": tip}).astype(int)
+        rows, columns = np.nonzero((picture[..., 0] > 120) & (picture[..., 1:].max(2) < 70))
+        return rows, columns, picture
+
+    def seen(picture):
+        return int(((picture[..., 1] - picture[..., [0, 2]].max(2)) > 15).sum())
+
+    rows, columns, picture = drawn([1.5, 0.0, 0.0])
+    assert np.ptp(columns) > 5 * np.ptp(rows) and abs(rows.mean() - 240) > 50 and seen(picture) > 300
+    base = columns.min()
+    rows, columns, _ = drawn([0.0, 0.0, -1.5])  # from the same place downwards
+    assert np.ptp(rows) > 5 * np.ptp(columns) and abs(columns.mean() - base) < 15 and rows.min() < 150
+    for nothing in ([0.0, 0.0, 0.0], [np.nan, 0.0, 1.0]):
+        assert not len(drawn(nothing)[0])
+    nowhere = taker.picture([2.0, np.pi], moved={"cone": [np.nan] * 3}).astype(int)
+    assert seen(nowhere) == 0
+    taker.close()
+    paths = np.stack([np.full((2, 3), np.nan), np.stack([start, [1.5, 0.0, 0.0]])])
+    x = np.array([[2.0, np.pi], [2.0, np.pi]])
+    page = viewer.write_replay(tmp_path / "forces.html", task.urdf, [0.0, 1.0], x, moved={"force": paths}, **look)
+    off, on = viewer.capture_frames(page, [0.0, 1.0]).astype(int)
+    assert [((p[..., 0] > 120) & (p[..., 1:].max(2) < 70)).sum() > 100 for p in (off, on)] == [False, True]
+
+
+def test_quadruped_is_drawn_with_its_forces_after_a_step(browser_needed):
+    env = gym.make("QPControl/Quadruped-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+
+    def red():
+        picture = env.render().astype(int)
+        return int(((picture[..., 0] > 120) & (picture[..., 1:].max(2) < 70)).sum())
+
+    assert red() == 0
+    for _ in range(10):
+        env.step(env.unwrapped.task.rest_input)
+    assert red() > 100
+    env.reset(seed=0)
+    assert red() == 0
+    env.close()
+
+
 def test_paths_of_shapes_must_fit_the_times(tmp_path):
     task = CartPoleSwingUp()
     with pytest.raises(ValueError, match=r"moved\['goal'\] has shape \(20, 3\), expected \(T, 3\) = \(21, 3\)"):
@@ -117,6 +193,13 @@ def test_paths_of_shapes_must_fit_the_times(tmp_path):
             scenery=task.scenery(),
             moved={"goal": np.zeros((20, 3))},
         )
+    for moved, message in (
+        ({"gaol": np.zeros((21, 3))}, r"moved has the name 'gaol', expected one of \['goal', "),
+        ({"force": np.zeros((21, 3))}, r"moved\['force'\] has shape \(21, 3\), expected \(T, 2, 3\) = \(21, 2, 3\)"),
+    ):
+        items = [*task.scenery(), viewer.Arrow("force")]
+        with pytest.raises(ValueError, match=message):
+            viewer.write_replay(tmp_path / "page.html", task.urdf, TIMES, trajectory(), scenery=items, moved=moved)
 
 
 def test_console_errors_are_seen(tmp_path, browser_needed):
