@@ -103,6 +103,7 @@ class Scene:
         self.model = robot_description.read_urdf(urdf, floating_base=floating_base, locked=locked)
         visuals = robot_description.read_visuals(urdf, self.model, package_dirs=package_dirs, locked=locked)
         self.scenery, self.camera, self._data = {item.name: item for item in scenery}, camera, self.model.createData()
+        self._moved: set[str] = set()
         self.root = meshcat.Visualizer(window=window)
         self.robot = MeshcatVisualizer(self.model, pin.GeometryModel(), visuals)
         self.robot.initViewer(viewer=self.root)
@@ -153,8 +154,10 @@ class Scene:
         q = self.configuration(state)
         self.root.set_transform(self._shift(q))
         self.robot.display(q)
-        for name, value in self.paths(moved, None).items():
-            self._place(self.scenery[name], value)
+        paths = self.paths(moved, None)
+        for name in self._moved | paths.keys():  # what a call before has moved is back where it was
+            self._place(self.scenery[name], paths.get(name))
+        self._moved = set(paths)
 
     def animate(self, times: Floats, states: Floats, paths: Mapping[str, Floats]) -> None:
         """Make the states an animation that starts at time 0; paths: of the items of the scenery that move."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 HIDDEN = (1e-6, 1e-6, 1e-6)  # scale of what is not to be seen: a matrix of zeros has no inverse
-THICKEST = 0.2  # [m] an arrow's scale across, at most
+THICKEST = 0.4  # [m] an arrow's scale across, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Arrow:
 
 @dataclasses.dataclass(frozen=True)
 class FrictionCone:
-    """The forces that a contact with the coefficient of friction `friction` bears: a cone, `height` [m] high, standing on
-    its tip. `moved` says where the tip is (3,) [m]; it is not seen before, nor where that is not a number."""
+    """The forces that a contact with the coefficient of friction `friction` bears: a cone on its tip, `height` [m] high.
+    `moved` says where the tip is (3,) [m]; it is not seen before, nor where that is not a number."""
 
     name: str
     friction: float
