@@ -18,8 +18,8 @@ FRICTION = 0.9
 CROUCH = (0.0, -0.5, 1.0, -0.5)  # [rad] pitch, hip, knee and ankle
 START_ANGLE = 0.05  # [rad] around it
 START_HEIGHT = 0.02  # [m] of the lower of heel and toe above the ground, at most
-SPEED = (0.1, 0.4)  # [m/s] of the mark
-NEAR = 0.3  # [m] from the mark that counts as there
+SPEED = (0.15, 0.4)  # [m/s] of the mark
+NEAR = 0.5  # [m] from the mark that counts as there
 
 
 class Hopper(ContactTask):
@@ -81,7 +81,7 @@ class Hopper(ContactTask):
         return (x[..., 1] < 0.45) | (x[..., 2].abs() > 1.0)
 
     def at_goal(self, x: Tensor) -> Tensor:
-        """Within 0.3 m of the mark."""
+        """Within 0.5 m of the mark."""
         return self.way(x).abs() <= NEAR
 
     def scenery(self) -> list[Item]:
@@ -123,13 +123,13 @@ class HopperEnv(RobotEnv):
     ### Starting state
 
     At rest, heel or toe up to 2 cm above the ground, pitch and angles within 0.05 rad of (0, -0.5, 1, -0.5); the mark
-    below the hip, its speed 0.1 to 0.4 m/s; all uniform.
+    below the hip, its speed 0.15 to 0.4 m/s; all uniform.
 
     ### Episode end
 
     `terminated`: the hip lower than 0.45 m or the torso inclined by more than 1 rad. Only heel and toe touch the
     ground. `truncated`: 500 steps (5 s). `info["is_success"]` in the last step: never terminated, and the hip within
-    0.3 m of the mark for the last second.
+    0.5 m of the mark for the last second.
 
     ### Arguments
 

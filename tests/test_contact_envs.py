@@ -150,8 +150,8 @@ def test_the_hoppers_mark_moves_at_its_speed():
     x = task.sample_starts(100, seed=0)
     after = task.step(x, torch.zeros(100, 3, dtype=torch.float64))
     assert torch.equal(after[:, 12], x[:, 12] + 0.01 * x[:, 13]) and torch.equal(after[:, 13], x[:, 13])
-    assert x[:, 13].min() >= 0.1 and x[:, 13].max() <= 0.4 and task.at_goal(x).all()
-    x[:, 12] = 0.31
+    assert x[:, 13].min() >= 0.15 and x[:, 13].max() <= 0.4 and task.at_goal(x).all()
+    x[:, 12] = 0.51
     assert not task.at_goal(x).any()
 
 
