@@ -80,8 +80,10 @@ class Arrow:
 
 @dataclasses.dataclass(frozen=True)
 class FrictionCone:
-    """The forces that a contact with the coefficient `friction` bears: a cone on its tip, `height` [m] high. `moved` says
-    where the tip is (3,) [m]; it is not seen before, nor where that is not a number."""
+    """The forces that a contact with the coefficient `friction` bears: a cone on its tip, `height` [m] high.
+
+    `moved` says where the tip is (3,) [m]; it is not seen before, nor where that is not a number.
+    """
 
     name: str
     friction: float
