@@ -27,7 +27,8 @@ class Pose:
 class Shape:
     """A box, or with one number for its size a ball of that radius: size and centre [m], color 0xRRGGBB.
 
-    It stays where it is unless a call says otherwise (`moved`, the position of its centre).
+    It stays where it is unless a call says otherwise (`moved`, the position of its centre; hidden where that is not a
+    number).
     """
 
     name: str
@@ -44,6 +45,8 @@ class Shape:
         node.set_object(body, geometry.MeshLambertMaterial(color=self.color))
 
     def pose(self, moved: Floats | None) -> Pose:
+        if moved is not None and not np.isfinite(moved).all():
+            return Pose(np.eye(4), HIDDEN)
         return Pose(_placed(np.array(self.position) if moved is None else moved))
 
 
