@@ -2,42 +2,89 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 
-from qp_control.viewer import Camera, Shape
+from qp_control.dynamics import RobotDynamics
+from qp_control.robot_description import read_urdf
+from qp_control.viewer import Camera, Item, Shape
 
 from .arrays import Array, constant, library
+from .robots import chosen, description
 from .task import ASSETS, Floats, Outcome, RobotTask
 
-HOME = (0.0, 0.2, 1.4, 0.3, 1.0, 0.0)  # [rad]
-START_SPREAD = 0.2  # [rad] around it
-REACH = (1.2, 0.5, 0.5, 0.8, 0.5, 0.0)  # [rad] joints around it that place the targets: all can be reached
+START_SPREAD = 0.2  # [rad] around home
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """What an arm's URDF does not say."""
+
+    urdf: str
+    tool: str  # frame
+    home: tuple[float, ...]  # [rad]
+    reach: tuple[float, ...]  # [rad] joints around home that place the targets: all can be reached
+    locked: tuple[str, ...] = ()  # joints of the gripper
+
+
+SHIPPED = Build("arm.urdf", "tool", (0.0, 0.2, 1.4, 0.3, 1.0, 0.0), (1.2, 0.5, 0.5, 0.8, 0.5, 0.0))
+ARMS = {
+    "panda": Build(
+        "panda_description/urdf/panda.urdf",
+        "panda_hand_tcp",
+        (0.0, -0.4, 0.0, -2.0, 0.0, 1.6, 0.8),
+        (1.2, 0.5, 0.5, 0.6, 0.5, 0.5, 0.0),
+        ("panda_finger_joint1", "panda_finger_joint2"),
+    ),
+    "ur5": Build(
+        "ur_description/urdf/ur5_robot.urdf",
+        "tool0",
+        (0.0, -1.2, 1.7, -2.0, -1.6, 0.0),
+        (1.2, 0.5, 0.5, 0.8, 0.5, 0.0),
+    ),
+}
 
 
 class Arm(RobotTask):
-    """State x = (angles (6) [rad], rates (6) [rad/s]; what is wanted), u = torques (6) [N m]."""
+    """State x = (angles (n) [rad], rates (n) [rad/s]; what is wanted), u = torques (n) [N m], n = 6 joints.
+
+    robot: None for the shipped one, "ur5" or "panda" (n = 7, the gripper closed) of the optional extra `robots`.
+    """
 
     takes_arrays = True
-    urdf = ASSETS / "arm.urdf"
+    urdf = ASSETS / SHIPPED.urdf
     control_period = 0.02
     substeps = 4
     near: float  # [m] distance of the tool from the target that counts as there
+    more_draws: int = 0  # random numbers beside those of start and place
 
-    def __init__(self) -> None:
+    def __init__(self, *, robot: str | None = None) -> None:
+        self.build = chosen(robot, ARMS) or SHIPPED
+        if robot is not None:
+            self.urdf, meshes = description(robot, self.build.urdf)
+            self.package_dirs, self.locked = (meshes,), self.build.locked
+        self.joints = len(self.build.home)
+        self.draws = 2 * self.joints + self.more_draws
         super().__init__()
         model = self.dynamics.model
-        self.angle_limit = np.array(model.upperPositionLimit)  # symmetric [rad]
+        self.lower_limit = np.array(model.lowerPositionLimit)  # [rad]
+        self.upper_limit = np.array(model.upperPositionLimit)
         self.rate_limit = np.array(model.upperVelocityLimit)  # [rad/s]
         self.torque_limit = self.dynamics.effort_limit.numpy()  # [N m]
 
+    def plant(self) -> RobotDynamics:
+        model = read_urdf(self.urdf, locked=self.locked)
+        return RobotDynamics(model, dt=self.control_period, substeps=self.substeps, integrator="semi_implicit")
+
     def tool(self, x: Array) -> Array:
         """Position of the tool (..., 3) [m]."""
-        return self.dynamics.frame_positions(["tool"], x[..., :6])[..., 0, :]
+        return self.dynamics.frame_positions([self.build.tool], x[..., : self.joints])[..., 0, :]
 
     def target(self, x: Array) -> Array:
         """Where the tool should be (..., 3) [m]."""
-        return x[..., 12:15]
+        return x[..., 2 * self.joints : 2 * self.joints + 3]
 
     def way(self, x: Array) -> Array:
         """From the tool to the target (..., 3) [m]."""
@@ -45,16 +92,18 @@ class Arm(RobotTask):
 
     @property
     def observation_space(self) -> gym.spaces.Box:
-        more = self.observe(np.zeros((1, self.nx))).shape[1] - 12
+        more = self.observe(np.zeros((1, self.nx))).shape[1] - 2 * self.joints
+        angle = np.maximum(-self.lower_limit, self.upper_limit)
         # A joint that leaves its limits ends the episode: there is little to see beyond. No torque reaches ten times
         # the rate limits within an episode.
-        high = np.array([*(self.angle_limit + 1.0), *(10.0 * self.rate_limit), *[10.0] * more])
+        high = np.array([*(angle + 1.0), *(10.0 * self.rate_limit), *[10.0] * more])
         return gym.spaces.Box(-high, high, dtype=np.float64)
 
     def start_and_place(self, draw: Floats) -> tuple[Floats, Floats]:
-        """Arms (n, 12) at rest near home, and places (n, 3) within reach, from random numbers (n, 12)."""
-        q = np.array(HOME) + START_SPREAD * draw[:, :6]
-        there = np.array(HOME) + np.array(REACH) * draw[:, 6:12]
+        """Arms at rest near home, and places (n, 3) [m] within reach, from two random numbers per joint."""
+        home, joints = np.array(self.build.home), self.joints
+        q = home + START_SPREAD * draw[:, :joints]
+        there = home + np.array(self.build.reach) * draw[:, joints : 2 * joints]
         return np.concatenate([q, np.zeros_like(q)], 1), self.tool(there)
 
     def observe(self, x: Array) -> Array:
@@ -67,7 +116,8 @@ class Arm(RobotTask):
 
     def failed(self, x: Array) -> Array:
         """A joint beyond its limits."""
-        return (abs(x[..., :6]) > constant(self.angle_limit, x)).any(-1)
+        q = x[..., : self.joints]
+        return ((q < constant(self.lower_limit, x)) | (q > constant(self.upper_limit, x))).any(-1)
 
     def at_goal(self, x: Array) -> Array:
         """The tool is near its target."""
@@ -79,18 +129,18 @@ class Arm(RobotTask):
         return Outcome(self._observation(x_next, way), reward, self.failed(x_next), self._near(way))
 
     def _observation(self, x: Array, way: Array) -> Array:
-        return library(x).concatenate([x[..., :12], way], -1)
+        return library(x).concatenate([x[..., : 2 * self.joints], way], -1)
 
     def _reward(self, x_next: Array, u: Array, way: Array) -> Array:
-        distance = (way * way).sum(-1)
-        slow = 1.0 - ((x_next[..., 6:12] / constant(self.rate_limit, u)) ** 2).sum(-1) / 6.0
-        calm = 1.0 - ((u / constant(self.torque_limit, u)) ** 2).sum(-1) / 6.0
+        distance, rate = (way * way).sum(-1), x_next[..., self.joints : 2 * self.joints]
+        slow = 1.0 - ((rate / constant(self.rate_limit, u)) ** 2).sum(-1) / self.joints
+        calm = 1.0 - ((u / constant(self.torque_limit, u)) ** 2).sum(-1) / self.joints
         return 0.8 / (1.0 + distance / 0.04) + 0.1 * slow + 0.1 * calm
 
     def _near(self, way: Array) -> Array:
         return (way * way).sum(-1) <= self.near**2
 
-    def scenery(self) -> list[Shape]:
+    def scenery(self) -> list[Item]:
         return [Shape("target", 0.04, (0.0, 0.0, 0.0), 0x2E8B2E)]
 
     def moved_scenery(self, x: Floats) -> dict[str, Floats]:

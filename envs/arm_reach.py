@@ -12,12 +12,11 @@ from .task import Floats
 
 
 class ArmReach(Arm):
-    """State x = (angles (6) [rad], rates (6) [rad/s], target (3) [m]), u = torques (6) [N m]."""
+    """State x = (angles (n) [rad], rates (n) [rad/s]; target (3) [m]), u = torques (n) [N m]; see `Arm`."""
 
     name = "arm_reach"
     episode_steps = 200
     goal_steps = 50
-    draws = 12
     goal_size = 3
     near = 0.02
 
@@ -62,8 +61,9 @@ class ArmReachEnv(RobotEnv):
 
     ### Arguments
 
-    Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
-    (`qp_control.envs.randomisation`).
+    `robot`: None, "ur5" or "panda", of which the last two need the optional extra `robots` and have other limits, the
+    panda seven joints. Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`,
+    `observation_noise` (`qp_control.envs.randomisation`).
 
     ### Version history
 

@@ -18,13 +18,13 @@ SPEED_SPREAD = 0.4  # [rad/s] spread of the phase's rate
 
 
 class ArmTrack(Arm):
-    """State x = (angles (6) [rad], rates (6) [rad/s]; ellipse: centre (3), half axes (3), (3) [m], phase [rad], its
-    rate [rad/s]), u = torques (6) [N m]. The target is centre + cos(phase) first + sin(phase) second half axis."""
+    """State x = (angles (n) [rad], rates (n) [rad/s]; ellipse: centre (3), half axes (3), (3) [m], phase [rad], its
+    rate [rad/s]), u = torques (n) [N m]. The target is centre + cos(phase) first + sin(phase) second half axis."""
 
     name = "arm_track"
     episode_steps = 400
     goal_steps = 200
-    draws = 18
+    more_draws = 6
     goal_size = 11
     near = 0.03
 
@@ -32,13 +32,14 @@ class ArmTrack(Arm):
         """At rest within 0.2 rad of home; the ellipse upright in a plane turned about the vertical axis."""
         n = len(draw)
         arm, centre = self.start_and_place(draw)
-        turn = np.pi * draw[:, 12]
+        more = draw[:, 2 * self.joints :]
+        turn = np.pi * more[:, 0]
         axes = np.zeros((n, 6))
-        across = AXIS + AXIS_SPREAD * 0.5 * (1.0 + draw[:, 13])
+        across = AXIS + AXIS_SPREAD * 0.5 * (1.0 + more[:, 1])
         axes[:, 0], axes[:, 1] = across * np.cos(turn), across * np.sin(turn)
-        axes[:, 5] = AXIS + AXIS_SPREAD * 0.5 * (1.0 + draw[:, 14])
-        rate = np.where(draw[:, 16] < 0.0, -1.0, 1.0) * (SPEED + SPEED_SPREAD * draw[:, 17])
-        phase = np.stack([np.pi * draw[:, 15], rate], 1)
+        axes[:, 5] = AXIS + AXIS_SPREAD * 0.5 * (1.0 + more[:, 2])
+        rate = np.where(more[:, 4] < 0.0, -1.0, 1.0) * (SPEED + SPEED_SPREAD * more[:, 5])
+        phase = np.stack([np.pi * more[:, 3], rate], 1)
         return torch.from_numpy(np.concatenate([arm, centre, axes, phase], 1))
 
     def next_goal(self, goal: Array) -> Array:
@@ -47,23 +48,23 @@ class ArmTrack(Arm):
 
     def target(self, x: Array) -> Array:
         m = library(x)
-        centre, first, second, phase, _ = _ellipse(x)
+        centre, first, second, phase, _ = self._ellipse(x)
         return centre + m.cos(phase) * first + m.sin(phase) * second
 
     def target_velocity(self, x: Array) -> Array:
         """(..., 3) [m/s]."""
         m = library(x)
-        _, first, second, phase, rate = _ellipse(x)
+        _, first, second, phase, rate = self._ellipse(x)
         return rate * (m.cos(phase) * second - m.sin(phase) * first)
 
     def _observation(self, x: Array, way: Array) -> Array:
         """(angles, rates, way from the tool to the target, velocity of the target)."""
-        return library(x).concatenate([x[..., :12], way, self.target_velocity(x)], -1)
+        return library(x).concatenate([x[..., : 2 * self.joints], way, self.target_velocity(x)], -1)
 
-
-def _ellipse(x: Array) -> tuple[Array, ...]:
-    """(centre, first, second half axis, phase, its rate) of states."""
-    return x[..., 12:15], x[..., 15:18], x[..., 18:21], x[..., 21:22], x[..., 22:23]
+    def _ellipse(self, x: Array) -> tuple[Array, ...]:
+        """(centre, first, second half axis, phase, its rate) of states."""
+        goal = x[..., 2 * self.joints :]
+        return goal[..., :3], goal[..., 3:6], goal[..., 6:9], goal[..., 9:10], goal[..., 10:]
 
 
 class ArmTrackEnv(RobotEnv):
@@ -104,8 +105,9 @@ class ArmTrackEnv(RobotEnv):
 
     ### Arguments
 
-    Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
-    (`qp_control.envs.randomisation`).
+    `robot`: None, "ur5" or "panda", of which the last two need the optional extra `robots` and have other limits, the
+    panda seven joints. Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`,
+    `observation_noise` (`qp_control.envs.randomisation`).
 
     ### Version history
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -115,10 +116,12 @@ class RobotEnv(gym.Env[Floats, Floats]):
         task, x = self.task, self._simulation.x[0]
         if self._viewer is None:
             kind = PictureTaker if self.render_mode == "rgb_array" else LiveViewer
-            self._viewer = kind(
-                task.urdf, scenery=task.scenery(), camera=task.camera(), floating_base=task.floating_base
-            )
+            self._viewer = kind(task.urdf, **_look(task))
         robot, moved = x[: task.dynamics.nx], task.moved_scenery(x)
+        if self._simulation.last is not None:
+            before, acting = map(torch.from_numpy, self._simulation.last)
+            forces = task.drawn_forces(before, acting, torch.from_numpy(self._simulation.parameters), torch.from_numpy(x[None]))
+            moved = moved | {name: values[0] for name, values in forces.items()}
         if isinstance(self._viewer, PictureTaker):
             return self._viewer.picture(robot, *PICTURE_SIZE, moved=moved)
         self._viewer.display(robot, pause=task.control_period, moved=moved)
@@ -130,23 +133,39 @@ class RobotEnv(gym.Env[Floats, Floats]):
             self._viewer = None
 
 
-def write_rollout(path: str | Path, task: RobotTask, states: Any, *, title: str | None = None) -> Path:
-    """Write states (T + 1, nx), a control period apart, as one html file that opens offline (see `write_replay`)."""
+def _look(task: RobotTask) -> dict[str, Any]:
+    """How the viewer shows a task."""
+    names = {"floating_base": task.floating_base, "package_dirs": task.package_dirs, "locked": task.locked}
+    return {"scenery": task.scenery(), "camera": task.camera(), **names}
+
+
+def write_rollout(
+    path: str | Path,
+    task: RobotTask,
+    states: Any,
+    inputs: Any = None,
+    *,
+    parameters: torch.Tensor | None = None,
+    title: str | None = None,
+) -> Path:
+    """Write states (T + 1, nx), a control period apart, as one html file that opens offline (see `write_replay`).
+
+    inputs (T, nu): with them the forces of contacts are drawn, as of the plant's parameters; None: the task's.
+    """
     x = np.asarray(states, dtype=np.float64)
     if x.ndim != 2 or x.shape[1] != task.nx:
         raise ValueError(f"states has shape {x.shape}, expected (T + 1, {task.nx})")
-    moved = [task.moved_scenery(state) for state in x]
-    return write_replay(
-        path,
-        task.urdf,
-        task.control_period * np.arange(len(x)),
-        x[:, : task.dynamics.nx],
-        scenery=task.scenery(),
-        camera=task.camera(),
-        title=title or task.name,
-        floating_base=task.floating_base,
-        moved={name: np.stack([positions[name] for positions in moved]) for name in moved[0]},
-    )
+    each = [task.moved_scenery(state) for state in x]
+    moved = {name: np.stack([values[name] for values in each]) for name in each[0]}
+    if inputs is not None:
+        u = np.asarray(inputs, dtype=np.float64)
+        if u.shape != (len(x) - 1, task.dynamics.nu):
+            raise ValueError(f"inputs has shape {u.shape}, expected (T, nu) = {(len(x) - 1, task.dynamics.nu)}")
+        before, after = torch.from_numpy(x[:-1]), torch.from_numpy(x[1:])
+        for name, values in task.drawn_forces(before, torch.from_numpy(u), parameters, after).items():
+            moved[name] = np.concatenate([np.full_like(values[:1], np.nan), values])
+    times, robot = task.control_period * np.arange(len(x)), x[:, : task.dynamics.nx]
+    return write_replay(path, task.urdf, times, robot, moved=moved, title=title or task.name, **_look(task))
 
 
 class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qp_control.viewer import Camera, Shape
+from qp_control.viewer import Camera, Item, Shape
 
 from .arrays import Array, library
 from .base import RobotEnv, RobotVectorEnv
@@ -91,7 +91,7 @@ class CartPoleSwingUp(RobotTask):
         """On the track with the pole within 0.2 rad of upright."""
         return (library(x).cos(x[..., 1]) >= math.cos(GOAL_ANGLE)) & ~self.failed(x)
 
-    def scenery(self) -> list[Shape]:
+    def scenery(self) -> list[Item]:
         reach = self.track_limit + 0.2  # the cart's middle stops at the limit, its side here
         return [
             Shape("left_end", (0.04, 0.3, 0.3), (-reach, 0.0, 0.05), 0xB03030),

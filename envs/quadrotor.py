@@ -9,11 +9,11 @@ from torch import Tensor
 
 from qp_control.dynamics import RobotDynamics
 from qp_control.robot_description import read_urdf
-from qp_control.viewer import Camera, Shape
+from qp_control.viewer import Camera, Item, Shape
 
 from .arrays import Array, constant, library
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, Outcome, RobotTask
+from .task import ASSETS, Floats, Outcome, RobotTask, rotation_by_rows
 
 LIMITS = np.array([12.0, 0.5, 0.5, 0.1])  # thrust [N], torques [N m]
 MIDDLE = np.array([0.0, 0.0, 1.5])  # [m] of the space it may fly in
@@ -116,7 +116,7 @@ class Quadrotor(RobotTask):
     def _observation(self, x: Array, point: Array) -> Array:
         here = x[..., :3]
         ways = [point - here, self.waypoint(x, 1) - here]
-        return library(x).concatenate([*ways, _rotation(x[..., 3:7]), x[..., 7:13]], -1)
+        return library(x).concatenate([*ways, rotation_by_rows(x[..., 3:7]), x[..., 7:13]], -1)
 
     def _reward(self, x_next: Array, u: Array, point: Array) -> Array:
         distance = ((x_next[..., :3] - point) ** 2).sum(-1)
@@ -130,7 +130,7 @@ class Quadrotor(RobotTask):
         early = clock % self.leg_steps < self.leg_steps - round(HOLD / self.control_period)
         return near | (early & (clock < self.waypoints * self.leg_steps))
 
-    def scenery(self) -> list[Shape]:
+    def scenery(self) -> list[Item]:
         floor = Shape("floor", (2 * ROOM[0], 2 * ROOM[1], 0.02), (0.0, 0.0, -0.03), 0xD8DCE2)
         return [floor, Shape("target", 0.08, (0.0, 0.0, 1.5), 0x2E8B2E)]
 
@@ -139,15 +139,6 @@ class Quadrotor(RobotTask):
 
     def camera(self) -> Camera:
         return Camera(position=(1.3, -2.2, 2.2), target=(0.0, 0.0, 1.4))
-
-
-def _rotation(quaternion: Array) -> Array:
-    """Rotation matrices by rows (..., 9) of unit quaternions x y z w (..., 4)."""
-    x, y, z, w = (quaternion[..., i] for i in range(4))
-    a, b, c = 2.0 * x, 2.0 * y, 2.0 * z
-    xx, xy, xz, xw, yy, yz, yw, zz, zw = a * x, a * y, a * z, a * w, b * y, b * z, b * w, c * z, c * w
-    by_row = [1.0 - yy - zz, xy - zw, xz + yw, xy + zw, 1.0 - xx - zz, yz - xw, xz - yw, yz + xw, 1.0 - xx - yy]
-    return library(quaternion).stack(by_row, -1)
 
 
 class QuadrotorEnv(RobotEnv):

@@ -22,7 +22,8 @@ class Randomisation:
 
     mass_spread: in every episode each body's mass and inertias are multiplied by a factor, uniform in
         [1 - spread, 1 + spread], spread in [0, 1).
-    friction_spread: the same for the viscous friction of each velocity coordinate, spread in [0, 1].
+    friction_spread: the same for the viscous friction of each velocity coordinate, and for the coefficient of friction
+        of each contact with the ground, spread in [0, 1].
     action_delay: control periods from an action to when it acts; before the first one has arrived acts the task's
         `rest_input`.
     observation_noise: standard deviation of Gaussian noise, one number or one per entry of the observation, in its
@@ -50,8 +51,13 @@ class Randomisation:
     def of_parameters(self) -> bool:
         return self.mass_spread > 0.0 or self.friction_spread > 0.0
 
+    @staticmethod
+    def draws(task: RobotTask) -> int:
+        """How many random numbers the parameters are made of: one per body, and one per friction behind them."""
+        return len(task.parameters) - 9 * task.dynamics.bodies
+
     def parameters(self, task: RobotTask, draw: Floats) -> Tensor:
-        """Parameters (n, n_par) from random numbers (n, bodies + nv), uniform in [-1, 1)."""
+        """Parameters (n, n_par) from random numbers (n, draws), uniform in [-1, 1)."""
         bodies = task.dynamics.bodies
         mass = np.repeat(1.0 + self.mass_spread * draw[:, :bodies], 10, axis=1)  # ten numbers, all linear in the mass
         friction = 1.0 + self.friction_spread * draw[:, bodies:]

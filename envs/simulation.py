@@ -52,6 +52,7 @@ class Simulation:
         self.x = np.zeros((n, task.nx))
         self.steps = np.zeros(n, dtype=np.int64)
         self.streak = np.zeros(n, dtype=np.int64)  # states in a row at the goal
+        self.last: tuple[Floats, Floats] | None = None  # what the last step came from: states and inputs
         self._begun = np.zeros(n, dtype=np.bool_)
         self._all_begun = False
 
@@ -77,7 +78,7 @@ class Simulation:
         if x is None:
             x = task.starts(self._draw(which, task.draws)).numpy()
         if random.of_parameters:
-            draw = self._draw(which, task.dynamics.bodies + task.dynamics.nv)
+            draw = self._draw(which, random.draws(task))
             self.parameters[index] = random.parameters(task, draw).numpy()
         self._begun[index] = True
         self._all_begun = bool(self._begun.all())
@@ -88,6 +89,7 @@ class Simulation:
             seen, _, _, goal = self._call(task.outcome, x, np.tile(task.rest_input, (len(which), 1)))
         self._exact[index] = seen
         self.streak[index] = goal
+        self.last = None
         self.look(index)
 
     def look(self, index: NDArray[np.int64] | slice = slice(None)) -> None:
@@ -130,6 +132,7 @@ class Simulation:
         acting = self._arriving(applied)
         with np.errstate(all="ignore"):
             x_next, (seen, reward, terminated, goal) = self._follow(acting)
+        self.last = self.x, acting
         self.x, self._exact = x_next, seen
         self.steps += 1
         self.streak = (self.streak + 1) * goal

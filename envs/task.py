@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qp_control.contact import ContactDynamics
 from qp_control.dynamics import RobotDynamics
-from qp_control.viewer import Camera, Shape
+from qp_control.viewer import Camera, Item
 
 from .arrays import Array, library
 
@@ -47,6 +49,8 @@ class RobotTask(abc.ABC):
     name: ClassVar[str]
     urdf: ClassVar[Path]
     floating_base: ClassVar[bool] = False  # the viewer puts a free-flyer above the root
+    package_dirs: Sequence[Path] = ()  # where the viewer finds meshes, beside the folder of the URDF
+    locked: Sequence[str] = ()  # joints of the URDF that the plant does not have
     control_period: ClassVar[float]  # [s]
     substeps: ClassVar[int]  # simulation steps in a control period
     episode_steps: ClassVar[int]  # control periods in an episode
@@ -62,7 +66,7 @@ class RobotTask(abc.ABC):
         self.rest_input = np.zeros(self.dynamics.nu)  # acts until the first action arrives, where actions are late
         self.action_space = gym.spaces.Box(-limit, limit, dtype=np.float64)
 
-    def plant(self) -> RobotDynamics:
+    def plant(self) -> RobotDynamics | ContactDynamics:
         """The simulated robot."""
         return RobotDynamics(self.urdf, dt=self.control_period, substeps=self.substeps, integrator="semi_implicit")
 
@@ -98,12 +102,17 @@ class RobotTask(abc.ABC):
         """What is wanted one control period later, (n, goal_size)."""
         return goal
 
-    def scenery(self) -> list[Shape]:
+    def scenery(self) -> list[Item]:
         """What the viewer draws beside the robot."""
         return []
 
     def moved_scenery(self, x: Floats) -> dict[str, Floats]:
-        """Positions (3,) [m] of the shapes of the scenery that the state x (nx,) moves."""
+        """Where the items of the scenery are that the state x (nx,) moves, by name."""
+        return {}
+
+    def drawn_forces(self, x: Tensor, u: Tensor, parameters: Tensor | None, x_next: Tensor) -> dict[str, Floats]:
+        """Where the items of the scenery are, in the states x_next (n, nx), that show the forces of the control periods
+        from x (n, nx) under u (n, nu), by name: arrays of length n."""
         return {}
 
     def camera(self) -> Camera:
@@ -152,3 +161,12 @@ def wrapped(angle: Array) -> Array:
     """Angles in (-pi, pi] [rad]."""
     m = library(angle)
     return m.arctan2(m.sin(angle), m.cos(angle))
+
+
+def rotation_by_rows(quaternion: Array) -> Array:
+    """Rotation matrices by rows (..., 9) of unit quaternions x y z w (..., 4)."""
+    x, y, z, w = (quaternion[..., i] for i in range(4))
+    a, b, c = 2.0 * x, 2.0 * y, 2.0 * z
+    xx, xy, xz, xw, yy, yz, yw, zz, zw = a * x, a * y, a * z, a * w, b * y, b * z, b * w, c * z, c * w
+    by_row = [1.0 - yy - zz, xy - zw, xz + yw, xy + zw, 1.0 - xx - zz, yz - xw, xz - yw, yz + xw, 1.0 - xx - yy]
+    return library(quaternion).stack(by_row, -1)

@@ -117,7 +117,9 @@ class Browser:
             self._session = self._send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Runtime", "Log"):
                 self._send(f"{domain}.enable")
-            self.resize(width, height)
+            self._send(
+                "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            )
         except BaseException:
             self.close()
             raise
@@ -135,17 +137,6 @@ class Browser:
     @property
     def process_id(self) -> int:
         return self._process.pid
-
-    def resize(self, width: int, height: int) -> None:
-        """Size of the page [pixels]."""
-        self.size = (width, height)
-        self._send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
 
     def open(self, page: str | os.PathLike[str]) -> None:
         """Load a local html file and wait until it is there. Raises FileNotFoundError or BrowserError."""

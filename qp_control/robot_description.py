@@ -24,11 +24,12 @@ if not pin.__version__.startswith(PINOCCHIO_SERIES + "."):
 JOINT_TYPES = ("fixed", "revolute", "continuous", "prismatic", "floating", "planar")
 
 
-def read_urdf(path: str | os.PathLike[str], *, floating_base: bool = False) -> Any:
+def read_urdf(path: str | os.PathLike[str], *, floating_base: bool = False, locked: Sequence[str] = ()) -> Any:
     """Parse a URDF file into a `pinocchio.Model` after checking it.
 
     path: the file. Meshes are not read: dynamics needs none.
     floating_base: put a free-flyer joint between the world and the root link.
+    locked: names of joints that stay where they are at zero, such as those of a gripper.
 
     Raises FileNotFoundError where there is no file, and ValueError naming the link or joint for malformed
     XML, a structure that is not a tree, negative or NaN masses, zero axes, crossed limits and more than 1000
@@ -42,6 +43,7 @@ def read_urdf(path: str | os.PathLike[str], *, floating_base: bool = False) -> A
     except UnicodeDecodeError as error:
         raise ValueError(f"{str(file)!r} is not UTF-8 text: {error}") from error
     check_urdf(text, name=str(file))
+    text = _locked(text, locked, str(file))
     root = pin.JointModelFreeFlyer() if floating_base else None
     try:
         return pin.buildModelFromXML(text, root) if root is not None else pin.buildModelFromXML(text)
@@ -49,8 +51,25 @@ def read_urdf(path: str | os.PathLike[str], *, floating_base: bool = False) -> A
         raise ValueError(f"Pinocchio could not read {str(file)!r}: {error}") from error
 
 
+def _locked(text: str, joints: Sequence[str], name: str) -> str:
+    """The URDF with these joints fixed."""
+    if not joints:
+        return text
+    robot = ElementTree.fromstring(text)
+    known = {joint.get("name"): joint for joint in robot.findall("joint")}
+    for which in joints:
+        if which not in known:
+            raise ValueError(f"{name}: locked has the joint {which!r}, expected names from {sorted(map(str, known))}")
+        known[which].set("type", "fixed")
+    return ElementTree.tostring(robot, encoding="unicode")
+
+
 def read_visuals(
-    path: str | os.PathLike[str], model: Any, *, package_dirs: Sequence[str | os.PathLike[str]] = ()
+    path: str | os.PathLike[str],
+    model: Any,
+    *,
+    package_dirs: Sequence[str | os.PathLike[str]] = (),
+    locked: Sequence[str] = (),
 ) -> Any:
     """The visual `pinocchio.GeometryModel` of a URDF file that `read_urdf` has read.
 
@@ -59,7 +78,7 @@ def read_visuals(
     for a mesh outside of them: a robot from elsewhere must not open other files.
     """
     file = Path(path)
-    text = file.read_text(encoding="utf-8")
+    text = _locked(file.read_text(encoding="utf-8"), locked, str(file))
     roots = [Path(d).resolve() for d in (file.parent, *package_dirs)]
     for mesh in ElementTree.fromstring(text).iter("mesh"):
         _check_mesh(_attribute(mesh, "filename", str(file)), roots, str(file))

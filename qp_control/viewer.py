@@ -7,8 +7,6 @@ own folder and from `package_dirs`, and from nowhere else.
 from __future__ import annotations
 
 import base64
-import dataclasses
-import html as html_text
 import json
 import os
 import subprocess
@@ -17,21 +15,25 @@ import tempfile
 import time
 import weakref
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qp_control import robot_description
 from qp_control.browser import Browser, BrowserError, BrowserNotFound, browser_path
+from qp_control.scene import Camera, Moved, Page, Pathlike, Scene
+from qp_control.scenery import Arrow, FrictionCone, Item, Shape
 
 __all__ = [
+    "Arrow",
     "Browser",
     "BrowserError",
     "BrowserNotFound",
     "Camera",
+    "FrictionCone",
+    "Item",
     "LiveViewer",
     "PictureTaker",
     "Shape",
@@ -39,166 +41,6 @@ __all__ = [
     "capture_frames",
     "write_replay",
 ]
-
-Pathlike = str | os.PathLike[str]
-Moved = Mapping[str, ArrayLike]
-
-
-@dataclasses.dataclass(frozen=True)
-class Camera:
-    """Position of the eye and of the point it looks at [m], z up."""
-
-    position: tuple[float, float, float] = (2.0, -2.0, 1.2)
-    target: tuple[float, float, float] = (0.0, 0.0, 0.3)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """A box, or with one number for its size a ball of that radius: size and centre [m], color 0xRRGGBB.
-
-    It stays where it is unless a call says otherwise (`moved`).
-    """
-
-    name: str
-    size: tuple[float, float, float] | float
-    position: tuple[float, float, float]
-    color: int = 0x888888
-
-
-class _Page:
-    """Stands in for meshcat's window: keeps the scene in this process, without server or socket."""
-
-    def __init__(self) -> None:
-        self.commands: dict[tuple[str, str, str], bytes] = {}
-        self.web_url = ""
-
-    def send(self, command: Any) -> None:
-        import umsgpack  # type: ignore[import-untyped]
-
-        data = command.lower()
-        key = (data["type"], data.get("path", ""), str(data.get("property", "")))
-        self.commands.pop(key, None)
-        self.commands[key] = umsgpack.packb(data)
-
-    def html(self, title: str) -> str:
-        from meshcat.servers.zmqserver import VIEWER_ROOT
-
-        script = Path(VIEWER_ROOT, "main.min.js").read_text(encoding="utf-8")
-        commands = json.dumps([base64.b64encode(c).decode() for c in self.commands.values()])
-        return _TEMPLATE.format(title=html_text.escape(title), script=script, commands=commands)
-
-
-# Everything the page needs is in the file; the policy keeps it from loading anything else.
-_TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';
- script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline';
- img-src data: blob:; font-src data:; connect-src data: blob:; worker-src blob:">
-<title>{title}</title>
-<style>
-body {{ margin: 0; }}
-#meshcat-pane {{ width: 100vw; height: 100vh; overflow: hidden; }}
-</style>
-</head>
-<body>
-<div id="meshcat-pane"></div>
-<script>{script}</script>
-<script>
-function command(data) {{
-  viewer.handle_command_bytearray(Uint8Array.from(atob(data), c => c.charCodeAt(0)));
-}}
-var viewer = new MeshCat.Viewer(document.getElementById("meshcat-pane"));
-{commands}.forEach(command);
-</script>
-</body>
-</html>
-"""
-
-
-class _Scene:
-    """A robot, its surroundings and the camera in a meshcat window."""
-
-    def __init__(
-        self,
-        window: Any,
-        urdf: Pathlike,
-        scenery: Sequence[Shape],
-        camera: Camera,
-        package_dirs: Sequence[Pathlike],
-        floating_base: bool,
-    ) -> None:
-        import meshcat
-        import meshcat.geometry as geometry
-        import pinocchio as pin
-        from pinocchio.visualize import MeshcatVisualizer
-
-        self.model = robot_description.read_urdf(urdf, floating_base=floating_base)
-        visuals = robot_description.read_visuals(urdf, self.model, package_dirs=package_dirs)
-        self.root = meshcat.Visualizer(window=window)
-        self.robot = MeshcatVisualizer(self.model, pin.GeometryModel(), visuals)
-        self.robot.initViewer(viewer=self.root)
-        self.robot.loadViewerModel(rootNodeName="robot")
-        self.robot.displayVisuals(True)
-        for shape in scenery:
-            node = self.root["scenery"][shape.name]
-            size = shape.size
-            body = geometry.Sphere(size) if isinstance(size, float) else geometry.Box(list(size))
-            node.set_object(body, geometry.MeshLambertMaterial(color=shape.color))
-            node.set_transform(meshcat.transformations.translation_matrix(shape.position))
-        self.root["/Grid"].set_property("visible", False)
-        self.root["/Axes"].set_property("visible", False)
-        self.root["/Background"].set_property("top_color", [0.93, 0.95, 0.98])
-        self.root["/Background"].set_property("bottom_color", [1.0, 1.0, 1.0])
-        # The camera orbits the origin of its parent; in the frame it lives in, y points up.
-        offset = np.subtract(camera.position, camera.target)
-        self.root["/Cameras/default"].set_transform(meshcat.transformations.translation_matrix(camera.target))
-        self.root["/Cameras/default/rotated/<object>"].set_property(
-            "position", [float(offset[0]), float(offset[2]), float(-offset[1])]
-        )
-
-    def configuration(self, state: ArrayLike) -> NDArray[np.float64]:
-        """The q of a state (q, v) or of a configuration q, checked."""
-        x = np.array(state, dtype=np.float64)
-        nq, nx = self.model.nq, self.model.nq + self.model.nv
-        if x.shape not in ((nq,), (nx,)):
-            raise ValueError(f"the state has shape {x.shape}, expected ({nx},) or ({nq},)")
-        if not np.isfinite(x).all():
-            raise ValueError(f"the state is {x}, expected finite numbers")
-        return x[:nq]
-
-    def display(self, state: ArrayLike, moved: Moved | None = None) -> None:
-        from meshcat.transformations import translation_matrix
-
-        self.robot.display(self.configuration(state))
-        for name, position in (moved or {}).items():
-            self.root["scenery"][name].set_transform(translation_matrix(np.asarray(position, dtype=np.float64)))
-
-    def animate(
-        self, times: NDArray[np.float64], states: NDArray[np.float64], moved: Mapping[str, NDArray[np.float64]]
-    ) -> None:
-        """Make the states an animation that starts at time 0; moved: positions (T, 3) of shapes."""
-        import meshcat.animation
-        import pinocchio as pin
-        from meshcat.transformations import translation_matrix
-
-        # Key frames carry their time in frames: one frame is a millisecond.
-        animation = meshcat.animation.Animation(default_framerate=1000)
-        data, visuals = self.model.createData(), self.robot.visual_model
-        placements = pin.GeometryData(visuals)
-        for k, (t, x) in enumerate(zip(times - times[0], states, strict=True)):
-            pin.forwardKinematics(self.model, data, self.configuration(x))
-            pin.updateGeometryPlacements(self.model, data, visuals, placements)
-            with animation.at_frame(self.root, 1000.0 * float(t)) as frame:
-                for i, visual in enumerate(visuals.geometryObjects):
-                    node = frame[self.robot.getViewerNodeName(visual, pin.GeometryType.VISUAL)]
-                    node.set_transform(placements.oMg[i].homogeneous)
-                    if t == 0.0:
-                        node.set_property("scale", "vector3", [float(s) for s in visual.meshScale])
-                for name, positions in moved.items():
-                    frame["scenery"][name].set_transform(translation_matrix(positions[k]))
-        self.root.set_animation(animation, play=True, repetitions=100)
 
 
 def _checked_trajectory(times: ArrayLike, states: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -216,31 +58,31 @@ def write_replay(
     times: ArrayLike,
     states: ArrayLike,
     *,
-    scenery: Sequence[Shape] = (),
+    scenery: Sequence[Item] = (),
     camera: Camera | None = None,
     title: str | None = None,
     package_dirs: Sequence[Pathlike] = (),
     floating_base: bool = False,
+    locked: Sequence[str] = (),
     moved: Moved | None = None,
 ) -> Path:
     """Write an animated meshcat scene of a trajectory as one html file that needs neither network nor server.
 
     path: of the html file; missing folders are made. urdf: the robot.
     times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq).
-    scenery, camera: what else is drawn, and from where. moved: positions (T, 3) [m] of shapes of the scenery, by name.
+    scenery, camera: what else is drawn, and from where. moved: of items of the scenery, by name: positions (T, 3) of
+        shapes, starts and vectors (T, 2, 3) of arrows [m].
+    floating_base: a free-flyer carries the root link. locked: joints of the URDF that the states have no numbers for.
     Returns the path.
 
     Raises ValueError for a trajectory that does not fit the robot, OSError (such as PermissionError) naming
     the file where it cannot be written.
     """
     t, x = _checked_trajectory(times, states)
-    page = _Page()
-    scene = _Scene(page, urdf, scenery, camera or Camera(), package_dirs, floating_base)
-    paths = {name: np.asarray(positions, dtype=np.float64) for name, positions in (moved or {}).items()}
-    for name, positions in paths.items():
-        if positions.shape != (len(t), 3):
-            raise ValueError(f"moved[{name!r}] has shape {positions.shape}, expected (T, 3) = ({len(t)}, 3)")
-    scene.display(x[0], {name: positions[0] for name, positions in paths.items()})
+    page = Page()
+    scene = Scene(page, urdf, scenery, camera or Camera(), package_dirs, floating_base, locked)
+    paths = scene.paths(moved, len(t))
+    scene.display(x[0], {name: path[0] for name, path in paths.items()})
     scene.animate(t, x, paths)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -261,11 +103,15 @@ def capture_frames(
     with Browser(width, height, timeout=timeout) as browser:
         browser.open(replay)
         browser.evaluate("viewer.animator.pause()")
-        frames = [
-            browser.picture(browser.evaluate(f"viewer.animator.seek({float(t)!r}), viewer.capture_image()"))
-            for t in when
-        ]
+        frames = [_picture(browser, f"viewer.animator.seek({float(t)!r})", width, height) for t in when]
     return np.stack(frames)
+
+
+def _picture(browser: Browser, what: str, width: int, height: int) -> NDArray[np.uint8]:
+    """The scene after the JavaScript `what`, of that size whether or not the page has heard of its own yet."""
+    return browser.picture(
+        browser.evaluate(f"{what}, viewer.set_3d_pane_size({width:d}, {height:d}), viewer.capture_image()")
+    )
 
 
 class PictureTaker:
@@ -278,13 +124,14 @@ class PictureTaker:
         self,
         urdf: Pathlike,
         *,
-        scenery: Sequence[Shape] = (),
+        scenery: Sequence[Item] = (),
         camera: Camera | None = None,
         package_dirs: Sequence[Pathlike] = (),
         floating_base: bool = False,
+        locked: Sequence[str] = (),
     ) -> None:
-        self._page = _Page()
-        self._scene = _Scene(self._page, urdf, scenery, camera or Camera(), package_dirs, floating_base)
+        self._page = Page()
+        self._scene = Scene(self._page, urdf, scenery, camera or Camera(), package_dirs, floating_base, locked)
         self._browser = Browser()
         try:
             with tempfile.TemporaryDirectory(prefix="qp-control-page-") as folder:
@@ -298,15 +145,11 @@ class PictureTaker:
     def picture(
         self, state: ArrayLike, width: int = 640, height: int = 480, *, moved: Moved | None = None
     ) -> NDArray[np.uint8]:
-        """The state (nx,) or configuration (nq,) as a (height, width, 3) picture; moved: positions (3,) of shapes."""
+        """The state (nx,) or configuration (nq,) as a (height, width, 3) picture; moved: as in `write_replay`, now."""
         self._page.commands.clear()
         self._scene.display(state, moved)
         moves = [base64.b64encode(c).decode() for c in self._page.commands.values()]
-        if self._browser.size != (width, height):
-            self._browser.resize(width, height)
-        return self._browser.picture(
-            self._browser.evaluate(f"{json.dumps(moves)}.forEach(command), viewer.capture_image()")
-        )
+        return _picture(self._browser, f"{json.dumps(moves)}.forEach(command)", width, height)
 
     def close(self) -> None:
         """End the browser."""
@@ -324,10 +167,11 @@ class LiveViewer:
         self,
         urdf: Pathlike,
         *,
-        scenery: Sequence[Shape] = (),
+        scenery: Sequence[Item] = (),
         camera: Camera | None = None,
         package_dirs: Sequence[Pathlike] = (),
         floating_base: bool = False,
+        locked: Sequence[str] = (),
         open_browser: bool = True,
     ) -> None:
         server = subprocess.Popen(
@@ -349,7 +193,7 @@ class LiveViewer:
         sockets.append(window.zmq_socket)
         self.url = urls[1]
         try:
-            self._scene = _Scene(window, urdf, scenery, camera or Camera(), package_dirs, floating_base)
+            self._scene = Scene(window, urdf, scenery, camera or Camera(), package_dirs, floating_base, locked)
         except BaseException:
             self.close()
             raise
@@ -364,7 +208,7 @@ class LiveViewer:
 
     def display(self, state: ArrayLike, *, pause: float = 0.0, moved: Moved | None = None) -> None:
         """Show the state (nx,) or configuration (nq,), not before `pause` [s] after the previous call: real
-        time. moved: positions (3,) of shapes of the scenery."""
+        time. moved as in `write_replay`, of one state."""
         time.sleep(max(0.0, self._due - time.monotonic()))
         self._scene.display(state, moved)
         self._due = time.monotonic() + pause

@@ -30,7 +30,8 @@ def test_readme_example_runs_and_prints_what_it_is_about(capsys):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_code_of_a_page_prints_what_stands_below_it(page, capsys):
+def test_code_of_a_page_prints_what_stands_below_it(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / page).read_text()
     blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)
     assert len(blocks) == text.count("```python")

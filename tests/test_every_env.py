@@ -24,7 +24,8 @@ CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 
 
 def test_all_environments_are_there():
-    names = ["ArmReach", "ArmTrack", "CartPole", "CartPoleSwingUp", "DoublePendulum", "Pendulum", "Quadrotor"]
+    names = ["ArmReach", "ArmTrack", "CartPole", "CartPoleSwingUp", "DoublePendulum", "Hopper", "Pendulum"]
+    names += ["Quadrotor", "Quadruped", "QuadrupedPush", "QuadrupedWalk"]
     assert [f"QPControl/{name}-v0" for name in names] == IDS
 
 

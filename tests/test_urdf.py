@@ -137,3 +137,14 @@ def test_mesh_in_the_robots_folder_is_read(tmp_path):
     file.write_text(robot(LINK.format("a").replace("</link>", visual + "</link>")))
     visuals = read_visuals(file, read_urdf(file))
     assert visuals.ngeoms == 1
+
+
+def test_locked_joints_are_no_coordinates_and_must_be_there():
+    model = read_urdf(CartPoleSwingUp.urdf, locked=["pole_joint"])
+    assert (model.nq, list(model.names)[1:]) == (1, ["cart_joint"])
+    assert model.inertias[1].mass == pytest.approx(1.1)  # the pole has become part of the cart
+    assert read_visuals(CartPoleSwingUp.urdf, model, locked=["pole_joint"]).ngeoms == 4
+    with pytest.raises(
+        ValueError, match=r"locked has the joint 'knee', expected names from \['cart_joint', 'pole_joint'"
+    ):
+        read_urdf(CartPoleSwingUp.urdf, locked=["knee"])

@@ -19,7 +19,7 @@ from qp_control import viewer
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 TIMES = np.arange(21) * 0.05
-ORANGE, BLUE, GREEN = (240, 120, 35), (30, 90, 180), (46, 139, 46)
+ORANGE, BLUE, GREEN, RED = (240, 120, 35), (30, 90, 180), (46, 139, 46), (214, 39, 40)
 
 
 def trajectory():
@@ -46,7 +46,7 @@ def where(picture, color):
     direction = np.asarray(color, float) / np.linalg.norm(color)
     cosine = pixels @ direction / np.maximum(1.0, np.linalg.norm(pixels, axis=2))
     rows, columns = np.nonzero(cosine > 0.985)
-    return columns.mean(), rows.mean(), len(rows)
+    return (columns.mean(), rows.mean(), len(rows)) if len(rows) else (np.nan, np.nan, 0)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,80 @@ def test_shapes_move_in_replays_and_pictures(tmp_path, browser_needed):
         assert abs(x - x_replay) < 6 and abs(y - y_replay) < 6 and count > 100
 
 
+def test_the_camera_looks_at_its_target_and_follows(tmp_path, browser_needed):
+    task = CartPoleSwingUp()
+    target = (0.3, 0.0, 1.5)
+    ball = [viewer.Shape("ball", 0.1, target, 0x2E8B2E)]
+    for follow, cart in ((False, -0.3), (True, 0.0)):
+        look = viewer.Camera(position=(0.5, -3.0, 2.5), target=target, follow=follow)
+        taker = viewer.PictureTaker(task.urdf, scenery=ball, camera=look)
+        x, y, count = where(taker.picture([cart, 0.0], 320, 240), GREEN)
+        assert abs(x - 160) < 2 and abs(y - 120) < 2 and count > 50
+        if follow:  # with the cart, whose centre of mass is its own, goes the eye, and the ball falls behind
+            assert where(taker.picture([0.5, 0.0], 320, 240), GREEN)[0] < 140
+        taker.close()
+    states = np.zeros((2, 4))
+    states[1, 0] = 0.5
+    page = viewer.write_replay(tmp_path / "followed.html", task.urdf, [0.0, 1.0], states, scenery=ball, camera=look)
+    first, last = (where(p, GREEN) for p in viewer.capture_frames(page, [0.0, 1.0], 320, 240))
+    assert abs(first[0] - 160) < 2 and last[0] < 140
+
+
+def test_the_first_picture_has_its_size(browser_needed):
+    task = CartPoleSwingUp()
+    taker = viewer.PictureTaker(task.urdf)
+    shapes = [taker.picture(np.zeros(4), *size).shape for size in ((200, 100), (640, 480), (123, 457))]
+    taker.close()
+    assert shapes == [(100, 200, 3), (480, 640, 3), (457, 123, 3)]
+
+
+def test_arrows_and_cones_are_where_they_are_moved(tmp_path, browser_needed):
+    task = CartPoleSwingUp()
+    items = [viewer.Arrow("force"), viewer.FrictionCone("cone", 0.5, height=0.4, color=0x2E8B2E)]
+    look = {"scenery": items, "camera": viewer.Camera(position=(0.0, -3.0, 0.0), target=(0.0, 0.0, 0.0))}
+    start, tip, robot = np.array([-0.6, 0.0, 0.6]), np.array([0.6, 0.0, -0.6]), [2.0, np.pi]
+    taker = viewer.PictureTaker(task.urdf, **look)
+    assert where(taker.picture(robot), RED)[2] == 0  # not told where yet
+    shown = {}
+    for name, vector in (("right", [0.8, 0.0, 0.0]), ("down", [0.0, 0.0, -0.8]), ("left", [-0.8, 0.0, 0.0])):
+        picture = taker.picture(robot, moved={"force": [start, vector], "cone": tip})
+        shown[name] = where(picture, RED)
+    # The eye is 3 m away and sees an angle of 75 degrees upright: 104 pixels per metre, and the middle at (320, 240).
+    # The mean of an arrow's area is between its middle and its head.
+    x, y = 320 - 104 * 0.6, 240 - 104 * 0.6
+    assert x + 35 < shown["right"][0] < x + 84 and abs(shown["right"][1] - y) < 3
+    assert y + 35 < shown["down"][1] < y + 84 and abs(shown["down"][0] - x) < 3
+    assert x - 84 < shown["left"][0] < x - 35 and abs(shown["left"][1] - y) < 3
+    assert all(count > 100 for *_, count in shown.values())
+    for nothing in ([0.0, 0.0, 0.0], [np.nan, 0.0, 1.0]):
+        assert where(taker.picture(robot, moved={"force": [start, nothing]}), RED)[2] == 0
+    # The cone is translucent: greener than the background.
+    with_cone, without = (taker.picture(robot, moved={"cone": p}).astype(int) for p in (tip, [np.nan] * 3))
+    rows, columns = np.nonzero((with_cone - without)[..., 0] < -30)
+    assert len(rows) > 200 and abs(columns.mean() - (320 + 104 * 0.6)) < 4
+    assert rows.min() > 240 + 104 * 0.15 and rows.max() < 240 + 104 * 0.65
+    taker.close()
+    paths = np.stack([np.full((2, 3), np.nan), np.stack([start, [0.8, 0.0, 0.0]])])
+    page = viewer.write_replay(
+        tmp_path / "forces.html", task.urdf, [0.0, 1.0], [robot, robot], moved={"force": paths}, **look
+    )
+    off, on = (where(p, RED) for p in viewer.capture_frames(page, [0.0, 1.0]))
+    assert off[2] == 0 and on == pytest.approx(shown["right"], abs=3)
+
+
+def test_quadruped_is_drawn_with_its_forces_after_a_step(browser_needed):
+    env = gym.make("QPControl/Quadruped-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    counts = [where(env.render(), RED)[2]]
+    for _ in range(10):
+        env.step(env.unwrapped.task.rest_input)
+    counts.append(where(env.render(), RED)[2])
+    env.reset(seed=0)
+    counts.append(where(env.render(), RED)[2])
+    env.close()
+    assert counts[0] == counts[2] == 0 and counts[1] > 100
+
+
 def test_paths_of_shapes_must_fit_the_times(tmp_path):
     task = CartPoleSwingUp()
     with pytest.raises(ValueError, match=r"moved\['goal'\] has shape \(20, 3\), expected \(T, 3\) = \(21, 3\)"):
@@ -117,6 +191,13 @@ def test_paths_of_shapes_must_fit_the_times(tmp_path):
             scenery=task.scenery(),
             moved={"goal": np.zeros((20, 3))},
         )
+    for moved, message in (
+        ({"gaol": np.zeros((21, 3))}, r"moved has the name 'gaol', expected one of \['force', 'goal', "),
+        ({"force": np.zeros((21, 3))}, r"moved\['force'\] has shape \(21, 3\), expected \(T, 2, 3\) = \(21, 2, 3\)"),
+    ):
+        items = [*task.scenery(), viewer.Arrow("force")]
+        with pytest.raises(ValueError, match=message):
+            viewer.write_replay(tmp_path / "page.html", task.urdf, TIMES, trajectory(), scenery=items, moved=moved)
 
 
 def test_console_errors_are_seen(tmp_path, browser_needed):

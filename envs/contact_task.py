@@ -1,0 +1,71 @@
+"""A robot task with ground under it: its plant is a `ContactDynamics`."""
+
+from __future__ import annotations
+
+import abc
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qp_control.contact import GRAVITY, ContactDynamics, ContactForces
+from qp_control.scenery import tiles
+from qp_control.viewer import Arrow, FrictionCone, Item
+
+from .task import Floats, RobotTask
+
+WEIGHT = 0.8  # [m] length of an arrow for a force that carries the robot
+LEAST = 1e-6  # of the weight: smaller forces are those of the solver's tolerance, and are not drawn
+
+
+class ContactTask(RobotTask):
+    """As `RobotTask`, but that the plant's parameters (n_par + contacts,) are those of its bodies and of their viscous
+    friction, and behind them the coefficient of friction of each contact with the ground."""
+
+    dynamics: ContactDynamics
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameters = torch.cat([self.dynamics.parameters, self.dynamics.friction])
+
+    @abc.abstractmethod
+    def plant(self) -> ContactDynamics:
+        """The simulated robot."""
+
+    def pushed(self, plant: Tensor, goal: Tensor) -> Tensor:
+        """The plant's states (n, nx) after what the world does to it at the beginning of a control period."""
+        return plant
+
+    def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
+        plant, bodies, friction, goal = self._split(x, parameters)
+        return torch.cat([self.dynamics.step(plant, u, bodies, friction=friction), self.next_goal(goal)], -1)
+
+    def forces(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> ContactForces:
+        """What the ground does at the end of the control period from x (n, nx) under u (n, nu)."""
+        plant, bodies, friction, _ = self._split(x, parameters)
+        return self.dynamics.step_with_forces(plant, u, bodies, friction=friction)[1]
+
+    def scenery(self) -> list[Item]:
+        """The ground, and at each contact the force and the cone of friction."""
+        contacts = self.dynamics.contacts
+        arrows = [Arrow(f"force {contact.frame}") for contact in contacts]
+        return [*tiles(8.0), *arrows, *(FrictionCone(f"cone {c.frame}", c.friction) for c in contacts)]
+
+    def drawn_forces(self, x: Tensor, u: Tensor, parameters: Tensor | None, x_next: Tensor) -> dict[str, Floats]:
+        robot = self.dynamics
+        frames = [contact.frame for contact in robot.contacts]
+        force = self.forces(x, u, parameters).force.numpy()
+        weight = GRAVITY * float(robot.parameters[: 10 * robot.bodies : 10].sum())
+        place = robot.ground_points(x_next[:, : robot.nx]).numpy()
+        place[(force**2).sum(-1) < (LEAST * weight) ** 2] = np.nan
+        arrows = np.stack([place, WEIGHT / weight * force], 2)
+        return {f"force {frame}": arrows[:, k] for k, frame in enumerate(frames)} | {
+            f"cone {frame}": place[:, k] for k, frame in enumerate(frames)
+        }
+
+    def _split(self, x: Tensor, parameters: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(plant as pushed, parameters of its bodies, coefficients of friction, goal)."""
+        par = self.parameters if parameters is None else parameters
+        plant, goal = torch.split(x, [self.dynamics.nx, self.goal_size], -1)
+        bodies, friction = torch.split(par, [self.dynamics.n_par, len(self.dynamics.contacts)], -1)
+        return self.pushed(plant, goal), bodies, friction, goal

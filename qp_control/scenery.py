@@ -1,0 +1,146 @@
+"""What the viewer draws beside the robot: shapes that stay or move, and arrows and cones for forces."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+HIDDEN = (1e-6, 1e-6, 1e-6)  # scale of what is not to be seen: a matrix of zeros has no inverse
+THICKEST = 0.4  # [m] an arrow's scale across, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Pose:
+    """Where a node of the scene is: a rigid transform (4, 4), and its scale along its own axes."""
+
+    matrix: Floats
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A box, or with one number for its size a ball of that radius: size and centre [m], color 0xRRGGBB.
+
+    It stays where it is unless a call says otherwise (`moved`, the position of its centre; hidden where that is not a
+    number).
+    """
+
+    name: str
+    size: tuple[float, float, float] | float
+    position: tuple[float, float, float]
+    color: int = 0x888888
+
+    moved_by: ClassVar[tuple[int, ...]] = (3,)
+
+    def put_into(self, node: Any) -> None:
+        import meshcat.geometry as geometry
+
+        body = geometry.Sphere(self.size) if isinstance(self.size, float) else geometry.Box(list(self.size))
+        node.set_object(body, geometry.MeshLambertMaterial(color=self.color))
+
+    def pose(self, moved: Floats | None) -> Pose:
+        if moved is not None and not np.isfinite(moved).all():
+            return Pose(np.eye(4), HIDDEN)
+        return Pose(_placed(np.array(self.position) if moved is None else moved))
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrow:
+    """An arrow for a force or velocity. `moved` says where it starts and its vector (2, 3), both in metres; it is not
+    seen before, nor where one of these is not a number."""
+
+    name: str
+    color: int = 0xD62728
+
+    moved_by: ClassVar[tuple[int, ...]] = (2, 3)
+
+    def put_into(self, node: Any) -> None:
+        import meshcat.geometry as geometry
+
+        material = geometry.MeshLambertMaterial(color=self.color)
+        # Of length one, along y, as meshcat's cylinders are.
+        for name, height, bottom, top, middle in (("shaft", 0.75, 0.03, 0.03, 0.375), ("head", 0.25, 0.09, 0.0, 0.875)):
+            part = geometry.Cylinder(height, radiusBottom=bottom, radiusTop=top)
+            node[name].set_object(part, material)
+            node[name].set_transform(_placed(np.array([0.0, middle, 0.0])))
+
+    def pose(self, moved: Floats | None) -> Pose:
+        if moved is None or not np.isfinite(moved).all():
+            return Pose(np.eye(4), HIDDEN)
+        start, vector = moved
+        length = float(np.linalg.norm(vector))
+        if length < HIDDEN[1]:
+            return Pose(np.eye(4), HIDDEN)
+        thick = min(length, THICKEST)
+        return Pose(_placed(start, _from_y(vector / length)), (thick, length, thick))
+
+
+@dataclasses.dataclass(frozen=True)
+class FrictionCone:
+    """The forces that a contact with the coefficient `friction` bears: a cone on its tip, `height` [m] high.
+
+    `moved` says where the tip is (3,) [m]; it is not seen before, nor where that is not a number.
+    """
+
+    name: str
+    friction: float
+    height: float = 0.06
+    color: int = 0xE8A33D
+
+    moved_by: ClassVar[tuple[int, ...]] = (3,)
+
+    def put_into(self, node: Any) -> None:
+        import meshcat.geometry as geometry
+
+        material = geometry.MeshLambertMaterial(color=self.color, transparent=True, opacity=0.35)
+        cone = geometry.Cylinder(self.height, radiusBottom=0.0, radiusTop=self.friction * self.height)
+        node["cone"].set_object(cone, material)
+        node["cone"].set_transform(_placed(np.array([0.0, 0.0, 0.5 * self.height]), _from_y(np.array([0.0, 0.0, 1.0]))))
+
+    def pose(self, moved: Floats | None) -> Pose:
+        if moved is None or not np.isfinite(moved).all():
+            return Pose(np.eye(4), HIDDEN)
+        return Pose(_placed(moved))
+
+
+Item = Shape | Arrow | FrictionCone
+
+
+def _placed(position: Floats, rotation: Floats | None = None) -> Floats:
+    matrix = np.eye(4)
+    matrix[:3, 3] = position
+    if rotation is not None:
+        matrix[:3, :3] = rotation
+    return matrix
+
+
+def _from_y(direction: Floats) -> Floats:
+    """A rotation (3, 3) that turns the y axis to the unit vector."""
+    y = np.array([0.0, 1.0, 0.0])
+    cosine = float(direction @ y)
+    if cosine < -1.0 + 1e-12:
+        return np.diag([1.0, -1.0, -1.0])
+    axis = np.cross(y, direction)
+    cross = np.array([[0.0, -axis[2], axis[1]], [axis[2], 0.0, -axis[0]], [-axis[1], axis[0], 0.0]])
+    turned: Floats = np.eye(3) + cross + cross @ cross / (1.0 + cosine)
+    return turned
+
+
+def tiles(width: float, every: float = 0.5, *, length: float | None = None) -> list[Item]:
+    """Ground at z = 0 with lines on it, around the origin: `length` [m] along x (None: as wide), `width` along y."""
+    along = width if length is None else length
+    items: list[Item] = [Shape("ground", (along, width, 0.02), (0.0, 0.0, -0.012), 0xD8DCE2)]
+    for axis, (end, across) in enumerate(((along, width), (width, along))):
+        count = math.floor(0.5 * end / every)
+        for k in range(-count, count + 1):
+            size, position = [0.008, across, 0.002], [k * every, 0.0, -0.0012]
+            if axis == 1:
+                size[:2], position[:2] = size[1::-1], position[1::-1]
+            items.append(Shape(f"line {'xy'[axis]} {k}", (*size,), (*position,), 0xB4BAC4))  # type: ignore[arg-type]
+    return items
