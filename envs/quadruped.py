@@ -59,7 +59,7 @@ class Quadruped(ContactTask):
     episode_steps = 500
     goal_steps = 100
     draws = 22
-    feet = ("FL_foot", "FR_foot", "RL_foot", "RR_foot")
+    feet: tuple[str, ...] = ("FL_foot", "FR_foot", "RL_foot", "RR_foot")
     foot_radius = 0.022  # [m]
     leg = (0.0, 0.8, -1.6)  # [rad] of each, standing
 
@@ -71,16 +71,16 @@ class Quadruped(ContactTask):
             self.package_dirs = (meshes,)
             self.feet, self.foot_radius, self._effort = legs.feet, legs.foot_radius, legs.effort
         super().__init__()
-        robot = self.dynamics
-        stand = robot.neutral_state()
+        plant = self.dynamics
+        stand = plant.neutral_state()
         stand[7:19] = torch.tensor(self.leg * 4, dtype=torch.float64)
         stand[2] = self.height = float(self._clearance(stand[None, :19])[0])
         self.stand = stand
         """(nx of the plant,) at rest on four feet."""
         # What the motors do then: each foot carries a quarter of the weight.
         q, rest = stand[:19], torch.zeros(18, dtype=torch.float64)
-        J = robot.frame_jacobians(self.feet, q)[:, 2]
-        weight = robot.inverse_dynamics(q, rest, rest)
+        J = plant.frame_jacobians(self.feet, q)[:, 2]
+        weight = plant.inverse_dynamics(q, rest, rest)
         self.rest_input = (weight - 0.25 * weight[2] * J.sum(0))[6:].numpy()
 
     def plant(self) -> ContactDynamics:
@@ -120,7 +120,8 @@ class Quadruped(ContactTask):
 
     def upward(self, x: Tensor) -> Tensor:
         """The world's z axis in the axes of the base (n, 3)."""
-        return rotation_by_rows(x[..., 3:7])[..., 6:9]
+        axis: Tensor = rotation_by_rows(x[..., 3:7])[..., 6:9]
+        return axis
 
     def observe(self, x: Tensor) -> Tensor:
         """(height, upward direction, velocity, angular velocity, angles from those of standing, rates)."""

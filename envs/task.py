@@ -47,7 +47,7 @@ class RobotTask(abc.ABC):
     takes_arrays: ClassVar[bool] = False
 
     name: ClassVar[str]
-    urdf: ClassVar[Path]
+    urdf: Path
     floating_base: ClassVar[bool] = False  # the viewer puts a free-flyer above the root
     package_dirs: Sequence[Path] = ()  # where the viewer finds meshes, beside the folder of the URDF
     locked: Sequence[str] = ()  # joints of the URDF that the plant does not have
@@ -128,8 +128,8 @@ class RobotTask(abc.ABC):
 
         parameters (n_par,) or (n, n_par): of the plant, see `RobotDynamics.parameters`; None: the task's own.
         """
-        own = self.parameters if isinstance(x, Tensor) else self.parameters.numpy()
-        par = own if parameters is None else parameters
+        own: Array = self.parameters if isinstance(x, Tensor) else self.parameters.numpy()
+        par: Array = own if parameters is None else parameters
         if not self.goal_size:
             return self.dynamics.step(x, u, par)
         plant, goal = x[..., : self.dynamics.nx], x[..., self.dynamics.nx :]
