@@ -40,7 +40,12 @@ void Evaluator::integrate(const VectorXd& q, const VectorXd& w, VectorXd& result
 }
 
 void Evaluator::integrate_jacobians(const VectorXd& q, const VectorXd& w, MatrixXd* J_q, MatrixXd& J_w) const {
-  if (J_q != nullptr) pinocchio::dIntegrate(implementation_->model, q, w, *J_q, pinocchio::ARG0);
+  // The library writes the blocks of the joints only.
+  if (J_q != nullptr) {
+    J_q->setZero(nv(), nv());
+    pinocchio::dIntegrate(implementation_->model, q, w, *J_q, pinocchio::ARG0);
+  }
+  J_w.setZero(nv(), nv());
   pinocchio::dIntegrate(implementation_->model, q, w, J_w, pinocchio::ARG1);
   for (int i : implementation_->free_flyers) {
     const pinocchio::Motion twist(w.segment<6>(i));
