@@ -23,15 +23,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from qp_control import limits as limit_kinds
 from qp_control import tasks as task_kinds
+from qp_control.assembly import Assembly
 from qp_control.contact import GRAVITY
+from qp_control.control_loop import ControlLoop, Tick, table
 from qp_control.control_parts import Part
-from qp_control.control_problem import Assembly
+from qp_control.exceptions import SolveError
 from qp_control.layers import LayerSolution, QPLayer
+from qp_control.problem import Array
 from qp_control.robot_model import RobotModel
 from qp_control.robot_states import RobotStates
 from qp_control.settings import Settings, Status
@@ -123,20 +128,21 @@ class InverseDynamics(nn.Module):
         for task in self.task_list:
             if isinstance(task, task_kinds.ContactForceTask) and task.contact not in self.force_offsets:
                 raise ValueError(f"{task.name!r} has the contact {task.contact!r}, expected {[*self.force_offsets]}")
-        self.frames = self._used_frames()
+        self.assembly = Assembly(model, self.task_list, self.contacts, self.limits, self.force_offsets)
         self.row_names, self.shift_weights = self._rows()
         self.states = RobotStates(model)
+        self._loop: ControlLoop | None = None
+        self._watched: list[nn.Parameter] = list(self.parameters())
+        self._versions: list[int] = []
+        self._sizes = {f"{part.name}.{key}": size for part in self._parts() for key, size in part.sizes.items()}
         self.layer = QPLayer(settings or Settings(threads=model.threads))
+
+    def _parts(self) -> list[Part]:
+        return [*self.task_list, *self.contacts, *self.limits]
 
     def _check_once(self, kind: type[Part]) -> None:
         if sum(isinstance(part, kind) for part in self.limits) > 1:
             raise ValueError(f"there is more than one {kind.__name__}, expected one at most")
-
-    def _used_frames(self) -> list[str]:
-        used = ["universe"]
-        for part in (*self.task_list, *self.contacts, *self.limits):
-            used += [name for name in (getattr(part, kind, None) for kind in ("frame", "base", "other")) if name]
-        return list(dict.fromkeys(used))
 
     def _rows(self) -> tuple[list[str], tuple[Tensor, Tensor, Tensor]]:
         """Names of the rows of A, C and the bounds of qdd, and the weights of their shifts."""
@@ -201,13 +207,13 @@ class InverseDynamics(nn.Module):
         found = problem if state.batched else [t[0] for t in problem]
         return ControlProblem(*found[:9], *self.shift_weights, *found[9:])
 
-    def _problem(self, q: Tensor, v: Tensor, numbers: dict[str, Tensor], parameters: Tensor | None) -> list[Tensor]:
+    def _problem(
+        self, q: Tensor, v: Tensor, numbers: dict[str, Tensor], parameters: Tensor | None
+    ) -> tuple[Tensor, ...]:
         for name, value in numbers.items():
             if value.ndim == 2 and len(value) not in (1, len(q)):
                 raise ValueError(f"{name} has a batch of {len(value)}, expected {len(q)}")
-        assembly = Assembly(self, q, v, numbers, parameters)
-        D, d = assembly.dynamics()
-        return [*assembly.problem(), D[:, self.model._indices], d[:, self.model._indices]]
+        return self.assembly.problem(q, v, self.assembly.pack(numbers, len(q)), parameters)
 
     def forward(
         self,
@@ -250,6 +256,69 @@ class InverseDynamics(nn.Module):
         )
         found = [torque, x[:, :nv], x[:, nv:].unflatten(1, (self.points, 3)), status, shift]
         return Control(*map(state.finish, found), sol)
+
+
+    def compute(
+        self,
+        q: npt.ArrayLike,
+        v: npt.ArrayLike,
+        numbers: Mapping[str, npt.ArrayLike] | None = None,
+        *,
+        parameters: npt.ArrayLike | None = None,
+    ) -> Tick:
+        """One tick of a control loop with one robot, from and to NumPy; arguments as in `forward`, without a batch.
+
+        It starts from the solution of the tick before. Without an answer (NaN, time limit, ..) the torques are those of
+        the tick before, zero at first, and the status says why; `reset` forgets that tick. Numbers of parts are read
+        anew where they have been changed.
+        """
+        loop, packed = self._prepared()
+        if numbers:
+            packed = loop.exchange(packed, numbers, self._sizes)
+        q, v = np.asarray(q, dtype=np.float64), np.asarray(v, dtype=np.float64)
+        for name, value, size in (("q", q, self.model.nq), ("v", v, self.model.nv)):
+            if value.shape != (size,):
+                raise ValueError(f"{name} has shape {value.shape}, expected ({size},)")
+        found = loop.tick(q, v, packed, None if parameters is None else np.asarray(parameters, dtype=np.float64))
+        if found.status > Status.CLOSEST_FEASIBLE and self.layer.settings.on_failure == "raise":
+            raise SolveError(f"no torques at this tick: {found.status.name}", {}, found)
+        return found
+
+    def reset(self) -> None:
+        """Forget the ticks of `compute` so far."""
+        self._loop = None
+
+    def describe(
+        self,
+        q: npt.ArrayLike,
+        v: npt.ArrayLike,
+        numbers: Mapping[str, npt.ArrayLike] | None = None,
+        *,
+        parameters: npt.ArrayLike | None = None,
+    ) -> str:
+        """A table for one state: each task's weight, error and residual |J x - a|, the active limits and what gave way."""
+        _, packed = self._prepared()
+        loop = ControlLoop(self, self.layer.settings)
+        packed = loop.exchange(packed, numbers or {}, self._sizes)
+        par = None if parameters is None else np.asarray(parameters, dtype=np.float64)
+        state = self.states(*(torch.as_tensor(np.asarray(t, dtype=np.float64)) for t in (q, v)))
+        found = loop.tick(state.q[0].numpy(), state.v[0].numpy(), packed, par)
+        if not bool(state.valid[0]) or found.status > Status.CLOSEST_FEASIBLE:
+            status = found.status if bool(state.valid[0]) else Status.INVALID_INPUT
+            return f"status {status.name}: no answer"
+        return table(self, state.q[0].numpy(), state.v[0].numpy(), packed, par, found)
+
+    def _prepared(self) -> tuple[ControlLoop, Array]:
+        """The control loop, and the numbers as they are now."""
+        versions = [p._version for p in self._watched]
+        if self._loop is None:
+            self._loop = ControlLoop(self, self.layer.settings)
+        if versions != self._versions or any(a is not b for a, b in zip(self._watched, self.parameters(), strict=True)):
+            self._watched = list(self.parameters())
+            self._versions = [p._version for p in self._watched]
+            with torch.no_grad():
+                self._packed = self.assembly.pack(self.numbers(), 1).numpy()
+        return self._loop, self._packed
 
 
 def velocity_names(model: RobotModel) -> list[str]:

@@ -10,7 +10,7 @@ namespace qp_control {
 
 struct Evaluator::Implementation {
   explicit Implementation(const pinocchio::Model& m)
-      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv), tree(m) {
+      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv), tree(m), composite(m.njoints, Matrix6::Zero()) {
     for (const auto& joint : model.joints)
       if (joint.shortname() == "JointModelFreeFlyer") free_flyers.push_back(joint.idx_v());
   }
@@ -22,6 +22,7 @@ struct Evaluator::Implementation {
   Eigen::VectorXd damping;
   Eigen::VectorXd damped;  // tau - d o v
   Tree tree;
+  std::vector<Matrix6> composite;       // inertias of what each joint carries, in the world
   std::vector<Eigen::Vector4d> masses;  // and first moments of what each joint carries
 };
 

@@ -1,7 +1,7 @@
-"""The QP of a controller by inverse dynamics, assembled by torch operations.
+"""The QP of a controller by inverse dynamics by torch operations: slow, and gradients come by themselves.
 
     x = (qdd, f): accelerations (nv) and forces (3) at each point of each contact
-    M qdd + h - J'f = S'tau + 0: rows of what is not driven are equalities, the others give tau = T x + t
+    M qdd + h - J'f = S'tau: rows of what is not driven are equalities, the others give tau = T x + t
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from qp_control.supports import SupportContact
 Numbers = dict[str, Tensor]
 
 
-class Assembly:
+class Oracle:
     """The problem of one call: `controller`, states q (B, nq), v (B, nv), numbers by name, inertial parameters."""
 
     def __init__(self, controller: Any, q: Tensor, v: Tensor, numbers: Numbers, parameters: Tensor | None) -> None:
         self.controller, self.model = controller, controller.model
         self.q, self.v, self.numbers, self.parameters = q, v, numbers, parameters
         self.batch, self.nv, self.n = len(q), self.model.nv, controller.n
-        frames = controller.frames
+        frames = used_frames(controller)
         found = self.model.frame_motions(frames, q, v)
         J = self.model.frame_jacobians(frames, q)
         self.frames = {
@@ -185,7 +185,7 @@ class Assembly:
         return self.wide(along.unsqueeze(1) @ J), l
 
     def problem(self) -> tuple[Tensor, ...]:
-        """H, g, A, b, C, l, u, lb, ub."""
+        """H, g, A, b, C, l, u, lb, ub, T, t."""
         controller = self.controller
         D, d = self.dynamics()
         free, driven = controller.undriven, self.model._indices
@@ -232,7 +232,15 @@ class Assembly:
                 ub = ub.index_copy(1, index, torch.minimum(ub[:, index], high))
         if not C:
             C, l, u = [self.zeros(0, self.n)], [self.zeros(0)], [self.zeros(0)]
-        return H, g, torch.cat(A, 1), torch.cat(b, 1), torch.cat(C, 1), torch.cat(l, 1), torch.cat(u, 1), lb, ub
+        rows = [torch.cat(part, 1) for part in (A, b, C, l, u)]
+        return H, g, *rows, lb, ub, D[:, driven], d[:, driven]
+
+
+def used_frames(controller: Any) -> list[str]:
+    used = ["universe"]
+    for part in controller.parts.values():
+        used += [name for name in (getattr(part, kind, None) for kind in ("frame", "base", "other")) if name]
+    return list(dict.fromkeys(used))
 
 
 _TINY = 1e-18  # [m^2]: the distance of points that coincide has a derivative
