@@ -96,13 +96,13 @@ def on_two_feet():
         ForceRegularization(weight=1e-2),
     ]
     limits = [
-        TorqueLimit(28.0),
+        TorqueLimit(20.0),
         FrameBarrier("left sole", "right sole", 0.19, stiffness=50.0, damping=10.0),
         PlaneBarrier("head", [0.0, 0.0, -1.0], -1.25),
         JointVelocityLimit(0.01, velocity=0.02, joints=["right 1"]),
     ]
     contacts = [
-        SurfaceContact("left sole", SOLE, friction=0.5, weight=float("inf"), damping=5.0),
+        SurfaceContact("left sole", SOLE, friction=0.25, weight=float("inf"), damping=5.0),
         SurfaceContact("right sole", SOLE[:3], normal=[0.1, 0.0, 1.0], max_force=90.0, weight=50.0, activation=0.8, friction=0.3),
     ]
     controller = InverseDynamics(robot, tasks, limits, contacts, settings=PRECISE)
