@@ -36,18 +36,28 @@ class Assembly:
         terms = [self._term(task, force_offsets) for task in task_list]
         terms += [self._contact_term(contact) for contact in contacts]
         torque = next((limit for limit in limit_list if isinstance(limit, limits.TorqueLimit)), None)
-        self.native = _robot.WholeBody(
-            model=model.model,
-            actuated=model._indices,
-            threads=model.threads,
-            numbers=self.size,
-            terms=terms,
-            supports=[self._support(contact, force_offsets) for contact in contacts],
-            bounds=[self._bounds(limit) for limit in limit_list if isinstance(limit, limits.JointLimit)],
-            barriers=[self._barrier(limit) for limit in limit_list if isinstance(limit, limits.Barrier)],
-            torque_lower=-1 if torque is None else self.offsets[f"{torque.name}.lower"],
-            torque_upper=-1 if torque is None else self.offsets[f"{torque.name}.upper"],
-        )
+        self._description: dict[str, Any] = {
+            "actuated": model._indices,
+            "threads": model.threads,
+            "numbers": self.size,
+            "terms": terms,
+            "supports": [self._support(contact, force_offsets) for contact in contacts],
+            "bounds": [self._bounds(limit) for limit in limit_list if isinstance(limit, limits.JointLimit)],
+            "barriers": [self._barrier(limit) for limit in limit_list if isinstance(limit, limits.Barrier)],
+            "torque_lower": -1 if torque is None else self.offsets[f"{torque.name}.lower"],
+            "torque_upper": -1 if torque is None else self.offsets[f"{torque.name}.upper"],
+        }
+        self._compile()
+
+    def _compile(self) -> None:
+        self.native = _robot.WholeBody(model=self.model.model, **self._description)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "native"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._compile()
 
     def pack(self, numbers: dict[str, Tensor], batch: int) -> Tensor:
         """All numbers in one vector (size,), or (B, size) where some are of their own for each element."""

@@ -137,6 +137,9 @@ class InverseDynamics(nn.Module):
         self._sizes = {f"{part.name}.{key}": size for part in self._parts() for key, size in part.sizes.items()}
         self.layer = QPLayer(settings or Settings(threads=model.threads))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_loop": None, "_versions": []}  # a copy begins without the ticks before
+
     def _parts(self) -> list[Part]:
         return [*self.task_list, *self.contacts, *self.limits]
 

@@ -267,7 +267,7 @@ class ContactForceTask(Regularization):
 class TorqueRegularization(Regularization):
     """Torques of the driven joints are to be small, or near a reference (nu,) [N m or N]; weight [1/(N m)^2 or 1/N^2]."""
 
-    def __init__(self, reference: Values = 0.0, *, weight: Values = 1e-5, name: str = "torque") -> None:
+    def __init__(self, reference: Values = 0.0, *, weight: Values = 1e-4, name: str = "torque") -> None:
         super().__init__(name, weight, reference)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
@@ -277,7 +277,7 @@ class TorqueRegularization(Regularization):
 class AccelerationRegularization(Regularization):
     """Joint accelerations are to be small, or near a reference (nv,) [m/s^2 or rad/s^2]; weight [s^4/m^2, s^4/rad^2]."""
 
-    def __init__(self, reference: Values = 0.0, *, weight: Values = 1e-5, name: str = "acceleration") -> None:
+    def __init__(self, reference: Values = 0.0, *, weight: Values = 1e-4, name: str = "acceleration") -> None:
         super().__init__(name, weight, reference)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
@@ -287,7 +287,7 @@ class AccelerationRegularization(Regularization):
 class ForceRegularization(Regularization):
     """Forces at the points of all contacts are to be small; weight [1/N^2]."""
 
-    def __init__(self, *, weight: Values = 1e-6, name: str = "force") -> None:
+    def __init__(self, *, weight: Values = 1e-4, name: str = "force") -> None:
         super().__init__(name, weight)
         self.points = 0  # known to the controller
 
