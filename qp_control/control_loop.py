@@ -43,7 +43,9 @@ class ControlLoop:
         sizes = [len(w) for w in self.shift_weights]
         self.sizes = (1, controller.n, sizes[0], sizes[1])
         # Without rows the solver has no matrix.
-        self.absent = [k for k, size in ((2, sizes[0]), (3, sizes[0]), (4, sizes[1]), (5, sizes[1]), (6, sizes[1])) if not size]
+        self.absent = [
+            k for k, size in ((2, sizes[0]), (3, sizes[0]), (4, sizes[1]), (5, sizes[1]), (6, sizes[1])) if not size
+        ]
         hard = [limit for limit in controller.limits if isinstance(limit, TorqueLimit) and limit.shift_weight == np.inf]
         self.limit = [self.offsets[f"{hard[0].name}.{key}"] for key in ("lower", "upper")] if hard else None
         self.reset()
@@ -79,9 +81,7 @@ class ControlLoop:
             lower, upper = self.limit
             torque = np.clip(torque, numbers[lower : lower + self.nu], numbers[upper : upper + self.nu])
         self.torque = torque
-        shift = np.concatenate(
-            [np.abs(s_eq[0]), np.maximum(s_lower, s_upper)[0], np.maximum(s_lb, s_ub)[0, : self.nv]]
-        )
+        shift = np.concatenate([np.abs(s_eq[0]), np.maximum(s_lower, s_upper)[0], np.maximum(s_lb, s_ub)[0, : self.nv]])
         return Tick(torque, x[0, : self.nv], x[0, self.nv :].reshape(-1, 3), now, shift, x[0])
 
     def _without(self, status: Status) -> Tick:
@@ -128,14 +128,14 @@ def table(controller: Any, q: Array, v: Array, packed: Array, parameters: Array 
         first = controller.assembly.offsets.get(f"{part.name}.weight")
         weight = "constraint" if first is None else _short(packed[first : first + size])
         away = f"{np.linalg.norm(error[0, row : row + size]):.3g}" if "stiffness" in part.sizes else "-"
-        lines.append(
-            f"{part.name:<28}{weight:>12}{away:>12}{np.linalg.norm(residual[0, row : row + size]):>12.3g}"
-        )
+        lines.append(f"{part.name:<28}{weight:>12}{away:>12}{np.linalg.norm(residual[0, row : row + size]):>12.3g}")
         row += size
-    H, g, A, b, C, l, u, lb, ub, *_ = (a[0] for a in controller.assembly.native.problem(q[None], v[None], packed, parameters))
+    _, _, A, b, C, l, u, lb, ub, *_ = (
+        a[0] for a in controller.assembly.native.problem(q[None], v[None], packed, parameters)
+    )
     values, lower, upper = C @ found.x, l, u
     names = controller.row_names
-    lines.append(f"{'limit':<40}{'value':>12}{'bound':>12}{'gave way':>12}")
+    head = f"{'limit':<40}{'value':>12}{'bound':>12}{'gave way':>12}"
     bounds = [(names[len(b) + k], values[k], lower[k], upper[k], len(b) + k) for k in range(len(l))]
     bounds += [
         (names[len(b) + len(l) + i], found.x[i], lb[i], ub[i], len(b) + len(l) + i) for i in range(controller.model.nv)
@@ -146,6 +146,7 @@ def table(controller: Any, q: Array, v: Array, packed: Array, parameters: Array 
         for bound, beyond in ((low, low - value), (high, value - high)):
             held = beyond >= -tolerance and not (k < len(b) and found.shift[k] <= tolerance)
             if np.isfinite(bound) and held:
+                lines += [head] if head not in lines else []
                 lines.append(f"{name:<40}{value:>12.4g}{bound:>12.4g}{found.shift[k]:>12.3g}")
                 break
     return "\n".join(lines)

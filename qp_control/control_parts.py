@@ -28,6 +28,12 @@ class Part(nn.Module):
     learned require grad.
     """
 
+    rows: list[int]
+    """Of a task or contact: which axes of the full one count."""
+    hard: bool
+    """Of a task or contact: it is a constraint."""
+    shift_weight: float
+
     def __init__(self, name: str) -> None:
         super().__init__()
         if not name or "." in name:
@@ -63,7 +69,7 @@ class Part(nn.Module):
     def value(self, key: str, given: Mapping[str, Tensor]) -> Tensor:
         """The number in use, (size,) or (B, size)."""
         name, size = f"{self.name}.{key}", self.sizes[key]
-        own = given.get(name, getattr(self, key))
+        own: Tensor | None = given.get(name, getattr(self, key))
         if own is None:
             return critical(self.value("stiffness", given))
         if own.ndim == 0 or own.shape[-1] == 1 != size:

@@ -7,10 +7,10 @@
 qdd: accelerations (nv) [m/s^2, rad/s^2], f: forces at the points of contacts (3 each) [N], tau: torques of the driven
 joints (nu) [N m or N]. The shapes of the QP depend neither on state nor numbers.
 
-Limits that contradict each other give the nearest QP that can be solved: the dynamics and, unless asked for, the torque
-limits hold exactly; the other rows are shifted by the least sum of squares, each in units of what is usual for it
-(9.81 m/s^2 or rad/s^2; the robot's weight) and multiplied by the `shift_weight` of its part. Status CLOSEST_FEASIBLE and
-the shifts say so.
+Limits that contradict each other give the nearest QP that can be solved: the dynamics and, unless told otherwise, the
+torque limits hold exactly; the other rows are shifted by the least sum of squares, each in units of what is usual for
+it (9.81 m/s^2 or rad/s^2; the robot's weight) and weighted by the `shift_weight` of its part. Status CLOSEST_FEASIBLE
+and the shifts say so.
 
 Gradients reach every number of tasks, limits and contacts, the inertial parameters, q and v.
 
@@ -20,6 +20,7 @@ boxes and without joint-torque sensors", Int. J. Humanoid Robotics 13 (2016), an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -111,7 +112,7 @@ class InverseDynamics(nn.Module):
         points = sum(len(contact.points) for contact in self.contacts)
         self.points, self.n = points, model.nv + 3 * points
         self.parts = nn.ModuleDict()
-        for part in (*self.task_list, *self.contacts, *self.limits):
+        for part in self._parts():
             if part.name in self.parts:
                 raise ValueError(f"two parts have the name {part.name!r}")
             if isinstance(part, task_kinds.ForceRegularization):
@@ -153,7 +154,7 @@ class InverseDynamics(nn.Module):
         velocities = velocity_names(model)
         mass = float(model.parameters[: 10 * model.bodies : 10].sum())
         acceleration, force = 1.0 / GRAVITY**2, 1.0 / (mass * GRAVITY) ** 2
-        eq = [(f"dynamics of {velocities[i]}", torch.inf) for i in self.undriven]
+        eq = [(f"dynamics of {velocities[i]}", math.inf) for i in self.undriven]
         for part in parts:
             if part.hard:
                 eq += [(f"{part.name} {row}", acceleration * part.shift_weight) for row in part.rows]
@@ -181,7 +182,7 @@ class InverseDynamics(nn.Module):
     def numbers(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """All numbers by name, (size,) or (B, size): the controller's own or those given."""
         given = given or {}
-        known = {f"{name}.{key}": part for name, part in self.parts.items() for key in part.sizes}  # type: ignore[union-attr]
+        known = {f"{part.name}.{key}": part for part in self._parts() for key in part.sizes}
         for name in given:
             if name not in known:
                 raise ValueError(f"there is no number {name!r}, only {', '.join(known)}")
@@ -207,8 +208,8 @@ class InverseDynamics(nn.Module):
         """
         state = self.states(q, v)
         problem = self._problem(state.q, state.v, self.numbers(numbers), parameters)
-        found = problem if state.batched else [t[0] for t in problem]
-        return ControlProblem(*found[:9], *self.shift_weights, *found[9:])
+        H, g, A, b, C, l, u, lb, ub, T, t = problem if state.batched else [array[0] for array in problem]
+        return ControlProblem(H, g, A, b, C, l, u, lb, ub, *self.shift_weights, T, t)
 
     def _problem(
         self, q: Tensor, v: Tensor, numbers: dict[str, Tensor], parameters: Tensor | None
@@ -241,9 +242,7 @@ class InverseDynamics(nn.Module):
         values = self.numbers(numbers)
         *data, T, t = self._problem(state.q, state.v, values, parameters)
         weight_eq, weight_in, weight_box = self.shift_weights
-        sol = self.layer(
-            *data, weight_eq=weight_eq, weight_in=weight_in, weight_box=weight_box, warm_start=warm_start
-        )
+        sol = self.layer(*data, weight_eq=weight_eq, weight_in=weight_in, weight_box=weight_box, warm_start=warm_start)
         status = torch.where(state.valid, sol.status, int(Status.INVALID_INPUT))
         x = torch.where((status < Status.DUAL_INFEASIBLE).unsqueeze(-1), sol.x, 0.0)
         torque = (T @ x.unsqueeze(-1)).squeeze(-1) + t
@@ -257,9 +256,9 @@ class InverseDynamics(nn.Module):
         shift = torch.cat(
             [sol.s_eq.abs(), torch.maximum(sol.s_lower, sol.s_upper), torch.maximum(sol.s_lb, sol.s_ub)[:, :nv]], 1
         )
-        found = [torque, x[:, :nv], x[:, nv:].unflatten(1, (self.points, 3)), status, shift]
-        return Control(*map(state.finish, found), sol)
-
+        force = x[:, nv:].reshape(len(x), self.points, 3)
+        finish = state.finish
+        return Control(finish(torque), finish(x[:, :nv]), finish(force), finish(status), finish(shift), sol)
 
     def compute(
         self,
@@ -299,7 +298,7 @@ class InverseDynamics(nn.Module):
         *,
         parameters: npt.ArrayLike | None = None,
     ) -> str:
-        """A table for one state: each task's weight, error and residual |J x - a|, the active limits and what gave way."""
+        """A table for one state: weight, error and residual |J x - a| of each task, active limits and what gave way."""
         _, packed = self._prepared()
         loop = ControlLoop(self, self.layer.settings)
         packed = loop.exchange(packed, numbers or {}, self._sizes)

@@ -11,13 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from qp_control.control_parts import Number, Part, chosen_joints, frame_index, plain_joints, positive
 from qp_control.robot_model import RobotModel
 from qp_control.tasks import Values
-
-_NO_LIMIT = 1e20  # a joint without limits has the largest numbers there are
 
 
 class TorqueLimit(Part):
@@ -60,19 +57,15 @@ class JointLimit(Part):
         self.q_index, self.v_index = [q for q, _ in chosen], [v for _, v in chosen]
         return len(chosen)
 
-    def bounds(self, q: Tensor, v: Tensor, numbers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of the accelerations of its joints at their q and v (B, joints)."""
-        raise NotImplementedError
-
 
 class JointPositionLimit(JointLimit):
     """Joints between lower and upper [m or rad] (None: the model's), by what they can still do about it.
 
-    After a step of dt [s] with the bound as acceleration, a joint can stop before its limit with the deceleration
-    `acceleration` [m/s^2 or rad/s^2] (joints,): (v + dt a)^2 = 2 acceleration (upper - q - dt v - dt^2/2 a). Nearer than
-    dt v/2 to its limit it stops within the step (passing it by at most acceleration dt^2/8); beyond it, it is to come
-    back with the velocity (upper - q) / return_time. None asks for more than the deceleration `acceleration`, which is what
-    it is outside of the viable set, where nothing helps.
+    After a step of dt [s] with the bound a as acceleration, a joint can just stop before its limit by the deceleration
+    `acceleration` [m/s^2 or rad/s^2] (joints,): (v + dt a)^2 = 2 acceleration (upper - q - dt v - dt^2/2 a). Nearer
+    than dt v/2 to its limit it stops within the step (and passes it by at most acceleration dt^2/8); beyond, it is to
+    come back with the velocity (upper - q) / return_time. No bound asks for more than the deceleration `acceleration`,
+    and outside of the viable set, where that is not enough, it is that.
 
     Source: A. Del Prete, "Joint position and velocity bounds in discrete-time acceleration/torque control of robot
     manipulators", IEEE RA-L 3 (2018); the rule beyond the limit is our own.
@@ -103,21 +96,6 @@ class JointPositionLimit(JointLimit):
         numbers = {key: Number(own[key] if given[key] is None else given[key], size) for key in own}
         return numbers | {"acceleration": Number(given["acceleration"], size)}
 
-    def bounds(self, q: Tensor, v: Tensor, numbers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        a = numbers["acceleration"]
-        return -self._upper(q - numbers["lower"], -v, a), self._upper(numbers["upper"] - q, v, a)
-
-    def _upper(self, left: Tensor, v: Tensor, a: Tensor) -> Tensor:
-        dt, half = self.dt, 0.5 * self.dt * v
-        limited = left < _NO_LIMIT
-        left = torch.where(limited, left, 1.0)
-        ahead = left >= half
-        room = torch.where(ahead, left, half)  # where the root is not taken it must still have a derivative
-        root = ((a * dt) ** 2 - 4.0 * a * dt * v + 8.0 * a * room).sqrt()
-        viable = (root - 2.0 * v - a * dt) / (2.0 * dt)
-        back = -v / dt + left.clamp(max=0.0) / (self.return_time * dt)
-        return torch.where(limited, torch.maximum(torch.where(ahead, viable, back), -a), torch.inf)
-
 
 class JointVelocityLimit(JointLimit):
     """Joint velocities within +-velocity [m/s or rad/s] (None: the model's) after a step of dt [s].
@@ -144,10 +122,6 @@ class JointVelocityLimit(JointLimit):
         own = np.array(model.model.upperVelocityLimit)[self.v_index] if velocity is None else velocity
         return {"velocity": Number(own, size), "acceleration": Number(self._given["acceleration"], size)}
 
-    def bounds(self, q: Tensor, v: Tensor, numbers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        most, a = numbers["velocity"], numbers["acceleration"]
-        return torch.minimum((-most - v) / self.dt, a), torch.maximum((most - v) / self.dt, -a)
-
 
 class JointAccelerationLimit(JointLimit):
     """Joint accelerations within +-acceleration [m/s^2 or rad/s^2]."""
@@ -166,10 +140,6 @@ class JointAccelerationLimit(JointLimit):
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         return {"acceleration": Number(self._acceleration, self._choose(model))}
 
-    def bounds(self, q: Tensor, v: Tensor, numbers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        a = numbers["acceleration"].expand_as(v)
-        return -a, a
-
 
 class Barrier(Part):
     """A distance h of a frame's origin that is to stay positive, as a row of relative degree two:
@@ -180,9 +150,7 @@ class Barrier(Part):
     where others contradict it.
     """
 
-    def __init__(
-        self, name: str, frame: str, stiffness: Values, damping: Values | None, shift_weight: float
-    ) -> None:
+    def __init__(self, name: str, frame: str, stiffness: Values, damping: Values | None, shift_weight: float) -> None:
         super().__init__(name)
         self.frame, self.other = frame, "universe"
         self.shift_weight = positive("shift_weight", shift_weight)

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from qp_control.control_parts import Number, Part, positive
+from qp_control.problem import Array
 from qp_control.robot_model import RobotModel
 from qp_control.tasks import Values, neutral_pose
 
@@ -84,21 +85,23 @@ class SupportContact(Part):
             "max_force": Number(given["max_force"], 1),
         }
 
-    def directions(self) -> np.ndarray:
+    def directions(self) -> Array:
         """(facets, 3), across the normal."""
         helper = np.eye(3)[0 if abs(self.normal[0]) < 0.9 else 1]
         first = helper - helper @ self.normal * self.normal
         first /= np.linalg.norm(first)
         angles = 2.0 * math.pi * np.arange(self.facets) / self.facets
-        return np.outer(np.cos(angles), first) + np.outer(np.sin(angles), np.cross(self.normal, first))
+        second = np.cross(self.normal, first)
+        across: Array = np.outer(np.cos(angles), first) + np.outer(np.sin(angles), second)
+        return across
 
 
 class PointContact(SupportContact):
     """A frame whose origin touches something, and carries a force.
 
-    frame: its name; that of the contact is "<frame> contact" unless given. normal (3,): of what it touches, in the world, of any length but zero. friction: coefficient,
-        learned; facets: sides of the pyramid of friction. min_force, max_force [N]: of the normal force where the
-        activation is 1.
+    frame: its name; that of the contact is "<frame> contact" unless given. normal (3,): of what it touches, in the
+    world, of any length but zero. friction: coefficient, learned; facets: sides of the pyramid of friction. min_force,
+    max_force [N]: of the normal force where the activation is 1.
     activation: 0 to 1, see the top of the file. weight [s^4/m^2] of the acceleration, learned; infinite: it is a
         constraint, whatever the activation, which then scales the forces alone.
     stiffness [1/s^2] towards reference (3,) [m], damping [1/s], both learned: what it does against having moved.

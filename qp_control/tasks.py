@@ -101,9 +101,7 @@ class FrameTask(MotionTask):
         shift_weight: float = 1.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(
-            name or frame, weight, stiffness, damping, reference, velocity, acceleration, shift_weight
-        )
+        super().__init__(name or frame, weight, stiffness, damping, reference, velocity, acceleration, shift_weight)
         if axes not in ("world", "frame"):
             raise ValueError(f"axes is {axes!r}, expected 'world' or 'frame'")
         self.frame, self.base, self.own_axes = frame, relative_to or "universe", axes == "frame"
@@ -256,7 +254,9 @@ class ContactForceTask(Regularization):
     contact: its name. reference (3,) [N] on the robot, in the world's axes; weight [1/N^2], one or for each axis.
     """
 
-    def __init__(self, contact: str, reference: Values = 0.0, *, weight: Values = 1e-4, name: str | None = None) -> None:
+    def __init__(
+        self, contact: str, reference: Values = 0.0, *, weight: Values = 1e-4, name: str | None = None
+    ) -> None:
         super().__init__(name or f"{contact} force", weight, reference)
         self.contact = contact
 
@@ -265,7 +265,7 @@ class ContactForceTask(Regularization):
 
 
 class TorqueRegularization(Regularization):
-    """Torques of the driven joints are to be small, or near a reference (nu,) [N m or N]; weight [1/(N m)^2 or 1/N^2]."""
+    """Torques of the driven joints are to be small, or near a reference (nu,) [N m or N]; weight [1/(N m)^2, 1/N^2]."""
 
     def __init__(self, reference: Values = 0.0, *, weight: Values = 1e-4, name: str = "torque") -> None:
         super().__init__(name, weight, reference)
@@ -275,7 +275,7 @@ class TorqueRegularization(Regularization):
 
 
 class AccelerationRegularization(Regularization):
-    """Joint accelerations are to be small, or near a reference (nv,) [m/s^2 or rad/s^2]; weight [s^4/m^2, s^4/rad^2]."""
+    """Accelerations are to be small, or near a reference (nv,) [m/s^2 or rad/s^2]; weight [s^4/m^2, s^4/rad^2]."""
 
     def __init__(self, reference: Values = 0.0, *, weight: Values = 1e-4, name: str = "acceleration") -> None:
         super().__init__(name, weight, reference)
@@ -302,4 +302,3 @@ def neutral_pose(model: RobotModel, frame: str, base: str) -> torch.Tensor:
     (p_a, p_b), (R_a, R_b) = found.position.numpy(), found.rotation.numpy()
     pose = pin.SE3(R_a, p_a).actInv(pin.SE3(R_b, p_b))
     return torch.from_numpy(pin.SE3ToXYZQUAT(pose))
-

@@ -103,7 +103,9 @@ def on_two_feet():
     ]
     contacts = [
         SurfaceContact("left sole", SOLE, friction=0.25, weight=float("inf"), damping=5.0),
-        SurfaceContact("right sole", SOLE[:3], normal=[0.1, 0.0, 1.0], max_force=90.0, weight=50.0, activation=0.8, friction=0.3),
+        SurfaceContact(
+            "right sole", SOLE[:3], normal=[0.1, 0.0, 1.0], max_force=90.0, weight=50.0, activation=0.8, friction=0.3
+        ),
     ]
     controller = InverseDynamics(robot, tasks, limits, contacts, settings=PRECISE)
     return controller, *around(robot, q, BATCH, seed=5, size=0.03)

@@ -1,7 +1,7 @@
 """The QP of a controller by inverse dynamics by torch operations: slow, and gradients come by themselves.
 
-    x = (qdd, f): accelerations (nv) and forces (3) at each point of each contact
-    M qdd + h - J'f = S'tau: rows of what is not driven are equalities, the others give tau = T x + t
+x = (qdd, f): accelerations (nv) and forces (3) at each point of each contact
+M qdd + h - J'f = S'tau: rows of what is not driven are equalities, the others give tau = T x + t
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class Oracle:
                 u.append(torch.full_like(least, torch.inf))
             elif isinstance(limit, limits.JointLimit):
                 index = torch.tensor(limit.v_index, dtype=torch.int64)
-                low, high = limit.bounds(self.q[:, limit.q_index], self.v[:, limit.v_index], self.of(limit))
+                low, high = bounds(limit, self.q[:, limit.q_index], self.v[:, limit.v_index], self.of(limit))
                 low, high = (t.expand(self.batch, -1) for t in (low, high))
                 lb = lb.index_copy(1, index, torch.maximum(lb[:, index], low))
                 ub = ub.index_copy(1, index, torch.minimum(ub[:, index], high))
@@ -234,6 +234,29 @@ class Oracle:
             C, l, u = [self.zeros(0, self.n)], [self.zeros(0)], [self.zeros(0)]
         rows = [torch.cat(part, 1) for part in (A, b, C, l, u)]
         return H, g, *rows, lb, ub, D[:, driven], d[:, driven]
+
+
+def bounds(limit: limits.JointLimit, q: Tensor, v: Tensor, k: Numbers) -> tuple[Tensor, Tensor]:
+    """Of the accelerations of joints."""
+    a = k["acceleration"]
+    if isinstance(limit, limits.JointAccelerationLimit):
+        return -a, a
+    if isinstance(limit, limits.JointVelocityLimit):
+        most = k["velocity"]
+        return torch.minimum((-most - v) / limit.dt, a), torch.maximum((most - v) / limit.dt, -a)
+
+    def upper(left: Tensor, v: Tensor) -> Tensor:
+        dt, half = limit.dt, 0.5 * limit.dt * v
+        limited = left < 1e20
+        left = torch.where(limited, left, 1.0)
+        ahead = left >= half
+        room = torch.where(ahead, left, half)  # where the root is not taken it must still have a derivative
+        root = ((a * dt) ** 2 - 4.0 * a * dt * v + 8.0 * a * room).sqrt()
+        viable = (root - 2.0 * v - a * dt) / (2.0 * dt)
+        back = -v / dt + left.clamp(max=0.0) / (limit.return_time * dt)
+        return torch.where(limited, torch.maximum(torch.where(ahead, viable, back), -a), torch.inf)
+
+    return -upper(q - k["lower"], -v), upper(k["upper"] - q, v)
 
 
 def used_frames(controller: Any) -> list[str]:

@@ -32,9 +32,8 @@ def quadruped(legs=("lf", "rf", "lh", "rh"), **options):
     for leg in legs:
         x, y = (0.2 if leg[1] == "f" else -0.2), (0.1 if leg[0] == "l" else -0.1)
         hip = _add(model, base, pin.JointModelRX(), f"{leg} hip", (x, y, 0), 0.6, (0.08, 0.08, 0.08), (0, 0, 0))
-        thigh = _add(
-            model, hip, pin.JointModelRY(), f"{leg} thigh", (0, 0.05 * np.sign(y), 0), 0.9, (0.05, 0.05, 0.2), (0, 0, -0.1)
-        )
+        side = (0, 0.05 * np.sign(y), 0)
+        thigh = _add(model, hip, pin.JointModelRY(), f"{leg} thigh", side, 0.9, (0.05, 0.05, 0.2), (0, 0, -0.1))
         knee = _add(model, thigh, pin.JointModelRY(), f"{leg} knee", (0, 0, -0.2), 0.2, (0.03, 0.03, 0.2), (0, 0, -0.1))
         _frame(model, knee, f"{leg} foot", (0, 0, -0.2))
     model.damping[6:] = 0.05

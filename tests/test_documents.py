@@ -9,6 +9,7 @@ import qp_control as qc
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["docs/qp_layer.md", "docs/optimal_control.md", "docs/mpc.md", "docs/contact.md", "docs/environments.md"]
+PAGES += ["docs/inverse_dynamics.md"]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", *PAGES, "benchmarks/README.md"]
 
 

@@ -38,13 +38,22 @@ Term term(const py::dict& d) {
                                {"selection", TermKind::selection}}),
          {}};
   take(d, "rows", t.rows);
-  for (auto [name, to] : {std::pair("hard", &t.hard), {"position", &t.position}, {"orientation", &t.orientation},
+  for (auto [name, to] : {std::pair("hard", &t.hard),
+                          {"position", &t.position},
+                          {"orientation", &t.orientation},
                           {"own_axes", &t.own_axes}})
     take(d, name, *to);
-  for (auto [name, to] :
-       {std::pair("frame", &t.frame), {"base", &t.base}, {"first", &t.first}, {"points", &t.points},
-        {"weight", &t.weight}, {"activation", &t.activation}, {"stiffness", &t.stiffness}, {"damping", &t.damping},
-        {"reference", &t.reference}, {"velocity", &t.velocity}, {"acceleration", &t.acceleration}})
+  for (auto [name, to] : {std::pair("frame", &t.frame),
+                          {"base", &t.base},
+                          {"first", &t.first},
+                          {"points", &t.points},
+                          {"weight", &t.weight},
+                          {"activation", &t.activation},
+                          {"stiffness", &t.stiffness},
+                          {"damping", &t.damping},
+                          {"reference", &t.reference},
+                          {"velocity", &t.velocity},
+                          {"acceleration", &t.acceleration}})
     take(d, name, *to);
   return t;
 }
@@ -54,8 +63,12 @@ Support support(const py::dict& d) {
   take(d, "points", s.points);
   take(d, "directions", s.directions);
   take(d, "normal", s.normal);
-  for (auto [name, to] : {std::pair("frame", &s.frame), {"first", &s.first}, {"activation", &s.activation},
-                          {"friction", &s.friction}, {"min_force", &s.min_force}, {"max_force", &s.max_force}})
+  for (auto [name, to] : {std::pair("frame", &s.frame),
+                          {"first", &s.first},
+                          {"activation", &s.activation},
+                          {"friction", &s.friction},
+                          {"min_force", &s.min_force},
+                          {"max_force", &s.max_force}})
     take(d, name, *to);
   return s;
 }
@@ -64,12 +77,15 @@ JointBounds joint_bounds(const py::dict& d) {
   JointBounds b{kind_of<BoundKind>(d, {{"position", BoundKind::position},
                                        {"velocity", BoundKind::velocity},
                                        {"acceleration", BoundKind::acceleration}}),
-                {}, {}};
+                {},
+                {}};
   take(d, "q", b.q);
   take(d, "v", b.v);
   take(d, "dt", b.dt);
   take(d, "return_time", b.return_time);
-  for (auto [name, to] : {std::pair("lower", &b.lower), {"upper", &b.upper}, {"velocity", &b.velocity},
+  for (auto [name, to] : {std::pair("lower", &b.lower),
+                          {"upper", &b.upper},
+                          {"velocity", &b.velocity},
                           {"acceleration", &b.acceleration}})
     take(d, name, *to);
   return b;
@@ -81,22 +97,38 @@ Barrier barrier(const py::dict& d) {
       d, {{"plane", BarrierKind::plane}, {"sphere", BarrierKind::sphere}, {"frame", BarrierKind::frame}});
   b.normal.setZero();
   take(d, "normal", b.normal);
-  for (auto [name, to] : {std::pair("frame", &b.frame), {"other", &b.other}, {"stiffness", &b.stiffness},
-                          {"damping", &b.damping}, {"distance", &b.distance}, {"centre", &b.centre}})
+  for (auto [name, to] : {std::pair("frame", &b.frame),
+                          {"other", &b.other},
+                          {"stiffness", &b.stiffness},
+                          {"damping", &b.damping},
+                          {"distance", &b.distance},
+                          {"centre", &b.centre}})
     take(d, name, *to);
   return b;
 }
 
 struct Model {
   Model(const pinocchio::Model& model, WholeBodySettings settings)
-      : nq(model.nq), nv(model.nv), nu(static_cast<Size>(settings.actuated.size())),
-        n_par(10 * (model.njoints - 1) + model.nv), body(model, std::move(settings)) {}
+      : nq(model.nq),
+        nv(model.nv),
+        nu(static_cast<Size>(settings.actuated.size())),
+        n_par(10 * (model.njoints - 1) + model.nv),
+        body(model, std::move(settings)) {}
 
   // Shapes of the problem's arrays, in its order.
   std::array<std::vector<Size>, 11> shapes(Size batch) const {
     const auto [n, n_eq, n_in] = body.sizes();
-    return {{{batch, n, n}, {batch, n}, {batch, n_eq, n}, {batch, n_eq}, {batch, n_in, n}, {batch, n_in},
-             {batch, n_in}, {batch, n}, {batch, n}, {batch, nu, n}, {batch, nu}}};
+    return {{{batch, n, n},
+             {batch, n},
+             {batch, n_eq, n},
+             {batch, n_eq},
+             {batch, n_in, n},
+             {batch, n_in},
+             {batch, n_in},
+             {batch, n},
+             {batch, n},
+             {batch, nu, n},
+             {batch, nu}}};
   }
 
   Parameters numbers(const Array& a, Size batch) const {
@@ -195,8 +227,7 @@ void bind_whole_body(py::module_& m) {
         if (want[1]) out.v = make(found[1], {batch, r.nv});
         if (want[2]) out.numbers = make(found[2], {batch, Size(r.body.numbers())});
         if (want[3])
-          out.parameters =
-              make(found[3], p.shared ? std::vector<Size>{r.n_par} : std::vector<Size>{batch, r.n_par});
+          out.parameters = make(found[3], p.shared ? std::vector<Size>{r.n_par} : std::vector<Size>{batch, r.n_par});
         {
           py::gil_scoped_release release;
           r.body.adjoint(static_cast<int>(batch), q_, v_, k, p,

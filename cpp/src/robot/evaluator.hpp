@@ -62,8 +62,8 @@ class Evaluator {
   // M, and the gradients of <G, M> by q (tangent) and, added to g_p unless null, by the parameters
   void mass_matrix(const Eigen::VectorXd& q, Eigen::MatrixXd& M);
   void mass_matrix_adjoint(const Eigen::VectorXd& q, const Eigen::MatrixXd& G, Eigen::VectorXd& g_q, double* g_p);
-  // The same, added, together with that of the momentum about the world's origin, A v, which has the gradient G_A (6 x nv;
-  // empty: none).
+  // The same, added, together with that of the momentum about the world's origin, A v, which has the gradient G_A (6 x
+  // nv; empty: none).
   void inertia_adjoint(const Eigen::VectorXd& q, const Eigen::MatrixXd& G, const Eigen::MatrixXd& G_A,
                        Eigen::VectorXd& g_q, double* g_p);
 

@@ -10,7 +10,13 @@ namespace qp_control {
 
 struct Evaluator::Implementation {
   explicit Implementation(const pinocchio::Model& m)
-      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv), tree(m), composite(m.njoints, Matrix6::Zero()) {
+      : model(m),
+        data(model),
+        moved(model),
+        damping(m.damping),
+        damped(m.nv),
+        tree(m),
+        composite(m.njoints, Matrix6::Zero()) {
     for (const auto& joint : model.joints)
       if (joint.shortname() == "JointModelFreeFlyer") free_flyers.push_back(joint.idx_v());
   }

@@ -102,8 +102,8 @@ void Evaluator::frame_jacobian(int index, bool aligned, MatrixXd& J) const {
   });
 }
 
-// In the world's axes J_i = (S_linear + S_angular x p, S_angular), and <G, J> = sum G_i'S_i with G moved to the origin. A
-// displacement along S_k turns the axes S_i that joint k moves, by S_k x S_i, and carries p along.
+// In the world's axes J_i = (S_linear + S_angular x p, S_angular), and <G, J> = sum G_i'S_i with G moved to the origin.
+// A displacement along S_k turns the axes S_i that joint k moves, by S_k x S_i, and carries p along.
 void Evaluator::frame_jacobian_adjoint(int index, bool aligned, const MatrixXd& G, VectorXd& g_q) const {
   const auto& s = *implementation_;
   const pinocchio::SE3 M = placement(s.model, s.data, index);

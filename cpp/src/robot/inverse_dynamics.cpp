@@ -47,9 +47,9 @@ void Evaluator::mass_matrix_adjoint(const VectorXd& q, const MatrixXd& G, Vector
   inertia_adjoint(q, G, MatrixXd(), g_q, g_p);
 }
 
-// M_ij = S_i' A_j with A_j = I_j S_j, I_j the inertia of all that the joint of j carries, and momenta are M_ij of an axis i
-// that stands before all joints and carries the world. A displacement along S_k turns what joint k carries, so that for
-// axes i before joint k
+// M_ij = S_i' A_j with A_j = I_j S_j, I_j the inertia of all that the joint of j carries, and momenta are M_ij of an
+// axis i that stands before all joints and carries the world. A displacement along S_k turns what joint k carries, so
+// that for axes i before joint k
 //   dM_ij = -S_k' (S_i x* A_j)                           where k carries j
 //   dM_ij = -S_k' (S_i x* I_k S_j + S_j x* I_k S_i)      where j is before k as well.
 void Evaluator::inertia_adjoint(const VectorXd& q, const MatrixXd& G, const MatrixXd& G_A, VectorXd& g_q, double* g_p) {

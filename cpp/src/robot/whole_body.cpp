@@ -58,8 +58,8 @@ struct WholeBody::Implementation {
     const std::size_t nq = model.nq, nv = model.nv;
     workers.check_configurations(batch, q, model.nq);
     workers.for_each(batch, p, g_p, [&](WholeBodyWorker& w, int i, double* by_p) {
-      w.rows.problem(q + i * nq, v + i * nv,
-                     numbers.data + (numbers.shared ? 0 : std::size_t(i) * settings.numbers), w.matrices);
+      w.rows.problem(q + i * nq, v + i * nv, numbers.data + (numbers.shared ? 0 : std::size_t(i) * settings.numbers),
+                     w.matrices);
       body(w, i, by_p);
     });
   }
@@ -82,8 +82,13 @@ void WholeBody::problem(int batch, const double* q, const double* v, Parameters 
   implementation_->for_each(batch, q, v, numbers, p, nullptr, [&](WholeBodyWorker& w, std::size_t i, double*) {
     const WholeBodyMatrices& m = w.matrices;
     for (auto [from, to] : {std::pair(&m.H, out.H), {&m.A, out.A}, {&m.C, out.C}, {&m.T, out.T}}) write(*from, to, i);
-    for (auto [from, to] : {std::pair(&m.g, out.g), {&m.b, out.b}, {&m.l, out.l}, {&m.u, out.u}, {&m.lb, out.lb},
-                            {&m.ub, out.ub}, {&m.t, out.t}})
+    for (auto [from, to] : {std::pair(&m.g, out.g),
+                            {&m.b, out.b},
+                            {&m.l, out.l},
+                            {&m.u, out.u},
+                            {&m.lb, out.lb},
+                            {&m.ub, out.ub},
+                            {&m.t, out.t}})
       write(*from, to, i);
   });
 }
@@ -106,28 +111,34 @@ void WholeBody::residuals(int batch, const double* q, const double* v, Parameter
 void WholeBody::adjoint(int batch, const double* q, const double* v, Parameters numbers, Parameters p,
                         WholeBodyProblem<const double> g, WholeBodyGradients out) const {
   const std::size_t nq = implementation_->model.nq, nv = implementation_->model.nv;
-  implementation_->for_each(
-      batch, q, v, numbers, p, out.parameters, [&](WholeBodyWorker& w, std::size_t i, double* by_p) {
-        WholeBodyMatrices& by = w.by;
-        by.resize(w.rows.sizes(), w.rows.nu());
-        for (auto [to, from] : {std::pair(&by.H, g.H), {&by.A, g.A}, {&by.C, g.C}, {&by.T, g.T}}) read(*to, from, i);
-        for (auto [to, from] : {std::pair(&by.g, g.g), {&by.b, g.b}, {&by.l, g.l}, {&by.u, g.u}, {&by.lb, g.lb},
-                                {&by.ub, g.ub}, {&by.t, g.t}})
-          read(*to, from, i);
-        w.rows.adjoint(by, by_p);
-        if (out.q != nullptr) {
-          Map<VectorXd> to(out.q + i * nq, nq);
-          if (nq == nv) {
-            to = w.rows.by_q();
-          } else {
-            // Least-norm gradient by coordinates that has this tangent
-            w.robot.tangent_map(Map<const VectorXd>(q + i * nq, nq), w.T);
-            to = w.T * (w.T.transpose() * w.T).ldlt().solve(w.rows.by_q());
-          }
-        }
-        write(w.rows.by_v(), out.v, i);
-        write(w.rows.by_numbers(), out.numbers, i);
-      });
+  implementation_->for_each(batch, q, v, numbers, p, out.parameters,
+                            [&](WholeBodyWorker& w, std::size_t i, double* by_p) {
+                              WholeBodyMatrices& by = w.by;
+                              by.resize(w.rows.sizes(), w.rows.nu());
+                              for (auto [to, from] : {std::pair(&by.H, g.H), {&by.A, g.A}, {&by.C, g.C}, {&by.T, g.T}})
+                                read(*to, from, i);
+                              for (auto [to, from] : {std::pair(&by.g, g.g),
+                                                      {&by.b, g.b},
+                                                      {&by.l, g.l},
+                                                      {&by.u, g.u},
+                                                      {&by.lb, g.lb},
+                                                      {&by.ub, g.ub},
+                                                      {&by.t, g.t}})
+                                read(*to, from, i);
+                              w.rows.adjoint(by, by_p);
+                              if (out.q != nullptr) {
+                                Map<VectorXd> to(out.q + i * nq, nq);
+                                if (nq == nv) {
+                                  to = w.rows.by_q();
+                                } else {
+                                  // Least-norm gradient by coordinates that has this tangent
+                                  w.robot.tangent_map(Map<const VectorXd>(q + i * nq, nq), w.T);
+                                  to = w.T * (w.T.transpose() * w.T).ldlt().solve(w.rows.by_q());
+                                }
+                              }
+                              write(w.rows.by_v(), out.v, i);
+                              write(w.rows.by_numbers(), out.numbers, i);
+                            });
 }
 
 }  // namespace qp_control

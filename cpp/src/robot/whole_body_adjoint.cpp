@@ -53,8 +53,7 @@ void WholeBodyRows::cost_adjoint(const Term& term, const Residual& r, const Whol
       return;
     }
     default: {
-      const MatrixXd JG =
-          r.J * (by.H.topLeftCorner(nv_, nv_) + by.H.topLeftCorner(nv_, nv_).transpose());
+      const MatrixXd JG = r.J * (by.H.topLeftCorner(nv_, nv_) + by.H.topLeftCorner(nv_, nv_).transpose());
       const VectorXd along = r.J * by.g.head(nv_);
       by_J_.resize(rows, nv_);
       for (int k = 0; k < rows; ++k) {

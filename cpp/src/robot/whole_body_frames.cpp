@@ -1,5 +1,5 @@
-// Tasks of a frame that is seen from another one. All is worked out in the world's axes and then turned into those of the
-// task by Q: with R_a, R_b the frames' rotations and r the way from a to b,
+// Tasks of a frame that is seen from another one. All is worked out in the world's axes and then turned into those of
+// the task by Q: with R_a, R_b the frames' rotations and r the way from a to b,
 //   error      R_a reference - r,              R_b log(R_b' R_a R_reference)
 //   missing    R_a velocity - (v - w_a x r),   R_a velocity - (w_b - w_a)
 //   drift      a - alpha_a x r - 2 w_a x v + w_a x (w_a x r) - R_a acceleration,   alpha - w_a x w_b - R_a acceleration

@@ -15,8 +15,8 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double no_limit = 1e20;  // joints without limits have the largest numbers there are
 constexpr double tiny = 1e-18;     // [m^2]: the distance of points that coincide has a derivative
 
-// The largest acceleration of a joint that has `left` before it and the velocity v, and its derivatives; the rule stands
-// at JointPositionLimit in qp_control/limits.py.
+// The largest acceleration of a joint that has `left` before it and the velocity v, and its derivatives; the rule
+// stands at JointPositionLimit in qp_control/limits.py.
 struct Slope {
   double value = infinity, left = 0.0, v = 0.0, a = 0.0;
 };
@@ -69,8 +69,7 @@ void WholeBodyRows::forces_adjoint(const Support& support, int row, const WholeB
   for (std::size_t p = 0; p < support.points.size(); ++p, column += 3)
     for (std::size_t k = 0; k < support.directions.size(); ++k, ++row)
       by_numbers_[support.friction] -= share * by.C.row(row).segment<3>(column).dot(support.normal);
-  by_numbers_[support.activation] +=
-      by.l[row] * numbers_[support.min_force] + by.u[row] * numbers_[support.max_force];
+  by_numbers_[support.activation] += by.l[row] * numbers_[support.min_force] + by.u[row] * numbers_[support.max_force];
   by_numbers_[support.min_force] += by.l[row] * numbers_[support.activation];
   by_numbers_[support.max_force] += by.u[row] * numbers_[support.activation];
 }
@@ -148,8 +147,10 @@ Bounds bounds_of(const JointBounds& b, int k, double q, double v, const double* 
   // `left` is then the largest velocity.
   const double most = numbers[b.velocity + k];
   Bounds out;
-  out.upper = (most - v) / b.dt < -a ? Slope{-a, 0.0, 0.0, -1.0} : Slope{(most - v) / b.dt, 1.0 / b.dt, -1.0 / b.dt, 0.0};
-  out.lower = (most + v) / b.dt < -a ? Slope{-a, 0.0, 0.0, -1.0} : Slope{(most + v) / b.dt, 1.0 / b.dt, -1.0 / b.dt, 0.0};
+  out.upper =
+      (most - v) / b.dt < -a ? Slope{-a, 0.0, 0.0, -1.0} : Slope{(most - v) / b.dt, 1.0 / b.dt, -1.0 / b.dt, 0.0};
+  out.lower =
+      (most + v) / b.dt < -a ? Slope{-a, 0.0, 0.0, -1.0} : Slope{(most + v) / b.dt, 1.0 / b.dt, -1.0 / b.dt, 0.0};
   out.lower.value = -out.lower.value;
   return out;
 }

@@ -45,7 +45,7 @@ class WholeBodyRows {
     Eigen::MatrixXd J, by_J;
   };
   struct Residual {
-    Eigen::MatrixXd J;  // by qdd; selections, postures and torques have none
+    Eigen::MatrixXd J;                  // by qdd; selections, postures and torques have none
     Eigen::VectorXd c, error, missing;  // those of position and velocity, of tasks that follow something
   };
 
