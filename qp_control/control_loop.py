@@ -64,7 +64,7 @@ class ControlLoop:
             if valid:
                 q[unit] /= length
         if not valid:
-            return self._without(Status.INVALID_INPUT)
+            return self.without(Status.INVALID_INPUT)
         *data, T, t = self.native.problem(q[None], v[None], numbers, parameters)
         for k in self.absent:
             data[k] = None
@@ -73,7 +73,7 @@ class ControlLoop:
         fields, (status, _, active_in, active_box) = result[:_FIELDS], result[-4:]
         now = Status(int(status[0]))
         if now > Status.CLOSEST_FEASIBLE:
-            return self._without(now)
+            return self.without(now)
         x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub = fields
         self.start = [x, y, z, w, active_in, active_box]
         torque = T[0] @ x[0] + t[0]
@@ -84,7 +84,8 @@ class ControlLoop:
         shift = np.concatenate([np.abs(s_eq[0]), np.maximum(s_lower, s_upper)[0], np.maximum(s_lb, s_ub)[0, : self.nv]])
         return Tick(torque, x[0, : self.nv], x[0, self.nv :].reshape(-1, 3), now, shift, x[0])
 
-    def _without(self, status: Status) -> Tick:
+    def without(self, status: Status) -> Tick:
+        """A tick that has no answer."""
         self.start = None
         rows = self.sizes[2] + self.sizes[3] + self.nv
         gone = (np.full(self.nv, np.nan), np.full((self.points, 3), np.nan))

@@ -20,6 +20,7 @@ boxes and without joint-torque sensors", Int. J. Humanoid Robotics 13 (2016), an
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,10 +37,11 @@ from qp_control.contact import GRAVITY
 from qp_control.control_loop import ControlLoop, Tick, table
 from qp_control.control_parts import Part
 from qp_control.exceptions import SolveError
+from qp_control.hierarchy import Rows, next_level, seen, shifted_rows
 from qp_control.layers import LayerSolution, QPLayer
 from qp_control.problem import Array
 from qp_control.robot_model import RobotModel
-from qp_control.robot_states import RobotStates
+from qp_control.robot_states import RobotStates, State
 from qp_control.settings import Settings, Status
 from qp_control.supports import SupportContact
 
@@ -130,6 +132,7 @@ class InverseDynamics(nn.Module):
             if isinstance(task, task_kinds.ContactForceTask) and task.contact not in self.force_offsets:
                 raise ValueError(f"{task.name!r} has the contact {task.contact!r}, expected {[*self.force_offsets]}")
         self.assembly = Assembly(model, self.task_list, self.contacts, self.limits, self.force_offsets)
+        self.levels = sorted({task.level for task in self.task_list if task.level is not None and not task.hard} | {1})
         self.row_names, self.shift_weights = self._rows()
         self.states = RobotStates(model)
         self._loop: ControlLoop | None = None
@@ -137,6 +140,8 @@ class InverseDynamics(nn.Module):
         self._versions: list[int] = []
         self._sizes = {f"{part.name}.{key}": size for part in self._parts() for key, size in part.sizes.items()}
         self.layer = QPLayer(settings or Settings(threads=model.threads))
+        # Levels above others leave directions open, where rows that merely touch must not hold the derivative.
+        self.upper_layer = QPLayer(dataclasses.replace(self.layer.settings, weakly_active="one_sided"))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loop": None, "_versions": []}  # a copy begins without the ticks before
@@ -240,11 +245,14 @@ class InverseDynamics(nn.Module):
         """
         state = self.states(q, v)
         values = self.numbers(numbers)
-        *data, T, t = self._problem(state.q, state.v, values, parameters)
+        *data, T, t = self._problem(state.q, state.v, self._of_level(values, self.levels[0]), parameters)
         weight_eq, weight_in, weight_box = self.shift_weights
         sol = self.layer(*data, weight_eq=weight_eq, weight_in=weight_in, weight_box=weight_box, warm_start=warm_start)
-        status = torch.where(state.valid, sol.status, int(Status.INVALID_INPUT))
-        x = torch.where((status < Status.DUAL_INFEASIBLE).unsqueeze(-1), sol.x, 0.0)
+        x, status = sol.x, sol.status
+        if len(self.levels) > 1:
+            x, status = self._lower_levels(state, values, parameters, sol, data)
+        status = torch.where(state.valid, status, int(Status.INVALID_INPUT))
+        x = torch.where((status < Status.DUAL_INFEASIBLE).unsqueeze(-1), x, 0.0)
         torque = (T @ x.unsqueeze(-1)).squeeze(-1) + t
         for limit in self.limits:
             if isinstance(limit, limit_kinds.TorqueLimit) and limit.shift_weight == torch.inf:
@@ -259,6 +267,30 @@ class InverseDynamics(nn.Module):
         force = x[:, nv:].reshape(len(x), self.points, 3)
         finish = state.finish
         return Control(finish(torque), finish(x[:, :nv]), finish(force), finish(status), finish(shift), sol)
+
+    def _of_level(self, values: dict[str, Tensor], level: int) -> dict[str, Tensor]:
+        """The numbers, with the weights of tasks and contacts of other levels zero."""
+        if len(self.levels) == 1:
+            return values
+        others = [task for task in self.task_list if (task.level or self.levels[-1]) != level]
+        parts: list[Part] = [*others, *(self.contacts if level != self.levels[0] else [])]
+        names = [f"{part.name}.weight" for part in parts if not part.hard]
+        return values | {name: torch.zeros_like(values[name]) for name in names}
+
+    def _lower_levels(
+        self, state: State, values: dict[str, Tensor], parameters: Tensor | None, sol: LayerSolution, data: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """x and status after all levels."""
+        H, _, A, *_ = data
+        rows = shifted_rows(Rows(*data[2:]), sol)
+        x, status, above = sol.x, sol.status, [A.mT @ A, H]
+        for level in self.levels[1:]:
+            H, g, *_ = self._problem(state.q, state.v, self._of_level(values, level), parameters)
+            layer = self.layer if level == self.levels[-1] else self.upper_layer
+            x, now = next_level(layer, x, seen(*above), H, g, rows)
+            status = torch.where(now > Status.CLOSEST_FEASIBLE, torch.maximum(now, status), status)
+            above.append(H)
+        return x, status
 
     def compute(
         self,
@@ -281,10 +313,26 @@ class InverseDynamics(nn.Module):
         for name, value, size in (("q", q, self.model.nq), ("v", v, self.model.nv)):
             if value.shape != (size,):
                 raise ValueError(f"{name} has shape {value.shape}, expected ({size},)")
-        found = loop.tick(q, v, packed, None if parameters is None else np.asarray(parameters, dtype=np.float64))
+        par = None if parameters is None else np.asarray(parameters, dtype=np.float64)
+        one_level = len(self.levels) == 1
+        found = loop.tick(q, v, packed, par) if one_level else self._tick_of_levels(loop, q, v, numbers or {}, par)
         if found.status > Status.CLOSEST_FEASIBLE and self.layer.settings.on_failure == "raise":
             raise SolveError(f"no torques at this tick: {found.status.name}", {}, found)
         return found
+
+    def _tick_of_levels(
+        self, loop: ControlLoop, q: Array, v: Array, numbers: Mapping[str, npt.ArrayLike], parameters: Array | None
+    ) -> Tick:
+        given = {name: torch.as_tensor(np.asarray(value, dtype=np.float64)) for name, value in numbers.items()}
+        par = None if parameters is None else torch.from_numpy(parameters)
+        with torch.no_grad():
+            found = self(torch.from_numpy(q), torch.from_numpy(v), given, parameters=par)
+        status = Status(int(found.status))
+        if status > Status.CLOSEST_FEASIBLE:
+            return loop.without(status)
+        x = torch.cat([found.acceleration, found.force.flatten()]).numpy()
+        loop.torque = found.torque.numpy()
+        return Tick(loop.torque, found.acceleration.numpy(), found.force.numpy(), status, found.shift.numpy(), x)
 
     def reset(self) -> None:
         """Forget the ticks of `compute` so far."""
@@ -304,11 +352,13 @@ class InverseDynamics(nn.Module):
         packed = loop.exchange(packed, numbers or {}, self._sizes)
         par = None if parameters is None else np.asarray(parameters, dtype=np.float64)
         state = self.states(*(torch.as_tensor(np.asarray(t, dtype=np.float64)) for t in (q, v)))
-        found = loop.tick(state.q[0].numpy(), state.v[0].numpy(), packed, par)
+        at = state.q[0].numpy(), state.v[0].numpy()
+        one_level = len(self.levels) == 1
+        found = loop.tick(*at, packed, par) if one_level else self._tick_of_levels(loop, *at, numbers or {}, par)
         if not bool(state.valid[0]) or found.status > Status.CLOSEST_FEASIBLE:
             status = found.status if bool(state.valid[0]) else Status.INVALID_INPUT
             return f"status {status.name}: no answer"
-        return table(self, state.q[0].numpy(), state.v[0].numpy(), packed, par, found)
+        return table(self, *at, packed, par, found)
 
     def _prepared(self) -> tuple[ControlLoop, Array]:
         """The control loop, and the numbers as they are now."""

@@ -6,6 +6,9 @@ A task of motion has an error e [m or rad] and asks for the acceleration
 
 and costs weight/2 |a - a*|^2, summed over its axes; with an infinite weight a = a* is a constraint. stiffness [1/s^2],
 damping [1/s] (None: critical, 2 sqrt(stiffness)) and weight are one number or one per axis, and learned.
+
+Tasks of one `level` are weighed against each other; those of level 2 have what freedom level 1 leaves, and so on.
+Contacts are of level 1.
 """
 
 from __future__ import annotations
@@ -26,8 +29,11 @@ Values = Any  # a number, a sequence of numbers, an array or a tensor
 class Task(Part):
     """A term of the cost. `rows`: of the full task, which axes it has."""
 
-    def __init__(self, name: str, weight: Values, shift_weight: float = 1.0) -> None:
+    def __init__(self, name: str, weight: Values, shift_weight: float = 1.0, level: int | None = 1) -> None:
         super().__init__(name)
+        if level is not None and level < 1:
+            raise ValueError(f"level of {name!r} is {level}, expected at least 1")
+        self.level = level
         self._given: dict[str, Values] = {"weight": weight}
         self.hard = bool(np.all(np.isinf(np.asarray(torch.as_tensor(weight).detach()))))
         self.shift_weight = positive("shift_weight", shift_weight)
@@ -49,8 +55,9 @@ class MotionTask(Task):
         velocity: Values,
         acceleration: Values,
         shift_weight: float,
+        level: int,
     ) -> None:
-        super().__init__(name, weight, shift_weight)
+        super().__init__(name, weight, shift_weight, level)
         self._given |= {
             "stiffness": stiffness, "damping": damping,
             "reference": reference, "velocity": velocity, "acceleration": acceleration,
@@ -99,9 +106,12 @@ class FrameTask(MotionTask):
         velocity: Values = 0.0,
         acceleration: Values = 0.0,
         shift_weight: float = 1.0,
+        level: int = 1,
         name: str | None = None,
     ) -> None:
-        super().__init__(name or frame, weight, stiffness, damping, reference, velocity, acceleration, shift_weight)
+        super().__init__(
+            name or frame, weight, stiffness, damping, reference, velocity, acceleration, shift_weight, level
+        )
         if axes not in ("world", "frame"):
             raise ValueError(f"axes is {axes!r}, expected 'world' or 'frame'")
         self.frame, self.base, self.own_axes = frame, relative_to or "universe", axes == "frame"
@@ -158,9 +168,10 @@ class CenterOfMassTask(MotionTask):
         velocity: Values = 0.0,
         acceleration: Values = 0.0,
         shift_weight: float = 1.0,
+        level: int = 1,
         name: str = "com",
     ) -> None:
-        super().__init__(name, weight, stiffness, damping, reference, velocity, acceleration, shift_weight)
+        super().__init__(name, weight, stiffness, damping, reference, velocity, acceleration, shift_weight, level)
         self.rows = axes_of(name, mask, 3)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
@@ -186,9 +197,10 @@ class PostureTask(MotionTask):
         velocity: Values = 0.0,
         acceleration: Values = 0.0,
         shift_weight: float = 1.0,
+        level: int = 1,
         name: str = "posture",
     ) -> None:
-        super().__init__(name, weight, stiffness, damping, reference, velocity, acceleration, shift_weight)
+        super().__init__(name, weight, stiffness, damping, reference, velocity, acceleration, shift_weight, level)
         self.joints = joints
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
@@ -219,9 +231,10 @@ class AngularMomentumTask(Task):
         damping: Values = 10.0,
         rate: Values = 0.0,
         shift_weight: float = 1.0,
+        level: int = 1,
         name: str = "angular_momentum",
     ) -> None:
-        super().__init__(name, weight, shift_weight)
+        super().__init__(name, weight, shift_weight, level)
         self._given |= {"damping": damping, "reference": reference, "rate": rate}
         self.rows = axes_of(name, mask, 3)
 
@@ -235,10 +248,13 @@ class AngularMomentumTask(Task):
 
 
 class Regularization(Task):
-    """weight/2 |value - reference|^2 of numbers that the controller decides on; never a constraint."""
+    """weight/2 |value - reference|^2 of numbers that the controller decides on; never a constraint.
 
-    def __init__(self, name: str, weight: Values, reference: Values = 0.0) -> None:
-        super().__init__(name, weight)
+    level: see the top of the file; None: the last one there is.
+    """
+
+    def __init__(self, name: str, weight: Values, reference: Values = 0.0, level: int | None = None) -> None:
+        super().__init__(name, weight, level=level)
         if not np.all(np.isfinite(np.asarray(torch.as_tensor(weight).detach()))):
             raise ValueError(f"weight of {name!r} is {weight}, expected finite numbers")
         self._given["reference"] = reference
@@ -267,8 +283,10 @@ class ContactForceTask(Regularization):
 class TorqueRegularization(Regularization):
     """Torques of the driven joints are to be small, or near a reference (nu,) [N m or N]; weight [1/(N m)^2, 1/N^2]."""
 
-    def __init__(self, reference: Values = 0.0, *, weight: Values = 1e-4, name: str = "torque") -> None:
-        super().__init__(name, weight, reference)
+    def __init__(
+        self, reference: Values = 0.0, *, weight: Values = 1e-4, level: int | None = None, name: str = "torque"
+    ) -> None:
+        super().__init__(name, weight, reference, level)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         return self._sized(model.nu)
@@ -277,8 +295,10 @@ class TorqueRegularization(Regularization):
 class AccelerationRegularization(Regularization):
     """Accelerations are to be small, or near a reference (nv,) [m/s^2 or rad/s^2]; weight [s^4/m^2, s^4/rad^2]."""
 
-    def __init__(self, reference: Values = 0.0, *, weight: Values = 1e-4, name: str = "acceleration") -> None:
-        super().__init__(name, weight, reference)
+    def __init__(
+        self, reference: Values = 0.0, *, weight: Values = 1e-4, level: int | None = None, name: str = "acceleration"
+    ) -> None:
+        super().__init__(name, weight, reference, level)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         return self._sized(model.nv)
@@ -287,8 +307,8 @@ class AccelerationRegularization(Regularization):
 class ForceRegularization(Regularization):
     """Forces at the points of all contacts are to be small; weight [1/N^2]."""
 
-    def __init__(self, *, weight: Values = 1e-4, name: str = "force") -> None:
-        super().__init__(name, weight)
+    def __init__(self, *, weight: Values = 1e-4, level: int | None = None, name: str = "force") -> None:
+        super().__init__(name, weight, level=level)
         self.points = 0  # known to the controller
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:

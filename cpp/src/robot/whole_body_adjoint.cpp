@@ -42,7 +42,7 @@ void WholeBodyRows::cost_adjoint(const Term& term, const Residual& r, const Whol
     case TermKind::torque: {
       MatrixXd J(rows, sizes_.n);
       for (int k = 0; k < rows; ++k) J.row(k) = D_.row(settings_.actuated[k]);
-      const MatrixXd JG = J * (by.H + by.H.transpose());
+      const MatrixXd JG = J * by_H_;
       const VectorXd along = J * by.g;
       for (int k = 0; k < rows; ++k) {
         const double w = weight(term, k);
@@ -53,7 +53,7 @@ void WholeBodyRows::cost_adjoint(const Term& term, const Residual& r, const Whol
       return;
     }
     default: {
-      const MatrixXd JG = r.J * (by.H.topLeftCorner(nv_, nv_) + by.H.topLeftCorner(nv_, nv_).transpose());
+      const MatrixXd JG = r.J * by_H_.topLeftCorner(nv_, nv_);
       const VectorXd along = r.J * by.g.head(nv_);
       by_J_.resize(rows, nv_);
       for (int k = 0; k < rows; ++k) {
@@ -194,6 +194,7 @@ void WholeBodyRows::dynamics_adjoint(double* by_parameters) {
 void WholeBodyRows::adjoint(const WholeBodyMatrices& by, double* by_parameters) {
   by_numbers_.setZero(settings_.numbers);
   for (VectorXd* a : {&by_q_, &by_v_, &by_h_}) a->setZero(nv_);
+  by_H_ = by.H + by.H.transpose();
   by_D_.setZero(nv_, sizes_.n);
   by_A_G_.setZero(6, nv_);
   by_mass_ = 0.0;

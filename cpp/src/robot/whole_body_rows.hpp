@@ -91,7 +91,7 @@ class WholeBodyRows {
   std::vector<Residual> residuals_;
 
   Eigen::VectorXd by_numbers_, by_q_, by_v_, by_a_, by_h_, by_c_;
-  Eigen::MatrixXd by_D_, by_A_G_, by_J_;
+  Eigen::MatrixXd by_H_, by_D_, by_A_G_, by_J_;  // the first one plus its transpose
   Centroid by_centroid_;
   double by_mass_ = 0.0;
 };
