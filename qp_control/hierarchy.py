@@ -76,7 +76,7 @@ class _Unseen(torch.autograd.Function):
         values, vectors = torch.linalg.eigh(S)
         seen = values > _SEEN * values[..., -1:]
         inverse = torch.where(seen, 1.0 / torch.where(seen, values, 1.0), 0.0)
-        P = (vectors * (~seen).to(S.dtype).unsqueeze(-2)) @ vectors.mT
+        P: Tensor = (vectors * (~seen).to(S.dtype).unsqueeze(-2)) @ vectors.mT
         ctx.save_for_backward(P, (vectors * inverse.unsqueeze(-2)) @ vectors.mT)
         return P
 
@@ -84,7 +84,7 @@ class _Unseen(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_P: Tensor) -> Tensor:
         P, inverse = ctx.saved_tensors
-        half = P @ (by_P + by_P.mT) @ inverse
+        half: Tensor = P @ (by_P + by_P.mT) @ inverse
         return -0.5 * (half + half.mT)
 
 
