@@ -17,7 +17,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 PNG = b"\x89PNG\r\n\x1a\n"
 LONGER = ["instructions", "nonlinear_mpc", "repeated_solves", "swing_up"]  # ten seconds each
 QUICK = ["accuracy", "dynamics", "environments", "infeasible", "mpc_scaling", "ocp_layers", "qp_layers", "qp_sets"]
-QUICK += ["structure", "time_limits"]
+QUICK += ["structure", "time_limits", "inverse_dynamics"]
 NEEDED = {"accuracy": "scipy", "infeasible": "scipy", "ocp_layers": "scipy", "qp_sets": "scipy"}
 # Where that is to be had, without the peers: they are none of the suite's business, and slow to start.
 OPTIONS = {"infeasible": ["--no-peers"], "qp_sets": ["--solver", "qp-control", "--eps", "1e-6"]}
