@@ -219,7 +219,7 @@ def main() -> None:
         add("forward", quantiles(times(forward, count), batch))
         add("forward and gradient", quantiles(times(gradient, count), batch))
     table.finish()
-    title = "Whole-body control of a quadruped with four contacts, by batch"
+    title = "Whole-body control of a quadruped"
     report.bars(arguments.out / "inverse_dynamics.png", list(series["p50"]), series, title=title, ylabel="us per robot")
 
 
