@@ -134,7 +134,8 @@ def test_centre_of_pressure_of_a_surface_is_on_it():
     tasks = [CenterOfMassTask([0.3, 0.0, 0.6], weight=10.0), PostureTask(q, weight=1.0), ForceRegularization()]
     contacts = [SurfaceContact(f"{side} sole", SOLE, friction=0.6) for side in ("left", "right")]
     controller = InverseDynamics(robot, tasks, [TorqueLimit()], contacts)
-    found = controller(q, torch.zeros(robot.nv, dtype=torch.float64))
+    with torch.no_grad():
+        found = controller(q, torch.zeros(robot.nv, dtype=torch.float64))
     assert found.status == Status.SOLVED
     for force in found.force.view(2, 4, 3):
         assert bool((force[:, 2] > -1e-6).all()) and float(force[:, 2].sum()) > 1.0
@@ -365,3 +366,21 @@ def test_mistakes_are_named():
         controller(q, q[:5])
     with pytest.raises(ValueError, match=r"q has shape \(5,\)"):
         controller.compute(np.zeros(5), np.zeros(6))
+
+
+def test_the_problem_is_data_that_others_may_solve(tmp_path):
+    controller, q = stand(limits=[TorqueLimit(), JointPositionLimit(0.01, acceleration=100.0)])
+    v = torch.full((18,), 0.1, dtype=torch.float64)
+    with torch.no_grad():
+        problem = controller.build(q, v)._asdict()
+    T, t = problem.pop("T"), problem.pop("t")
+    qc.save_problem(tmp_path / "tick.npz", **{name: value.numpy() for name, value in problem.items()})
+    solution = qc.solve_qp(**qc.load_problem(tmp_path / "tick.npz"))
+    tick = controller.compute(q.numpy(), v.numpy())
+    np.testing.assert_allclose(T.numpy() @ solution.x + t.numpy(), tick.torque, rtol=0, atol=1e-6)
+    # The same for a batch, with the batch's axis.
+    batch = controller.build(q.expand(3, -1), v.expand(3, -1))
+    assert batch.H.shape == (3, controller.n, controller.n)
+    torch.testing.assert_close(batch.H[1].detach(), problem["H"], rtol=0, atol=0)
+    assert len(controller.row_names) == problem["A"].shape[0] + problem["C"].shape[0] + 18
+    assert controller.describe(np.full(19, np.nan), np.zeros(18)) == "status INVALID_INPUT: no answer"
