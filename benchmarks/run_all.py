@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 COLLECTIONS = "qp_sets"
 BENCHMARKS = (
     "accuracy", "qp_layers", "ocp_layers", "mpc_scaling", "nonlinear_mpc", "repeated_solves", "structure", "infeasible",
-    "time_limits", "environments", "contact", "instructions", "dynamics", COLLECTIONS,
+    "time_limits", "environments", "contact", "instructions", "dynamics", "inverse_dynamics", COLLECTIONS,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ find_package(Boost REQUIRED COMPONENTS ${_boost_python})
 
 file(GLOB robot_sources CONFIGURE_DEPENDS src/robot/*.cpp)
 pybind11_add_module(_robot NO_EXTRAS bindings/robot.cpp bindings/robot_motions.cpp
-                    bindings/robot_contact.cpp ${robot_sources})
+                    bindings/robot_contact.cpp bindings/robot_whole_body.cpp ${robot_sources})
 target_include_directories(_robot PRIVATE include)
 # Vector flags change Eigen's alignment and with it the binary interface of Pinocchio's library.
 target_compile_definitions(_robot PRIVATE EIGEN_MAX_ALIGN_BYTES=16 EIGEN_MALLOC_ALREADY_ALIGNED=1)

@@ -120,7 +120,9 @@ class RobotEnv(gym.Env[Floats, Floats]):
         robot, moved = x[: task.dynamics.nx], task.moved_scenery(x)
         if self._simulation.last is not None:
             before, acting = map(torch.from_numpy, self._simulation.last)
-            forces = task.drawn_forces(before, acting, torch.from_numpy(self._simulation.parameters), torch.from_numpy(x[None]))
+            forces = task.drawn_forces(
+                before, acting, torch.from_numpy(self._simulation.parameters), torch.from_numpy(x[None])
+            )
             moved = moved | {name: values[0] for name, values in forces.items()}
         if isinstance(self._viewer, PictureTaker):
             return self._viewer.picture(robot, *PICTURE_SIZE, moved=moved)

@@ -211,3 +211,33 @@ class ContactDynamics:
         want: list[bool],
         /,
     ) -> tuple[tuple[Array | None, ...], float]: ...
+
+class WholeBody:
+    def __init__(
+        self,
+        *,
+        model: Any,
+        actuated: list[int],
+        threads: int,
+        numbers: int,
+        terms: list[dict[str, Any]],
+        supports: list[dict[str, Any]],
+        bounds: list[dict[str, Any]],
+        barriers: list[dict[str, Any]],
+        torque_lower: int,
+        torque_upper: int,
+    ) -> None: ...
+    def problem(self, q: Array, v: Array, numbers: Array, parameters: Array | None, /) -> list[Array]: ...
+    def residuals(
+        self, q: Array, v: Array, numbers: Array, parameters: Array | None, x: Array, /
+    ) -> tuple[Array, Array]: ...
+    def adjoint(
+        self,
+        q: Array,
+        v: Array,
+        numbers: Array,
+        parameters: Array | None,
+        by: list[Array | None],
+        want: list[bool],
+        /,
+    ) -> tuple[Array | None, Array | None, Array | None, Array | None]: ...

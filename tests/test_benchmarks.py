@@ -16,8 +16,8 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 PNG = b"\x89PNG\r\n\x1a\n"
 LONGER = ["instructions", "nonlinear_mpc", "repeated_solves", "training"]  # ten seconds each
-QUICK = ["accuracy", "contact", "dynamics", "environments", "infeasible", "mpc_scaling", "ocp_layers", "qp_layers"]
-QUICK += ["qp_sets", "structure", "time_limits"]
+QUICK = ["accuracy", "contact", "dynamics", "environments", "infeasible", "inverse_dynamics", "mpc_scaling"]
+QUICK += ["ocp_layers", "qp_layers", "qp_sets", "structure", "time_limits"]
 NEEDED = {"accuracy": "scipy", "infeasible": "scipy", "ocp_layers": "scipy", "qp_sets": "scipy"}
 # Where that is to be had, without the peers: they are none of the suite's business, and slow to start.
 OPTIONS = {"infeasible": ["--no-peers"], "qp_sets": ["--solver", "qp-control", "--eps", "1e-6"]}

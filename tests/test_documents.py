@@ -12,6 +12,7 @@ PAGES = [
     "docs/qp_layer.md",
     "docs/optimal_control.md",
     "docs/mpc.md",
+    "docs/inverse_dynamics.md",
     "docs/contact.md",
     "docs/environments.md",
     "docs/training.md",

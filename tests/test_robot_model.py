@@ -214,3 +214,21 @@ def test_bad_arguments_are_told():
         robot.centroid(2.0 * q)
     with pytest.raises(ValueError, match="parameters has shape"):
         robot.inverse_dynamics(q, v, a, robot.parameters[:-1])
+
+
+def test_gradients_of_differences_do_not_depend_on_what_was_computed_before():
+    """Their Jacobians are blocks of the joints, in memory that a mass matrix has been in."""
+    robot, _, q, v, _ = setting("flying tree")
+    robot = RobotModel(robot.model, threads=1)
+    x = torch.cat([q, v], 1)
+    reference = torch.cat([q.roll(1, 0), v.roll(1, 0)], 1)
+
+    def gradients():
+        leaves = [reference.clone().requires_grad_(), x.clone().requires_grad_()]
+        (robot.difference(*leaves) * normal(BATCH, 2 * robot.nv)).sum().backward()
+        return [leaf.grad for leaf in leaves]
+
+    before = gradients()
+    robot.mass_matrix(q)
+    for first, second in zip(before, gradients(), strict=True):
+        torch.testing.assert_close(second, first, rtol=0, atol=0)

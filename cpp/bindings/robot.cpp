@@ -102,6 +102,7 @@ PYBIND11_MODULE(_robot, m) {
   py::class_<RigidBody> robot(m, "RigidBody");
   bind_motions(robot);
   bind_contact(m);
+  bind_whole_body(m);
   robot
       .def(py::init([](const py::object& model, double dt, int substeps, Integrator integrator,
                        std::vector<int> actuated, int threads) {

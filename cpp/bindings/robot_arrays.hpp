@@ -61,5 +61,6 @@ inline double* make(py::object& out, std::vector<py::ssize_t> shape) {
 
 void bind_motions(py::class_<RigidBody>& robot);
 void bind_contact(py::module_& m);
+void bind_whole_body(py::module_& m);
 
 }  // namespace qp_control

@@ -36,6 +36,26 @@ Centroid Evaluator::centroid(const VectorXd& q, const VectorXd& v, const VectorX
   return out;
 }
 
+double Evaluator::mass() const {
+  const auto& inertias = implementation_->model.inertias;
+  double sum = 0.0;
+  for (int b = 1; b < implementation_->model.njoints; ++b) sum += inertias[b].mass();
+  return sum;
+}
+
+void Evaluator::momentum_matrix(const Vector3d& centre, Eigen::MatrixXd& A) const {
+  auto& s = *implementation_;
+  A.resize(6, nv());
+  for (int b = 1; b < s.model.njoints; ++b) s.composite[b] = s.tree.bodies[b].I;
+  for (int b = s.model.njoints - 1; b > 0; --b) {
+    s.composite[s.model.parents[b]] += s.composite[b];
+    for (int i = s.model.idx_vs[b]; i < s.model.idx_vs[b] + s.model.nvs[b]; ++i) {
+      A.col(i).noalias() = s.composite[b] * s.data.J.col(i);
+      A.col(i).tail<3>() -= centre.cross(Vector3d(A.col(i).head<3>()));
+    }
+  }
+}
+
 void Evaluator::centroid_adjoint(const VectorXd& q, const VectorXd& v, const VectorXd& a, Centroid g, VectorXd& g_q,
                                  VectorXd& g_v, VectorXd& g_a, double* g_p) {
   auto& s = *implementation_;

@@ -79,7 +79,12 @@ void Evaluator::integrate_jacobians(const VectorXd& q, const VectorXd& w, Matrix
     if (J_q != nullptr) J_q->setIdentity(nv(), nv());
     J_w.setIdentity(nv(), nv());
   } else {
-    if (J_q != nullptr) pinocchio::dIntegrate(s.model, q, w, *J_q, pinocchio::ARG0);
+    // The library writes the blocks of the joints only.
+    if (J_q != nullptr) {
+      J_q->setZero(nv(), nv());
+      pinocchio::dIntegrate(s.model, q, w, *J_q, pinocchio::ARG0);
+    }
+    J_w.setZero(nv(), nv());
     pinocchio::dIntegrate(s.model, q, w, J_w, pinocchio::ARG1);
   }
   for (int i : s.free_flyers) {

@@ -68,6 +68,10 @@ class Evaluator {
   // M, and the gradients of <G, M> by q (tangent) and, added to g_p unless null, by the parameters
   void mass_matrix(const Eigen::VectorXd& q, Eigen::MatrixXd& M);
   void mass_matrix_adjoint(const Eigen::VectorXd& q, const Eigen::MatrixXd& G, Eigen::VectorXd& g_q, double* g_p);
+  // The same, added, together with that of the momentum about the world's origin, A v, which has the gradient G_A (6 x
+  // nv; empty: none).
+  void inertia_adjoint(const Eigen::VectorXd& q, const Eigen::MatrixXd& G, const Eigen::MatrixXd& G_A,
+                       Eigen::VectorXd& g_q, double* g_p);
 
   // Frames, after `place` with the state; in the world's axes (aligned) or their own.
   void place(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a);
@@ -86,6 +90,9 @@ class Evaluator {
   void frame_jacobian(int index, bool aligned, Eigen::MatrixXd& J) const;
   void frame_jacobian_adjoint(int index, bool aligned, const Eigen::MatrixXd& G, Eigen::VectorXd& g_q) const;
 
+  double mass() const;
+  // A (6 x nv) with the momentum A v about the centre of mass, after `centroid`
+  void momentum_matrix(const Eigen::Vector3d& centre, Eigen::MatrixXd& A) const;
   Centroid centroid(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a);
   // Gradients of what has the gradients g; g_p, unless null, has those by the parameters added.
   void centroid_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a, Centroid g,

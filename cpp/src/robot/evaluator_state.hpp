@@ -10,7 +10,14 @@ namespace qp_control {
 
 struct Evaluator::Implementation {
   explicit Implementation(const pinocchio::Model& m)
-      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv), opposite(m.nv), tree(m) {
+      : model(m),
+        data(model),
+        moved(model),
+        damping(m.damping),
+        damped(m.nv),
+        opposite(m.nv),
+        tree(m),
+        composite(m.njoints, Matrix6::Zero()) {
     J_q.setZero(m.nv, m.nv);
     J_w.setZero(m.nv, m.nv);
     for (const auto& joint : model.joints)
@@ -30,6 +37,7 @@ struct Evaluator::Implementation {
   Eigen::VectorXd opposite;
   Eigen::MatrixXd J_q, J_w;
   Tree tree;
+  std::vector<Matrix6> composite;       // inertias of what each joint carries, in the world
   std::vector<Eigen::Vector4d> masses;  // and first moments of what each joint carries
 };
 

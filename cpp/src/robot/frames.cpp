@@ -123,29 +123,35 @@ void Evaluator::frame_jacobian(int index, bool aligned, MatrixXd& J) const {
   });
 }
 
-// In the frame's own axes a displacement along s_k moves the axes s_j of the joints before it by -s_k x s_j.
+// In the world's axes J_i = (S_linear + S_angular x p, S_angular), and <G, J> = sum G_i'S_i with G moved to the origin.
+// A displacement along S_k turns the axes S_i that joint k moves, by S_k x S_i, and carries p along.
 void Evaluator::frame_jacobian_adjoint(int index, bool aligned, const MatrixXd& G, VectorXd& g_q) const {
   const auto& s = *implementation_;
   const pinocchio::SE3 M = placement(s.model, s.data, index);
-  const auto joint = s.model.frames[index].parentJoint;
-  const auto axis = [&](int i) { return M.actInv(pinocchio::Motion(s.data.J.col(i))).toVector(); };
+  const Vector3d p = M.translation();
   Matrix3d by_rotation = Matrix3d::Zero();
-  MatrixXd own = G;
-  if (aligned)
-    for_each_mover(s.model, joint, [&](int i) {
-      const Vector6 s_i = axis(i);
-      for (int k : {0, 3}) by_rotation += G.col(i).segment<3>(k) * s_i.segment<3>(k).transpose();
-      Vector6 column = G.col(i);
-      rotate(M.rotation().transpose(), column);
-      own.col(i) = column;
-    });
-  const Vector3d torque = torque_of(by_rotation, M.rotation());
-  for (auto b = joint; b > 0; b = s.model.parents[b])
-    for (int k = s.model.idx_vs[b]; k < s.model.idx_vs[b] + s.model.nvs[b]; ++k) {
-      const Vector6 s_k = axis(k);
-      g_q[k] += torque.dot(s.data.J.col(k).tail<3>());
-      for_each_mover(s.model, s.model.parents[b], [&](int j) { g_q[k] -= own.col(j).dot(cross(s_k, axis(j))); });
-    }
+  Vector6 displaced = Vector6::Zero(), turned = Vector6::Zero();
+  const auto at_origin = [&](int i) {
+    Vector6 g = G.col(i);
+    if (!aligned) rotate(M.rotation(), g);
+    g.tail<3>() += p.cross(Vector3d(g.head<3>()));
+    return g;
+  };
+  const auto joint = s.model.frames[index].parentJoint;
+  for_each_mover(s.model, joint, [&](int i) {
+    const Vector6 S_i = s.data.J.col(i);
+    const Vector3d g = at_origin(i).head<3>(), angular = S_i.tail<3>();
+    displaced.head<3>() += g.cross(angular);
+    if (aligned) return;
+    const Vector3d linear = S_i.head<3>() + angular.cross(p);
+    by_rotation += linear * G.col(i).head<3>().transpose() + angular * G.col(i).tail<3>().transpose();
+  });
+  displaced.tail<3>() = p.cross(Vector3d(displaced.head<3>())) + torque_of(by_rotation, M.rotation());
+  for (auto b = joint; b > 0; b = s.model.parents[b]) {
+    const int first = s.model.idx_vs[b], last = first + s.model.nvs[b];
+    for (int i = first; i < last; ++i) turned += cross_star(s.data.J.col(i), at_origin(i));
+    for (int k = first; k < last; ++k) g_q[k] += s.data.J.col(k).dot(Vector6(displaced + turned));
+  }
 }
 
 }  // namespace qp_control

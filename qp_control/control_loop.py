@@ -1,0 +1,157 @@
+"""A controller by inverse dynamics in a control loop: one robot, NumPy, and an answer at every tick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qp_control import _solver
+from qp_control.limits import TorqueLimit
+from qp_control.problem import Array
+from qp_control.settings import Settings, Status
+
+_FIELDS = 9  # of a solution: x, y, z, w and five shifts
+
+
+class Tick(NamedTuple):
+    """What a controller decides in one control period."""
+
+    torque: Array
+    """(nu,) [N m or N] within hard limits; without an answer those of the tick before, zero at first."""
+    acceleration: Array
+    """(nv,) [m/s^2 or rad/s^2]; NaN without an answer, as is what follows."""
+    force: Array
+    """(points, 3) of the contacts on the robot, in the world's axes [N]."""
+    status: Status
+    shift: Array
+    """(rows,) by how much each row gave way, in the order of the controller's `row_names`, in the row's unit."""
+    x: Array
+    """(n,) the QP's solution."""
+
+
+class ControlLoop:
+    """Assembles and solves the QPs of one robot, one after the other, each from the solution before it."""
+
+    def __init__(self, controller: Any, settings: Settings) -> None:
+        self.native, self.offsets = controller.assembly.native, controller.assembly.offsets
+        self.nv, self.nu, self.points = controller.model.nv, controller.model.nu, controller.points
+        self.units, self.critical = controller.states.units, _critical(controller)
+        self.settings = settings.native("closest")
+        self.shift_weights = [np.ascontiguousarray(w.numpy()) for w in controller.shift_weights]
+        sizes = [len(w) for w in self.shift_weights]
+        self.sizes = (1, controller.n, sizes[0], sizes[1])
+        # Without rows the solver has no matrix.
+        self.absent = [
+            k for k, size in ((2, sizes[0]), (3, sizes[0]), (4, sizes[1]), (5, sizes[1]), (6, sizes[1])) if not size
+        ]
+        hard = [limit for limit in controller.limits if isinstance(limit, TorqueLimit) and limit.shift_weight == np.inf]
+        self.limit = [self.offsets[f"{hard[0].name}.{key}"] for key in ("lower", "upper")] if hard else None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the ticks before."""
+        self.start: list[Array] | None = None
+        self.torque: Array = np.zeros(self.nu)
+
+    def tick(self, q: Array, v: Array, numbers: Array, parameters: Array | None) -> Tick:
+        q, v = np.array(q, dtype=np.float64), np.asarray(v, dtype=np.float64)
+        valid = bool(np.isfinite(q).all() and np.isfinite(v).all())
+        for unit in self.units:
+            length = float(np.sqrt(q[unit] @ q[unit]))
+            valid = valid and 1e-6 < length < 1e6
+            if valid:
+                q[unit] /= length
+        if not valid:
+            return self.without(Status.INVALID_INPUT)
+        *data, T, t = self.native.problem(q[None], v[None], numbers, parameters)
+        for k in self.absent:
+            data[k] = None
+        weights = [w if len(w) else None for w in self.shift_weights]
+        result = _solver.solve(self.sizes, [*data, *weights], self.settings, self.start, False, False)[0]
+        fields, (status, _, active_in, active_box) = result[:_FIELDS], result[-4:]
+        now = Status(int(status[0]))
+        if now > Status.CLOSEST_FEASIBLE:
+            return self.without(now)
+        x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub = fields
+        self.start = [x, y, z, w, active_in, active_box]
+        torque = T[0] @ x[0] + t[0]
+        if self.limit is not None:
+            lower, upper = self.limit
+            torque = np.clip(torque, numbers[lower : lower + self.nu], numbers[upper : upper + self.nu])
+        self.torque = torque
+        shift = np.concatenate([np.abs(s_eq[0]), np.maximum(s_lower, s_upper)[0], np.maximum(s_lb, s_ub)[0, : self.nv]])
+        return Tick(torque, x[0, : self.nv], x[0, self.nv :].reshape(-1, 3), now, shift, x[0])
+
+    def without(self, status: Status) -> Tick:
+        """A tick that has no answer."""
+        self.start = None
+        rows = self.sizes[2] + self.sizes[3] + self.nv
+        gone = (np.full(self.nv, np.nan), np.full((self.points, 3), np.nan))
+        return Tick(self.torque, *gone, status, np.full(rows, np.nan), np.full(self.sizes[1], np.nan))
+
+    def exchange(self, packed: Array, given: Mapping[str, Any], sizes: Mapping[str, int]) -> Array:
+        """The numbers with those given in their places."""
+        packed = packed.copy()
+        for name, value in given.items():
+            if name not in self.offsets:
+                raise ValueError(f"there is no number {name!r}, only {', '.join(self.offsets)}")
+            first, size = self.offsets[name], sizes[name]
+            try:
+                packed[first : first + size] = value
+            except ValueError:
+                raise ValueError(f"{name} has shape {np.shape(value)}, expected ({size},) or one number") from None
+            damping = self.critical.get(name)
+            if damping is not None and damping not in given:
+                second = self.offsets[damping]
+                packed[second : second + size] = 2.0 * np.sqrt(packed[first : first + size])
+        return packed
+
+
+def _critical(controller: Any) -> dict[str, str]:
+    """Names of stiffnesses whose damping follows from them, with those of the damping."""
+    parts = controller.parts.values()
+    return {
+        f"{part.name}.stiffness": f"{part.name}.damping"
+        for part in parts
+        if "stiffness" in part.sizes and part.damping is None
+    }
+
+
+def table(controller: Any, q: Array, v: Array, packed: Array, parameters: Array | None, found: Tick) -> str:
+    """Tasks with weight, error and residual, and the limits that are active or gave way."""
+    lines = [f"status {found.status.name}", f"{'task':<28}{'weight':>12}{'error':>12}{'residual':>12}"]
+    residual, error = controller.assembly.native.residuals(q[None], v[None], packed, parameters, found.x[None])
+    row = 0
+    for part in (*controller.task_list, *controller.contacts):
+        size = len(part.rows)
+        first = controller.assembly.offsets.get(f"{part.name}.weight")
+        weight = "constraint" if first is None else _short(packed[first : first + size])
+        away = f"{np.linalg.norm(error[0, row : row + size]):.3g}" if "stiffness" in part.sizes else "-"
+        lines.append(f"{part.name:<28}{weight:>12}{away:>12}{np.linalg.norm(residual[0, row : row + size]):>12.3g}")
+        row += size
+    _, _, A, b, C, l, u, lb, ub, *_ = (
+        a[0] for a in controller.assembly.native.problem(q[None], v[None], packed, parameters)
+    )
+    values, lower, upper = C @ found.x, l, u
+    names = controller.row_names
+    head = f"{'limit':<40}{'value':>12}{'bound':>12}{'gave way':>12}"
+    bounds = [(names[len(b) + k], values[k], lower[k], upper[k], len(b) + k) for k in range(len(l))]
+    bounds += [
+        (names[len(b) + len(l) + i], found.x[i], lb[i], ub[i], len(b) + len(l) + i) for i in range(controller.model.nv)
+    ]
+    bounds += [(names[k], (A @ found.x)[k], b[k], b[k], k) for k in range(len(b))]
+    for name, value, low, high, k in bounds:
+        tolerance = 1e-6 * (1.0 + abs(value))
+        for bound, beyond in ((low, low - value), (high, value - high)):
+            held = beyond >= -tolerance and not (k < len(b) and found.shift[k] <= tolerance)
+            if np.isfinite(bound) and held:
+                lines += [head] if head not in lines else []
+                lines.append(f"{name:<40}{value:>12.4g}{bound:>12.4g}{found.shift[k]:>12.3g}")
+                break
+    return "\n".join(lines)
+
+
+def _short(weight: Array) -> str:
+    return f"{weight[0]:.3g}" if np.ptp(weight) == 0.0 else f"{weight.min():.2g}..{weight.max():.2g}"
