@@ -206,9 +206,7 @@ def _as_arrays(saved: tuple[Any, ...]) -> tuple[list[Array | None], list[Array],
     return arrays[: len(INPUTS)], fields, status.reshape(-1).numpy(), None
 
 
-def _point(
-    setup: Setup, saved: Sequence[Any]
-) -> tuple[tuple[Optional, ...], torch.Tensor, torch.Tensor, torch.Tensor]:
+def _point(setup: Setup, saved: Sequence[Any]) -> tuple[tuple[Optional, ...], torch.Tensor, torch.Tensor, torch.Tensor]:
     """Inputs and outputs of `SolutionPoint`, v and the pattern, and the status, all with the batch axis."""
     batch = setup.sizes.batch
     fields = zip(saved[len(INPUTS) : -1], setup.sizes.widths, strict=True)
