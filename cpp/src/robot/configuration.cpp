@@ -13,15 +13,29 @@ namespace {
 
 // sum_k (-ad)^k / (k + 1)!: the derivative of SE(3)'s exponential by its argument, in the tangent at its value. At
 // small angles Pinocchio's closed form loses up to 11 digits, as differences of nearly equal terms over powers of the
-// angle.
+// angle. With X = -[w x] and Y = -[v x] for the twist (v, w) it is [A T; 0 A], where by X^3 = -s X, s = w'w,
+//   A = I + a(s) X + b(s) X^2,   T the change of A as X changes by Y,
+//   a = sum_m (-s)^m / (2m + 2)!,   b = sum_m (-s)^m / (2m + 3)!.
 pinocchio::Motion::Matrix6 right_jacobian(const pinocchio::Motion& twist) {
-  const pinocchio::Motion::Matrix6 minus_ad = -twist.toActionMatrix();
-  pinocchio::Motion::Matrix6 term = pinocchio::Motion::Matrix6::Identity(), sum = term;
-  for (int k = 2; k < 30 && term.lpNorm<Eigen::Infinity>() > 1e-18; ++k) {
-    term = (minus_ad * term / k).eval();
-    sum += term;
+  const Eigen::Vector3d v = twist.linear(), w = twist.angular();
+  const double s = w.squaredNorm(), ds = 2.0 * w.dot(v);
+  double a = 0.0, b = 0.0, da = 0.0, db = 0.0, term = 0.5, slope = 0.0;
+  for (int m = 0; m < 10; ++m) {  // of s <= 1
+    a += term;
+    b += term / (2 * m + 3);
+    da += slope;
+    db += slope / (2 * m + 3);
+    const double next = -1.0 / ((2 * m + 3) * (2 * m + 4));
+    slope = next * (slope * s + term * ds);
+    term *= next * s;
   }
-  return sum;
+  const Eigen::Matrix3d X = -pinocchio::skew(w), Y = -pinocchio::skew(v), XX = X * X, XY = X * Y;
+  pinocchio::Motion::Matrix6 J;
+  J.topLeftCorner<3, 3>() = Eigen::Matrix3d::Identity() + a * X + b * XX;
+  J.topRightCorner<3, 3>() = a * Y + b * (XY + XY.transpose()) + da * X + db * XX;
+  J.bottomLeftCorner<3, 3>().setZero();
+  J.bottomRightCorner<3, 3>() = J.topLeftCorner<3, 3>();
+  return J;
 }
 
 }  // namespace

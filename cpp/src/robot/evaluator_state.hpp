@@ -10,7 +10,8 @@ namespace qp_control {
 
 struct Evaluator::Implementation {
   explicit Implementation(const pinocchio::Model& m)
-      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv), tree(m) {
+      : model(m), data(model), moved(model), damping(m.damping), damped(m.nv), tree(m), carried(m.njoints) {
+    for (Vector6* zero : {&carried[0].u, &carried[0].w, &carried[0].a}) zero->setZero();
     for (const auto& joint : model.joints)
       if (joint.shortname() == "JointModelFreeFlyer") free_flyers.push_back(joint.idx_v());
   }
@@ -22,6 +23,7 @@ struct Evaluator::Implementation {
   Eigen::VectorXd damping;
   Eigen::VectorXd damped;  // tau - d o v
   Tree tree;
+  std::vector<Change> carried;          // of each body, the sum over the joints that carry it
   std::vector<Eigen::Vector4d> masses;  // and first moments of what each joint carries
 };
 

@@ -19,9 +19,6 @@ using Eigen::MatrixXd;
 using Eigen::VectorXd;
 using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-// Central differences: truncation step^2 and rounding eps/step balance at about eps^(1/3).
-constexpr double difference_step = 6e-6;
-
 // Pinocchio computes accelerations of every tree, but wrong derivatives, without a word, of those that are refused
 // here.
 void check_derivatives(const pinocchio::Model& model) {
@@ -158,15 +155,12 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
     VectorXd total = VectorXd::Zero(nz), by_now, by_next;
     if (references) by_now = by_next = VectorXd::Zero(ndx);
     StepMap& step = implementation_->step(w, charts, i);
-    const auto add = [&](const double* x, const double* u) {
-      step.adjoint(x, u, w.lambda, w.g_z, g_p);
-      total += w.g_z;
-      if (!references) return;
-      step.reference_adjoint(x, w.lambda, w.g_now, w.g_next);
+    const auto add_references = [&] {
       by_now += w.g_now;
       by_next += w.g_next;
     };
 
+    w.lambda.setZero();
     if (g_next != nullptr) {
       const double* g = g_next + std::size_t(i) * nx;
       if (flat) {
@@ -179,12 +173,16 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
         w.lambda.head(nv).noalias() = w.T.transpose() * Eigen::Map<const VectorXd>(g, nq);
       }
       w.lambda.tail(nv) = Eigen::Map<const VectorXd>(g + nx - nv, nv);
-      add(x_i, u_i);
+    }
+    step.adjoint(x_i, u_i, w.lambda, total, g_p);
+    if (references) {
+      step.reference_adjoint(x_i, w.lambda, w.g_now, w.g_next);
+      add_references();
     }
 
     if (second) {
-      // With G = [g_A g_B] = sum_r a_r b_r' the gradient of <G, [A B]> is sum_r of the derivative of [A B P]' a_r in
-      // the direction b_r (second derivatives commute). Gradients that come from a QP have rank 2.
+      // With G = [g_A g_B] = sum_r a_r b_r' the gradient of <G, [A B]> is sum_r of the change of [A B P]' a_r along b_r
+      // (second derivatives commute). Gradients that come from a QP have rank 2.
       MatrixXd G = MatrixXd::Zero(ndx, nz);
       if (g_A != nullptr) G.leftCols(ndx) = Eigen::Map<const RowMajor>(g_A + std::size_t(i) * ndx * ndx, ndx, ndx);
       if (g_B != nullptr) G.rightCols(nu) = Eigen::Map<const RowMajor>(g_B + std::size_t(i) * ndx * nu, ndx, nu);
@@ -195,22 +193,14 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
       const MatrixXd a = MatrixXd(qr.householderQ()).leftCols(rank);
       const MatrixXd b =
           MatrixXd(qr.matrixQR().topRows(rank).triangularView<Eigen::Upper>()) * qr.colsPermutation().inverse();
-      VectorXd z(nz);
-      z << Eigen::Map<const VectorXd>(x_i, nx), Eigen::Map<const VectorXd>(u_i, nu);
-      // Angles [rad], positions [m] and velocities bend the dynamics on a scale of about one, wherever they are; the
-      // dynamics are affine in forces, whose step grows with them to keep its digits.
-      VectorXd scale = VectorXd::Ones(nz);
-      scale.tail(nu) = z.tail(nu).cwiseAbs().cwiseMax(1.0);
       for (int r = 0; r < rank; ++r) {
-        const VectorXd direction = b.row(r);
-        const double longest = direction.cwiseQuotient(scale).cwiseAbs().maxCoeff();
-        if (longest == 0.0) continue;
-        const double h = difference_step / longest;
-        for (const double sign : {1.0, -1.0}) {
-          w.z = z + sign * h * direction;
-          w.lambda = (sign / (2.0 * h)) * a.col(r);
-          add(w.z.data(), w.z.data() + nx);
-        }
+        w.lambda = a.col(r);
+        w.directions = b.row(r).transpose();
+        step.curvature(x_i, w.lambda, w.directions, w.second, g_p);
+        total += w.second.col(0);
+        if (!references) continue;
+        step.reference_curvature(x_i, w.directions, w.g_now, w.g_next);
+        add_references();
       }
     }
 
@@ -251,7 +241,9 @@ void RigidBody::second_order(int batch, const double* x, const double* u, Parame
       z << VectorXd::Zero(ndx), u_i;
     }
     w.lambda = y_i;
-    step.hessian(z.data(), z.data() + ndx, w.lambda, w.second);
+    w.directions.setIdentity(nz, nz);
+    step.adjoint(z.data(), z.data() + ndx, w.lambda, w.g_z, nullptr);
+    step.curvature(z.data(), w.lambda, w.directions, w.second, nullptr);
     H = 0.5 * (w.second + w.second.transpose());
   });
 }
