@@ -1,6 +1,5 @@
 #include "qp_control/rigid_body.hpp"
 
-#include <Eigen/QR>
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -186,16 +185,15 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
       MatrixXd G = MatrixXd::Zero(ndx, nz);
       if (g_A != nullptr) G.leftCols(ndx) = Eigen::Map<const RowMajor>(g_A + std::size_t(i) * ndx * ndx, ndx, ndx);
       if (g_B != nullptr) G.rightCols(nu) = Eigen::Map<const RowMajor>(g_B + std::size_t(i) * ndx * nu, ndx, nu);
-      Eigen::ColPivHouseholderQR<MatrixXd> qr;
-      qr.setThreshold(1e-13);
-      qr.compute(G);
-      const int rank = static_cast<int>(qr.rank());
-      const MatrixXd a = MatrixXd(qr.householderQ()).leftCols(rank);
-      const MatrixXd b =
-          MatrixXd(qr.matrixQR().topRows(rank).triangularView<Eigen::Upper>()) * qr.colsPermutation().inverse();
-      for (int r = 0; r < rank; ++r) {
-        w.lambda = a.col(r);
-        w.directions = b.row(r).transpose();
+      double first = 0.0;
+      for (int r = 0; r < ndx; ++r) {  // elimination with complete pivoting
+        Eigen::Index row, column;
+        const double pivot = G.cwiseAbs().maxCoeff<Eigen::PropagateNaN>(&row, &column);
+        if (r == 0) first = pivot;
+        if (pivot == 0.0 || pivot <= 1e-13 * first) break;
+        w.lambda = G.col(column) / G(row, column);
+        w.directions = G.row(row).transpose();
+        G.noalias() -= w.lambda * w.directions.transpose();
         step.curvature(x_i, w.lambda, w.directions, w.second, g_p);
         total += w.second.col(0);
         if (!references) continue;
