@@ -144,9 +144,8 @@ class RobotDynamics(RobotModel):
         """x_next (B, nx), A = dx_next/dx (B, 2 nv, 2 nv) and B = dx_next/du (B, 2 nv, nu), tangent.
 
         charts: as in `step`; A and B are then the derivatives by errors.
-        All three are differentiable; the second derivatives behind A and B are central differences of the
-        exact first ones (errors of about 1e-9) and exist for configurations in a vector space and with charts
-        (ValueError in backward otherwise).
+        All three are differentiable, A and B for configurations in a vector space and with charts (ValueError in
+        backward otherwise).
         """
         (x_, u_), par, finish, around = self._inputs(
             {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts

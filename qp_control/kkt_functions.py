@@ -10,26 +10,40 @@ out in kkt_system.hpp). Everything follows from two operations that are each oth
 differentiate by calling `KktSolve`, so they can be nested as often as torch likes.
 
 Tensors are float64 on the CPU. A vector has (B, count, 2 n + 2 rows) entries, rows = n_eq + n_in + n. Which rows take
-part, `pattern` (B, 5, rows), is constant between two kinks of the solution and has no derivative.
+part, `pattern` (B, 5, rows), is constant between two kinks of the solution and has no derivative, but for the
+compliance of smoothed rows, a function of v and the data.
+
+What is smoothed is the first derivative, of the exact solution. Further derivatives are those of that function of the
+data: in it v moves as the solution does, where no row is smoothed (`where_differentiated`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch.autograd import forward_ad
 
 from qp_control import _solver
+from qp_control.kkt_products import (
+    Optional,
+    Pattern,
+    Vectors,
+    change_by_compliance,
+    change_of_products,
+    compliance_gradient,
+    matrix_gradients,
+    stacked_bounds,
+    with_compliance,
+)
 from qp_control.problem import MATRICES, NAMES, WEIGHTS, Array, Sizes
 from qp_control.settings import Settings
 
-Optional = torch.Tensor | None
 DATA = len(NAMES)
 INPUTS = NAMES + WEIGHTS
 
@@ -53,38 +67,14 @@ class Setup:
     def derivative(self) -> _solver.DerivativeSettings:
         return self.settings.native_derivative()
 
+    @property
+    def smoothed(self) -> bool:
+        return self.settings.weakly_active == "smoothed"
 
-class Vectors(NamedTuple):
-    """The parts of (B, count, 2 n + 2 rows); z and s split into equalities, inequalities and box."""
-
-    x: torch.Tensor
-    eta: torch.Tensor
-    z_eq: torch.Tensor
-    z_in: torch.Tensor
-    z_box: torch.Tensor
-    s_eq: torch.Tensor
-    s_in: torch.Tensor
-    s_box: torch.Tensor
-
-    @classmethod
-    def split(cls, packed: torch.Tensor, sizes: Sizes) -> Vectors:
-        rows = [sizes.n_eq, sizes.n_in, sizes.n]
-        return cls(*torch.split(packed, [sizes.n, sizes.n, *rows, *rows], dim=-1))
-
-
-class Pattern(NamedTuple):
-    """What the rows do; see RowPattern in kkt_system.hpp. Each (B, rows)."""
-
-    active: torch.Tensor
-    shifted: torch.Tensor
-    weight: torch.Tensor
-    lower_share: torch.Tensor
-    compliance: torch.Tensor
-
-    def rows(self, name: str, sizes: Sizes) -> tuple[torch.Tensor, ...]:
-        """One field as (B, 1, .) of the equalities, the inequalities and the box."""
-        field: torch.Tensor = getattr(self, name)
-        return torch.split(field.unsqueeze(-2), [sizes.n_eq, sizes.n_in, sizes.n], dim=-1)
+    @cached_property
+    def exact(self) -> Setup:
+        """The same where no row is smoothed."""
+        return replace(self, settings=replace(self.settings, weakly_active="least_squares"))
 
 
 def to_array(tensor: Optional) -> Array | None:
@@ -101,62 +91,6 @@ def refuse_old_vmap(tensor: torch.Tensor) -> None:
             "is_grads_batched and vectorize=True of torch.autograd do not reach into the layer: "
             "take vmap, jacrev or jacfwd of torch.func"
         )
-
-
-def weighted_shifts(v: Vectors, pattern: Pattern, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor]:
-    w_eq, w_in, _ = pattern.rows("weight", sizes)
-    return w_eq * v.s_eq, w_in * v.s_in
-
-
-def change_of_products(
-    H: Optional, A: Optional, C: Optional, packed: torch.Tensor, pattern: Pattern, sizes: Sizes
-) -> torch.Tensor:
-    """dK v for changes H, A, C of the matrices (None: no change)."""
-    v = Vectors.split(packed, sizes)
-    active, weight = pattern.rows("active", sizes), pattern.rows("weight", sizes)
-    weighted = weighted_shifts(v, pattern, sizes)
-    x, eta = torch.zeros_like(v.x), torch.zeros_like(v.eta)
-    z = [torch.zeros_like(part) for part in (v.z_eq, v.z_in, v.z_box)]
-    s = [torch.zeros_like(part) for part in (v.s_eq, v.s_in, v.s_box)]
-    if H is not None:
-        x = x + 0.5 * (v.x @ H + v.x @ H.mT)
-    for k, (R, z_R) in enumerate(((A, v.z_eq), (C, v.z_in))):
-        if R is None:
-            continue
-        x = x + z_R @ R
-        eta = eta + weighted[k] @ R
-        z[k] = active[k] * (v.x @ R.mT)
-        s[k] = weight[k] * (v.eta @ R.mT)
-    return torch.cat([x, eta, *z, *s], dim=-1)
-
-
-def matrix_gradients(
-    p: torch.Tensor, q: torch.Tensor, pattern: Pattern, setup: Setup, matrices: tuple[Optional, ...]
-) -> tuple[Optional, ...]:
-    """Gradients of q'K p by H, A, C, in the shape of each: summed over the batch where it is shared."""
-    sizes = setup.sizes
-    a, b = Vectors.split(p, sizes), Vectors.split(q, sizes)
-    a_weighted, b_weighted = weighted_shifts(a, pattern, sizes), weighted_shifts(b, pattern, sizes)
-
-    def outer(left: torch.Tensor, right: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        if like.dim() == 2:
-            left, right = left.flatten(0, 1), right.flatten(0, 1)
-        return left.mT @ right
-
-    H, *rows = matrices
-    out: list[Optional] = [None] * 3
-    if H is not None:
-        half = 0.5 * outer(a.x, b.x, H)
-        out[0] = half + half.mT
-    for k, (R, a_z, b_z) in enumerate(zip(rows, (a.z_eq, a.z_in), (b.z_eq, b.z_in), strict=True)):
-        if R is not None:
-            out[k + 1] = (
-                outer(a_z, b.x, R)
-                + outer(b_z, a.x, R)
-                + outer(a_weighted[k], b.eta, R)
-                + outer(b_weighted[k], a.eta, R)
-            )
-    return tuple(out)
 
 
 def fold(tensor: Optional, dim: int | None, rank: int, axis: int, batch: int) -> Optional:
@@ -198,11 +132,6 @@ def inside_jvp(ctx: Any) -> Iterator[list[Any]]:
         yield [t if t is None else unpack(t, level=0).primal for t in ctx.saved_tensors]
 
 
-def refuse_second_derivative(settings: Settings) -> None:
-    if settings.weakly_active == "smoothed":
-        raise NotImplementedError('weakly_active="smoothed" has first derivatives only')
-
-
 class KktSolve(torch.autograd.Function):
     """K^-1 rhs; rhs is (B, count, .), with one factorisation per element whatever the count."""
 
@@ -229,17 +158,22 @@ class KktSolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Optional, ...]:
-        refuse_second_derivative(ctx.setup.settings)
         H, A, C, status, pattern, solved = ctx.saved_tensors
         q = KktSolve.apply(ctx.setup, H, A, C, status, pattern, grad)  # type: ignore[no-untyped-call]
-        matrices = matrix_gradients(solved, q, Pattern(*pattern.unbind(-2)), ctx.setup, (H, A, C))
-        return (None, *(None if m is None else -m for m in matrices), None, None, q)
+        matrices = matrix_gradients(solved, q, Pattern(*pattern.unbind(-2)), ctx.setup.sizes, (H, A, C))
+        by_pattern = None
+        if ctx.needs_input_grad[5]:
+            by_pattern = compliance_gradient(solved, q, pattern, ctx.setup.sizes)
+        return (None, *(None if m is None else -m for m in matrices), None, by_pattern, q)
 
     @staticmethod
-    def jvp(ctx: Any, _: None, dH: Optional, dA: Optional, dC: Optional, _s: Any, _p: Any, drhs: Any) -> torch.Tensor:
-        refuse_second_derivative(ctx.setup.settings)
+    def jvp(
+        ctx: Any, _: None, dH: Optional, dA: Optional, dC: Optional, _s: Any, dpattern: Optional, drhs: Optional
+    ) -> torch.Tensor:
         with inside_jvp(ctx) as (H, A, C, status, pattern, solved):
             rhs = -change_of_products(dH, dA, dC, solved, Pattern(*pattern.unbind(-2)), ctx.setup.sizes)
+            if dpattern is not None:
+                rhs = rhs + change_by_compliance(dpattern, solved, ctx.setup.sizes)
             if drhs is not None:
                 rhs = rhs + drhs
             return KktSolve.apply(ctx.setup, H, A, C, status, pattern, rhs)  # type: ignore[no-untyped-call,no-any-return]
@@ -275,24 +209,24 @@ class SolutionPoint(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        ctx.setup = inputs[0]
+        ctx.setup, *tensors = inputs
         ctx.mark_non_differentiable(output[1])
-        saved = (*inputs[1 : DATA + 1], inputs[-1], *output)
-        ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
-        ctx.inputs = len(inputs)
+        ctx.save_for_backward(*tensors, *output)
+        ctx.save_for_forward(*tensors, *output)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[Optional, ...]:
-        refuse_second_derivative(ctx.setup.settings)
-        *data, status, v, pattern = ctx.saved_tensors
+        *tensors, v, pattern = ctx.saved_tensors
+        data, status = tensors[:DATA], tensors[-1]
+        v, pattern = where_differentiated(ctx.setup, tensors, v, pattern)
         gradients = point_adjoint(ctx.setup, data, status, v, pattern, grad)
-        return (None, *gradients, *[None] * (ctx.inputs - 1 - DATA))
+        return (None, *gradients, *[None] * (len(tensors) - DATA))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Any) -> tuple[torch.Tensor, None]:
-        refuse_second_derivative(ctx.setup.settings)
-        with inside_jvp(ctx) as (*data, status, v, pattern):
+        with inside_jvp(ctx) as (*tensors, v, pattern):
+            data, status = tensors[:DATA], tensors[-1]
+            v, pattern = where_differentiated(ctx.setup, tensors, v, pattern)
             return point_tangent(ctx.setup, data, status, v, pattern, tangents[:DATA]), None
 
     @staticmethod
@@ -304,6 +238,17 @@ class SolutionPoint(torch.autograd.Function):
             setup.with_batch(axis * batch), *folded, fold(status, dims[-1], 0, axis, batch)
         )
         return tuple(t.unflatten(0, (axis, batch)) for t in out), (0, 0)
+
+
+def where_differentiated(
+    setup: Setup, tensors: Sequence[Optional], v: torch.Tensor, pattern: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """v and the pattern of `SolutionPoint` of these inputs as functions of the data, as first derivatives hold them."""
+    if not setup.smoothed:
+        return v, pattern
+    v, _ = SolutionPoint.apply(setup.exact, *tensors)  # type: ignore[no-untyped-call]
+    named = dict(zip(NAMES, tensors[:DATA], strict=True))
+    return v, with_compliance(setup.sizes, setup.settings.smoothing, named, v, pattern)
 
 
 def solve_system(
@@ -323,7 +268,7 @@ def point_adjoint(
     roles = Pattern(*pattern.unbind(-2))
     q = solve_system(setup, data, status, pattern, grad)
     matrices = matrix_gradients(
-        v.unsqueeze(-2), q.unsqueeze(-2), roles, setup, tuple(named[name] for name in ("H", "A", "C"))
+        v.unsqueeze(-2), q.unsqueeze(-2), roles, sizes, tuple(named[name] for name in ("H", "A", "C"))
     )
     parts = Vectors.split(q, sizes)
     _, share_in, share_box = (part.squeeze(-2) for part in roles.rows("lower_share", sizes))
@@ -354,7 +299,7 @@ def point_tangent(
     roles = Pattern(*pattern.unbind(-2))
     moved = change_of_products(change["H"], change["A"], change["C"], v.unsqueeze(-2), roles, sizes).squeeze(-2)
     share = roles.lower_share[..., sizes.n_eq :]
-    lower, upper = (bound_change(change[a], change[b], sizes, v) for a, b in (("l", "lb"), ("u", "ub")))
+    lower, upper = (stacked_bounds(change[a], change[b], sizes, v) for a, b in (("l", "lb"), ("u", "ub")))
     b = v.new_zeros(sizes.batch, sizes.n_eq) if change["b"] is None else change["b"].expand(sizes.batch, -1)
     bounds = roles.active * torch.cat([b, share * lower + (1.0 - share) * upper], dim=-1)
     n, rows = sizes.n, roles.active.shape[-1]
@@ -362,11 +307,3 @@ def point_tangent(
     if change["g"] is not None:
         x = x + change["g"]
     return solve_system(setup, data, status, pattern, -torch.cat([x, eta, z - bounds, s], dim=-1))
-
-
-def bound_change(inequalities: Optional, box: Optional, sizes: Sizes, like: torch.Tensor) -> torch.Tensor:
-    """Changes of l and lb, or of u and ub, side by side (B, n_in + n)."""
-    parts = zip((inequalities, box), (sizes.n_in, sizes.n), strict=True)
-    return torch.cat(
-        [like.new_zeros(sizes.batch, size) if t is None else t.expand(sizes.batch, size) for t, size in parts], dim=-1
-    )

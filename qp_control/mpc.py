@@ -260,10 +260,10 @@ class MPC(nn.Module):
         return dataclasses.replace(qp, **dynamics)
 
     def _build_finite(
-        self, x0: Tensor, plan: Plan, options: dict[str, Any]
+        self, x0: Tensor, plan: Plan, options: dict[str, Any], *, graph: bool = True
     ) -> tuple[NonlinearOcp, OcpQP, Tensor, tuple[Tensor, Tensor], States]:
-        """The problem, its QP along the plan, which elements (B,) are real, the trajectory linearised along, and
-        what its states are.
+        """The problem, its QP along the plan (graph: differentiable), which elements (B,) are real, the trajectory
+        linearised along, and what its states are.
 
         Numbers that are not finite must not meet the zero gradient of their element (0 NaN = NaN). So the others are
         built at the reference, at rest, and their answers are to be thrown away.
@@ -288,7 +288,8 @@ class MPC(nn.Module):
             if self.rate_limit is not None:
                 before = torch.cat([safe.previous[:, None], safe.inputs], 1)
                 x = torch.cat([x, before], -1)
-            qp = ocp.around(x, safe.inputs)
+            with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
+                qp = ocp.around(x, safe.inputs)
             if not check:
                 return ocp, qp, finite, (x, safe.inputs), coordinates
             now = finite & _finite(qp.A, qp.B, qp.c, qp.x0)
@@ -309,13 +310,15 @@ class MPC(nn.Module):
         SolveError for such elements where the settings say on_failure="raise".
         """
         x0, plan = self._checked(x0, plan)
-        ocp, qp, finite, (x, u), coordinates = self._build_finite(x0, plan, options)
+        real_time = self.mode == "real_time"
+        # Gradients of what has converged are those of the QP around the solution, not of the first one.
+        ocp, qp, finite, (x, u), coordinates = self._build_finite(x0, plan, options, graph=real_time)
         start = plan.warm_start(x.detach(), u.detach())
-        if self.mode == "real_time":
+        if real_time:
             grad = torch.is_grad_enabled()
             out = self.layer(**qp.data(), warm_start=start) if grad else self.layer.solve(qp, start)
         else:
-            answers = solve_sqp(ocp, x.detach(), u.detach(), self.layer, self.sqp, start)
+            answers = solve_sqp(ocp, x.detach(), u.detach(), self.layer, self.sqp, start, qp)
             out = implicit(ocp, answers, self.layer) if torch.is_grad_enabled() else answers.point
         status = torch.where(finite, out.status, int(Status.INVALID_INPUT))
         solved = (status == Status.SOLVED) | (status == Status.CLOSEST_FEASIBLE)

@@ -17,7 +17,8 @@ import torch
 from torch.autograd import forward_ad
 
 from qp_control import _solver, qp_function
-from qp_control.kkt_functions import Optional, fold, inside_jvp, refuse_second_derivative, to_array
+from qp_control.kkt_functions import fold, inside_jvp, to_array
+from qp_control.kkt_products import Optional
 from qp_control.ocp import POINT, ocp_start_arrays
 from qp_control.ocp_kkt_functions import (
     DATA,
@@ -26,6 +27,7 @@ from qp_control.ocp_kkt_functions import (
     SolvedPoint,
     fold_data,
     fold_fields,
+    refuse_smoothed,
 )
 from qp_control.ocp_problem import OCP_NAMES, check_ocp_symmetric
 from qp_control.ocp_stages import named
@@ -208,7 +210,7 @@ class _Tangent(torch.autograd.Function):
 def _tangents(setup: OcpSetup, saved: Sequence[Any], tangents: Sequence[Optional]) -> Sequence[torch.Tensor]:
     """Of the fields and the objective, from those of the data (None: no change)."""
     if all(_plain(t) for t in (*saved, *tangents)):
-        refuse_second_derivative(setup.settings)
+        refuse_smoothed(setup.settings)
         return _Tangent.apply(setup, *saved, *tangents)  # type: ignore[no-untyped-call,no-any-return]
     return SolvedPoint.of(setup, saved[0], saved[1 : DATA + 1], saved[DATA + 1 :]).tangents_of_fields(named(tangents))
 

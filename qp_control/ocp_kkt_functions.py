@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from qp_control import _solver
-from qp_control.kkt_functions import Optional, fold, inside_jvp, refuse_old_vmap, refuse_second_derivative, to_array
+from qp_control.kkt_functions import fold, inside_jvp, refuse_old_vmap, to_array
+from qp_control.kkt_products import Optional
 from qp_control.ocp import OUTPUTS, POINT, SLACKS
 from qp_control.ocp_problem import OCP_NAMES, OcpSizes, base_rank
 from qp_control.ocp_stages import BOUNDS, SHIFT_PARTS, Data, Roles, StageSystem, Vector, named
@@ -62,6 +63,11 @@ def fold_fields(sizes: OcpSizes, fields: Sequence[Any], dims: Sequence[int | Non
     """`fold` for a solution's fields, or the first of them."""
     shapes = sizes.field_shapes
     return [fold(f, d, len(s), axis, sizes.batch) for f, d, s in zip(fields, dims, shapes, strict=False)]
+
+
+def refuse_smoothed(settings: Settings) -> None:
+    if settings.weakly_active == "smoothed":
+        raise NotImplementedError('weakly_active="smoothed" has first derivatives backward only')
 
 
 class OcpKktSolve(torch.autograd.Function):
@@ -172,7 +178,7 @@ class SolvedPoint:
     """A solution, (status, *data, *fields, v, roles), and its derivatives composed of torch operations."""
 
     def __init__(self, setup: OcpSetup, saved: Sequence[Any]) -> None:
-        refuse_second_derivative(setup.settings)
+        refuse_smoothed(setup.settings)
         self.setup, (*self.inputs, v, roles) = setup, saved
         self.status = self.inputs[0]
         self.v = Vector.split(v.unsqueeze(1), setup.sizes)

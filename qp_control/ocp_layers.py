@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from qp_control.kkt_functions import Optional
+from qp_control.kkt_products import Optional
 from qp_control.layers import as_start, check_tensor, is_native, to_native
 from qp_control.ocp import POINT
 from qp_control.ocp_compiled import solve_compiled

@@ -22,12 +22,8 @@ from qp_control.exceptions import SolveError
 from qp_control.kkt_functions import (
     DATA,
     INPUTS,
-    Optional,
-    Pattern,
     Setup,
     SolutionPoint,
-    Vectors,
-    bound_change,
     fold_inputs,
     in_shape_of,
     inside_jvp,
@@ -35,7 +31,9 @@ from qp_control.kkt_functions import (
     point_tangent,
     refuse_old_vmap,
     to_array,
+    where_differentiated,
 )
+from qp_control.kkt_products import Optional, Pattern, Vectors, stacked_bounds
 from qp_control.problem import MATRICES, NAMES, Array, Problem, check_symmetric
 from qp_control.qp import OUTPUTS, START, warm_start_arrays
 from qp_control.settings import Settings, Status
@@ -208,24 +206,26 @@ def _as_arrays(saved: tuple[Any, ...]) -> tuple[list[Array | None], list[Array],
     return arrays[: len(INPUTS)], fields, status.reshape(-1).numpy(), None
 
 
-def _point(setup: Setup, saved: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """v and the pattern as functions of the data, and the status, all with the batch axis."""
+def _point(setup: Setup, saved: Sequence[Any]) -> tuple[tuple[Optional, ...], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs and outputs of `SolutionPoint`, v and the pattern, and the status, all with the batch axis."""
     batch = setup.sizes.batch
-    inputs, fields, status = saved[: len(INPUTS)], saved[len(INPUTS) : -1], saved[-1].reshape(batch)
-    v, pattern = SolutionPoint.apply(  # type: ignore[no-untyped-call]
-        setup,
-        *inputs,
-        *[field.detach().reshape(batch, width) for field, width in zip(fields, setup.sizes.widths, strict=True)],
-        status,
-    )
-    return v, pattern, status
+    fields = zip(saved[len(INPUTS) : -1], setup.sizes.widths, strict=True)
+    status = saved[-1].reshape(batch)
+    tensors = (*saved[: len(INPUTS)], *(field.detach().reshape(batch, width) for field, width in fields), status)
+    return tensors, *SolutionPoint.apply(setup, *tensors), status  # type: ignore[no-untyped-call]
+
+
+def _differentiated_point(setup: Setup, saved: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """v, the pattern and the status as first derivatives hold them."""
+    tensors, v, pattern, status = _point(setup, saved)
+    return *where_differentiated(setup, tensors, v, pattern), status
 
 
 def at_solution(
     setup: Setup, inputs: Sequence[Optional], fields: Sequence[torch.Tensor], status: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     """x, y, z, w of a solution that is given by its nine fields and status, as a function of the data and weights."""
-    v = Vectors.split(_point(setup, (*inputs, *fields, status))[0], setup.sizes)
+    v = Vectors.split(_point(setup, (*inputs, *fields, status))[1], setup.sizes)
     found = (v.x, v.z_eq, v.z_in, v.z_box)
     return found if setup.sizes.batched else tuple(t.squeeze(0) for t in found)
 
@@ -240,7 +240,7 @@ def differentiable_adjoint(setup: Setup, saved: tuple[Any, ...], grads: tuple[Op
     """Gradients of the data from those of nine fields and the objective (None: zero), by torch operations."""
     sizes, data = setup.sizes, saved[:DATA]
     named = dict(zip(NAMES, data, strict=True))
-    v, pattern, status = _point(setup, saved)
+    v, pattern, status = _differentiated_point(setup, saved)
     x = Vectors.split(v, sizes).x
     roles = Pattern(*pattern.unbind(-2))
     blocks = [
@@ -289,14 +289,14 @@ def _tangent(setup: Setup, saved: tuple[Any, ...], tangents: tuple[Optional, ...
     """Changes of nine fields and the objective from those of the data (None: no change)."""
     sizes, data = setup.sizes, saved[:DATA]
     named, change = dict(zip(NAMES, data, strict=True)), dict(zip(NAMES, tangents, strict=True))
-    v, pattern, status = _point(setup, saved)
+    v, pattern, status = _differentiated_point(setup, saved)
     x = Vectors.split(v, sizes).x
     roles = Pattern(*pattern.unbind(-2))
     moved = Vectors.split(point_tangent(setup, data, status, v, pattern, tangents), sizes)
 
     share = roles.lower_share[..., sizes.n_eq :]
     shifted = roles.shifted[..., sizes.n_eq :] == 1
-    lower, upper = (bound_change(change[a], change[b], sizes, v) for a, b in (("l", "lb"), ("u", "ub")))
+    lower, upper = (stacked_bounds(change[a], change[b], sizes, v) for a, b in (("l", "lb"), ("u", "ub")))
     s_eq = roles.shifted[..., : sizes.n_eq] * moved.s_eq
     s = torch.cat([moved.s_in, moved.s_box], -1)
     s_upper = torch.where(shifted & (share < 1), s + share * (lower - upper), 0.0)

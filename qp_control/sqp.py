@@ -18,6 +18,7 @@ from qp_control.least_shift import Shifted, least_shift, shifted_trajectory
 from qp_control.nonlinear_kkt import with_curvature
 from qp_control.nonlinear_ocp import NonlinearOcp
 from qp_control.ocp_layers import OcpLayer, OcpLayerSolution
+from qp_control.ocp_problem import OcpQP
 from qp_control.settings import Status
 from qp_control.sqp_steps import SqpSettings, iterate
 
@@ -41,10 +42,12 @@ def solve_sqp(
     layer: OcpLayer,
     settings: SqpSettings | None = None,
     warm_start: Any = None,
+    qp: OcpQP | None = None,
 ) -> Answers:
     """Solve from the trajectory states (B, N + 1, nx), inputs (B, N, nu).
 
-    layer: solves the QPs. warm_start: of the first QP, with x, u, y, z, z_N, w_x, w_u.
+    layer: solves the QPs. warm_start: of the first QP, with x, u, y, z, z_N, w_x, w_u. qp: the one around that
+    trajectory, which starts at x0, where it is known.
 
     Returns the trajectory in x and u with its multipliers and shifts; iterations: SQP steps; primal_residual,
     dual_residual: of the nonlinear problem; status: SOLVED where the residuals are within the tolerance,
@@ -52,7 +55,7 @@ def solve_sqp(
     trajectory. No gradients.
     """
     settings = settings or SqpSettings()
-    point, left = iterate(ocp, states, inputs, layer, settings, warm_start, leave=True)
+    point, left = iterate(ocp, states, inputs, layer, settings, warm_start, qp=qp, leave=True)
     which, shifted = left.nonzero()[:, 0], None
     if len(which):
         found, shifted = least_shift(ocp.element(which), point.x[which], point.u[which], layer, settings)

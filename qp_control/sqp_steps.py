@@ -63,6 +63,7 @@ def iterate(
     settings: SqpSettings,
     start: Any = None,
     *,
+    qp: OcpQP | None = None,
     dual_eps: float | None = None,
     leave: bool = False,
     repair: bool = False,
@@ -70,15 +71,16 @@ def iterate(
     """SQP steps from the trajectory x (B, N + 1, nx), u (B, N, nu).
 
     start: of the first QP; an `OcpLayerSolution` is believed to have the multipliers of the trajectory, whose curvature
-    then counts from the first step on. dual_eps: tolerance of the dual residual, if it is not settings.eps. leave: stop
-    for elements whose QPs keep having no feasible point, unless shifting the QP's rows is all that there is to do.
-    repair: of QPs that are not convex, see `convexified`.
+    then counts from the first step on. qp: the first QP, where it is known. dual_eps: tolerance of the dual residual,
+    where it is not settings.eps. leave: stop for elements whose QPs keep having no feasible point, unless shifting the
+    QP's rows is all that there is to do. repair: of QPs that are not convex, see `convexified`.
 
     Returns the answers, and which elements (B,) were left like that, with the trajectory they had.
     """
     run = _Run(ocp, torch.cat([ocp.x0[:, None], x[:, 1:]], 1), u, start, repair)
     for iteration in range(settings.max_iter + 1):
-        qp = run.ocp.around(run.x, run.u)
+        if iteration > 0 or qp is None:
+            qp = run.ocp.around(run.x, run.u)
         if iteration > 0:
             stay = run.judge(qp, iteration, settings, dual_eps or settings.eps)
             if iteration == settings.max_iter or not bool(stay.any()):

@@ -35,7 +35,7 @@ def gradients(data, loss):
     return dict(zip(names, found, strict=True))
 
 
-def check_gradients(qp, outputs=OUTPUTS, batch=None, skip=(), check=torch.autograd.gradcheck):
+def check_gradients(qp, outputs=OUTPUTS, batch=None, skip=(), check=torch.autograd.gradcheck, settings=None):
     """gradcheck of the layer by its finite data, H through (M + M')/2; batch: names given per element."""
     given = {name: torch.tensor(value) for name, value in qp.arguments().items()}
     for name in batch or ():
@@ -50,7 +50,7 @@ def check_gradients(qp, outputs=OUTPUTS, batch=None, skip=(), check=torch.autogr
             data[name] = given[name].index_put(finite[name], values)
         if "H" in data:
             data["H"] = 0.5 * (data["H"] + data["H"].mT)
-        out = call(data)
+        out = call(data, settings)
         return tuple(getattr(out, name) for name in outputs)
 
     flat = [given[name][finite[name]].clone().requires_grad_() for name in names]

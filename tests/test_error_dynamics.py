@@ -200,6 +200,38 @@ def test_gradients_of_step_and_linearization_in_errors(name, shared):
             assert float((found * d).sum()) == pytest.approx(numeric, rel=1e-6, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ROBOTS)
+def test_gradients_of_a_linearization_are_exact(name):
+    """By all it depends on, references along their tangents; differences of order four are good to 1e-10 or so."""
+    robot, now, after, error, u = setting(name, 2)
+    now, after = (r.expand(2, -1).clone() for r in (now, after))
+    weights = [normal(2, robot.ndx, columns, seed=columns) for columns in (robot.ndx, robot.nu)]
+
+    def loss(error, u, parameters, now, after):
+        _, A, B = robot.linearize(error, u, parameters, charts=(now, after))
+        return (A * weights[0]).sum() + (B * weights[1]).sum()
+
+    at = [t.detach() for t in (error, u, robot.parameters, now, after)]
+    leaves = [t.clone().requires_grad_() for t in at]
+    gradients = torch.autograd.grad(loss(*leaves), leaves)
+    for i, found in enumerate(gradients):
+        d = normal(*(at[i].shape if i < 3 else (2, robot.ndx)), seed=30 + i) * (at[i] if i == 2 else 1.0)
+
+        def moved(t, i=i, d=d):
+            there = at[i] + t * d if i < 3 else robot.integrate(at[i], t * d)
+            return float(loss(*(there if j == i else other for j, other in enumerate(at))))
+
+        def along(h, moved=moved):
+            return (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+
+        tangent = d
+        if i > 2:  # how the coordinates move along the tangent, to the same order
+            h = 1e-3
+            at_h = {k: robot.integrate(at[i], k * h * d) for k in (-2, -1, 1, 2)}
+            tangent = (8 * (at_h[1] - at_h[-1]) - (at_h[2] - at_h[-2])) / (12 * h)
+        assert float((found * tangent).sum()) == pytest.approx(along(1e-3), rel=1e-8, abs=1e-8)
+
+
 def test_references_of_a_horizon_go_to_their_stages():
     robot = space_arm()
     B, N = 2, 4

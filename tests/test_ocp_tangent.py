@@ -280,7 +280,7 @@ def test_smoothed_solutions_have_first_derivatives_backward_only():
     d, _ = small(rows=1)
     data = tensors(d, grad=False)
     layer = qc.OcpLayer(qc.Settings(weakly_active="smoothed"))
-    with pytest.raises(NotImplementedError, match="first derivatives only"):
+    with pytest.raises(NotImplementedError, match="first derivatives backward only"):
         tangents(lambda dual: layer(**dual), data, directions(d))
 
 

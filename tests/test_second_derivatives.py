@@ -203,13 +203,80 @@ def test_element_without_an_answer_contributes_nothing_to_second_derivatives():
     assert torch.all(among[list(data).index("g")][1:] == 0)
 
 
-def test_second_derivative_of_smoothed_weakly_active_rows_is_refused():
-    one = torch.ones(1, dtype=torch.float64, requires_grad=True)
-    layer = qc.QPLayer(qc.Settings(weakly_active="smoothed"))
-    x = layer(torch.eye(1, dtype=torch.float64), one, lb=torch.zeros(1, dtype=torch.float64)).x
-    (first,) = torch.autograd.grad(x.sum(), one, create_graph=True)
-    with pytest.raises(NotImplementedError, match="first derivatives only"):
-        torch.autograd.grad(first.sum(), one)
+SMOOTHED_PROBLEMS = {
+    "rows and box": lambda: random_feasible(7, 4, 1, 3, active=0.6, box=True),
+    "rows": lambda: random_feasible(5, 3, 0, 4, active=0.5),
+    "shifted": lambda: random_infeasible_full_rank(0, 2),
+    "crossed": lambda: QP(np.eye(2), [0.0, 0.3], C=np.eye(2), l=[3.0, -1.0], u=[1.0, 1.5]),
+}
+
+
+@pytest.mark.parametrize("smoothing", [1e-2, 1e-4])
+@pytest.mark.parametrize("problem", SMOOTHED_PROBLEMS)
+def test_second_derivatives_of_smoothed_rows_are_those_of_the_smoothed_first_derivative(problem, smoothing):
+    qp = SMOOTHED_PROBLEMS[problem]()
+    settings = qc.Settings(infeasible="closest", weakly_active="smoothed", smoothing=smoothing)
+    check_second_derivatives(qp, outputs_of(qp), settings=settings)
+
+
+def test_second_derivatives_of_a_smoothed_batch_with_shared_data():
+    settings = qc.Settings(infeasible="closest", weakly_active="smoothed", smoothing=1e-2)
+    qp = random_feasible(11, 3, 1, 2, active=0.5, box=True)
+    for batch in (("C", "l"), ("g", "ub", "H")):
+        check_second_derivatives(qp, batch=batch, settings=settings)
+
+
+@pytest.mark.parametrize("g", [-2.0, -0.01, 0.0, 0.01, 2.0])
+def test_second_and_third_derivative_of_a_smoothed_kink_are_those_of_its_closed_form(g):
+    """min 1/2 x^2 + g x, x >= 0: x_g = -delta/(1 + delta), delta the compliance at t = max(-g, 0), z = max(g, 0).
+
+    delta has the same slope on both sides of g = 0, where the row is weakly active, but not the same curvature.
+    """
+    smoothing = 1e-4
+    layer = qc.QPLayer(qc.Settings(weakly_active="smoothed", smoothing=smoothing))
+    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+
+    def by_layer(g):
+        x = layer(one, g.reshape(1), lb=zero).x[0]
+        return torch.autograd.grad(x, g, create_graph=True)[0]
+
+    def by_closed_form(g):
+        t, z = (-g, 0.0 * g) if g < 0 else (0.0 * g, g)
+        r = torch.sqrt(t * t + z * z + 2 * smoothing)
+        delta = (t * t + 2 * smoothing) * (r + t) / ((z * z + 2 * smoothing) * (r + z))
+        return -delta / (1 + delta)
+
+    found, expected = [], []
+    for function, values in ((by_layer, found), (by_closed_form, expected)):
+        at = torch.tensor(g, dtype=torch.float64, requires_grad=True)
+        value = function(at)
+        for _ in range(3):
+            values.append(value.item())
+            (value,) = torch.autograd.grad(value, at, create_graph=True)
+    assert abs(expected[1]) > 1e-7  # far from the kink too, there is something to find
+    # Slack and multiplier are exact to rounding, beside sqrt(smoothing).
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_smoothed_hessians_are_the_same_forward_and_backward():
+    settings = qc.Settings(weakly_active="smoothed", smoothing=1e-2)
+    qp = random_feasible(7, 4, 1, 3, active=0.6, box=True)
+    data = tensors(qp, grad=False)
+
+    def loss(g):
+        return loss_of(call(data | {"g": g}, settings))
+
+    def flow(g):
+        return torch.func.jvp(loss, (g,), (torch.linspace(-1.0, 1.0, len(g), dtype=torch.float64),))[1]
+
+    backward = torch.func.jacrev(torch.func.jacrev(loss))(data["g"])
+    for transform in (torch.func.jacfwd(torch.func.jacrev(loss)), torch.autograd.functional.hessian):
+        found = transform(loss, data["g"]) if transform is torch.autograd.functional.hessian else transform(data["g"])
+        torch.testing.assert_close(found, backward, rtol=1e-9, atol=1e-9)
+    along = torch.linspace(-1.0, 1.0, len(data["g"]), dtype=torch.float64) @ backward
+    torch.testing.assert_close(torch.func.grad(flow)(data["g"]), along, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(torch.func.jacfwd(flow)(data["g"]), along, rtol=1e-9, atol=1e-9)
+    assert float(backward.abs().max()) > 1e-2
 
 
 def test_problem_without_constraints_has_second_derivatives():

@@ -127,9 +127,8 @@ class Once {
     const RowMatrix H = qp.H;
     DenseQP problem = view(qp, H);
     if (qp.linear_program) problem.H = nullptr;
-    for (const bool same_matrices : {false, true}) {
-      left_ -= allocations_of(
-                   [&] { solver_.solve(problem, settings_, Deadline(0.0), false, solution_, same_matrices); }) > 0;
+    for (const Same same : {Same::NOTHING, Same::HESSIAN, Same::MATRICES}) {
+      left_ -= allocations_of([&] { solver_.solve(problem, settings_, Deadline(0.0), false, solution_, same); }) > 0;
       check(left_ >= 0, what);
       check(solution_.status == status, what);
     }

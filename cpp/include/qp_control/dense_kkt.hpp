@@ -38,8 +38,9 @@ class DenseKkt {
   static Pack max(Pack partial) { return max_of_lanes(partial); }
   static Mask all(Mask partial) { return Mask::all(qp_control::all(partial)); }
 
-  // Takes the problem in and equilibrates it. False: H is not positive semidefinite.
-  bool load(const StackedQP& qp, Equilibration& scaling);
+  // Takes the problem in and equilibrates it. same_hessian: H is that of the last call. False: H is not positive
+  // semidefinite.
+  bool load(const StackedQP& qp, Equilibration& scaling, bool same_hessian = false);
   // The same where only the vectors have changed since the last call.
   bool load_vectors(const StackedQP& qp, Equilibration& scaling);
 

@@ -97,7 +97,8 @@ struct Products {
 // or C has an infinite entry, a bound is infinite on the wrong side, or a weight is not positive.
 bool stack(const DenseQP& qp, StackedQP& out);
 // Its two halves: H, A and C; the rest.
-bool stack_matrices(const DenseQP& qp, StackedQP& out);
+bool stack_hessian(const DenseQP& qp, StackedQP& out);
+bool stack_rows(const DenseQP& qp, StackedQP& out);
 bool stack_vectors(const DenseQP& qp, StackedQP& out);
 
 }  // namespace qp_control

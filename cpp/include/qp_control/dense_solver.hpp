@@ -12,6 +12,9 @@
 
 namespace qp_control {
 
+// What a problem has in common with that of the call before.
+enum class Same { NOTHING, HESSIAN, MATRICES };
+
 // A workspace for problems of one size: made once per thread, used for many problems. Allocates in its constructor, and
 // once more each where a problem first needs the least shift of its constraints, the level above it, or its hard rows
 // apart from the others (and see minimise.hpp): what few need, and what takes several times the memory of the rest.
@@ -19,16 +22,16 @@ class DenseSolver {
  public:
   explicit DenseSolver(DenseDims dims);
 
-  // solution.x, .z and .active hold the starting point when warm is true. same_matrices: H, A and C are those of the
-  // call before, and what follows from them alone is not done again; the result is the same to the bit. False: H is not
-  // equal to its transpose, and the solution is that of their mean.
+  // solution.x, .z and .active hold the starting point when warm is true. What follows from the matrices that are those
+  // of the call before is not done again; the result is the same to the bit. False: H is not equal to its transpose,
+  // and the solution is that of their mean.
   bool solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm, Solution& solution,
-             bool same_matrices = false);
+             Same same = Same::NOTHING);
   // What the last solve leaves for its derivative; nothing unless it has found the solution of a feasible problem.
   void keep(const Solution& solution, KeptFactor to) const;
 
  private:
-  enum class Matrices { INVALID, STACKED, LOADED };
+  enum class Known { INVALID, STACKED, LOADED };
 
   void find_active(Solution& solution) const;
   void solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
@@ -59,7 +62,7 @@ class DenseSolver {
   std::unique_ptr<HardRows> hard_rows_;
   Products products_;
   Vector farkas_;
-  Matrices matrices_ = Matrices::INVALID;
+  Known hessian_ = Known::INVALID, matrices_ = Known::INVALID;  // the Hessian, and all three
   bool suspected_ = false;  // the loop has stopped at what looks like a Farkas vector
   Start start_;
 };

@@ -43,8 +43,9 @@ class Minimiser {
   // equalities: see DenseKkt.
   Minimiser(int n, int stored_rows, int equalities = 0);
 
-  // Takes the problem in; qp must outlive what follows. False: H is not semidefinite, up to rounding.
-  bool load(const StackedQP& qp);
+  // Takes the problem in; qp must outlive what follows. same_hessian: H is that of the last call. False: H is not
+  // semidefinite, up to rounding.
+  bool load(const StackedQP& qp, bool same_hessian = false);
   // The same where only the vectors have changed since the last call.
   bool load_vectors(const StackedQP& qp);
   // From zero without a start. The outcome lives until the next call.

@@ -140,9 +140,8 @@ class RigidBody {
   void linearize(int batch, const double* x, const double* u, Parameters p, double* x_next, double* A, double* B,
                  double* P, Charts charts = {}) const;
 
-  // Gradients of <g_next, x_next> + <g_A, A> + <g_B, B>; null stands for zero. The second derivatives in it are central
-  // differences of exact first ones; with g_A or g_B it throws std::invalid_argument unless the coordinates form a
-  // vector space: vector_space() or charts.
+  // Gradients of <g_next, x_next> + <g_A, A> + <g_B, B>; null stands for zero. With g_A or g_B it throws
+  // std::invalid_argument unless the coordinates form a vector space: vector_space() or charts.
   void linearize_adjoint(int batch, const double* x, const double* u, Parameters p, const double* g_next,
                          const double* g_A, const double* g_B, Gradients out, Charts charts = {}) const;
 

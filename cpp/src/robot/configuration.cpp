@@ -37,13 +37,30 @@ std::array<double, 4> exponential_series(const pinocchio::Motion& twist) {
   return sum;
 }
 
+// The same as a matrix. With X = -[w x] and Y = -[v x] for the twist (v, w) it is [A T; 0 A], where by X^3 = -s X,
+// s = w'w,
+//   A = I + a(s) X + b(s) X^2,   T the change of A as X changes by Y,
+//   a = sum_m (-s)^m / (2m + 2)!,   b = sum_m (-s)^m / (2m + 3)!.
 pinocchio::Motion::Matrix6 right_jacobian(const pinocchio::Motion& twist) {
-  if (twist.angular().squaredNorm() >= 1.0) return pinocchio::Jexp6(twist);
-  const std::array<double, 4> c = exponential_series(twist);
-  const pinocchio::Motion::Matrix6 ad = twist.toActionMatrix(), ad_2 = ad * ad;
-  pinocchio::Motion::Matrix6 J = c[0] * ad + c[1] * ad_2;
-  J.noalias() += ad_2 * (c[2] * ad + c[3] * ad_2);
-  J.diagonal().array() += 1.0;
+  const Eigen::Vector3d v = twist.linear(), w = twist.angular();
+  const double s = w.squaredNorm(), ds = 2.0 * w.dot(v);
+  if (s >= 1.0) return pinocchio::Jexp6(twist);
+  double a = 0.0, b = 0.0, da = 0.0, db = 0.0, term = 0.5, slope = 0.0;
+  for (int m = 0; m < 10; ++m) {  // of s <= 1
+    a += term;
+    b += term / (2 * m + 3);
+    da += slope;
+    db += slope / (2 * m + 3);
+    const double next = -1.0 / ((2 * m + 3) * (2 * m + 4));
+    slope = next * (slope * s + term * ds);
+    term *= next * s;
+  }
+  const Eigen::Matrix3d X = -pinocchio::skew(w), Y = -pinocchio::skew(v), XX = X * X, XY = X * Y;
+  pinocchio::Motion::Matrix6 J;
+  J.topLeftCorner<3, 3>() = Eigen::Matrix3d::Identity() + a * X + b * XX;
+  J.topRightCorner<3, 3>() = a * Y + b * (XY + XY.transpose()) + da * X + db * XX;
+  J.bottomLeftCorner<3, 3>().setZero();
+  J.bottomRightCorner<3, 3>() = J.topLeftCorner<3, 3>();
   return J;
 }
 

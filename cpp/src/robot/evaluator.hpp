@@ -26,6 +26,11 @@ struct Centroid {
   Eigen::Matrix<double, 6, 1> momentum, rate;
 };
 
+// A direction in which a state moves, and the acceleration with it.
+struct StateChange {
+  Eigen::VectorXd q, v, a;
+};
+
 class Evaluator {
  public:
   explicit Evaluator(const pinocchio::Model& model);
@@ -58,6 +63,11 @@ class Evaluator {
   // g += (da/dp)' lambda, given w = M^-1 lambda
   void parameter_adjoint(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
                          const Eigen::VectorXd& w, double* g);
+
+  // The change of what that adds along a direction, w_change that of w
+  void parameter_adjoint_change(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,
+                                const Eigen::VectorXd& w, const StateChange& change, const Eigen::VectorXd& w_change,
+                                double* g);
 
   // tau = M a + n + d o v, and the gradients of g' tau
   void inverse_dynamics(const Eigen::VectorXd& q, const Eigen::VectorXd& v, const Eigen::VectorXd& a,

@@ -17,7 +17,9 @@ struct Evaluator::Implementation {
         damped(m.nv),
         opposite(m.nv),
         tree(m),
+        carried(m.njoints),
         composite(m.njoints, Matrix6::Zero()) {
+    for (Vector6* zero : {&carried[0].u, &carried[0].w, &carried[0].a}) zero->setZero();
     J_q.setZero(m.nv, m.nv);
     J_w.setZero(m.nv, m.nv);
     for (const auto& joint : model.joints)
@@ -37,6 +39,7 @@ struct Evaluator::Implementation {
   Eigen::VectorXd opposite;
   Eigen::MatrixXd J_q, J_w;
   Tree tree;
+  std::vector<Change> carried;          // of each body, the sum over the joints that carry it
   std::vector<Matrix6> composite;       // inertias of what each joint carries, in the world
   std::vector<Eigen::Vector4d> masses;  // and first moments of what each joint carries
 };

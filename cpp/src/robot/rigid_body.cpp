@@ -1,6 +1,5 @@
 #include "qp_control/rigid_body.hpp"
 
-#include <Eigen/QR>
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -18,9 +17,6 @@ namespace {
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
 using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-// Central differences: truncation step^2 and rounding eps/step balance at about eps^(1/3).
-constexpr double difference_step = 6e-6;
 
 // Pinocchio computes accelerations of every tree, but wrong derivatives, without a word, of those that are refused
 // here.
@@ -158,11 +154,7 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
     VectorXd total = VectorXd::Zero(nz), by_now, by_next;
     if (references) by_now = by_next = VectorXd::Zero(ndx);
     StepMap& step = implementation_->step(w, charts, i);
-    const auto add = [&](const double* x) {
-      step.adjoint(w.lambda, w.g_z, g_p);
-      total += w.g_z;
-      if (!references) return;
-      step.reference_adjoint(x, w.lambda, w.g_now, w.g_next);
+    const auto add_references = [&] {
       by_now += w.g_now;
       by_next += w.g_next;
     };
@@ -179,39 +171,34 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
         w.lambda.head(nv).noalias() = w.T.transpose() * Eigen::Map<const VectorXd>(g, nq);
       }
       w.lambda.tail(nv) = Eigen::Map<const VectorXd>(g + nx - nv, nv);
-      add(x_i);
+      step.adjoint(w.lambda, w.g_z, g_p);
+      total += w.g_z;
+      if (references) {
+        step.reference_adjoint(x_i, w.lambda, w.g_now, w.g_next);
+        add_references();
+      }
     }
 
     if (second) {
-      // With G = [g_A g_B] = sum_r a_r b_r' the gradient of <G, [A B]> is sum_r of the derivative of [A B P]' a_r in
-      // the direction b_r (second derivatives commute). Gradients that come from a QP have rank 2.
+      // With G = [g_A g_B] = sum_r a_r b_r' the gradient of <G, [A B]> is sum_r of the change of [A B P]' a_r along b_r
+      // (second derivatives commute). Gradients that come from a QP have rank 2.
       MatrixXd G = MatrixXd::Zero(ndx, nz);
       if (g_A != nullptr) G.leftCols(ndx) = Eigen::Map<const RowMajor>(g_A + std::size_t(i) * ndx * ndx, ndx, ndx);
       if (g_B != nullptr) G.rightCols(nu) = Eigen::Map<const RowMajor>(g_B + std::size_t(i) * ndx * nu, ndx, nu);
-      Eigen::ColPivHouseholderQR<MatrixXd> qr;
-      qr.setThreshold(1e-13);
-      qr.compute(G);
-      const int rank = static_cast<int>(qr.rank());
-      const MatrixXd a = MatrixXd(qr.householderQ()).leftCols(rank);
-      const MatrixXd b =
-          MatrixXd(qr.matrixQR().topRows(rank).triangularView<Eigen::Upper>()) * qr.colsPermutation().inverse();
-      VectorXd z(nz);
-      z << Eigen::Map<const VectorXd>(x_i, nx), Eigen::Map<const VectorXd>(u_i, nu);
-      // Angles [rad], positions [m] and velocities bend the dynamics on a scale of about one, wherever they are; the
-      // dynamics are affine in forces, whose step grows with them to keep its digits.
-      VectorXd scale = VectorXd::Ones(nz);
-      scale.tail(nu) = z.tail(nu).cwiseAbs().cwiseMax(1.0);
-      for (int r = 0; r < rank; ++r) {
-        const VectorXd direction = b.row(r);
-        const double longest = direction.cwiseQuotient(scale).cwiseAbs().maxCoeff();
-        if (longest == 0.0) continue;
-        const double h = difference_step / longest;
-        for (const double sign : {1.0, -1.0}) {
-          w.z = z + sign * h * direction;
-          w.lambda = (sign / (2.0 * h)) * a.col(r);
-          step.record(w.z.data(), w.z.data() + nx, nullptr);
-          add(w.z.data());
-        }
+      double first = 0.0;
+      for (int r = 0; r < ndx; ++r) {  // elimination with complete pivoting
+        Eigen::Index row, column;
+        const double pivot = G.cwiseAbs().maxCoeff<Eigen::PropagateNaN>(&row, &column);
+        if (r == 0) first = pivot;
+        if (pivot == 0.0 || pivot <= 1e-13 * first) break;
+        w.lambda = G.col(column) / G(row, column);
+        w.directions = G.row(row).transpose();
+        G.noalias() -= w.lambda * w.directions.transpose();
+        step.curvature(x_i, u_i, w.lambda, w.directions, w.second, g_p, r > 0);
+        total += w.second.col(0);
+        if (!references) continue;
+        step.reference_curvature(x_i, w.directions, w.g_now, w.g_next);
+        add_references();
       }
     }
 
@@ -252,7 +239,8 @@ void RigidBody::second_order(int batch, const double* x, const double* u, Parame
       z << VectorXd::Zero(ndx), u_i;
     }
     w.lambda = y_i;
-    step.hessian(z.data(), z.data() + ndx, w.lambda, w.second);
+    w.directions.setIdentity(nz, nz);
+    step.curvature(z.data(), z.data() + ndx, w.lambda, w.directions, w.second, nullptr, false);
     H = 0.5 * (w.second + w.second.transpose());
   });
 }

@@ -46,8 +46,12 @@ class StepMap {
   // The same by the references' tangents (2 nv), after `adjoint`
   void reference_adjoint(const double* x, const Eigen::VectorXd& lambda, Eigen::VectorXd& g_now,
                          Eigen::VectorXd& g_next);
-  // Second derivatives of lambda' x_next by (x, u), symmetric up to rounding
-  void hessian(const double* x, const double* u, const Eigen::VectorXd& lambda, Eigen::MatrixXd& H);
+  // out = H B (2 nv + nu rows), H the second derivatives of lambda' x_next by (x, u); with the one column of B,
+  // g_p += the change of P' lambda along it unless null. again: the last call was at the same x and u.
+  void curvature(const double* x, const double* u, const Eigen::VectorXd& lambda, const Eigen::MatrixXd& B,
+                 Eigen::MatrixXd& out, double* g_p, bool again);
+  // The change of the references' gradients (2 nv) along the one column of B, after `curvature`
+  void reference_curvature(const double* x, const Eigen::MatrixXd& B, Eigen::VectorXd& g_now, Eigen::VectorXd& g_next);
 
  private:
   struct Node {
@@ -56,6 +60,7 @@ class StepMap {
     Eigen::MatrixXd J_q, J_w;            // of q_from (+) w
     Eigen::MatrixXd D_q, D_v, D_w, D_a;  // tangent: derivatives of q, v, w, a w.r.t. (x, u, p)
     Eigen::VectorXd l_q, l_v, l_a;       // adjoint: derivatives of the result w.r.t. q, v, a
+    Eigen::MatrixXd L_q, L_v, L_a;       // their changes along the directions of the tangent
   };
 
   struct Moment {
@@ -63,16 +68,21 @@ class StepMap {
   };
 
   void start(const double* x, const double* u, bool derivatives);
-  void evaluate(bool derivatives);        // all nodes of one integrator step from node 0
-  void start_tangents(int parameters);    // those of node 0 at the start
-  void tangents(int parameters);          // of all nodes from node 0
-  void advance();                         // the last node becomes node 0
-  void finish(double* x_next);            // node 0 in the coordinates asked for
-  void restore(int k, bool derivatives);  // all nodes of the integrator step k
-  // The adjoint, and second derivatives where H is given; neither includes the coordinates of the start.
-  void pull_back(const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p, Eigen::MatrixXd* H);
-  void add_acceleration(const Node& node, Eigen::MatrixXd& H);                    // second derivatives of l_a' a
-  void add_displacement(const Node& from, const Node& node, Eigen::MatrixXd& H);  // of l_q' (q_from (+) w)
+  void evaluate(bool derivatives);      // all nodes of one integrator step from node 0
+  void start_tangents(int parameters);  // those of node 0 at the start
+  // Of all nodes from node 0; B: along its columns instead of by (x, u, p)
+  void tangents(int parameters, const Eigen::MatrixXd* B = nullptr);
+  void advance();               // the last node becomes node 0
+  void finish(double* x_next);  // node 0 in the coordinates asked for
+  void restore(int k);          // all nodes of the recorded integrator step k
+  // The adjoint of what was recorded; or, where B is given, from node 0 on, the adjoint and its change H along the
+  // columns of B. Neither includes the coordinates of the start. evaluated: the nodes and their derivatives are known,
+  // of the one integrator step that there is.
+  void pull_back(const Eigen::VectorXd& lambda, Eigen::VectorXd& g_z, double* g_p, const Eigen::MatrixXd* B,
+                 Eigen::MatrixXd* H, bool evaluated);
+  // The node's part in that change: of l_a' a, and of l_q' (q_from (+) w).
+  void change_acceleration(Node& node, double* g_p, Eigen::MatrixXd& H);
+  void change_displacement(Node& from, Node& node);
 
   Evaluator& robot_;
   const Scheme scheme_;
@@ -84,7 +94,8 @@ class StepMap {
   bool charts_ = false;
   Eigen::VectorXd q_now_, v_now_, q_next_, v_next_;  // their references
   Eigen::MatrixXd J_now_, J_next_;                   // of now (+) xi by xi, of x_next (-) next by x_next
-  Eigen::VectorXd q_end_;                            // at the end of the adjoint's step
+  Eigen::VectorXd q_end_, l_end_;                    // at the end of the adjoint's step
+  Eigen::MatrixXd D_end_;
   Eigen::MatrixXd J_reference_;
   Eigen::VectorXd tau_, w_, gradient_, by_q_, by_v_;
   Eigen::MatrixXd a_p_;
@@ -93,7 +104,8 @@ class StepMap {
   std::vector<Eigen::MatrixXd> D_starts_;  // and its tangents, D_q above D_v
   ConfigurationGroup group_;
   InverseDynamicsHessian second_;
-  Eigen::MatrixXd moved_, turned_, product_, N_;
+  Eigen::MatrixXd moved_, turned_, torques_, change_, N_;
+  Eigen::VectorXd w_change_;
 };
 
 }  // namespace qp_control

@@ -66,8 +66,8 @@ struct Worker {
 
   Evaluator robot;
   StepMap step;
-  Eigen::VectorXd q, q_next, v, tau, a, w, lambda, g_z, g_now, g_next, z, x_next;
-  Eigen::MatrixXd a_q, a_v, a_tau, a_p, J, J_q, T, second;
+  Eigen::VectorXd q, q_next, v, tau, a, w, lambda, g_z, g_now, g_next, x_next;
+  Eigen::MatrixXd a_q, a_v, a_tau, a_p, J, J_q, T, second, directions;
 };
 
 // Workers for a batch, each with its own memory. They are taken from a free list, so that calls from several threads of

@@ -70,7 +70,8 @@ BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool war
     std::unique_ptr<LaneSolver> lanes;
     bool used = false;  // the solver, in this call
   };
-  const bool shared_matrices = batch.H.stride == 0 && batch.A.stride == 0 && batch.C.stride == 0;
+  const bool shared_rows = batch.A.stride == 0 && batch.C.stride == 0;
+  const Same shared = batch.H.stride != 0 ? Same::NOTHING : shared_rows ? Same::MATRICES : Same::HESSIAN;
   const bool in_lanes = LaneSolver::suits(batch.dims, settings);
   const int width = in_lanes ? LaneSolver::width() : 1;
   const int grain = grain_of(batch.size, width);
@@ -94,8 +95,8 @@ BatchEnd solve_batch(const DenseBatch& batch, const Settings& settings, bool war
           read_point(blocks, out, i, solution.x, solution.z);
           read_active(blocks, out, i, solution.z, solution.active);
         }
-        const bool known = shared_matrices && used;
-        if (!solver.solve(batch.at(i), settings, deadline, warm, solution, known)) symmetric = false;
+        const Same same = used ? shared : Same::NOTHING;
+        if (!solver.solve(batch.at(i), settings, deadline, warm, solution, same)) symmetric = false;
         used = true;
         deadline = Deadline(settings.time_limit);
         write_solution(blocks, solution, out, i);

@@ -74,12 +74,13 @@ Vector StackedQP::row(int i) const {
   return Vector::Unit(n(), i - stored_rows());
 }
 
-bool stack(const DenseQP& qp, StackedQP& out) { return stack_matrices(qp, out) && stack_vectors(qp, out); }
+bool stack(const DenseQP& qp, StackedQP& out) {
+  return stack_hessian(qp, out) && stack_rows(qp, out) && stack_vectors(qp, out);
+}
 
-bool stack_matrices(const DenseQP& qp, StackedQP& out) {
-  const auto [n, n_eq, n_in] = qp.dims;
+bool stack_hessian(const DenseQP& qp, StackedQP& out) {
+  const int n = qp.dims.n;
   out.symmetric = true;
-  if (!finite(qp.A, long(n_eq) * n) || !finite(qp.C, long(n_in) * n)) return false;
   const bool was_diagonal = out.diagonal;
   out.linear_program = qp.H == nullptr;
   out.diagonal = out.linear_program || is_diagonal(qp.H, n);
@@ -105,6 +106,12 @@ bool stack_matrices(const DenseQP& qp, StackedQP& out) {
     if (!out.symmetric) out.H = 0.5 * (H + H.transpose());
     out.linear_program = (out.H.array() == 0.0).all();
   }
+  return true;
+}
+
+bool stack_rows(const DenseQP& qp, StackedQP& out) {
+  const auto [n, n_eq, n_in] = qp.dims;
+  if (!finite(qp.A, long(n_eq) * n) || !finite(qp.C, long(n_in) * n)) return false;
   if (n_eq > 0) out.R.topRows(n_eq) = ConstRowMatrixMap(qp.A, n_eq, n);
   if (n_in > 0) out.R.bottomRows(n_in) = ConstRowMatrixMap(qp.C, n_in, n);
   return true;

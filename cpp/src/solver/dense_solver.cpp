@@ -79,13 +79,15 @@ DenseSolver::DenseSolver(DenseDims dims)
       start_(dims.n, dims.rows()) {}
 
 bool DenseSolver::solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm,
-                        Solution& solution, bool same_matrices) {
+                        Solution& solution, Same same) {
   start_.x = solution.x;
   start_.z = solution.z;
   start_.sides = solution.active;
   solution.clear();
-  if (!same_matrices) matrices_ = stack_matrices(problem, qp_) ? Matrices::STACKED : Matrices::INVALID;
-  if (matrices_ != Matrices::INVALID && stack_vectors(problem, qp_))
+  if (same == Same::NOTHING) hessian_ = stack_hessian(problem, qp_) ? Known::STACKED : Known::INVALID;
+  if (same != Same::MATRICES)
+    matrices_ = hessian_ != Known::INVALID && stack_rows(problem, qp_) ? Known::STACKED : Known::INVALID;
+  if (matrices_ != Known::INVALID && stack_vectors(problem, qp_))
     solve_stacked(settings, deadline, warm, solution);
   else
     solution.status = Status::INVALID_INPUT;
@@ -118,8 +120,9 @@ void DenseSolver::keep(const Solution& solution, KeptFactor to) const {
 }
 
 void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution) {
-  const bool convex = matrices_ == Matrices::LOADED ? minimiser_.load_vectors(qp_) : minimiser_.load(qp_);
-  matrices_ = Matrices::LOADED;
+  const bool convex =
+      matrices_ == Known::LOADED ? minimiser_.load_vectors(qp_) : minimiser_.load(qp_, hessian_ == Known::LOADED);
+  hessian_ = matrices_ = Known::LOADED;
   if (!convex) {
     solution.status = Status::NON_CONVEX;
     return;

@@ -182,12 +182,12 @@ Minimiser::Minimiser(int n, int stored_rows, int equalities)
   tried_.reserve(stored_rows + n);
 }
 
-bool Minimiser::load(const StackedQP& qp) {
+bool Minimiser::load(const StackedQP& qp, bool same_hessian) {
   qp_ = &qp;
-  const double largest = qp.diagonal ? norm_inf(qp.H.diagonal()) : norm_inf(qp.H);
+  const double largest = same_hessian ? rounding_.H_size : qp.diagonal ? norm_inf(qp.H.diagonal()) : norm_inf(qp.H);
   rounding_.load_matrices(qp.n(), qp.stored_rows(), largest, qp.R.data());
   rounding_.load_gradient(qp.n(), qp.g.data());
-  return kkt_.load(qp, scaling_);
+  return kkt_.load(qp, scaling_, same_hessian);
 }
 
 bool Minimiser::load_vectors(const StackedQP& qp) {

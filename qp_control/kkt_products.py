@@ -1,0 +1,149 @@
+"""Products with the matrix K of a QP's optimality conditions (kkt_system.hpp), and what they owe to the data.
+
+Tensors are float64 on the CPU; a vector has (B, count, 2 n + 2 rows) entries, rows = n_eq + n_in + n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from qp_control.problem import Sizes
+
+Optional = torch.Tensor | None
+
+
+class Vectors(NamedTuple):
+    """The parts of (B, count, 2 n + 2 rows); z and s split into equalities, inequalities and box."""
+
+    x: torch.Tensor
+    eta: torch.Tensor
+    z_eq: torch.Tensor
+    z_in: torch.Tensor
+    z_box: torch.Tensor
+    s_eq: torch.Tensor
+    s_in: torch.Tensor
+    s_box: torch.Tensor
+
+    @classmethod
+    def split(cls, packed: torch.Tensor, sizes: Sizes) -> Vectors:
+        rows = [sizes.n_eq, sizes.n_in, sizes.n]
+        return cls(*torch.split(packed, [sizes.n, sizes.n, *rows, *rows], dim=-1))
+
+
+class Pattern(NamedTuple):
+    """What the rows do; see RowPattern in kkt_system.hpp. Each (B, rows)."""
+
+    active: torch.Tensor
+    shifted: torch.Tensor
+    weight: torch.Tensor
+    lower_share: torch.Tensor
+    compliance: torch.Tensor
+
+    def rows(self, name: str, sizes: Sizes) -> tuple[torch.Tensor, ...]:
+        """One field as (B, 1, .) of the equalities, the inequalities and the box."""
+        field: torch.Tensor = getattr(self, name)
+        return torch.split(field.unsqueeze(-2), [sizes.n_eq, sizes.n_in, sizes.n], dim=-1)
+
+
+def weighted_shifts(v: Vectors, pattern: Pattern, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor]:
+    w_eq, w_in, _ = pattern.rows("weight", sizes)
+    return w_eq * v.s_eq, w_in * v.s_in
+
+
+def change_of_products(
+    H: Optional, A: Optional, C: Optional, packed: torch.Tensor, pattern: Pattern, sizes: Sizes
+) -> torch.Tensor:
+    """dK v for changes H, A, C of the matrices (None: no change)."""
+    v = Vectors.split(packed, sizes)
+    active, weight = pattern.rows("active", sizes), pattern.rows("weight", sizes)
+    weighted = weighted_shifts(v, pattern, sizes)
+    x, eta = torch.zeros_like(v.x), torch.zeros_like(v.eta)
+    z = [torch.zeros_like(part) for part in (v.z_eq, v.z_in, v.z_box)]
+    s = [torch.zeros_like(part) for part in (v.s_eq, v.s_in, v.s_box)]
+    if H is not None:
+        x = x + 0.5 * (v.x @ H + v.x @ H.mT)
+    for k, (R, z_R) in enumerate(((A, v.z_eq), (C, v.z_in))):
+        if R is None:
+            continue
+        x = x + z_R @ R
+        eta = eta + weighted[k] @ R
+        z[k] = active[k] * (v.x @ R.mT)
+        s[k] = weight[k] * (v.eta @ R.mT)
+    return torch.cat([x, eta, *z, *s], dim=-1)
+
+
+def matrix_gradients(
+    p: torch.Tensor, q: torch.Tensor, pattern: Pattern, sizes: Sizes, matrices: tuple[Optional, ...]
+) -> tuple[Optional, ...]:
+    """Gradients of q'K p by H, A, C, in the shape of each: summed over the batch where it is shared."""
+    a, b = Vectors.split(p, sizes), Vectors.split(q, sizes)
+    a_weighted, b_weighted = weighted_shifts(a, pattern, sizes), weighted_shifts(b, pattern, sizes)
+
+    def outer(left: torch.Tensor, right: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        if like.dim() == 2:
+            left, right = left.flatten(0, 1), right.flatten(0, 1)
+        return left.mT @ right
+
+    H, *rows = matrices
+    out: list[Optional] = [None] * 3
+    if H is not None:
+        half = 0.5 * outer(a.x, b.x, H)
+        out[0] = half + half.mT
+    for k, (R, a_z, b_z) in enumerate(zip(rows, (a.z_eq, a.z_in), (b.z_eq, b.z_in), strict=True)):
+        if R is not None:
+            out[k + 1] = (
+                outer(a_z, b.x, R)
+                + outer(b_z, a.x, R)
+                + outer(a_weighted[k], b.eta, R)
+                + outer(b_weighted[k], a.eta, R)
+            )
+    return tuple(out)
+
+
+def with_compliance(
+    sizes: Sizes, smoothing: float, data: Mapping[str, Optional], v: torch.Tensor, pattern: torch.Tensor
+) -> torch.Tensor:
+    """The pattern with the compliance of smoothed rows (derivatives.hpp) as a function of v and the data."""
+    n, n_eq, C = sizes.n, sizes.n_eq, data["C"]
+    x, z = v[..., :n], v[..., 2 * n + n_eq : 3 * n + n_eq + sizes.n_in]
+    values = x if C is None else torch.cat([(x.unsqueeze(-2) @ C.mT).squeeze(-2), x], -1)
+    lower, upper = (stacked_bounds(data[a], data[b], sizes, v) for a, b in (("l", "lb"), ("u", "ub")))
+    roles = Pattern(*pattern[..., n_eq:].unbind(-2))
+    at_lower, smooth = roles.lower_share == 1, roles.compliance > 0
+    side = torch.where(at_lower, -1.0, 1.0)
+    slack = torch.where(smooth, side * (torch.where(at_lower, lower, upper) - values), 0.0)
+    multiplier = torch.where(smooth, side * z, 0.0)
+    # Rounding may leave them below zero, where the value is that of zero or of the other sign, and the slope is kept.
+    t = slack + (slack.clamp_min(0.0) - slack).detach()
+    m = multiplier + (multiplier.abs() - multiplier).detach()
+    eps = 2.0 * smoothing
+    r = torch.sqrt(t * t + m * m + eps)
+    delta = (t * t + eps) * (r + t) / ((m * m + eps) * (r + m))
+    compliance = torch.cat([v.new_zeros(sizes.batch, n_eq), torch.where(smooth, delta, 0.0)], -1)
+    return torch.cat([pattern[..., :4, :], compliance.unsqueeze(-2)], -2)
+
+
+def change_by_compliance(dpattern: torch.Tensor, packed: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """-dK v where the compliance changes."""
+    n, rows = sizes.n, dpattern.shape[-1]
+    z = dpattern[..., 4:, :] * packed[..., 2 * n : 2 * n + rows]
+    return torch.nn.functional.pad(z, (2 * n, rows))
+
+
+def compliance_gradient(p: torch.Tensor, q: torch.Tensor, pattern: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """Gradient of -q'K p by the pattern."""
+    n, rows = sizes.n, pattern.shape[-1]
+    z = slice(2 * n, 2 * n + rows)
+    by_compliance = (p[..., z] * q[..., z]).sum(-2, keepdim=True)
+    return torch.cat([torch.zeros_like(pattern[..., :4, :]), by_compliance], -2)
+
+
+def stacked_bounds(inequalities: Optional, box: Optional, sizes: Sizes, like: torch.Tensor) -> torch.Tensor:
+    """l and lb, or u and ub, or changes of them, side by side (B, n_in + n); what is absent is zero."""
+    parts = zip((inequalities, box), (sizes.n_in, sizes.n), strict=True)
+    return torch.cat(
+        [like.new_zeros(sizes.batch, size) if t is None else t.expand(sizes.batch, size) for t, size in parts], dim=-1
+    )
