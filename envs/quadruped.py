@@ -142,15 +142,18 @@ class Quadruped(ContactTask):
 
     def failed(self, x: Tensor) -> Tensor:
         """The base has come down to half its height, or is tilted by more than 1 rad."""
-        return (x[..., 2] < 0.5 * self.height) | (self.upward(x)[..., 2] < np.cos(1.0))
+        fallen: Tensor = (x[..., 2] < 0.5 * self.height) | (self.upward(x)[..., 2] < np.cos(1.0))
+        return fallen
 
     def at_goal(self, x: Tensor) -> Tensor:
         """Within a sixth of the height of standing, upright to 0.2 rad, slower than 0.2 m/s and 0.5 rad/s."""
-        return self.upstanding(x) & (x[..., 19:22].norm(dim=-1) < 0.2) & (x[..., 22:25].norm(dim=-1) < 0.5)
+        still: Tensor = (x[..., 19:22].norm(dim=-1) < 0.2) & (x[..., 22:25].norm(dim=-1) < 0.5)
+        return self.upstanding(x) & still
 
     def upstanding(self, x: Tensor) -> Tensor:
         """Within a sixth of the height of standing, upright to 0.2 rad."""
-        return ((x[..., 2] / self.height - 1.0).abs() < 1 / 6) & (self.upward(x)[..., 2] > np.cos(0.2))
+        standing: Tensor = ((x[..., 2] / self.height - 1.0).abs() < 1 / 6) & (self.upward(x)[..., 2] > np.cos(0.2))
+        return standing
 
     def camera(self) -> Camera:
         return Camera(position=(0.55, -0.8, 0.42), target=(0.0, 0.0, 0.18), follow=True)

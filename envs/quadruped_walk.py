@@ -42,7 +42,8 @@ class QuadrupedWalk(Quadruped):
     def at_goal(self, x: Tensor) -> Tensor:
         """Upright and at its height; within 0.2 m/s and 0.4 rad/s of the command."""
         astray = self.astray(x)
-        return self.upstanding(x) & (astray[..., :2].norm(dim=-1) < 0.2) & (astray[..., 2].abs() < 0.4)
+        obeys: Tensor = (astray[..., :2].norm(dim=-1) < 0.2) & (astray[..., 2].abs() < 0.4)
+        return self.upstanding(x) & obeys
 
     def scenery(self) -> list[Item]:
         return [*super().scenery(), Arrow("command", 0x2E8B2E)]
