@@ -22,6 +22,8 @@ class Identification(LeastSquares):
     requires grad when None.
     """
 
+    damping = (1e2, 1e-10)  # from further away: numbers that motion hardly tells must not run away at first
+
     def __init__(
         self,
         predict: Predict,

@@ -31,9 +31,9 @@ class RecoveryOptions(TrainingOptions):
 
     demonstrations: int = 50
     """Plans of the expert that are learned from."""
-    identification_iterations: int = 40
+    identification_iterations: int = 60
     """Updates of the model, from the states and inputs of the demonstrations."""
-    imitation_iterations: int = 60
+    imitation_iterations: int = 80
     """Updates of the cost, through the controller."""
     bound_iterations: int = 60
     """Updates of cost and bounds, through the controller."""
