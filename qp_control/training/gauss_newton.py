@@ -12,7 +12,7 @@ Sources: N. Schraudolph, "Fast curvature matrix-vector products for second-order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ class GaussNewton(torch.optim.Optimizer):
     """Few parameters (their number squared is stored), on one loss that is a sum of squares.
 
     rate: part of a whole step that is taken. damping: relative to the diagonal of F. largest: largest change of any
-    parameter in a whole step. probes: backward passes per step for F.
+    parameter in a whole step.
     """
 
     def __init__(
@@ -36,25 +36,17 @@ class GaussNewton(torch.optim.Optimizer):
         rate: float = 0.7,
         damping: float = 1e-2,
         largest: float = 0.5,
-        probes: int = 8,
     ) -> None:
-        super().__init__(parameters, {"lr": rate, "damping": damping, "largest": largest, "probes": probes})
+        super().__init__(parameters, {"lr": rate, "damping": damping, "largest": largest})
         if len(self.param_groups) != 1:
             raise ValueError("GaussNewton has one group of parameters")
 
-    def look(self, residuals: Tensor, generator: torch.Generator) -> None:
-        """Improve F by the residuals r (any shape), whose graph stays as it is."""
-        parameters, probes = self.param_groups[0]["params"], self.param_groups[0]["probes"]
-        rows = []
-        for _ in range(probes):
-            signs = 2.0 * torch.randint(0, 2, residuals.shape, generator=generator).to(residuals) - 1.0
-            found = torch.autograd.grad(residuals, parameters, signs, retain_graph=True, allow_unused=True)
-            rows.append(_flat(parameters, found))
-        J = torch.stack(rows)
-        newest = 2.0 * J.T @ J / probes
+    def look(self, products: Tensor) -> None:
+        """Improve F by products J'w (probes, n), see `random_products`."""
+        newest = 2.0 * products.T @ products / len(products)
         if not bool(newest.isfinite().all()):
             return
-        state = self.state[parameters[0]]
+        state = self.state[self.param_groups[0]["params"][0]]
         before = state.get("curvature")
         state["curvature"] = newest if before is None else before + _FORGET * (newest - before)
 
@@ -67,7 +59,7 @@ class GaussNewton(torch.optim.Optimizer):
         if F is None:
             return None
         size = F.diagonal().clamp(min=_RELATIVE_DAMPING * float(F.diagonal().max()) + 1e-300)
-        gradient = _flat(parameters, [p.grad for p in parameters])
+        gradient = flat(parameters, [p.grad for p in parameters])
         # In units that make the diagonal one, so that no entry rounds another away.
         scale = size.rsqrt()
         matrix = scale[:, None] * F * scale + group["damping"] * torch.eye(len(F), dtype=F.dtype)
@@ -83,6 +75,19 @@ class GaussNewton(torch.optim.Optimizer):
         return None
 
 
-def _flat(parameters: list[nn.Parameter], values: Iterable[Tensor | None]) -> Tensor:
+def random_products(
+    residuals: Tensor, parameters: Sequence[nn.Parameter], probes: int, generator: torch.Generator
+) -> Tensor:
+    """(probes, n) products J'w of the residuals' Jacobian with random signs w; the residuals' graph stays as it is."""
+    rows = []
+    for _ in range(probes):
+        signs = 2.0 * torch.randint(0, 2, residuals.shape, generator=generator).to(residuals) - 1.0
+        found = torch.autograd.grad(residuals, parameters, signs, retain_graph=True, allow_unused=True)
+        rows.append(flat(parameters, found))
+    return torch.stack(rows)
+
+
+def flat(parameters: Sequence[nn.Parameter], values: Iterable[Tensor | None]) -> Tensor:
+    """(n,) values of the shapes of the parameters, one after the other; zeros for None."""
     pairs = zip(parameters, values, strict=True)
     return torch.cat([(torch.zeros_like(p) if v is None else v).flatten() for p, v in pairs])
