@@ -81,7 +81,7 @@ class ExpertImitation(DivisiblePhase, LeastSquares):
     ) -> None:
         super().__init__(name, iterations, rate)
         self.demonstrations, self.batch = demonstrations, min(batch, len(demonstrations))
-        self.learned = learned
+        self.learned, self.noisy = learned, self.batch < len(demonstrations)
         self._plans: Plan | None = None
 
     def parameters(self, module: nn.Module) -> list[nn.Parameter]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 _RELATIVE_DAMPING = 1e-10  # of the largest diagonal entry, for what has no influence
 _FORGET = 0.1  # share of the newest curvature in the running mean
+_SHORTER, _LONGER = 0.3, 2.0  # next step after a bad one, after a good one
 
 
 class GaussNewton(torch.optim.Optimizer):
@@ -51,11 +52,39 @@ class GaussNewton(torch.optim.Optimizer):
         state["curvature"] = newest if before is None else before + _FORGET * (newest - before)
 
     @torch.no_grad()
+    def judge(self, loss: float) -> bool:
+        """Whether the last step was a good one, by the loss after it; otherwise the parameters go back to where they
+        were, with the gradient there, and the next step is shorter.
+
+        For losses without noise. Comes before `look` and `step`, when gradients are in place.
+        """
+        parameters = self.param_groups[0]["params"]
+        state = self.state[parameters[0]]
+        here = torch.cat([p.reshape(-1) for p in parameters])
+        gradient = flat(parameters, [p.grad for p in parameters])
+        good = "loss" not in state or loss <= float(state["loss"])
+        if good:
+            state["part"] = torch.clamp(_LONGER * state.get("part", here.new_ones(())), max=1.0)
+            state["loss"], state["position"], state["gradient"] = here.new_tensor(loss), here, gradient
+            return True
+        state["part"] = _SHORTER * state["part"]
+        for p, old, g in zip(parameters, *(self._split(state[name]) for name in ("position", "gradient")), strict=True):
+            p.copy_(old)
+            p.grad = g.clone()
+        return False
+
+    def _split(self, values: Tensor) -> list[Tensor]:
+        parameters = self.param_groups[0]["params"]
+        pieces = values.split([p.numel() for p in parameters])
+        return [piece.view_as(p) for p, piece in zip(parameters, pieces, strict=True)]
+
+    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step from the parameters' gradients; nothing before the first `look`."""
         group = self.param_groups[0]
         parameters = group["params"]
-        F = self.state[parameters[0]].get("curvature")
+        state = self.state[parameters[0]]
+        F = state.get("curvature")
         if F is None:
             return None
         size = F.diagonal().clamp(min=_RELATIVE_DAMPING * float(F.diagonal().max()) + 1e-300)
@@ -68,10 +97,9 @@ class GaussNewton(torch.optim.Optimizer):
         if not bool(change.isfinite().all()):
             return None
         change *= group["lr"] * min(1.0, group["largest"] / max(float(change.abs().max()), 1e-300))
-        start = 0
-        for p in parameters:
-            p += change[start : start + p.numel()].view_as(p)
-            start += p.numel()
+        change *= state.get("part", 1.0)
+        for p, part in zip(parameters, self._split(change), strict=True):
+            p += part
         return None
 
 

@@ -79,7 +79,7 @@ class Phase(abc.ABC):
         """
         return flat(parameters, torch.autograd.grad(update.loss, parameters, allow_unused=True))[None]
 
-    def take(self, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
+    def take(self, loss: float, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
         """Put what `gradients` returned into parameters and optimiser; returns the gradient's norm, before it is cut to
         `clip`."""
         parameters, start = optimizer.param_groups[0]["params"], 0
@@ -123,9 +123,11 @@ class DivisiblePhase(Phase):
 class LeastSquares(Phase):
     """Some iterations of Gauss-Newton on residuals: for few parameters and a loss without noise.
 
-    The damping falls from the first number to the second, in equal parts of its logarithm.
+    The damping falls from the first number to the second, in equal parts of its logarithm. noisy: batches differ; where
+    they do not, steps that make the loss larger are taken back.
     """
 
+    noisy = True
     damping = (1.0, 1e-10)
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -136,10 +138,13 @@ class LeastSquares(Phase):
         probes = random_products(update.residuals, parameters, PROBES, generator)
         return torch.cat([super().gradients(update, parameters, generator), probes])
 
-    def take(self, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
+    def take(self, loss: float, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
         assert isinstance(optimizer, GaussNewton)
+        norm = super().take(loss, gradients, optimizer, math.inf)
+        if not self.noisy and not optimizer.judge(loss):
+            return norm
         optimizer.look(gradients[1:])
-        return super().take(gradients, optimizer, math.inf)
+        return norm
 
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
         first, last = self.damping

@@ -15,7 +15,7 @@ from qp_control.training.baselines import evolution_strategy
 from qp_control.training.checkpoint import RunError
 from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.options import TrainingOptions
-from qp_control.training.process_group import process_group, restarted
+from qp_control.training.process_group import process_group
 from qp_control.training.progress import results_table, training_progress
 from qp_control.training.run_folder import RunFolder, read_metrics
 from qp_control.training.task import HELD_OUT_SEED, Score, TrainingTask
@@ -42,7 +42,7 @@ def train(
     Returns the rows of results.json.
 
     Under torchrun all processes train together; the first one writes, and compares and plots alone; the others return
-    no rows. After a restart they go on from the last checkpoint.
+    no rows. Restarts need `resume`: then they go on from the last checkpoint.
 
     Raises ValueError for an unknown task, RunError for folders that cannot be used, TrainingError when
     training fails.
@@ -50,7 +50,7 @@ def train(
     with process_group() as group:
         console = (console or Console()) if group.first else Console(quiet=True)
         task = tasks.create(task_name, options)
-        run, going_on = group.from_first(lambda: _run_folder(path, task, resume or restarted()))
+        run, going_on = group.from_first(lambda: _run_folder(path, task, resume))
         trainer = Trainer(task, run, settings=settings)
         if going_on:
             trainer.resume()

@@ -91,17 +91,16 @@ def process_group() -> Iterator[Group]:
     if not started or not torch.distributed.is_available() or torch.distributed.is_initialized():
         yield Group.current()
         return
-    torch.distributed.init_process_group("gloo")
+    store, rank, size = next(torch.distributed.rendezvous("env://"))
+    # After a restart the store still knows the addresses of the workers before.
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = torch.distributed.PrefixStore(f"restart_{restart}", store)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
     try:
         with _own_cores(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))):
             yield Group.current()
     finally:
         torch.distributed.destroy_process_group()
-
-
-def restarted() -> bool:
-    """Whether torchrun started this process again, after one of its group had ended."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextmanager

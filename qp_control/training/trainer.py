@@ -113,7 +113,7 @@ class Trainer:
         update = differentiate(phase, self.module, parameters, self.generator, self.parts, self.group)
         norm = float("nan")
         if math.isfinite(update.loss):
-            norm = phase.take(update.gradients, self.optimizer, self.options.clip)
+            norm = phase.take(update.loss, update.gradients, self.optimizer, self.options.clip)
         finite = math.isfinite(norm)
         path = None
         if update.failure is not None or not finite:
