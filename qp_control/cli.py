@@ -34,7 +34,8 @@ class Train:
 
     task: TaskOptions
     """What to learn."""
-    run: Path | None = None
+    # torchrun takes --run for an abbreviation of one of its own options.
+    run: Annotated[Path | None, tyro.conf.arg(aliases=["--run-folder"])] = None
     """Run folder; runs/TASK when not given."""
     resume: bool = False
     """Go on with the run that is there; begin it where there is none."""

@@ -17,6 +17,7 @@ import torch
 from torch.autograd import forward_ad
 
 from qp_control import _solver, qp_function
+from qp_control.certificates import report_weakly_active
 from qp_control.kkt_functions import fold, inside_jvp, to_array
 from qp_control.kkt_products import Optional
 from qp_control.ocp import POINT, ocp_start_arrays
@@ -237,10 +238,11 @@ def adjoint_arrays(
     needed: Sequence[bool],
 ) -> list[Array | None]:
     """Gradients of the data, the sum over what stages and elements share; None where not needed."""
-    gradients, residual, _, _, worst = _solver.ocp_adjoint(
+    gradients, residual, weakly_active, _, worst = _solver.ocp_adjoint(
         setup.sizes.native, data, fields, status, loss, needed, setup.derivative
     )
     qp_function.warn_of_residual(residual, worst)
+    report_weakly_active(weakly_active)
     return list(gradients)
 
 

@@ -18,6 +18,7 @@ import torch
 from torch.autograd import forward_ad
 
 from qp_control import _solver
+from qp_control.certificates import report_weakly_active
 from qp_control.exceptions import SolveError
 from qp_control.kkt_functions import (
     DATA,
@@ -94,10 +95,11 @@ def adjoint_arrays(
     kept: Array | None = None,
 ) -> list[Array | None]:
     """Gradients of the data, the sum over the batch where it is shared; None where not needed."""
-    gradients, residual, _, _, worst = _solver.adjoint(
+    gradients, residual, weakly_active, _, worst = _solver.adjoint(
         setup.sizes.native, data, fields, status, loss, needed, setup.derivative, kept
     )
     warn_of_residual(residual, worst)
+    report_weakly_active(weakly_active)
     return list(gradients)
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from qp_control.training import RunFolder, Trainer, TrainingTask, available, create
-from qp_control.training.gauss_newton import GaussNewton
+from qp_control.training.gauss_newton import GaussNewton, random_products
 from qp_control.training.identification import Identification
 from qp_control.training.run_folder import read_metrics
 from qp_control.training.task import HELD_OUT_SEED
@@ -46,8 +46,8 @@ def ill_conditioned() -> tuple[torch.Tensor, torch.Tensor]:
 def test_probed_curvature_is_that_of_the_jacobian() -> None:
     A, _ = ill_conditioned()
     p = torch.nn.Parameter(torch.zeros(6, dtype=torch.float64))
-    optimizer = GaussNewton([p], probes=4000)
-    optimizer.look(A @ p, torch.Generator().manual_seed(1))
+    optimizer = GaussNewton([p])
+    optimizer.look(random_products(A @ p, [p], 4000, torch.Generator().manual_seed(1)))
     F = optimizer.state[p]["curvature"]
     # Standard deviation of a mean of 4000 products: about sqrt(2 / 4000) of the diagonal, 0.02.
     assert torch.allclose(F, 2.0 * A.T @ A, atol=0.1 * float((A.T @ A).diagonal().max()))
@@ -66,7 +66,7 @@ def test_gauss_newton_solves_what_adam_does_not() -> None:
             residuals = A @ (p - truth)
             if kind == "gauss_newton":
                 newton.param_groups[0]["damping"] = 10.0 ** (-k / 8)  # as in a phase
-                newton.look(residuals, generator)
+                newton.look(random_products(residuals, [p], 8, generator))
             residuals.square().sum().backward()
             (newton if kind == "gauss_newton" else adam).step()
         errors[kind] = float((p - truth).abs().max().detach())
@@ -81,13 +81,13 @@ def test_gauss_newton_without_residuals_or_influence_stays() -> None:
     optimizer.step()
     assert torch.equal(p, torch.ones(2, dtype=torch.float64))
     residuals = p - 3.0
-    optimizer.look(residuals, torch.Generator().manual_seed(0))
+    optimizer.look(random_products(residuals, [p, unused], 8, torch.Generator().manual_seed(0)))
     residuals.square().sum().backward()
     optimizer.step()
     assert not torch.equal(p, torch.ones(2, dtype=torch.float64)) and bool(p.isfinite().all())
     assert torch.equal(unused, torch.ones(2, dtype=torch.float64))
     before = optimizer.state[p]["curvature"].clone()
-    optimizer.look(p * float("nan"), torch.Generator().manual_seed(0))
+    optimizer.look(random_products(p * float("nan"), [p, unused], 8, torch.Generator().manual_seed(0)))
     assert torch.equal(optimizer.state[p]["curvature"], before)
 
 

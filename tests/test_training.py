@@ -131,7 +131,7 @@ def test_rows_after_the_checkpoint_are_dropped_on_resume(small: CartPoleSwingUpT
     run = begin(tmp_path / "run")
     Trainer(small, run).train(until=2)
     with run.metrics.open("a") as file:
-        file.write("2,imitation,99,1,1,0,0,1,1,,\n")
+        file.write("2,imitation,99,1,1,0,0,0,1,1,,\n")
     trainer = Trainer(small, run)
     trainer.resume()
     trainer.train(until=3)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qp_control.exceptions import QPControlError
 
-FORMAT = 2
+FORMAT = 3
 
 
 class RunError(QPControlError):

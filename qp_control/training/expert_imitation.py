@@ -17,7 +17,7 @@ from qp_control.mpc import MPC
 from qp_control.plan import Plan
 from qp_control.settings import Status
 from qp_control.training.identification import chosen_parameters
-from qp_control.training.phase import LeastSquares, Update
+from qp_control.training.phase import DivisiblePhase, LeastSquares, Update
 from qp_control.training.rollout import failed_problem
 
 
@@ -60,7 +60,7 @@ def demonstrate(expert: MPC, x0: Tensor, scale: Tensor) -> Demonstrations:
     return Demonstrations(plan.states, plan.inputs, scale, plan.status == Status.SOLVED)
 
 
-class ExpertImitation(LeastSquares):
+class ExpertImitation(DivisiblePhase, LeastSquares):
     """Mean squared distance of plans from an expert's, over states and inputs.
 
     learned: the beginnings of the names of what is learned, everything that requires grad when None. batch:
@@ -81,42 +81,45 @@ class ExpertImitation(LeastSquares):
     ) -> None:
         super().__init__(name, iterations, rate)
         self.demonstrations, self.batch = demonstrations, min(batch, len(demonstrations))
-        self.learned = learned
+        self.learned, self.noisy = learned, self.batch < len(demonstrations)
         self._plans: Plan | None = None
 
     def parameters(self, module: nn.Module) -> list[nn.Parameter]:
         return chosen_parameters(module, self.learned)
 
-    def update(self, module: MPC, generator: torch.Generator) -> Update:
+    def draw(self, module: MPC, generator: torch.Generator) -> Tensor:
+        """Numbers of demonstrations."""
+        return torch.randperm(len(self.demonstrations), generator=generator)[: self.batch]
+
+    def part(self, module: MPC, drawn: Tensor) -> Update:
         given = self.demonstrations
-        which = torch.randperm(len(given), generator=generator)[: self.batch]
-        x0 = given.states[which, 0]
-        start = None if self._plans is None else self._plans[which]
+        x0 = given.states[drawn, 0]
+        start = None if self._plans is None else self._plans[drawn]
         plan = module(x0, start)
         failure = None
         if not bool(plan.solved.all()):
             failure = failed_problem(module, x0, start, plan, 0)
-        residuals = torch.cat(given.errors(plan, which, module.input_limit), 1).flatten() / len(which) ** 0.5
-        self._keep(module, which, plan.detach())
-        steps = len(which) * module.horizon
-        return Update(residuals.square().sum(), plan.status, failure, steps, residuals)
+        residuals = torch.cat(given.errors(plan, drawn, module.input_limit), 1).flatten() / len(drawn) ** 0.5
+        kept = plan.detach()
+        carried = {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
+        steps = len(drawn) * module.horizon
+        return Update(residuals.square().sum(), plan.status, failure, steps, residuals, carried)
 
-    def _keep(self, module: MPC, which: Tensor, plan: Plan) -> None:
+    def keep(self, module: MPC, drawn: Tensor, carried: dict[str, Tensor]) -> None:
         """Plans of the demonstrations seen; the first call makes room for those of all."""
         if self._plans is None:
             rest = module.cold_plan(self.demonstrations.states[:, 0])
-            sizes = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
             count = len(self.demonstrations)
             self._plans = Plan(
                 **{
                     name: getattr(rest, name).clone()
                     if getattr(rest, name).shape[1:] == value.shape[1:]
                     else value.new_zeros(count, *value.shape[1:])
-                    for name, value in sizes.items()
+                    for name, value in carried.items()
                 }
             )
-        for field in dataclasses.fields(plan):
-            getattr(self._plans, field.name)[which] = getattr(plan, field.name)
+        for name, value in carried.items():
+            getattr(self._plans, name)[drawn] = value
 
     def memory(self) -> dict[str, Tensor]:
         if self._plans is None:

@@ -12,7 +12,7 @@ Sources: N. Schraudolph, "Fast curvature matrix-vector products for second-order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 _RELATIVE_DAMPING = 1e-10  # of the largest diagonal entry, for what has no influence
 _FORGET = 0.1  # share of the newest curvature in the running mean
+_SHORTER, _LONGER = 0.3, 2.0  # next step after a bad one, after a good one
 
 
 class GaussNewton(torch.optim.Optimizer):
     """Few parameters (their number squared is stored), on one loss that is a sum of squares.
 
     rate: part of a whole step that is taken. damping: relative to the diagonal of F. largest: largest change of any
-    parameter in a whole step. probes: backward passes per step for F.
+    parameter in a whole step.
     """
 
     def __init__(
@@ -36,38 +37,58 @@ class GaussNewton(torch.optim.Optimizer):
         rate: float = 0.7,
         damping: float = 1e-2,
         largest: float = 0.5,
-        probes: int = 8,
     ) -> None:
-        super().__init__(parameters, {"lr": rate, "damping": damping, "largest": largest, "probes": probes})
+        super().__init__(parameters, {"lr": rate, "damping": damping, "largest": largest})
         if len(self.param_groups) != 1:
             raise ValueError("GaussNewton has one group of parameters")
 
-    def look(self, residuals: Tensor, generator: torch.Generator) -> None:
-        """Improve F by the residuals r (any shape), whose graph stays as it is."""
-        parameters, probes = self.param_groups[0]["params"], self.param_groups[0]["probes"]
-        rows = []
-        for _ in range(probes):
-            signs = 2.0 * torch.randint(0, 2, residuals.shape, generator=generator).to(residuals) - 1.0
-            found = torch.autograd.grad(residuals, parameters, signs, retain_graph=True, allow_unused=True)
-            rows.append(_flat(parameters, found))
-        J = torch.stack(rows)
-        newest = 2.0 * J.T @ J / probes
+    def look(self, products: Tensor) -> None:
+        """Improve F by products J'w (probes, n), see `random_products`."""
+        newest = 2.0 * products.T @ products / len(products)
         if not bool(newest.isfinite().all()):
             return
-        state = self.state[parameters[0]]
+        state = self.state[self.param_groups[0]["params"][0]]
         before = state.get("curvature")
         state["curvature"] = newest if before is None else before + _FORGET * (newest - before)
+
+    @torch.no_grad()
+    def judge(self, loss: float) -> bool:
+        """Whether the last step was a good one, by the loss after it; otherwise the parameters go back to where they
+        were, with the gradient there, and the next step is shorter.
+
+        For losses without noise. Comes before `look` and `step`, when gradients are in place.
+        """
+        parameters = self.param_groups[0]["params"]
+        state = self.state[parameters[0]]
+        here = torch.cat([p.reshape(-1) for p in parameters])
+        gradient = flat(parameters, [p.grad for p in parameters])
+        good = "loss" not in state or loss <= float(state["loss"])
+        if good:
+            state["part"] = torch.clamp(_LONGER * state.get("part", here.new_ones(())), max=1.0)
+            state["loss"], state["position"], state["gradient"] = here.new_tensor(loss), here, gradient
+            return True
+        state["part"] = _SHORTER * state["part"]
+        for p, old, g in zip(parameters, *(self._split(state[name]) for name in ("position", "gradient")), strict=True):
+            p.copy_(old)
+            p.grad = g.clone()
+        return False
+
+    def _split(self, values: Tensor) -> list[Tensor]:
+        parameters = self.param_groups[0]["params"]
+        pieces = values.split([p.numel() for p in parameters])
+        return [piece.view_as(p) for p, piece in zip(parameters, pieces, strict=True)]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step from the parameters' gradients; nothing before the first `look`."""
         group = self.param_groups[0]
         parameters = group["params"]
-        F = self.state[parameters[0]].get("curvature")
+        state = self.state[parameters[0]]
+        F = state.get("curvature")
         if F is None:
             return None
         size = F.diagonal().clamp(min=_RELATIVE_DAMPING * float(F.diagonal().max()) + 1e-300)
-        gradient = _flat(parameters, [p.grad for p in parameters])
+        gradient = flat(parameters, [p.grad for p in parameters])
         # In units that make the diagonal one, so that no entry rounds another away.
         scale = size.rsqrt()
         matrix = scale[:, None] * F * scale + group["damping"] * torch.eye(len(F), dtype=F.dtype)
@@ -76,13 +97,25 @@ class GaussNewton(torch.optim.Optimizer):
         if not bool(change.isfinite().all()):
             return None
         change *= group["lr"] * min(1.0, group["largest"] / max(float(change.abs().max()), 1e-300))
-        start = 0
-        for p in parameters:
-            p += change[start : start + p.numel()].view_as(p)
-            start += p.numel()
+        change *= state.get("part", 1.0)
+        for p, part in zip(parameters, self._split(change), strict=True):
+            p += part
         return None
 
 
-def _flat(parameters: list[nn.Parameter], values: Iterable[Tensor | None]) -> Tensor:
+def random_products(
+    residuals: Tensor, parameters: Sequence[nn.Parameter], probes: int, generator: torch.Generator
+) -> Tensor:
+    """(probes, n) products J'w of the residuals' Jacobian with random signs w; the residuals' graph stays as it is."""
+    rows = []
+    for _ in range(probes):
+        signs = 2.0 * torch.randint(0, 2, residuals.shape, generator=generator).to(residuals) - 1.0
+        found = torch.autograd.grad(residuals, parameters, signs, retain_graph=True, allow_unused=True)
+        rows.append(flat(parameters, found))
+    return torch.stack(rows)
+
+
+def flat(parameters: Sequence[nn.Parameter], values: Iterable[Tensor | None]) -> Tensor:
+    """(n,) values of the shapes of the parameters, one after the other; zeros for None."""
     pairs = zip(parameters, values, strict=True)
     return torch.cat([(torch.zeros_like(p) if v is None else v).flatten() for p, v in pairs])

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from qp_control.settings import Status
-from qp_control.training.phase import LeastSquares, Update
+from qp_control.training.phase import DivisiblePhase, LeastSquares, Update
 
 Predict = Callable[[Any, Tensor, Tensor], Tensor]
 
 
-class Identification(LeastSquares):
+class Identification(DivisiblePhase, LeastSquares):
     """Mean squared error of predictions `steps` control periods ahead, over all of the trajectories.
 
     predict: x_next (B, nx) of the module, x (B, nx) and u (B, nu). states (D, T + 1, nx), inputs (D, T, nu).
@@ -49,14 +49,18 @@ class Identification(LeastSquares):
     def parameters(self, module: nn.Module) -> list[nn.Parameter]:
         return chosen_parameters(module, self.learned)
 
-    def update(self, module: Any, generator: torch.Generator) -> Update:
-        x, errors = self.begin, []
+    def draw(self, module: Any, generator: torch.Generator) -> Tensor:
+        """Numbers of predictions: all of them."""
+        return torch.arange(len(self.begin))
+
+    def part(self, module: Any, drawn: Tensor) -> Update:
+        x, errors = self.begin[drawn], []
         for u, truth in zip(self.inputs, self.ahead, strict=True):
-            x = self.predict(module, x, u)
-            errors.append((x - truth) / self.scale)
+            x = self.predict(module, x, u[drawn])
+            errors.append((x - truth[drawn]) / self.scale)
         residuals = torch.stack(errors).flatten()
         residuals = residuals / len(residuals) ** 0.5
-        count = len(self.begin) * self.steps
+        count = len(drawn) * self.steps
         return Update(residuals.square().sum(), torch.tensor([int(Status.SOLVED)]), None, count, residuals)
 
 

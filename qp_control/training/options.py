@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class TrainingOptions:
     """What all tasks share; a task's own options are a subclass.
 
-    Integers are at least 1 (seeds and numbers of iterations at least 0), other numbers positive.
+    Integers are at least 1 (seeds, parts and numbers of iterations at least 0), other numbers positive.
     """
 
     seed: int = 0
@@ -25,6 +25,9 @@ class TrainingOptions:
     """Updates in a row that may fail before training stops."""
     stop_after: int = 1000
     """Validations in a row without a better one after which a phase ends early."""
+    parts: int = 0
+    """Parts a batch is divided into, for processes to share; 0: as many as there are. The numbers depend on it, not on
+    how many processes there are."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -35,6 +38,6 @@ class TrainingOptions:
                 if not (isinstance(value, int | float) and 0.0 < value < float("inf")):
                     raise ValueError(f"{field.name} is {value!r}, expected a positive number")
                 continue
-            least = 0 if field.name == "seed" or field.name.endswith("iterations") else 1
+            least = 0 if field.name in ("seed", "parts") or field.name.endswith("iterations") else 1
             if not (isinstance(value, int) and value >= least):
                 raise ValueError(f"{field.name} is {value!r}, expected an integer >= {least}")

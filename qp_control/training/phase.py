@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qp_control.settings import Status
-from qp_control.training.gauss_newton import GaussNewton
+from qp_control.training.gauss_newton import GaussNewton, flat, random_products
+
+PROBES = 8  # backward passes per step for the curvature
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Update:
     """What a batch gives: its loss with graph, and what came up on the way.
 
     status: `qc.Status` of its QPs, of any shape. failure: the first QP without an answer. steps: control periods, or
-    whatever the work is counted in. residuals: where the loss is the sum of their squares.
+    whatever the work is counted in. residuals: where the loss is the sum of their squares. carried: see
+    `DivisiblePhase.keep`.
     """
 
     loss: Tensor
@@ -37,6 +41,12 @@ class Update:
     failure: FailedProblem | None
     steps: int
     residuals: Tensor | None = None
+    carried: dict[str, Tensor] = field(default_factory=dict)
+
+    def scaled(self, share: float) -> Update:
+        """With the loss times `share`."""
+        residuals = None if self.residuals is None else self.residuals * share**0.5
+        return dataclasses.replace(self, loss=self.loss * share, residuals=residuals)
 
 
 class Phase(abc.ABC):
@@ -62,12 +72,21 @@ class Phase(abc.ABC):
         """A new one, whose state is tensors per parameter."""
         return torch.optim.Adam(parameters, lr=self.rate)
 
-    def backward(
-        self, update: Update, optimizer: torch.optim.Optimizer, clip: float, generator: torch.Generator
-    ) -> float:
-        """Put gradients into the parameters; returns their norm, before they are cut to `clip`."""
-        update.loss.backward()  # type: ignore[no-untyped-call]
-        return float(nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip))
+    def gradients(self, update: Update, parameters: list[nn.Parameter], generator: torch.Generator) -> Tensor:
+        """(rows, n) the loss's gradient by all parameters; below it, what else the optimiser wants to know.
+
+        Rows of the parts of a batch add up to those of the batch.
+        """
+        return flat(parameters, torch.autograd.grad(update.loss, parameters, allow_unused=True))[None]
+
+    def take(self, loss: float, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
+        """Put what `gradients` returned into parameters and optimiser; returns the gradient's norm, before it is cut to
+        `clip`."""
+        parameters, start = optimizer.param_groups[0]["params"], 0
+        for p in parameters:
+            p.grad = gradients[0, start : start + p.numel()].view_as(p)
+            start += p.numel()
+        return float(nn.utils.clip_grad_norm_(parameters, clip))
 
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:  # noqa: B027, most have nothing to set
         """Set what depends on how many iterations are done."""
@@ -80,23 +99,52 @@ class Phase(abc.ABC):
         """Go on from `memory` of a checkpoint."""
 
 
+class DivisiblePhase(Phase):
+    """A phase whose batch can be done in parts, one after the other or in several processes."""
+
+    @abc.abstractmethod
+    def draw(self, module: Any, generator: torch.Generator) -> Tensor:
+        """What the next batch is made from, an element a row: indices of samples, start states."""
+
+    @abc.abstractmethod
+    def part(self, module: Any, drawn: Tensor) -> Update:
+        """Of some rows of what was drawn; its loss is a mean over them."""
+
+    def update(self, module: Any, generator: torch.Generator) -> Update:
+        drawn = self.draw(module, generator)
+        update = self.part(module, drawn)
+        self.keep(module, drawn, update.carried)
+        return update
+
+    def keep(self, module: Any, drawn: Tensor, carried: dict[str, Tensor]) -> None:  # noqa: B027, as above
+        """Take into the memory what `part` returned as `carried`: of every part, whichever process did it."""
+
+
 class LeastSquares(Phase):
     """Some iterations of Gauss-Newton on residuals: for few parameters and a loss without noise.
 
-    The damping falls from the first number to the second, in equal parts of its logarithm.
+    The damping falls from the first number to the second, in equal parts of its logarithm. noisy: batches differ; where
+    they do not, steps that make the loss larger are taken back.
     """
 
+    noisy = True
     damping = (1.0, 1e-10)
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return GaussNewton(parameters, rate=self.rate)
 
-    def backward(
-        self, update: Update, optimizer: torch.optim.Optimizer, clip: float, generator: torch.Generator
-    ) -> float:
-        assert isinstance(optimizer, GaussNewton) and update.residuals is not None
-        optimizer.look(update.residuals, generator)
-        return super().backward(update, optimizer, math.inf, generator)
+    def gradients(self, update: Update, parameters: list[nn.Parameter], generator: torch.Generator) -> Tensor:
+        assert update.residuals is not None
+        probes = random_products(update.residuals, parameters, PROBES, generator)
+        return torch.cat([super().gradients(update, parameters, generator), probes])
+
+    def take(self, loss: float, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
+        assert isinstance(optimizer, GaussNewton)
+        norm = super().take(loss, gradients, optimizer, math.inf)
+        if not self.noisy and not optimizer.judge(loss):
+            return norm
+        optimizer.look(gradients[1:])
+        return norm
 
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
         first, last = self.damping

@@ -15,6 +15,7 @@ from qp_control.training.baselines import evolution_strategy
 from qp_control.training.checkpoint import RunError
 from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.options import TrainingOptions
+from qp_control.training.process_group import process_group
 from qp_control.training.progress import results_table, training_progress
 from qp_control.training.run_folder import RunFolder, read_metrics
 from qp_control.training.task import HELD_OUT_SEED, Score, TrainingTask
@@ -40,26 +41,24 @@ def train(
     training did. settings: of the QP solver. report: called with every row of the metrics, for loggers of your own.
     Returns the rows of results.json.
 
+    Under torchrun all processes train together; the first one writes, and compares and plots alone; the others return
+    no rows. Restarts need `resume`: then they go on from the last checkpoint.
+
     Raises ValueError for an unknown task, RunError for folders that cannot be used, TrainingError when
     training fails.
     """
-    console = console or Console()
-    task = tasks.create(task_name, options)
-    wanted: dict[str, Any] = {"task": task_name, "options": dataclasses.asdict(task.options)}
-    resuming = resume and RunFolder.exists(path)
-    if resuming:
-        run = RunFolder.open(path)
-        saved = run.config()
-        if {key: saved[key] for key in wanted} != wanted:
-            raise RunError(f"{str(path)!r} was begun with other options: {saved['options']} for {saved['task']}")
-    else:
-        run = RunFolder.create(path, task_name, wanted["options"])
-    trainer = Trainer(task, run, settings=settings)
-    if resuming and run.checkpoint.is_file():
-        trainer.resume()
-        console.print(f"going on from iteration {trainer.iteration} of {trainer.iterations}", highlight=False)
-    with training_progress(console, task, trainer.iterations, trainer.iteration) as progress:
-        learned = trainer.train(progress.report, *report)
+    with process_group() as group:
+        console = (console or Console()) if group.first else Console(quiet=True)
+        task = tasks.create(task_name, options)
+        run, going_on = group.from_first(lambda: _run_folder(path, task, resume))
+        trainer = Trainer(task, run, settings=settings)
+        if going_on:
+            trainer.resume()
+            console.print(f"going on from iteration {trainer.iteration} of {trainer.iterations}", highlight=False)
+        with training_progress(console, task, trainer.iterations, trainer.iteration) as progress:
+            learned = trainer.train(progress.report, *report)
+        if not group.first:
+            return []
     rows, before, after = _compare(task, trainer, learned, held_out, baselines, console)
     if after.failure is not None:
         run.save_failure(after.failure, trainer.iteration)
@@ -70,6 +69,18 @@ def train(
     console.print(results_table(rows, task, f"{task.name}, seed {task.options.seed}: {held_out} held-out samples"))
     console.print(f"{run.path}: {', '.join(file.name for file in written)}", highlight=False)
     return rows
+
+
+def _run_folder(path: Path, task: TrainingTask, resume: bool) -> tuple[RunFolder, bool]:
+    """The folder to train in, a new one unless resumed, and whether it has a checkpoint to go on from."""
+    wanted: dict[str, Any] = {"task": task.name, "options": dataclasses.asdict(task.options)}
+    if not (resume and RunFolder.exists(path)):
+        return RunFolder.create(path, task.name, wanted["options"]), False
+    run = RunFolder.open(path)
+    saved = run.config()
+    if {key: saved[key] for key in wanted} != wanted:
+        raise RunError(f"{str(path)!r} was begun with other options: {saved['options']} for {saved['task']}")
+    return run, run.checkpoint.is_file()
 
 
 def replay(path: Path) -> Path:

@@ -15,7 +15,7 @@ from qp_control.mpc import MPC
 from qp_control.training import losses
 from qp_control.training.closed_loop_task import weights
 from qp_control.training.evaluation import starts
-from qp_control.training.phase import Phase, Update
+from qp_control.training.phase import DivisiblePhase, Update
 from qp_control.training.planner import PlannerCost, Trajectories, experts
 
 SETTLING_STEPS = 40  # control periods after which an expert must have arrived
@@ -49,7 +49,7 @@ class PlannedTask(Protocol):
         ...
 
 
-class PlanImitation(Phase):
+class PlanImitation(DivisiblePhase):
     """Learns the costs alone: the planner knows limits and model exactly, only the plant differs."""
 
     def __init__(self, task: PlannedTask, options: PlanImitationOptions) -> None:
@@ -61,13 +61,19 @@ class PlanImitation(Phase):
         assert isinstance(module, MPC)
         return weights(module)
 
-    def update(self, module: MPC, generator: torch.Generator) -> Update:
-        o = self.options
+    def draw(self, module: MPC, generator: torch.Generator) -> Tensor:
+        """Numbers of trajectories."""
+        return torch.randint(len(self._known(module.horizon).cost), (self.options.batch,), generator=generator)
+
+    def part(self, module: MPC, drawn: Tensor) -> Update:
+        steps = self.options.steps
+        loss, status, failure = losses.imitation(module, self._known(module.horizon)[drawn], steps, self.task.state_scale)
+        return Update(loss, status, failure, len(drawn) * steps)
+
+    def _known(self, horizon: int) -> Trajectories:
         if self._experts is None:
-            self._experts = self._plan(module.horizon)
-        which = torch.randint(len(self._experts.cost), (o.batch,), generator=generator)
-        loss, status, failure = losses.imitation(module, self._experts[which], o.steps, self.task.state_scale)
-        return Update(loss, status, failure, o.batch * o.steps)
+            self._experts = self._plan(horizon)
+        return self._experts
 
     def _plan(self, horizon: int) -> Trajectories:
         """The planner's trajectories that end near the reference, from starts that depend on the seed alone."""

@@ -116,6 +116,7 @@ class Metrics:
         "updated",
         "unsolved_share",
         "infeasible_share",
+        "weakly_active_share",
         "steps_per_second",
         "seconds",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,8 +18,10 @@ from torch import Tensor
 from qp_control.exceptions import TrainingError
 from qp_control.settings import Settings, Status
 from qp_control.training import checkpoint
+from qp_control.training.batch_parts import differentiate
 from qp_control.training.checkpoint import Checkpoint, RunError
 from qp_control.training.phase import FailedProblem, Phase
+from qp_control.training.process_group import Group
 from qp_control.training.run_folder import Metrics, RunFolder
 from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
 
@@ -36,9 +40,14 @@ class Trainer:
     """Trains the module of one task.
 
     run: where to put metrics, checkpoints and failures; None: nowhere. settings: of the QP solver.
+
+    In a process group of torch.distributed the processes train together: each does its parts of every batch, and the
+    first one validates and writes. All have to make the same calls.
     """
 
     def __init__(self, task: TrainingTask, run: RunFolder | None = None, *, settings: Settings | None = None) -> None:
+        self.group = Group.current()
+        self.parts = task.options.parts or self.group.size
         self.task, self.options, self.run, self.settings = task, task.options, run, settings
         self.module: Any = task.module(settings)
         self.learnable = [p for p in self.module.parameters() if p.requires_grad]
@@ -75,7 +84,7 @@ class Trainer:
         """
         end = self.iterations if until is None else min(until, self.iterations)
         columns = tuple(f"validation_{name}" for name in self.task.metrics)
-        metrics = None if self.run is None else Metrics(self.run, columns, self.iteration)
+        metrics = None if self.run is None or not self.group.first else Metrics(self.run, columns, self.iteration)
         try:
             with many_small_problems():
                 while self.iteration < end:
@@ -100,27 +109,29 @@ class Trainer:
         if self.best is None:
             self._validate()
         phase.schedule(self.optimizer, done)
-        self.optimizer.zero_grad()
-        update = phase.update(self.module, self.generator)
+        parameters = self.optimizer.param_groups[0]["params"]
+        update = differentiate(phase, self.module, parameters, self.generator, self.parts, self.group)
         norm = float("nan")
-        if bool(update.loss.isfinite()):
-            norm = phase.backward(update, self.optimizer, self.options.clip, self.generator)
-        finite = norm == norm and norm != float("inf")
+        if math.isfinite(update.loss):
+            norm = phase.take(update.loss, update.gradients, self.optimizer, self.options.clip)
+        finite = math.isfinite(norm)
         path = None
         if update.failure is not None or not finite:
             path = self._save_failure(update.failure)
         if finite:
             self.optimizer.step()
+            self.group.as_first(parameters)
         stepped = time.perf_counter() - began
         self.iteration += 1
         row: dict[str, Any] = {
             "iteration": self.iteration - 1,
             "phase": phase.name,
-            "loss": float(update.loss.detach()),
+            "loss": update.loss,
             "gradient_norm": norm,
             "updated": int(finite),
             "unsolved_share": float((update.status > Status.CLOSEST_FEASIBLE).double().mean()),
             "infeasible_share": float((update.status == Status.CLOSEST_FEASIBLE).double().mean()),
+            "weakly_active_share": update.weakly_active_share,
             "steps_per_second": update.steps / stepped,
         }
         ends = done + 1 == phase.iterations
@@ -161,7 +172,7 @@ class Trainer:
         self.optimizer = phase.optimizer(learned)
 
     def _validate(self) -> Score:
-        score = self.task.score(self.module, VALIDATION_SEED, self.options.validation_count)
+        score = self.group.from_first(self._score)
         if score.failure is not None:
             self._save_failure(score.failure)
         better = self.best is None or score.rank > self.best.rank
@@ -170,16 +181,20 @@ class Trainer:
             self.best = Best(score.rank, {n: p.detach().clone() for n, p in self.module.named_parameters()})
         return score
 
+    def _score(self) -> Score:
+        score = self.task.score(self.module, VALIDATION_SEED, self.options.validation_count)
+        return dataclasses.replace(score, details=None)  # pictures are made of others
+
     def _save_failure(self, failure: FailedProblem | None) -> Path | None:
         """Write the QP without an answer; without one (a gradient overflowed), the first QP of the task."""
-        if self.run is None:
+        if self.run is None or not self.group.first:
             return None
         failure = failure or self.task.first_problem(self.module)
         return None if failure is None else self.run.save_failure(failure, self.iteration)
 
     def save(self) -> None:
         """Write the checkpoint; without a run folder nothing happens."""
-        if self.run is None or self.best is None:
+        if self.run is None or self.best is None or not self.group.first:
             return
         tensors = checkpoint.with_prefix("module", dict(self.module.named_parameters()))
         tensors |= checkpoint.with_prefix("best", self.best.parameters)
@@ -192,15 +207,20 @@ class Trainer:
             "seconds": self.seconds,
             "skipped": self.skipped,
             "stale": self.stale,
+            "parts": self.parts,
             "best_rank": list(self.best.rank),
         }
         checkpoint.write(self.run.checkpoint, Checkpoint(tensors, state))
 
     def resume(self) -> None:
-        """Go back to the run's checkpoint. Raises RunError where it is missing, damaged or of another task."""
+        """Go back to the run's checkpoint. Raises RunError where it is missing, damaged or of another task.
+
+        Batches stay divided into as many parts as before, however many processes there are now.
+        """
         assert self.run is not None
-        source = str(self.run.checkpoint)
-        saved = checkpoint.read(self.run.checkpoint)
+        path = self.run.checkpoint
+        source = str(path)
+        saved = self.group.from_first(lambda: checkpoint.read(path))
         try:
             self.iteration = int(saved.state["iteration"])
             best = checkpoint.part(saved, "best")
@@ -210,7 +230,7 @@ class Trainer:
             self.generator.set_state(saved.tensors["random_state"])
             self._open()
             self.seconds, self.skipped = float(saved.state["seconds"]), int(saved.state["skipped"])
-            self.stale = int(saved.state["stale"])
+            self.stale, self.parts = int(saved.state["stale"]), int(saved.state["parts"])
             self.phase.remember(checkpoint.part(saved, "memory"))
             whole = self.optimizer.state_dict()
             count = len(whole["param_groups"][0]["params"])

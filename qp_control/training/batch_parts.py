@@ -1,0 +1,99 @@
+"""One update from the parts of its batch, each differentiated by itself, and added up in their order.
+
+The numbers depend on how many parts there are, not on which process did which of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.certificates import weakly_active_counts
+from qp_control.training.phase import DivisiblePhase, FailedProblem, Phase, Update
+from qp_control.training.process_group import Group
+
+
+@dataclass(frozen=True)
+class Differentiated:
+    """What a batch, or a part of it, gives a step.
+
+    gradients (rows, n): see `Phase.gradients`. weakly_active: how many of `differentiated` QPs have rows on their bound
+    with a multiplier of zero, at which their solution has a kink. carried: see `DivisiblePhase.keep`.
+    """
+
+    loss: float
+    gradients: Tensor
+    status: Tensor
+    weakly_active: int
+    differentiated: int
+    failure: FailedProblem | None
+    steps: int
+    carried: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def weakly_active_share(self) -> float:
+        """Share of the QPs that gradients passed through; zero where there were none."""
+        return self.weakly_active / max(1, self.differentiated)
+
+
+def differentiate(
+    phase: Phase,
+    module: Any,
+    parameters: Sequence[nn.Parameter],
+    generator: torch.Generator,
+    parts: int = 1,
+    group: Group | None = None,
+) -> Differentiated:
+    """The next batch of a phase. parts: those that a divisible one is divided into, among the processes of the group.
+
+    An indivisible phase is done by every process as a whole.
+    """
+    group = group or Group()
+    if not isinstance(phase, DivisiblePhase):
+        return _of(phase, phase.update(module, generator), parameters, generator)
+    drawn = phase.draw(module, generator)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    pieces = drawn.tensor_split(min(parts, len(drawn)))
+    own = []
+    for k in group.mine(len(pieces)):
+        update = phase.part(module, pieces[k]).scaled(len(pieces[k]) / len(drawn))
+        own.append(_of(phase, update, parameters, torch.Generator().manual_seed(seed + k)))
+    found = group.gather(own, len(pieces))
+    for piece, one in zip(pieces, found, strict=True):
+        phase.keep(module, piece, one.carried)
+    return _sum(found)
+
+
+def _of(phase: Phase, update: Update, parameters: Sequence[nn.Parameter], generator: torch.Generator) -> Differentiated:
+    loss = float(update.loss.detach())
+    with weakly_active_counts() as counts:
+        gradients = phase.gradients(update, list(parameters), generator)
+    return Differentiated(
+        loss,
+        gradients,
+        update.status.reshape(-1),
+        sum(int((count > 0).sum()) for count in counts),
+        sum(len(count) for count in counts),
+        update.failure,
+        update.steps,
+        update.carried,
+    )
+
+
+def _sum(parts: list[Differentiated]) -> Differentiated:
+    gradients, loss = parts[0].gradients, parts[0].loss
+    for one in parts[1:]:
+        gradients, loss = gradients + one.gradients, loss + one.loss
+    return Differentiated(
+        loss,
+        gradients,
+        torch.cat([one.status for one in parts]),
+        sum(one.weakly_active for one in parts),
+        sum(one.differentiated for one in parts),
+        next((one.failure for one in parts if one.failure is not None), None),
+        sum(one.steps for one in parts),
+    )
