@@ -41,13 +41,13 @@ class ClosedLoopTask(TrainingTask):
     state_scale: Tensor
 
     @abc.abstractmethod
-    def module(self, settings: Settings | None = None) -> MPC: ...
+    def module(self, settings: Settings | None = None) -> Any: ...
 
     def barrier(self, states: Tensor) -> Tensor:
         """Penalty (B, T + 1) on states (B, T + 1, nx) near the edge of where the robot may be; zero inside."""
         return states.new_zeros(states.shape[:2])
 
-    def score(self, module: MPC, seed: int, count: int) -> Score:
+    def score(self, module: Any, seed: int, count: int) -> Score:
         result = evaluate(self.plant, module, starts(self.plant, count, seed))
         values = {"success": result.success, "return": result.mean_return}
         intervals = {
@@ -62,13 +62,13 @@ class ClosedLoopTask(TrainingTask):
         return lambda module: self.loop_loss(module, x0, self.plant.episode_steps)
 
     @torch.no_grad()
-    def loop_loss(self, module: MPC, x0: Tensor, steps: int) -> float:
+    def loop_loss(self, module: Any, x0: Tensor, steps: int) -> float:
         """Loss of closed loops of `steps` control periods from x0 (B, nx); infinite where it is NaN."""
         rollout = closed_loop(module, self.plant.step, x0, steps, reward=self.plant.reward)
         loss = float(losses.negative_return(rollout, self.barrier(rollout.states)))
         return loss if loss == loss else float("inf")
 
-    def first_problem(self, module: MPC) -> FailedProblem:
+    def first_problem(self, module: Any) -> FailedProblem:
         x0 = starts(self.plant, 1, VALIDATION_SEED)
         with torch.no_grad():
             return failed_problem(module, x0, None, module(x0), 0, 0)

@@ -89,6 +89,23 @@ def before_and_after(path: Path, task: ClosedLoopTask, before: Rollout, after: R
     return _save(figure, path)
 
 
+def pushes(path: Path, title: str, velocity: Any, survived: dict[str, Any]) -> Path:
+    """Pushes velocity (n, 2) [m/s] that controllers survived, (n,) of each by name. Returns the path."""
+    figure = Figure(figsize=(4.2 * len(survived), 4.6), layout="constrained")
+    axes: Any = figure.subplots(1, len(survived), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, (name, kept) in zip(axes, survived.items(), strict=True):
+        axis.scatter(*velocity[kept].T, color=AFTER, s=14, label="survived")
+        axis.scatter(*velocity[~kept].T, color="#d93025", s=22, marker="x", label="fell")
+        axis.set_title(f"{name}: {int(kept.sum())} of {len(kept)}")
+        axis.set_xlabel("push ahead [m/s]")
+        axis.set_aspect("equal")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("push to the left [m/s]")
+    axes[0].legend(loc="upper right", fontsize="small")
+    figure.suptitle(title)
+    return _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> Path:
     FigureCanvasAgg(figure)
     try:

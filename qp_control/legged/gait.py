@@ -1,0 +1,58 @@
+"""Which foot is on the ground when."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Gait:
+    """A periodic gait. The clock counts control periods, so that nothing in it has to be rounded.
+
+    period: control periods of a cycle. duty: share of it that a foot is on the ground. offsets: for each foot, the
+    share of the cycle after which it touches down. ramp: control periods in which a contact takes up its load, and
+    gives it back.
+    """
+
+    period: int
+    duty: float
+    offsets: Sequence[float]
+    ramp: int = 4
+
+    def __post_init__(self) -> None:
+        if self.period < 2 or not 0.0 < self.duty < 1.0:
+            raise ValueError(f"period is {self.period}, duty {self.duty}, expected at least 2 and between 0 and 1")
+
+    @property
+    def stance(self) -> int:
+        """Control periods on the ground."""
+        return round(self.duty * self.period)
+
+    def since_touchdown(self, clock: int | Tensor) -> Tensor:
+        """(..., feet) control periods since the last touchdown, 0 to period - 1."""
+        shift = torch.tensor([round(share * self.period) for share in self.offsets])
+        return torch.remainder(torch.as_tensor(clock)[..., None] - shift, self.period)
+
+    def on_ground(self, clock: int | Tensor) -> Tensor:
+        """(..., feet) True where the feet carry."""
+        return self.since_touchdown(clock) < self.stance
+
+    def activation(self, clock: int | Tensor) -> Tensor:
+        """(..., feet) of contacts: 0 in the air, 1 on the ground, and between them over `ramp`."""
+        since = self.since_touchdown(clock)
+        edge = torch.minimum(since + 1, self.stance - since).clamp(0, self.ramp)
+        return edge.double() / self.ramp
+
+    def swing(self, clock: int | Tensor) -> Tensor:
+        """(..., feet) share of the swing that is over at the end of this control period; 0 on the ground."""
+        over = (self.since_touchdown(clock) - self.stance + 1).clamp_min(0)
+        return over.double() / (self.period - self.stance)
+
+
+def trot(period: int = 72) -> Gait:
+    """Front left and rear right, then front right and rear left. Feet: front left, front right, rear left, rear right."""
+    return Gait(period, 0.5, (0.0, 0.5, 0.5, 0.0))

@@ -1,0 +1,158 @@
+"""A legged robot's tasks in one controller by inverse dynamics, whose weights, gains and friction are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.inverse_dynamics import Control, ControlProblem, InverseDynamics
+from qp_control.layers import LayerSolution
+from qp_control.legged.positive_numbers import PositiveNumbers
+from qp_control.limits import TorqueLimit
+from qp_control.robot_model import RobotModel
+from qp_control.settings import Settings
+from qp_control.supports import PointContact
+from qp_control.tasks import (
+    AngularMomentumTask,
+    CenterOfMassTask,
+    ContactForceTask,
+    OrientationTask,
+    PositionTask,
+    PostureTask,
+    TorqueRegularization,
+)
+
+UNTUNED: dict[str, Any] = {
+    "com_weight": [1.0, 1.0, 1.0],
+    "com_stiffness": [100.0, 100.0, 100.0],
+    "com_damping": [20.0, 20.0, 20.0],
+    "trunk_weight": [1.0, 1.0, 1.0],
+    "trunk_stiffness": [100.0, 100.0, 100.0],
+    "trunk_damping": [20.0, 20.0, 20.0],
+    "momentum_weight": 1e-2,
+    "momentum_damping": 10.0,
+    "posture_weight": 1e-2,
+    "posture_stiffness": 100.0,
+    "posture_damping": 20.0,
+    "contact_weight": 1e2,
+    "contact_damping": 20.0,
+    "friction": 0.7,
+    "swing_weight": 10.0,
+    "swing_stiffness": 400.0,
+    "swing_damping": 40.0,
+    "force_weight": 1e-4,
+}
+"""What the parts of a controller have where nothing is said, and rough guesses where they have nothing."""
+
+
+class Target(NamedTuple):
+    """What a robot with k feet is to do at one tick, in the world."""
+
+    com: Tensor
+    """(B, 3) [m]"""
+    com_velocity: Tensor
+    """(B, 3) [m/s]"""
+    orientation: Tensor
+    """(B, 4) of the trunk, quaternion (x, y, z, w)"""
+    angular_velocity: Tensor
+    """(B, 3) of the trunk [rad/s]"""
+    posture: Tensor
+    """(B, nq)"""
+    activation: Tensor
+    """(B, k) of the contacts: 1 on the ground, 0 in the air"""
+    foot: Tensor
+    """(B, k, 3) where feet in the air are to be [m]"""
+    foot_velocity: Tensor
+    """(B, k, 3) [m/s]"""
+    foot_acceleration: Tensor
+    """(B, k, 3) [m/s^2]"""
+    force: Tensor
+    """(B, k, 3) on the robot at feet on the ground [N]"""
+    com_acceleration: Tensor
+    """(B, 3) [m/s^2]"""
+    angular_acceleration: Tensor
+    """(B, 3) of the trunk [rad/s^2]"""
+
+
+class WholeBody(nn.Module):
+    """Controller by inverse dynamics of a robot that stands on the origins of some frames.
+
+    feet: their frames. trunk: the frame that is kept upright. max_force [N]: of a foot on the ground.
+    values: of the numbers that are learned, by the names in `UNTUNED`.
+
+    `numbers` holds what is learned: weights, gains and the coefficient of friction that forces are planned with.
+    """
+
+    def __init__(
+        self,
+        model: RobotModel,
+        feet: Sequence[str],
+        *,
+        trunk: str = "base",
+        max_force: float = 250.0,
+        settings: Settings | None = None,
+        **values: Any,
+    ) -> None:
+        super().__init__()
+        self.model, self.feet = model, tuple(feet)
+        contacts = [PointContact(foot, max_force=max_force, name=f"{foot} contact") for foot in feet]
+        tasks = [
+            CenterOfMassTask(),
+            OrientationTask(trunk, name="trunk"),
+            AngularMomentumTask(name="momentum"),
+            PostureTask(),
+            TorqueRegularization(weight=1e-5),
+            *(PositionTask(foot, name=f"{foot} swing") for foot in feet),
+            *(ContactForceTask(f"{foot} contact", name=f"{foot} force") for foot in feet),
+        ]
+        self.controller = InverseDynamics(model, tasks, [TorqueLimit()], contacts, settings=settings)
+        self.controller.requires_grad_(False)
+        self.numbers = PositiveNumbers(UNTUNED | values, self._places())
+
+    def _places(self) -> dict[str, list[str]]:
+        places = {}
+        for name in UNTUNED:
+            part, _, key = name.partition("_")
+            if part in ("contact", "friction", "swing", "force"):
+                part, key = ("contact", "friction") if part == "friction" else (part, key)
+                places[name] = [f"{foot} {part}.{key}" for foot in self.feet]
+            else:
+                places[name] = [f"{part}.{key}"]
+        return places
+
+    def forward(self, q: Tensor, v: Tensor, target: Target, warm_start: LayerSolution | None = None) -> Control:
+        """Torques for states q (B, nq), v (B, nv)."""
+        control: Control = self.controller(q, v, self._numbers(target), warm_start=warm_start)
+        return control
+
+    def build(self, q: Tensor, v: Tensor, target: Target) -> ControlProblem:
+        """The QPs, as data."""
+        return self.controller.build(q, v, self._numbers(target))
+
+    def _numbers(self, target: Target) -> dict[str, Tensor]:
+        numbers: dict[str, Tensor] = self.numbers()
+        numbers |= {
+            "com.reference": target.com,
+            "com.velocity": target.com_velocity,
+            "com.acceleration": target.com_acceleration,
+            "trunk.reference": target.orientation,
+            "trunk.velocity": target.angular_velocity,
+            "trunk.acceleration": target.angular_acceleration,
+            "posture.reference": target.posture,
+        }
+        on = target.activation
+        weight, follow = self.numbers["swing_weight"], self.numbers["force_weight"]
+        for k, foot in enumerate(self.feet):
+            numbers |= {
+                f"{foot} contact.activation": on[:, k : k + 1],
+                f"{foot} swing.weight": weight * (1.0 - on[:, k : k + 1]),
+                f"{foot} swing.reference": target.foot[:, k],
+                f"{foot} swing.velocity": target.foot_velocity[:, k],
+                f"{foot} swing.acceleration": target.foot_acceleration[:, k],
+                f"{foot} force.weight": follow * on[:, k : k + 1],
+                f"{foot} force.reference": target.force[:, k],
+            }
+        return numbers
