@@ -1,0 +1,176 @@
+"""A cart-pole with dry friction in its joints swings up; every step of the simulation solves a QP (appendix C.3).
+
+    minimise over the friction's impulses L    1/2 L' M^-1 L + v_free' L        subject to |L| <= eta
+    v_next = v_free + M^-1 L,    q_next = q + h v_next,    v_free = v + h M^-1 (input - bias)
+
+Dry friction makes gradients zero while a joint sticks: at rest, with no input, nothing tells which way to push. So a
+step is the mean of its results for `samples` Gaussian draws of the input around the one that is learned (randomised
+smoothing; as many QPs per step), new draws every epoch, the same for every solver. Adam changes the inputs of all
+steps; the loss, of the last state alone, is
+
+    0.1 position^2 + angle^2 + 0.1 speed^2 + 0.1 turning^2
+
+with the angle of the pole from upright. The paper does not publish its masses, friction and costs, so that its loss is
+no mark for this one: solvers are compared in the same run. Told are the mean of the last ten losses of learning, and
+the loss of the learned inputs without draws. All numbers of the robot are options.
+
+    python examples/qplayer_paper/cart_pole.py --peers qplayer qpth
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from layers import LAYERS, Answer, Layer, Problem, residuals
+from learning import Peer, float64_default
+from records import Row, curves, merge, report, series
+from torch import Tensor
+
+PUBLISHED = "paper (its task is not published): QPLayer .02556, OptNet .02604, CvxpyLayer .02566"
+
+
+@dataclass(frozen=True)
+class CartPoleOptions:
+    """Learn the inputs of a swing-up with dry friction."""
+
+    out: Path = Path("runs/qplayer_paper")
+    """Folder of tables and plots."""
+    epochs: int = 800
+    """Steps of Adam."""
+    rate: float = 0.1
+    """Learning rate [N]."""
+    steps: int = 20
+    """Time steps."""
+    period: float = 0.05
+    """Time step h [s]."""
+    samples: int = 5
+    """Draws of the input for each step."""
+    noise: float = 2.0
+    """Standard deviation of the draws [N]."""
+    cart_mass: float = 1.0
+    """[kg]"""
+    pole_mass: float = 0.1
+    """[kg], at the pole's end."""
+    pole_length: float = 0.5
+    """[m]"""
+    cart_friction: float = 1.0
+    """Largest dry friction of the cart [N]; eta is h times it."""
+    pole_friction: float = 0.01
+    """Largest dry friction of the pole's joint [N m]."""
+    residual: float = 1e-6
+    """Tolerance of the solvers; the largest residual, recomputed from the data, is in the table."""
+    seed: int = 0
+    """Of the draws."""
+    peers: tuple[Peer, ...] = ()
+    """Other layers to run."""
+    peer_epochs: int | None = None
+    """Epochs of the peers; as many as ours if not given."""
+
+
+class CartPole:
+    """q = (position [m], angle from upright [rad]), v; states (..., 4), inputs (...) [N] on the cart."""
+
+    def __init__(self, options: CartPoleOptions) -> None:
+        self.o = options
+        self.eta = options.period * torch.tensor([options.cart_friction, options.pole_friction]).double()
+        self.solved: list[tuple[Problem, Answer]] = []
+
+    def step(self, layer: Layer, x: Tensor, u: Tensor) -> Tensor:
+        """(B, 4) next states."""
+        o, gravity = self.o, 9.81
+        q, v = x[:, :2], x[:, 2:]
+        sin, cos = q[:, 1].sin(), q[:, 1].cos()
+        inertia = o.pole_mass * o.pole_length**2
+        coupling = o.pole_mass * o.pole_length * cos
+        total = torch.full_like(sin, o.cart_mass + o.pole_mass)
+        M = torch.stack([total, coupling, coupling, torch.full_like(sin, inertia)], 1).reshape(-1, 2, 2)
+        forces = torch.stack(
+            [u + o.pole_mass * o.pole_length * sin * v[:, 1] ** 2, o.pole_mass * gravity * o.pole_length * sin], 1
+        )
+        W = torch.linalg.inv(M)
+        W = 0.5 * (W + W.mT)
+        free = v + o.period * (W @ forces[..., None])[..., 0]
+        problem = Problem(free, W, C=torch.eye(2, dtype=x.dtype), l=-self.eta, u=self.eta)
+        answer = layer.solve(problem)
+        self.solved.append((problem, answer))
+        v = free + (W @ answer.x[..., None])[..., 0]
+        return torch.cat([q + o.period * v, v], 1)
+
+    def largest_residual(self) -> float:
+        """Of the QPs since the last call, outside the timing."""
+        largest = max(float(residuals(problem, answer).max()) for problem, answer in self.solved)
+        self.solved.clear()
+        return largest
+
+    def roll_out(self, layer: Layer, inputs: Tensor, draws: Tensor | None = None) -> Tensor:
+        """Loss of inputs (steps,) from the pole hanging at rest; draws (steps, samples) [N]."""
+        x = torch.tensor([[0.0, torch.pi, 0.0, 0.0]], dtype=torch.float64)
+        for k, u in enumerate(inputs):
+            around = u.reshape(1) if draws is None else u + draws[k]
+            x = self.step(layer, x.expand(len(around), 4), around).mean(0, keepdim=True)
+        return (torch.tensor([0.1, 1.0, 0.1, 0.1], dtype=torch.float64) * x[0] ** 2).sum()
+
+
+def swing_up(options: CartPoleOptions, solver: str) -> list[Row]:
+    layer = LAYERS[solver](eps=options.residual)
+    robot = CartPole(options)
+    inputs = torch.zeros(options.steps, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([inputs], lr=options.rate)
+    epochs = options.epochs if solver == "qp-control" else options.peer_epochs or options.epochs
+    rows: list[Row] = []
+    clocks = (time.process_time, time.perf_counter)
+    for epoch in range(1, epochs + 1):
+        generator = torch.Generator().manual_seed(100_003 * options.seed + epoch)
+        draws = options.noise * torch.randn(options.steps, options.samples, generator=generator, dtype=torch.float64)
+        start = [clock() for clock in clocks]
+        loss = robot.roll_out(layer, inputs, draws)
+        middle = [clock() for clock in clocks]
+        optimiser.zero_grad()
+        loss.backward()
+        end = [clock() for clock in clocks]
+        optimiser.step()
+        row: Row = {"solver": layer.name, "model": "dry friction", "seed": options.seed, "threads": 1, "epoch": epoch}
+        row |= {"loss": loss.item(), "residual": robot.largest_residual()}
+        for name, a, b in (("forward", start, middle), ("backward", middle, end)):
+            row |= {f"{name}_cpu_ms": 1e3 * (b[0] - a[0]), f"{name}_ms": 1e3 * (b[1] - a[1])}
+        rows.append(row)
+    with torch.no_grad():
+        rows[-1]["loss_without_draws"] = float(robot.roll_out(layer, inputs))
+    return rows
+
+
+def main(options: CartPoleOptions) -> None:
+    torch.set_num_threads(1)
+    print(report.machine("proxsuite", "qpth", "torch", threads=1))
+    for solver in ("qp-control", *options.peers):
+        try:
+            with float64_default():
+                rows = swing_up(options, solver)
+        except ImportError as error:
+            print(f"not compared: {LAYERS[solver].name} ({error})")
+            continue
+        report.write_csv(options.out / "runs" / f"cart_pole-{solver}-{options.seed}.csv", rows)
+        last = statistics.fmean(float(str(row["loss"])) for row in rows[-10:])
+        forward, backward = (
+            statistics.median(float(str(row[f"{part}_cpu_ms"])) for row in rows) for part in ("forward", "backward")
+        )
+        residual = max(float(str(row["residual"])) for row in rows)
+        print(
+            f"{rows[-1]['solver']}: {len(rows)} epochs, loss {last:.5f} (last ten), "
+            f"{rows[-1]['loss_without_draws']:.5f} without draws; {forward:.3g} + {backward:.3g} ms of the process "
+            f"an epoch, largest residual {residual:.1e}",
+            flush=True,
+        )
+    print(PUBLISHED)
+    lines = series(merge(options.out, "cart_pole"), "loss")
+    title = "Swing-up with dry friction"
+    curves(options.out / "cart_pole.png", lines, title=title, xlabel="epoch", ylabel="loss of the last state")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(CartPoleOptions, description=__doc__))
