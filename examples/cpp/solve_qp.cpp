@@ -27,12 +27,13 @@ int main() {
               solution.x[1], solution.z[0]);
 
   // The gradient of the loss x1, by all data.
-  StackedQP stacked(dims.n, dims.rows());
+  const int stored = dims.n_eq + dims.n_in;
+  StackedQP stacked(dims.n, stored);
   stack(qp, stacked);
   OutputDerivative loss(dims.n, dims.rows());
   loss.fill(0.0);
   loss.x[0] = 1.0;
-  DataDerivative gradient(dims.n, dims.n_eq + dims.n_in);
+  DataDerivative gradient(dims.n, stored);
   const DerivativeCertificate certificate = adjoint(stacked, solution, loss, DerivativeSettings(), gradient);
   std::printf("dx1/dg %.4f %.4f  dx1/du %.4f  residual %.1e\n", gradient.g[0], gradient.g[1], gradient.upper[0],
               certificate.residual);

@@ -54,7 +54,7 @@ std::vector<Argument> arguments(const OcpDims& d) {
 struct PlanField {
   MutableBatchArray OcpBatchSolution::* array;
   long stages, size;
-  std::vector<double> plan, next;
+  std::vector<double> plan = std::vector<double>(stages * size, 0.0), next = plan;
 };
 
 }  // namespace
@@ -89,11 +89,7 @@ struct LinearMpc::Implementation {
               {&OcpBatchSolution::y, N + 1, nx},     {&OcpBatchSolution::z, N, rows},
               {&OcpBatchSolution::z_N, 1, terminal}, {&OcpBatchSolution::w_x, N + 1, nx},
               {&OcpBatchSolution::w_u, N, nu}};
-    for (PlanField& field : fields) {
-      field.plan.assign(field.stages * field.size, 0.0);
-      field.next = field.plan;
-      out.*field.array = {field.next.data(), static_cast<long>(field.next.size())};
-    }
+    for (PlanField& field : fields) out.*field.array = {field.next.data(), static_cast<long>(field.next.size())};
     shifts.assign(2 * (N + 1) * (2 * rows + 2 * terminal + nx + nu), 0.0);
     double* place = shifts.data();
     const auto room = [&](long count) {

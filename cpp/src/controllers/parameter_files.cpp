@@ -25,7 +25,8 @@ std::string contents(const std::string& path) {
 }
 
 void read_numbers(const std::string& path, ParameterFiles& out) {
-  const json::object all = json::parse(contents(path)).as_object();
+  const json::value parsed = json::parse(contents(path));
+  const json::object& all = parsed.as_object();
   const auto version = all.at("format").to_number<std::int64_t>();
   if (version != format) fail(path, "has format " + std::to_string(version) + ", expected " + std::to_string(format));
   out.kind = all.at("kind").as_string().c_str();
@@ -41,7 +42,8 @@ void read_arrays(const std::string& path, ParameterFiles& out) {
   if (length == 0 || length > file.size() - 8) fail(path, "is no safetensors file, or damaged");
   const char* data = file.data() + 8 + length;
   const std::size_t size = file.size() - 8 - length;
-  for (const auto& [key, value] : json::parse(std::string_view(file.data() + 8, length)).as_object()) {
+  const json::value header = json::parse(std::string_view(file.data() + 8, length));
+  for (const auto& [key, value] : header.as_object()) {
     const std::string name = key;
     if (name == "__metadata__") continue;
     if (value.at("dtype").as_string() != "F64") fail(path, "has an array " + name + " that is not float64");
