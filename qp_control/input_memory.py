@@ -11,7 +11,7 @@ from torch import Tensor
 from qp_control.nonlinear_ocp import NonlinearOcp, StageRows, part_of_dynamics
 
 
-class _InputMemory:
+class InputMemory:
     """Dynamics of (x, u_before): the next one is (f(x, u), u)."""
 
     vector_space = True
@@ -20,8 +20,8 @@ class _InputMemory:
         self.dynamics = dynamics
         self.nx, self.nu = dynamics.nx + dynamics.nu, dynamics.nu
 
-    def element(self, elements: Tensor) -> _InputMemory:
-        return _InputMemory(part_of_dynamics(self.dynamics, elements))
+    def element(self, elements: Tensor) -> InputMemory:
+        return InputMemory(part_of_dynamics(self.dynamics, elements))
 
     def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
         return torch.cat([self.dynamics.step(x[..., : -self.nu], u, parameters), u], -1)
@@ -59,7 +59,7 @@ def with_rate_limit(ocp: NonlinearOcp, previous: Tensor, limit: Tensor) -> Nonli
     rows = [_of_first_states(group, nx) for group in ocp.rows]
     rows.append(StageRows(lambda x, u: u - x[..., nx:], -limit, limit))
     x0 = torch.cat([ocp.x0, previous], -1)
-    return NonlinearOcp(_InputMemory(ocp.dynamics), ocp.horizon, x0, data, ocp.parameters, rows)
+    return NonlinearOcp(InputMemory(ocp.dynamics), ocp.horizon, x0, data, ocp.parameters, rows)
 
 
 def _of_first_states(rows: Any, nx: int) -> Any:

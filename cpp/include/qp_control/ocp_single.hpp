@@ -16,6 +16,11 @@ class OcpSingleSolver {
  public:
   explicit OcpSingleSolver(const OcpBatch& batch);
 
+  // Room for constraints that contradict each other, which is otherwise made when they first do.
+  void reserve(const OcpBatch& batch) {
+    if (!levels_) levels_ = std::make_unique<Levels>(batch);
+  }
+
   // Element i, whose data are known to be valid and convex. Writes all of its solution, and adds to its iterations.
   void solve(const OcpBatch& batch, int i, const Settings& settings, const Deadline& deadline,
              const OcpBatchSolution& out);

@@ -52,7 +52,7 @@ void OcpSingleSolver::solve(const OcpBatch& batch, int i, const Settings& settin
   if (crossed && !settings.closest) {
     certify_crossed(problem);
   } else if (infeasible) {
-    if (!levels_) levels_ = std::make_unique<Levels>(batch);
+    reserve(batch);
     look_closer(problem, crossed, settings, deadline);
   }
   answer_.point.write(out, i);

@@ -1,0 +1,30 @@
+// Parameters that Python has exported (qp_control/export.py): a folder with numbers by name in controller.json, and
+// arrays by name in controller.safetensors (https://github.com/huggingface/safetensors).
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace qp_control {
+
+// Row-major.
+struct ParameterArray {
+  std::vector<long> shape;
+  std::vector<double> data;
+};
+
+struct ParameterFiles {
+  std::string kind;  // of controller
+  std::map<std::string, double> numbers;
+  std::map<std::string, ParameterArray> arrays;
+
+  // Both throw std::runtime_error where there is none of that name; `shape` must be that of the array.
+  double number(const std::string& name) const;
+  const ParameterArray& array(const std::string& name, const std::vector<long>& shape) const;
+};
+
+// Throws std::runtime_error for files that are missing, damaged or of another format.
+ParameterFiles read_parameters(const std::string& folder);
+
+}  // namespace qp_control

@@ -1,0 +1,55 @@
+"""proxsuite's differentiable QP layer, `proxsuite.torch.qplayer.QPFunction` (proxsuite 0.7), answered by `QPLayer`.
+
+    minimise 1/2 x'Q x + p'x   subject to  A x = b (lams),  l <= G x <= u (nus)
+
+Signs are those of this package: Q x + p + A'lams + G'nus = 0, s_e = A x - b, s_i > 0 above u and < 0 below l.
+
+What differs from the original:
+- Gradients are those of the solution; there they are of the problem regularised by rho_backward and mu_backward, those
+  through nus are wrong, and all are float32 unless that is not torch's default.
+- With structural_feasibility=False the gradients of l, u and G have their own shapes for any batch, data that the batch
+  shares gets the sum over it (there the mean), G may differ within the batch, and the multipliers of contradicting
+  constraints are those of least norm (there they grow without limit).
+- With structural_feasibility=True contradicting constraints give the closest feasible solution as well, only without
+  its shifts (there whatever the last iteration left).
+- maxIter, eps_backward, rho_backward, mu_backward and omp_parallel have no effect: there is nothing like them here, and
+  batches always go over threads. eps counts between 1e-9 and 1e-6.
+
+Source: A. Bambade, F. Schramm, A. Taylor, J. Carpentier, "Leveraging augmented-Lagrangian techniques for
+differentiating over infeasible quadratic programs in machine learning", ICLR 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from qp_control.compat.qp_batches import present, settings, with_batch
+from qp_control.layers import QPLayer
+
+
+def QPFunction(
+    eps: float = 1e-9,
+    maxIter: int = 1000,
+    eps_backward: float = 1.0e-4,
+    rho_backward: float = 1.0e-6,
+    mu_backward: float = 1.0e-6,
+    omp_parallel: bool = False,
+    structural_feasibility: bool = True,
+) -> Callable[..., tuple[Tensor, ...]]:
+    """A function (Q, p, A, b, G, l, u) -> (x, lams, nus), or (x, lams, nus, s_e, s_i) without structural feasibility.
+
+    Arguments are matrices (n_rows, n) or (B, n_rows, n) and vectors (n,) or (B, n), empty where there is none; results
+    are (B, .), B = 1 where nothing has the axis of the batch.
+    """
+    layer = QPLayer(settings(eps))
+
+    def solve(Q: Tensor, p: Tensor, A: Tensor, b: Tensor, G: Tensor, l: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+        A_, b_, G_, l_, u_ = map(present, (A, b, G, l, u))
+        out = layer(Q, with_batch(p, (Q, A_, G_), (b_, l_, u_)), A_, b_, G_, l_, u_)
+        if structural_feasibility:
+            return out.x, out.y, out.z
+        return out.x, out.y, out.z, out.s_eq, out.s_upper - out.s_lower
+
+    return solve
