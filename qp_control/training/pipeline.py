@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,14 @@ def train(
     training did. settings: of the QP solver. report: called with every row of the metrics, for loggers of your own.
     Returns the rows of results.json.
 
-    Raises ValueError for an unknown task, RunError for folders that cannot be used, TrainingError when
-    training fails.
+    Raises ValueError for an unknown task, RunError for folders that cannot be used and packages that are missing,
+    TrainingError when training fails.
     """
     console = console or Console()
     task = tasks.create(task_name, options)
+    for package, extra in task.needs:
+        if importlib.util.find_spec(package) is None:
+            raise RunError(f"{task_name} needs {package}: pip install 'qp-control[{extra}]'")
     wanted: dict[str, Any] = {"task": task_name, "options": dataclasses.asdict(task.options)}
     resuming = resume and RunFolder.exists(path)
     if resuming:

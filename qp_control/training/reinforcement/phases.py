@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ class _Reinforcement(Phase):
         learned = [p for p in module.parameters() if p.requires_grad]
         plant: Any = StateObserved(self.task.plant)
         robots = RobotVectorEnv(self.robots, autoreset_mode="SameStep", task=plant)
-        self.envs = ControllerEnvs(robots, module)
+        self.envs = ControllerEnvs(robots, module, staggered=True)
         self.done = 0
         with global_random_state(self.task.options.seed):
             self.learner = self._algorithm(self.envs)
@@ -129,8 +129,8 @@ class ProximalPolicy(_Reinforcement):
     """PPO. Learns everything of the controller that requires grad.
 
     An iteration: `steps` control periods of `robots` robots, then `epochs` passes over these samples in batches of
-    `batch`. features: what the value network sees of the plant's states (B, nx); None: what the environment tells.
-    deviation: of actions in [-1, 1], to begin with. rate: of the value network; controller_rate: of the controller.
+    `batch`. discount: of rewards, per control period. features: what the value network sees of the plant's states (B, nx); None: what the environment tells.
+    deviation: of actions in [-1, 1], to begin with, for all inputs or one for each. rate: of the value network; controller_rate: of the controller.
     options: further ones of stable-baselines3's PPO.
     """
 
@@ -144,14 +144,15 @@ class ProximalPolicy(_Reinforcement):
         steps: int = 64,
         epochs: int = 5,
         batch: int = 256,
-        deviation: float = 0.2,
+        discount: float = 0.98,
+        deviation: float | Sequence[float] = 0.2,
         controller_rate: float = 0.02,
         features: Callable[[Tensor], Tensor] | None = None,
         **options: Any,
     ) -> None:
         super().__init__("ppo", task, iterations, rate, robots, steps)
         self.epochs, self.batch, self.deviation, self.controller_rate = epochs, batch, deviation, controller_rate
-        self.features, self.options = features or task.plant.observe, options
+        self.discount, self.features, self.options = discount, features or task.plant.observe, options
 
     def _algorithm(self, envs: ControllerEnvs) -> PPO:
         return PPO(
@@ -165,10 +166,13 @@ class ProximalPolicy(_Reinforcement):
             policy_kwargs={
                 "actor": envs.actor,
                 "features": self.features,
-                "log_std_init": math.log(self.deviation),
+                "log_std_init": np.log(self.deviation),
                 "controller_rate": self.controller_rate / self.rate,
                 "clip": self.task.options.clip,
+                # Rewards of about one add up to it.
+                "value_scale": 1.0 / (1.0 - self.discount),
             },
+            gamma=self.discount,
             rollout_buffer_class=CarriedRolloutBuffer,
             device="cpu",
             **self.options,
@@ -198,7 +202,8 @@ class SoftActorCritic(_Reinforcement):
         batch: int = 64,
         kept: int = 20_000,
         warm_up: int = 2,
-        deviation: float = 0.2,
+        discount: float = 0.98,
+        deviation: float | Sequence[float] = 0.2,
         controller_rate: float = 0.005,
         features: Callable[[Tensor], Tensor] | None = None,
         **options: Any,
@@ -206,7 +211,7 @@ class SoftActorCritic(_Reinforcement):
         super().__init__("sac", task, iterations, rate, robots, steps)
         self.updates, self.batch, self.kept, self.warm_up = updates, batch, kept, warm_up
         self.deviation, self.controller_rate = deviation, controller_rate
-        self.features, self.options = features or task.plant.observe, options
+        self.discount, self.features, self.options = discount, features or task.plant.observe, options
 
     def _algorithm(self, envs: ControllerEnvs) -> SAC:
         return SAC(
@@ -218,10 +223,11 @@ class SoftActorCritic(_Reinforcement):
             batch_size=self.batch,
             train_freq=1,
             gradient_steps=self.updates,
+            gamma=self.discount,
             policy_kwargs={
                 "actor": envs.actor,
                 "features": self.features,
-                "log_std_init": math.log(self.deviation),
+                "log_std_init": np.log(self.deviation),
                 "controller_rate": self.controller_rate / self.rate,
                 "clip": self.task.options.clip,
             },

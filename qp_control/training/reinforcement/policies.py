@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.distributions import Normal
 
 from qp_control.training.reinforcement.actor import Actor
 from qp_control.training.reinforcement.guarded_adam import GuardedAdam, learned
-from qp_control.training.reinforcement.networks import dense_network
+from qp_control.training.networks import dense_network
 
 Features = Callable[[Tensor], Tensor]
 Observations = dict[str, Tensor]
@@ -33,12 +33,18 @@ def _features_of(observation_space: Any, features: Features | None) -> tuple[Fea
     return features, features(torch.zeros(1, size, dtype=torch.float64)).shape[-1]
 
 
+def _deviations(log_std: float | Sequence[float], action_space: Any) -> Tensor:
+    """(nu,) of one number or of nu."""
+    return torch.as_tensor(log_std, dtype=torch.float64).expand(action_space.shape).clone()
+
+
 class ControllerPolicy(BasePolicy):  # type: ignore[misc]
     """For PPO: actions are Gaussian around the controller's, with a deviation that is learned; a value network.
 
     actor: `ControllerEnvs.actor`. features: what the value network sees of observations (B, n); None: all of it.
-    log_std_init: logarithm of the deviations of actions in [-1, 1]. controller_rate: the learning rate of the
-    controller's parameters as a multiple of the value network's. clip: largest norm of the gradient of either.
+    log_std_init: logarithms of the deviations of actions in [-1, 1], or one for all. controller_rate: the learning rate of the
+    controller's parameters as a multiple of the value network's. value_scale: of
+    values, which the network gives as multiples of. clip: largest norm of the gradient of either.
     """
 
     def __init__(
@@ -51,8 +57,9 @@ class ControllerPolicy(BasePolicy):  # type: ignore[misc]
         actor: Actor,
         features: Features | None = None,
         net_arch: tuple[int, ...] = (64, 64),
-        log_std_init: float = -1.0,
+        log_std_init: float | Sequence[float] = -1.0,
         controller_rate: float = 1.0,
+        value_scale: float = 1.0,
         clip: float = math.inf,
     ) -> None:
         super().__init__(observation_space, action_space)
@@ -60,8 +67,8 @@ class ControllerPolicy(BasePolicy):  # type: ignore[misc]
             raise ValueError("use_sde is True: noise that depends on the state is not for controllers")
         self.actor, self.controller = actor, actor.controller
         self.features, size = _features_of(observation_space, features)
-        self.value = dense_network([size, *net_arch, 1])
-        self.log_std = nn.Parameter(torch.full(action_space.shape, log_std_init, dtype=torch.float64))
+        self.value, self.value_scale = dense_network([size, *net_arch, 1]), value_scale
+        self.log_std = nn.Parameter(_deviations(log_std_init, action_space))
         groups = [
             {"params": learned(self.controller), "scale": controller_rate},
             {"params": [self.log_std, *self.value.parameters()]},
@@ -84,7 +91,7 @@ class ControllerPolicy(BasePolicy):  # type: ignore[misc]
     def predict_values(self, obs: Observations) -> Tensor:
         """Values (B, 1)."""
         values: Tensor = self.value(self.features(obs["observation"].double()))
-        return values
+        return self.value_scale * values
 
     def evaluate_actions(self, obs: Observations, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (B, 1), logarithms of the actions' probabilities (B,) and entropies (B,).
@@ -100,10 +107,10 @@ class ControllerPolicy(BasePolicy):  # type: ignore[misc]
 class SACActor(BasePolicy):  # type: ignore[misc]
     """Gaussian around the controller's action, squashed into [-1, 1], with deviations that are learned."""
 
-    def __init__(self, observation_space: Any, action_space: Any, actor: Actor, log_std_init: float) -> None:
+    def __init__(self, observation_space: Any, action_space: Any, actor: Actor, log_std_init: float | Sequence[float]) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
         self.actor, self.controller = actor, actor.controller
-        self.log_std = nn.Parameter(torch.full(action_space.shape, log_std_init, dtype=torch.float64))
+        self.log_std = nn.Parameter(_deviations(log_std_init, action_space))
         self.distribution = SquashedDiagGaussianDistribution(action_space.shape[0])
 
     def _mean(self, obs: Observations) -> Tensor:
@@ -152,7 +159,7 @@ class ControllerSACPolicy(SACPolicy):  # type: ignore[misc]
         actor: Actor,
         features: Features | None = None,
         net_arch: tuple[int, ...] = (64, 64),
-        log_std_init: float = -1.0,
+        log_std_init: float | Sequence[float] = -1.0,
         controller_rate: float = 1.0,
         clip: float = math.inf,
         use_sde: bool = False,

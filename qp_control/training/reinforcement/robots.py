@@ -20,16 +20,17 @@ class ControllerEnvs(VecEnvWrapper):  # type: ignore[misc]
     """Robots whose observations are {"observation": what the environment tells, "carried": what the controller carries}.
 
     envs: a Gymnasium vector environment with autoreset_mode="SameStep". controller: see `Actor`; it is called with what
-    the environment tells.
+    the environment tells. staggered: the first episodes end after equal parts of their time instead of all at once, so
+    that rollouts have samples of all of it; for our own environments.
 
     Actions are in [-1, 1]. Episodes begin with the controller's cold plan. Whatever is sent instead of the controller's
     own input (exploration, clipping) is the input before in the next plan.
     """
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], controller: Any) -> None:
+    def __init__(self, envs: VectorEnv[Any, Any, Any], controller: Any, *, staggered: bool = False) -> None:
         venv = as_vec_env(envs, unit_actions=True)
         box: Any = envs.single_action_space
-        self.robots = envs
+        self.robots, self.staggered = envs, staggered
         self.actor = Actor(controller, box.low, box.high)
         carried = gym.spaces.Box(-np.inf, np.inf, (self.actor.size,), dtype=np.float64)
         spaces = gym.spaces.Dict({"observation": venv.observation_space, "carried": carried})
@@ -39,6 +40,10 @@ class ControllerEnvs(VecEnvWrapper):  # type: ignore[misc]
 
     def reset(self) -> dict[str, Any]:
         self._seen = torch.from_numpy(self.venv.reset())
+        if self.staggered:
+            robots: Any = self.robots
+            begun = np.arange(self.num_envs) * robots.max_episode_steps // self.num_envs
+            robots.restore({**robots.snapshot(), "steps": begun})
         self._carried = self.actor.cold(self._seen)
         return self._told()
 
