@@ -16,6 +16,7 @@ import torch
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
 
 from qp_control.viewer import LiveViewer, PictureTaker, write_replay
 
@@ -174,7 +175,8 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
     """num_envs robots in one call of C++ per step; the same numbers as `num_envs` single environments.
 
     Environment i of `reset(seed=s)` equals a single one with seed s + i. `autoreset_mode`: "NextStep",
-    "SameStep" or "Disabled" (then reset with options={"reset_mask": ...}).
+    "SameStep" or "Disabled" (then reset with options={"reset_mask": ...}). task: a task that is there already, instead
+    of one of `task_type` with these options.
     """
 
     task_type: ClassVar[type[RobotTask]]
@@ -191,13 +193,14 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
         friction_spread: float = 0.0,
         action_delay: int = 0,
         observation_noise: float | Sequence[float] = 0.0,
+        task: RobotTask | None = None,
         **options: Any,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}, expected at least 1")
         if render_mode is not None:
             raise ValueError(f"render_mode is {render_mode!r}, expected None: render a single environment")
-        self.task = task = self.task_type(**options)
+        self.task = task = self.task_type(**options) if task is None else task
         self.num_envs, self.render_mode = num_envs, None
         self.max_episode_steps = max_episode_steps or task.episode_steps
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -221,6 +224,15 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
         p = self._simulation.parameters
         copy: Floats = np.broadcast_to(p, (self.num_envs, p.shape[-1])).copy()
         return copy
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Copies of all that the next steps depend on, random generators included."""
+        return {**self._simulation.snapshot(), "done": self._done.copy()}
+
+    def restore(self, snapshot: dict[str, NDArray[Any]]) -> None:
+        """Go on from a snapshot, of these environments or of ones made alike."""
+        self._simulation.restore(snapshot)
+        self._done = snapshot["done"].copy()
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None

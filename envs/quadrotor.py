@@ -13,7 +13,7 @@ from qp_control.viewer import Camera, Item, Shape
 
 from .arrays import Array, constant, library
 from .base import RobotEnv, RobotVectorEnv
-from .task import ASSETS, Floats, Outcome, RobotTask, rotation_by_rows
+from .task import ASSETS, Floats, Outcome, RobotTask, positive_scales, rotation_by_rows
 
 LIMITS = np.array([12.0, 0.5, 0.5, 0.1])  # thrust [N], torques [N m]
 MIDDLE = np.array([0.0, 0.0, 1.5])  # [m] of the space it may fly in
@@ -31,7 +31,8 @@ class Quadrotor(RobotTask):
     waypoints (waypoints, 3) [m]; control periods since the start), u = (thrust [N], torques in the body's axes [N m]).
 
     The plant is `qp_control.systems.flying_body`: thrust along the body's z axis and three torques, instead of four
-    rotors. waypoints: their number; each has an equal part of the episode. 1: hover.
+    rotors. waypoints: their number; each has an equal part of the episode. 1: hover. mass_scale: factor on mass and
+    moments of inertia; 1 is the nominal model, 1.3 a load that a controller may not know of.
     """
 
     takes_arrays = True
@@ -43,7 +44,8 @@ class Quadrotor(RobotTask):
     episode_steps = 200
     goal_steps = 200  # `at_goal` asks for nothing but in the last second of each waypoint's time
 
-    def __init__(self, *, waypoints: int = 1) -> None:
+    def __init__(self, *, waypoints: int = 1, mass_scale: float = 1.0) -> None:
+        positive_scales(mass_scale=mass_scale)
         if not isinstance(waypoints, int) or not 1 <= waypoints <= 5:
             raise ValueError(f"waypoints is {waypoints!r}, expected 1 to 5")
         self.waypoints = waypoints
@@ -53,8 +55,9 @@ class Quadrotor(RobotTask):
         super().__init__()
         low = np.array([0.0, *(-limit for limit in LIMITS[1:])])
         self.action_space = gym.spaces.Box(low, LIMITS, dtype=np.float64)
-        self.hover = float(self.parameters[0]) * 9.81  # [N]
+        self.hover = float(self.parameters[0]) * 9.81  # [N] of the nominal model
         self.rest_input[0] = self.hover
+        self.parameters[:10] *= mass_scale
 
     def plant(self) -> RobotDynamics:
         model = read_urdf(self.urdf, floating_base=True)
@@ -180,9 +183,10 @@ class QuadrotorEnv(RobotEnv):
 
     ### Arguments
 
-    `waypoints`: K, 1 to 5; 1 by default. Those of all environments: `render_mode`, `mass_spread`, `friction_spread` (of
-    no effect: the air does not brake), `action_delay` (the quadrotor's nominal hovering thrust acts until the first
-    action does), `observation_noise` (`qp_control.envs.randomisation`).
+    `waypoints`: K, 1 to 5; 1 by default. `mass_scale`: the plant differs from the nominal model by this factor. Those of
+    all environments: `render_mode`, `mass_spread`, `friction_spread` (of no effect: the air does not brake),
+    `action_delay` (the quadrotor's nominal hovering thrust acts until the first action does), `observation_noise`
+    (`qp_control.envs.randomisation`).
 
     ### Version history
 

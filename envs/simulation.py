@@ -27,6 +27,10 @@ class Transition:
     info: dict[str, NDArray[Any]]
 
 
+# What a simulation goes on from, beside its random generators.
+_KEPT = ("x", "steps", "streak", "parameters", "_pending", "_exact", "_seen", "_begun")
+
+
 class Simulation:
     """States, step counters, parameters, actions under way and generators of n robots.
 
@@ -55,6 +59,26 @@ class Simulation:
         self.last: tuple[Floats, Floats] | None = None  # what the last step came from: states and inputs
         self._begun = np.zeros(n, dtype=np.bool_)
         self._all_begun = False
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Copies of all that the next steps depend on."""
+        arrays = {name: getattr(self, name).copy() for name in _KEPT}
+        states = np.stack([generator_state(generator) for generator in self.generators])
+        noise = {} if self._noise is None else {"noise": self._noise.block.copy()}
+        return arrays | {"generators": states} | noise
+
+    def restore(self, snapshot: dict[str, NDArray[Any]]) -> None:
+        """Go on from a snapshot. ValueError where it is of other robots."""
+        for name in _KEPT:
+            expected, got = getattr(self, name).shape, snapshot[name].shape
+            if got != expected:
+                raise ValueError(f"{name} of the snapshot has shape {got}, expected {expected}")
+            setattr(self, name, snapshot[name].copy())
+        for generator, state in zip(self.generators, snapshot["generators"], strict=True):
+            set_generator_state(generator, state)
+        if self._noise is not None:
+            self._noise.block = snapshot["noise"].copy()
+        self.last, self._all_begun = None, bool(self._begun.all())
 
     def _call(self, method: Callable[..., Any], *arrays: Floats) -> Any:
         """A method of the task with arrays, of which one that takes tensors only knows nothing."""
@@ -163,3 +187,23 @@ class Simulation:
         terminated = failed if lost is None else failed | lost
         # Copies, as they are written into and a task may give views.
         return x_next, (np.array(seen), np.array(reward), np.array(terminated), goal)
+
+
+def generator_state(generator: np.random.Generator) -> NDArray[np.int64]:
+    """The state (6,) of a PCG64 generator: two numbers of 128 bits, and half of one number drawn."""
+    state: Any = generator.bit_generator.state
+    wide = [state["state"][name] >> shift for name in ("state", "inc") for shift in (0, 64)]
+    numbers = [*(n & (2**64 - 1) for n in wide), state["has_uint32"], state["uinteger"]]
+    return np.array(numbers, dtype=np.uint64).view(np.int64)
+
+
+def set_generator_state(generator: np.random.Generator, numbers: NDArray[np.int64]) -> None:
+    """The inverse of `generator_state`."""
+    n = [int(value) for value in numbers.view(np.uint64)]
+    wide = {"state": n[0] | n[1] << 64, "inc": n[2] | n[3] << 64}
+    generator.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": wide,
+        "has_uint32": n[4],
+        "uinteger": n[5],
+    }

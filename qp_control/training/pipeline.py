@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,15 @@ def train(
     Under torchrun all processes train together; the first one writes, and compares and plots alone; the others return
     no rows. Restarts need `resume`: then they go on from the last checkpoint.
 
-    Raises ValueError for an unknown task, RunError for folders that cannot be used, TrainingError when
-    training fails.
+    Raises ValueError for an unknown task, RunError for folders that cannot be used and packages that are missing,
+    TrainingError when training fails.
     """
     with process_group() as group:
         console = (console or Console()) if group.first else Console(quiet=True)
         task = tasks.create(task_name, options)
+        for package, extra in task.needs:
+            if importlib.util.find_spec(package) is None:
+                raise RunError(f"{task_name} needs {package}: pip install 'qp-control[{extra}]'")
         run, going_on = group.from_first(lambda: _run_folder(path, task, resume))
         trainer = Trainer(task, run, settings=settings)
         if going_on:

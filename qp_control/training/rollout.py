@@ -12,6 +12,7 @@ from qp_control.mpc import MPC
 from qp_control.plan import Plan
 from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem
+from qp_control.training.torque_controller import TorqueController
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,11 @@ def failed_problem(
 ) -> FailedProblem:
     """The QP of one element: the first one without an answer unless `element` says which."""
     index = int((~plan.solved).nonzero()[0]) if element is None else element
+    state, before = x[index : index + 1], None if given is None else given[index : index + 1]
     with torch.no_grad():
-        problem = controller.build(x[index : index + 1], None if given is None else given[index : index + 1])
-    data = {name: value.detach() for name, value in problem.element(0).data().items()}
-    return FailedProblem(data | {"horizon": controller.horizon}, step, index, Status(int(plan.status[index])))
+        if isinstance(controller, TorqueController):
+            data = controller.failed_data(state)
+        else:
+            data = controller.build(state, before).element(0).data() | {"horizon": controller.horizon}
+    found = {name: value.detach() if isinstance(value, Tensor) else value for name, value in data.items()}
+    return FailedProblem(found, step, index, Status(int(plan.status[index])))

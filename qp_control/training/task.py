@@ -42,6 +42,8 @@ class TrainingTask(abc.ABC):
     """Names of a score's values."""
     percent: ClassVar[tuple[str, ...]] = ()
     """Those that are shares."""
+    needs: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Packages that not everybody has, each with the extra of qp-control that brings it."""
 
     def __init__(self, options: TrainingOptions | None = None) -> None:
         options = options or self.options_type()

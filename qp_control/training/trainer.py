@@ -233,7 +233,7 @@ class Trainer:
             self.stale, self.parts = int(saved.state["stale"]), int(saved.state["parts"])
             self.phase.remember(checkpoint.part(saved, "memory"))
             whole = self.optimizer.state_dict()
-            count = len(whole["param_groups"][0]["params"])
+            count = sum(len(group["params"]) for group in whole["param_groups"])
             moments = {i: checkpoint.part(saved, f"optimizer.{i}") for i in range(count)}
             whole["state"] = {i: m for i, m in moments.items() if m}
             self.optimizer.load_state_dict(whole)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from qp_control.training.options import TrainingOptions
 from qp_control.training.task import TrainingTask
+from qp_control.training.tasks.cart_pole_balance import CartPolePpo, CartPoleSac
 from qp_control.training.tasks.cart_pole_identification import CartPoleIdentification
 from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
 from qp_control.training.tasks.constraint_learning import ConstraintLearning
 from qp_control.training.tasks.expert_recovery import CartPoleRecovery, LqrRecovery, PendulumRecovery
 from qp_control.training.tasks.quadruped_push import QuadrupedStand
+from qp_control.training.tasks.quadrotor_waypoints import QuadrotorAnalytic, QuadrotorNetwork, QuadrotorPpo
 
 _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleSwingUpTraining,
@@ -18,6 +20,11 @@ _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleIdentification,
     ConstraintLearning,
     QuadrupedStand,
+    CartPolePpo,
+    CartPoleSac,
+    QuadrotorAnalytic,
+    QuadrotorPpo,
+    QuadrotorNetwork,
 )
 TASKS: dict[str, type[TrainingTask]] = {task.name: task for task in _KNOWN}
 

@@ -1,0 +1,72 @@
+"""Controllers that are networks, and controllers that networks tell what to want."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.plan import Plan
+
+
+def dense_network(sizes: list[int], last_gain: float = 1.0) -> nn.Sequential:
+    """Layers of `sizes` with tanh between them, in double precision, orthogonal to begin with, the last one scaled."""
+    layers: list[nn.Module] = []
+    for k, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        last = k == len(sizes) - 2
+        linear = nn.Linear(n, m, dtype=torch.float64)
+        nn.init.orthogonal_(linear.weight, last_gain if last else 2.0**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+class NetworkController(nn.Module):
+    """A plain network in a controller's place, from what is observed to inputs; to compare with.
+
+    observe: of the plant's states (B, nx); low, high: (nu,) bounds of the inputs; reference: (nx,) a state.
+    """
+
+    horizon = 1
+
+    def __init__(
+        self,
+        observe: Callable[[Tensor], Tensor],
+        low: Tensor,
+        high: Tensor,
+        reference: Tensor,
+        hidden: tuple[int, ...] = (64, 64),
+    ) -> None:
+        super().__init__()
+        self.observe, self.reference = observe, reference
+        self.middle, self.half = 0.5 * (high + low), 0.5 * (high - low)
+        self.input_limit = torch.maximum(low.abs(), high.abs())
+        self.network = dense_network([observe(reference[None]).shape[1], *hidden, len(low)], last_gain=0.01)
+
+    def cold_plan(self, x: Tensor) -> Plan:
+        """Nothing is carried."""
+        return Plan.at_rest(x, 1, len(self.middle))
+
+    def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
+        """Inputs of states x (B, nx), as a plan of one control period."""
+        u = self.middle + self.half * self.network(self.observe(x))
+        return dataclasses.replace(self.cold_plan(x), inputs=u[:, None])
+
+
+class Guide(nn.Module):
+    """A network that sets weights and reference of a controller from what is observed; neither, to begin with.
+
+    features: numbers it sees; weights, shifts: how many logarithms of factors and how many shifts it gives.
+    """
+
+    def __init__(self, features: int, weights: int, shifts: int, hidden: tuple[int, ...] = (32,)) -> None:
+        super().__init__()
+        self.weights = weights
+        self.network = dense_network([features, *hidden, weights + shifts], last_gain=0.0)
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors (B, weights) and shifts (B, shifts)."""
+        out = self.network(seen)
+        return out[:, : self.weights].exp(), out[:, self.weights :]

@@ -1,0 +1,45 @@
+"""Adam that takes no step along gradients that are not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class GuardedAdam(torch.optim.Adam):
+    """Adam. Each group of parameters may have a `scale` of the learning rate, which schedules set for all alike.
+
+    clip: largest norm of a group's gradient: that of a value network must not shorten the controller's.
+    taken: norms of the first group's gradients since somebody cleared the list, NaN for steps that were not taken.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, clip: float = math.inf, **options: Any) -> None:
+        super().__init__([{"scale": 1.0} | group for group in groups], **options)
+        self.clip = clip
+        self.taken: list[float] = []
+
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        groups = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        if not any(groups):
+            return None
+        norms = [float(nn.utils.clip_grad_norm_(group, self.clip)) for group in groups]
+        finite = all(math.isfinite(norm) for norm in norms)
+        self.taken.append(norms[0] if finite else math.nan)
+        if not finite:
+            return None
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["lr"] *= group["scale"]
+        done = super().step(closure)
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return done
+
+
+def learned(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that require grad."""
+    return [p for p in module.parameters() if p.requires_grad]

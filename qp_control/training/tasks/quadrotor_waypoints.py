@@ -1,0 +1,257 @@
+"""A quadrotor that flies to three waypoints with a load its controller does not know of.
+
+One controller, an MPC with a short horizon and a learned terminal cost, in real-time iterations; three ways to learn:
+through the plant's derivatives, by PPO with the MPC as the actor, and by PPO with a plain network instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.dynamics import RobotDynamics
+from qp_control.envs.quadrotor import Quadrotor
+from qp_control.mpc import MPC
+from qp_control.ocp_problem import OcpQP
+from qp_control.plan import Plan
+from qp_control.settings import Settings
+from qp_control.training.analytic_gradient import AnalyticGradient
+from qp_control.training.closed_loop_task import ClosedLoopTask
+from qp_control.training.networks import Guide, NetworkController
+from qp_control.training.options import TrainingOptions
+from qp_control.training.phase import FailedProblem, Phase
+
+WAYPOINTS = 3
+MASS_SCALE = 1.3  # of the plant
+HORIZON = 6  # control periods of 0.05 s
+
+
+class Alike(nn.Module):
+    """W (n, n) diagonal, with the same weight exp(log_weight) on all coordinates of a group; the identity at first."""
+
+    def __init__(self, groups: list[int]) -> None:
+        super().__init__()
+        self.groups = torch.tensor(groups)
+        self.log_weight = nn.Parameter(torch.zeros(max(groups) + 1, dtype=torch.float64))
+
+    def forward(self) -> Tensor:
+        return torch.diag(self.log_weight.exp()[self.groups])
+
+    @torch.no_grad()
+    def assign(self, value: Tensor | Sequence[float]) -> None:
+        """Take a diagonal (n,), of whose groups the last coordinates count."""
+        self.log_weight[self.groups] = torch.as_tensor(value, dtype=torch.float64).log()
+
+
+class WaypointController(nn.Module):
+    """An MPC that is called with the plant's states (B, nx): robot, waypoints and clock.
+
+    What is about the body's x and y axes has the same weights. Thrust is weighed by its distance from what its model needs to hover. guided: a small network scales Q and moves the
+    waypoint.
+    """
+
+    def __init__(self, plant: Quadrotor, settings: Settings | None = None, *, guided: bool = False) -> None:
+        super().__init__()
+        self.plant = plant
+        model = RobotDynamics(plant.dynamics.model, dt=plant.control_period, actuated=[2, 3, 4, 5])
+        self.nx, self.horizon = model.nx, HORIZON
+        low, high = (torch.from_numpy(bound) for bound in (plant.action_space.low, plant.action_space.high))
+        vectors = [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7]  # position, attitude, velocity, angular velocity
+        self.mpc = MPC(
+            model,
+            HORIZON,
+            state_cost=Alike(vectors),
+            input_cost=Alike([0, 1, 1, 2]),
+            terminal_cost=Alike(vectors),
+            data={"u_lower": low, "u_upper": high},
+            settings=settings,
+        )
+        for unused in (self.mpc.input_fraction, self.mpc.state_fraction, self.mpc.model.log_damping):
+            unused.requires_grad_(False)
+        self.guide = Guide(21, weights=model.ndx, shifts=3) if guided else None
+        self.input_limit = high
+        goal = torch.zeros(plant.goal_size, dtype=torch.float64)
+        self.reference = torch.cat([model.neutral_state(), goal])
+
+    def cold_plan(self, x: Tensor) -> Plan:
+        """Hovering where it is."""
+        plan = self.mpc.cold_plan(x[:, : self.nx])
+        plan.inputs[..., 0] = self.plant.hover
+        return plan
+
+    def _problem(self, x: Tensor) -> dict[str, Tensor]:
+        """Reference and weights of the states x (B, nx)."""
+        waypoint, rest = self.plant.waypoint(x), self.mpc.dynamics.neutral_state()[3:].expand(len(x), -1)
+        Q, R, P = self.mpc.state_cost(), self.mpc.input_cost(), self.mpc.terminal_cost()
+        r = -9.81 * self.mpc.model()[0] * R[:, 0]
+        if self.guide is None:
+            return {"reference": torch.cat([waypoint, rest], 1), "Q": Q, "R": R, "Q_N": P, "r": r}
+        factor, shift = self.guide(self.plant.observe(x))
+        guided = (factor[:, None] * Q)[:, None]
+        return {"reference": torch.cat([waypoint + shift, rest], 1), "Q": guided, "R": R, "Q_N": P, "r": r}
+
+    def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
+        """As `MPC`."""
+        plan = self.cold_plan(x) if plan is None else plan
+        found: Plan = self.mpc(x[:, : self.nx], plan, **self._problem(x))
+        return found
+
+    def build(self, x: Tensor, plan: Plan | None = None) -> OcpQP:
+        """As of `MPC`."""
+        plan = self.cold_plan(x) if plan is None else plan
+        return self.mpc.build(x[:, : self.nx], plan, **self._problem(x))
+
+
+class _QuadrotorTask(ClosedLoopTask):
+    """State as of `Quadrotor`, thrust [N] and torques [N m]."""
+
+    environment = "QPControl/Quadrotor-v0"
+    state_names = (
+        *(f"{axis} [m]" for axis in "xyz"),
+        *(f"quaternion {axis}" for axis in "xyzw"),
+        *(f"velocity {axis} [m/s]" for axis in "xyz"),
+        *(f"angular velocity {axis} [rad/s]" for axis in "xyz"),
+    )
+    input_names = ("thrust [N]", "torque x [N m]", "torque y [N m]", "torque z [N m]")
+
+    def __init__(self, options: TrainingOptions | None = None) -> None:
+        super().__init__(options)
+        self.plant = Quadrotor(waypoints=WAYPOINTS, mass_scale=MASS_SCALE)
+        self.state_scale = torch.ones(self.plant.nx, dtype=torch.float64)
+
+    def module(self, settings: Settings | None = None) -> Any:
+        """Weights by Bryson's rule: one over the square of what is usual of a coordinate, or the largest of an input."""
+        controller = WaypointController(self.plant, settings, guided=getattr(self.options, "guided", False))
+        usual = torch.tensor([1.0] * 3 + [0.5] * 3 + [1.0] * 3 + [5.0] * 3, dtype=torch.float64)
+        controller.mpc.set_weights(usual**-2, controller.input_limit**-2, usual**-2)
+        return controller
+
+    def hand_tuned(self) -> Any:
+        controller = WaypointController(self.plant)
+        q, terminal = [10.0] * 3 + [1.0] * 6 + [0.1] * 3, [300.0] * 3 + [30.0] * 6 + [1.0] * 3
+        controller.mpc.set_weights(q, [0.01, 1.0, 1.0, 1.0], terminal)
+        return controller
+
+
+@dataclass(frozen=True)
+class QuadrotorAnalyticOptions(TrainingOptions):
+    """Quadrotor with an unknown load flies to waypoints by MPC: gradients through controller and plant."""
+
+    closed_loop_iterations: int = 60
+    """Updates from closed loops."""
+    closed_loop_batch: int = 8
+    """Closed loops per update."""
+    closed_loop_steps: int = 50
+    """Control periods of a closed loop."""
+    closed_loop_rate: float = 0.05
+    """Learning rate of Adam."""
+    guided: bool = False
+    """A small network scales Q and moves the waypoint."""
+
+
+class QuadrotorAnalytic(_QuadrotorTask):
+    """Learned by gradients through the plant."""
+
+    name = "quadrotor_analytic"
+    options_type = QuadrotorAnalyticOptions
+
+    def phases(self) -> list[Phase]:
+        o: QuadrotorAnalyticOptions = self.options
+        return [
+            AnalyticGradient(
+                self,
+                o.closed_loop_iterations,
+                o.closed_loop_rate,
+                batch=o.closed_loop_batch,
+                steps=o.closed_loop_steps,
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class QuadrotorPpoOptions(TrainingOptions):
+    """Quadrotor with an unknown load flies to waypoints by MPC: PPO with the MPC as the actor."""
+
+    ppo_iterations: int = 30
+    """Rollouts, each with its updates."""
+    robots: int = 16
+    """Flying at once."""
+    steps: int = 50
+    """Control periods of each, per rollout."""
+    epochs: int = 4
+    """Passes over a rollout."""
+    batch: int = 200
+    """Samples per update."""
+    rate: float = 1e-3
+    """Learning rate of the value network."""
+    controller_rate: float = 0.05
+    """Learning rate of the controller."""
+    thrust_deviation: float = 0.2
+    """Of thrusts in [-1, 1], to begin with."""
+    torque_deviation: float = 0.03
+    """Of torques in [-1, 1], to begin with."""
+    discount: float = 0.97
+    """Of rewards, per control period."""
+    trace: float = 0.9
+    """lambda of generalised advantage estimation."""
+    guided: bool = False
+    """A small network scales Q and moves the waypoint."""
+
+
+class QuadrotorPpo(_QuadrotorTask):
+    """Learned by PPO."""
+
+    name = "quadrotor_ppo"
+    options_type = QuadrotorPpoOptions
+    needs = (("stable_baselines3", "rl"),)
+
+    def phases(self) -> list[Phase]:
+        # It needs stable-baselines3, which not everybody has.
+        from qp_control.training.reinforcement import ProximalPolicy
+
+        o: QuadrotorPpoOptions = self.options
+        return [
+            ProximalPolicy(
+                self,
+                o.ppo_iterations,
+                o.rate,
+                robots=o.robots,
+                steps=o.steps,
+                epochs=o.epochs,
+                batch=o.batch,
+                deviation=[o.thrust_deviation] + 3 * [o.torque_deviation],
+                controller_rate=o.controller_rate,
+                discount=o.discount,
+                gae_lambda=o.trace,
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class QuadrotorNetworkOptions(QuadrotorPpoOptions):
+    """Quadrotor with an unknown load flies to waypoints by a plain network: PPO, to compare with."""
+
+    controller_rate: float = 1e-3
+    """Learning rate of the network."""
+
+
+class QuadrotorNetwork(QuadrotorPpo):
+    """A network of two layers of 64 where the others have an MPC."""
+
+    name = "quadrotor_network"
+    options_type = QuadrotorNetworkOptions
+
+    def module(self, settings: Settings | None = None) -> NetworkController:
+        low, high = (torch.from_numpy(bound) for bound in (self.plant.action_space.low, self.plant.action_space.high))
+        neutral = self.plant.dynamics.neutral_state()
+        reference = torch.cat([neutral, torch.zeros(self.plant.goal_size, dtype=torch.float64)])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            return NetworkController(self.plant.observe, low, high, reference)
+
+    def first_problem(self, module: Any) -> FailedProblem | None:
+        return None
