@@ -1,33 +1,68 @@
-"""What the meshcat examples share: where a scene goes, and what runs beside it."""
+"""What the meshcat examples share: their options, a learned controller and the one that it began as, and the page."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from qp_control import viewer
+from qp_control.training import RunFolder, Trainer, create
+from qp_control.training.trainer import load_module
+
+BLUE, RED, GREY, ORANGE, GREEN = 0x1F77B4, 0xD62728, 0x9AA0A6, 0xF07823, 0x2CA02C
+NOWHERE = np.nan  # what is there is not seen
 
 
-def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """Options that every example has."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/meshcat"), help="folder of the page and the movie")
-    parser.add_argument("--movie", choices=("gif", "mp4"), help="record the page, too; needs Chromium, mp4 also ffmpeg")
-    parser.add_argument("--live", action="store_true", help="show it in your browser, from a server on 127.0.0.1")
-    return parser
+class Demo:
+    """Options of the command line, the task, and its controllers `learned` and `untuned`.
 
+    phases: names of the task's options that say how long its phases are.
+    """
 
-def show(name: str, given: argparse.Namespace, urdf: Any, times: Any, states: Any, **look: Any) -> None:
-    """Write the page, and what else is asked for. look: as in `write_replay`."""
-    if given.live:
-        live = {key: value for key, value in look.items() if key not in ("moved", "overlay", "title")}
-        view = viewer.LiveViewer(urdf, **live)
-        try:
-            view.play(times, states, moved=look.get("moved"))
-        finally:
-            view.close()
-    page = viewer.write_replay(given.out / f"{name}.html", urdf, times, states, **look)
-    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
-    if given.movie:
-        print(viewer.write_movie(page.with_suffix(f".{given.movie}"), page))
+    def __init__(self, doc: str | None, task: str, phases: list[str], steps: int, **options: Any) -> None:
+        parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--run", type=Path, help=f"folder of `qp-control train {task}`; without one it learns first")
+        parser.add_argument("--iterations", type=int, help="of each phase, where there is no run")
+        parser.add_argument("--steps", type=int, default=steps, help="control periods")
+        parser.add_argument("--out", type=Path, default=Path("runs/meshcat"), help="folder of the page and the movie")
+        parser.add_argument("--movie", choices=("gif", "mp4"), help="record the page; needs Chromium, mp4 also ffmpeg")
+        parser.add_argument("--live", action="store_true", help="show it in your browser, from a server on 127.0.0.1")
+        self.given = parser.parse_args()
+        few = {} if self.given.iterations is None else dict.fromkeys(phases, self.given.iterations)
+        self.task: Any = create(task, **few, **options)
+        self.plant, self.untuned = self.task.plant, self.task.module()
+        if self.given.run is None:
+            self.learned = Trainer(self.task).train()
+        else:
+            self.learned = load_module(RunFolder.open(self.given.run), self.task)
+
+    def closed_loop(self, controller: Any, x: Any) -> Iterator[tuple[Any, Any]]:
+        """State (nx,) and what the controller decides there, period by period, from x (nx,)."""
+        state, decided = torch.as_tensor(x, dtype=torch.float64)[None], None
+        for _ in range(self.given.steps):
+            with torch.no_grad():
+                decided = controller(state, None if decided is None else decided.shift())
+                yield state[0].numpy(), decided
+                state = self.plant.step(state, torch.clamp(decided.input, -controller.input_limit, controller.input_limit))
+
+    def show(self, states: Any, **look: Any) -> None:
+        """Write the page, and what else is asked for. look: as in `write_replay`."""
+        given, name = self.given, self.task.name
+        times = self.plant.control_period * np.arange(len(states))
+        look = {"floating_base": self.plant.floating_base, "locked": self.plant.locked} | look
+        if given.live:
+            live = {key: value for key, value in look.items() if key not in ("moved", "overlay", "title")}
+            view = viewer.LiveViewer(self.plant.urdf, **live)
+            try:
+                view.play(times, states, moved=look.get("moved"))
+            finally:
+                view.close()
+        page = viewer.write_replay(given.out / f"{name}.html", self.plant.urdf, times, states, **look)
+        print(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
+        if given.movie:
+            print(viewer.write_movie(page.with_suffix(f".{given.movie}"), page))
