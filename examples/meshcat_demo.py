@@ -26,7 +26,7 @@ class Demo:
 
     def __init__(self, doc: str | None, task: str, phases: list[str], steps: int, **options: Any) -> None:
         parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("--run", type=Path, help=f"folder of `qp-control train {task}`; without one it learns first")
+        parser.add_argument("--run", type=Path, help=f"folder of `qp-control train {task}`; without, it learns first")
         parser.add_argument("--iterations", type=int, help="of each phase, where there is no run")
         parser.add_argument("--steps", type=int, default=steps, help="control periods")
         parser.add_argument("--out", type=Path, default=Path("runs/meshcat"), help="folder of the page and the movie")
@@ -48,12 +48,13 @@ class Demo:
             with torch.no_grad():
                 decided = controller(state, None if decided is None else decided.shift())
                 yield state[0].numpy(), decided
-                state = self.plant.step(state, torch.clamp(decided.input, -controller.input_limit, controller.input_limit))
+                limit = controller.input_limit
+                state = self.plant.step(state, torch.clamp(decided.input, -limit, limit))
 
-    def show(self, states: Any, **look: Any) -> None:
-        """Write the page, and what else is asked for. look: as in `write_replay`."""
+    def show(self, states: Any, seconds: float | None = None, **look: Any) -> None:
+        """Write the page, and what else is asked for. seconds: from one state to the next; look: as in `write_replay`."""
         given, name = self.given, self.task.name
-        times = self.plant.control_period * np.arange(len(states))
+        times = (seconds or self.plant.control_period) * np.arange(len(states))
         look = {"floating_base": self.plant.floating_base, "locked": self.plant.locked} | look
         if given.live:
             live = {key: value for key, value in look.items() if key not in ("moved", "overlay", "title")}

@@ -116,6 +116,7 @@ TIME_BAR = """<div id="bar"><div id="done"></div><span id="clock"></span></div>
 <script>
 function look(x, y, z) {
   viewer.set_property(["Cameras", "default", "rotated", "<object>"], "position", [x, y, z]);
+  viewer.set_dirty();
 }
 function element(name) { return document.getElementById(name); }
 function show() {

@@ -1,0 +1,87 @@
+"""A quadruped that is pushed: inverse dynamics with learned numbers stays up, with those it began with it falls.
+
+python examples/meshcat_quadruped.py [--run runs/quadruped_stand] [--movie gif] [--live]
+Without a run it learns first. Shown slower than it is, with the ground's forces and what its friction bears.
+"""
+
+import numpy as np
+import torch
+from meshcat_demo import BLUE, GREY, NOWHERE, ORANGE, RED, Demo
+
+from qp_control.envs.contact_task import WEIGHT
+from qp_control.viewer import Arrow, Camera, FrictionCone, Overlay, Robot
+from qp_control.scenery import tiles
+
+SLOWER, EVERY = 4, 2  # times slower; control periods from one picture to the next
+APART = np.array([0.0, 0.9, 0.0])  # [m]
+demo = Demo(__doc__, "quadruped_stand", ["iterations"], steps=300)
+plant = demo.plant
+weight = 9.81 * plant.dynamics.parameters[: 10 * plant.dynamics.bodies : 10].sum().item()
+
+
+@torch.no_grad()
+def stand(controller, starts):
+    """States (steps + 1, B, nx) from starts (B, nx), and whether each robot stayed up."""
+    own = plant.dynamics.nx
+    x, memory = starts, controller.start(starts[:, :own])
+    states, inputs = [x], []
+    for _ in range(demo.given.steps):
+        found, memory = controller(x[:, :own], memory)
+        x = torch.where(plant.failed(x)[:, None], x, plant.step(x, found.torque))
+        states.append(x)
+        inputs.append(found.torque)
+    return torch.stack(states), torch.stack(inputs), ~plant.failed(x)
+
+
+def forces(name, states, inputs, position):
+    """Arrows of the ground's forces, red where they are all that friction bears, and the tips of the cones."""
+    friction = states[0, -plant.goal_size].item()
+    force = plant.forces(states[:-1], inputs, _ground(friction)).force.numpy()
+    tip = plant.dynamics.ground_points(states[1:, : plant.dynamics.nx]).numpy() + position
+    tip[force[..., 2] < 1e-3 * weight] = NOWHERE
+    slides = np.hypot(force[..., 0], force[..., 1]) > 0.93 * friction * force[..., 2]  # the cone has some facets
+    arrows = np.stack([tip, WEIGHT / weight * force], 2)
+    moved = {}
+    for k, foot in enumerate(plant.feet):
+        moved[f"{name} {foot} force"] = np.where(slides[:, k, None, None], NOWHERE, arrows[:, k])
+        moved[f"{name} {foot} slides"] = np.where(slides[:, k, None, None], arrows[:, k], NOWHERE)
+        moved[f"{name} {foot} cone"] = tip[:, k]
+    return moved
+
+
+def _ground(friction):
+    """The plant's parameters with this coefficient."""
+    return torch.cat([plant.dynamics.parameters, torch.full_like(plant.dynamics.friction, friction)])
+
+
+starts = plant.sample_starts(40, 20_000)
+(untuned, with_untuned, fell), (learned, with_learned, stayed) = (stand(c, starts) for c in (demo.untuned, demo.learned))
+telling = (stayed & ~fell).nonzero().flatten().tolist()
+print(f"of {len(starts)} pushes {int(fell.sum())} are survived untuned, {int(stayed.sum())} learned")
+which = telling[0] if telling else 0
+names = (("untuned", untuned, with_untuned, APART), ("learned", learned, with_learned, 0 * APART))
+moved, scenery = {}, [*tiles(8.0), Arrow("push", ORANGE)]
+scenery.append(Robot("untuned", plant.urdf, position=tuple(APART), color=GREY, floating_base=True))
+for name, states, inputs, position in names:
+    moved |= forces(name, states[:, which], inputs[:, which], position)
+    for foot in plant.feet:
+        scenery += [Arrow(f"{name} {foot} force", BLUE), Arrow(f"{name} {foot} slides", RED)]
+        scenery.append(FrictionCone(f"{name} {foot} cone", starts[which, -plant.goal_size].item(), height=0.1))
+friction_and_push = starts[which, -plant.goal_size :].tolist()
+push = np.array([*friction_and_push[1:3], 0.0])
+shown = np.concatenate([learned[1:, which, :3].numpy() - 0.2 * push, np.broadcast_to(0.2 * push, (demo.given.steps, 3))], 1)
+shown[20:] = NOWHERE
+moved |= {"untuned": untuned[1:, which, :19].numpy(), "push": shown.reshape(-1, 2, 3)}
+demo.show(
+    learned[1::EVERY, which, : plant.dynamics.nx].numpy(),
+    seconds=SLOWER * EVERY * plant.control_period,
+    scenery=scenery,
+    moved={name: path[::EVERY] for name, path in moved.items()},
+    camera=Camera(position=(0.9, -1.3, 0.7), target=(0.0, 0.35, 0.15)),
+    title="Quadruped: learned and untuned",
+    overlay=Overlay(
+        heading=f"Pushed quadruped, {SLOWER} times slower",
+        legend={"force of the ground": BLUE, "all that friction bears": RED, "push": ORANGE, "untuned": GREY},
+        eyes={"corner": (0.9, -1.3, 0.7), "front": (1.7, 0.35, 0.4), "above": (0.0, 0.2, 2.2)},
+    ),
+)
