@@ -213,13 +213,14 @@ class LiveViewer:
         self._scene.display(state, moved)
         self._due = time.monotonic() + pause
 
-    def play(self, times: ArrayLike, states: ArrayLike) -> None:
+    def play(self, times: ArrayLike, states: ArrayLike, *, moved: Moved | None = None) -> None:
         """Show a trajectory once in real time; arguments as in `write_replay`."""
         t, x = _checked_trajectory(times, states)
+        paths = self._scene.paths(moved, len(t))
         start = time.monotonic()
-        for when, state in zip(t - t[0], x, strict=True):
+        for k, when in enumerate(t - t[0]):
             time.sleep(max(0.0, start + when - time.monotonic()))
-            self._scene.display(state)
+            self._scene.display(x[k], {name: path[k] for name, path in paths.items()})
 
     def close(self) -> None:
         """End the server; may be called again."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qp_control.envs.base import write_rollout
 from qp_control.envs.task import RobotTask
 from qp_control.mpc import MPC
 from qp_control.settings import Settings
@@ -18,9 +19,8 @@ from qp_control.training import losses, plots
 from qp_control.training.checkpoint import RunError
 from qp_control.training.evaluation import Evaluation, evaluate, mean_interval, share_interval, starts
 from qp_control.training.phase import FailedProblem
-from qp_control.training.rollout import closed_loop, failed_problem
+from qp_control.training.rollout import Controller, Rollout, closed_loop, failed_problem
 from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
-from qp_control.viewer import write_replay
 
 SEARCH_EPISODES = 8
 
@@ -41,13 +41,17 @@ class ClosedLoopTask(TrainingTask):
     state_scale: Tensor
 
     @abc.abstractmethod
-    def module(self, settings: Settings | None = None) -> MPC: ...
+    def module(self, settings: Settings | None = None) -> Controller: ...
 
     def barrier(self, states: Tensor) -> Tensor:
         """Penalty (B, T + 1) on states (B, T + 1, nx) near the edge of where the robot may be; zero inside."""
         return states.new_zeros(states.shape[:2])
 
-    def score(self, module: MPC, seed: int, count: int) -> Score:
+    def loss(self, rollout: Rollout) -> Tensor:
+        """What is minimised: minus the mean reward and the mean of the barrier, unless a task has better."""
+        return losses.negative_return(rollout, self.barrier(rollout.states))
+
+    def score(self, module: Controller, seed: int, count: int) -> Score:
         result = evaluate(self.plant, module, starts(self.plant, count, seed))
         values = {"success": result.success, "return": result.mean_return}
         intervals = {
@@ -62,13 +66,13 @@ class ClosedLoopTask(TrainingTask):
         return lambda module: self.loop_loss(module, x0, self.plant.episode_steps)
 
     @torch.no_grad()
-    def loop_loss(self, module: MPC, x0: Tensor, steps: int) -> float:
+    def loop_loss(self, module: Controller, x0: Tensor, steps: int) -> float:
         """Loss of closed loops of `steps` control periods from x0 (B, nx); infinite where it is NaN."""
         rollout = closed_loop(module, self.plant.step, x0, steps, reward=self.plant.reward)
-        loss = float(losses.negative_return(rollout, self.barrier(rollout.states)))
+        loss = float(self.loss(rollout))
         return loss if loss == loss else float("inf")
 
-    def first_problem(self, module: MPC) -> FailedProblem:
+    def first_problem(self, module: Controller) -> FailedProblem:
         x0 = starts(self.plant, 1, VALIDATION_SEED)
         with torch.no_grad():
             return failed_problem(module, x0, None, module(x0), 0, 0)
@@ -82,15 +86,7 @@ class ClosedLoopTask(TrainingTask):
         """Write the first episode as a page. Raises RunError where that fails."""
         states = result.rollout.states[0].numpy()
         try:
-            return write_replay(
-                path,
-                self.plant.urdf,
-                self.times(len(states)),
-                states,
-                scenery=self.plant.scenery(),
-                camera=self.plant.camera(),
-                title=f"{self.name}, learned",
-            )
+            return write_rollout(path, self.plant, states, title=f"{self.name}, learned")
         except OSError as error:
             raise RunError(f"cannot write {str(path)!r}: {error}") from error
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from qp_control.training.options import TrainingOptions
 from qp_control.training.task import TrainingTask
+from qp_control.training.tasks.arm_inverse_dynamics import ArmInverseDynamics
+from qp_control.training.tasks.arm_unknown_loads import ArmUnknownLoads
 from qp_control.training.tasks.cart_pole_identification import CartPoleIdentification
 from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
 from qp_control.training.tasks.constraint_learning import ConstraintLearning
@@ -16,6 +18,8 @@ _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleRecovery,
     CartPoleIdentification,
     ConstraintLearning,
+    ArmInverseDynamics,
+    ArmUnknownLoads,
 )
 TASKS: dict[str, type[TrainingTask]] = {task.name: task for task in _KNOWN}
 
