@@ -158,8 +158,7 @@ def write_rollout(
     x = np.asarray(states, dtype=np.float64)
     if x.ndim != 2 or x.shape[1] != task.nx:
         raise ValueError(f"states has shape {x.shape}, expected (T + 1, {task.nx})")
-    each = [task.moved_scenery(state) for state in x]
-    moved = {name: np.stack([values[name] for values in each]) for name in each[0]}
+    moved = moved_over_time(task, x)
     if inputs is not None:
         u = np.asarray(inputs, dtype=np.float64)
         if u.shape != (len(x) - 1, task.dynamics.nu):
@@ -169,6 +168,12 @@ def write_rollout(
             moved[name] = np.concatenate([np.full_like(values[:1], np.nan), values])
     times, robot = task.control_period * np.arange(len(x)), x[:, : task.dynamics.nx]
     return write_replay(path, task.urdf, times, robot, moved=moved, title=title or task.name, **_look(task))
+
+
+def moved_over_time(task: RobotTask, states: Floats) -> dict[str, Floats]:
+    """Where the items of the scenery are that states (T, nx) move, by name."""
+    each = [task.moved_scenery(state) for state in states]
+    return {name: np.stack([values[name] for values in each]) for name in each[0]}
 
 
 class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):

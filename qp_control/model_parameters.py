@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -99,6 +100,58 @@ class LogCholesky(nn.Module):
         xx, xy, yy, xz, yz, zz = (inertia[:, i, j] for i, j in _ORDER)
         bodies = torch.stack([moments[:, 3, 3], *moments[:, :3, 3].unbind(1), xx, xy, yy, xz, yz, zz], 1)
         return torch.cat([bodies.flatten(), self.damping * self.log_damping.exp()])
+
+
+class Payload(nn.Module):
+    """Parameters of a robot's model with a load at one of its frames that is not part of it: mass and centre unknown.
+
+    frame: its name. mass: to begin with [kg]. size: rough size of the load [m].
+
+    log_mass: the load's mass is exp(log_mass), concentrated at its centre. offset (3,): the centre, in the axes and from
+    the origin of the frame, in units of `size`. log_damping (nv,): as of `BodyScales`.
+
+    Raises ValueError for a frame that does not exist, or one of the world.
+    """
+
+    def __init__(self, dynamics: RobotModel, frame: str, *, mass: float = 0.5, size: float = 0.1) -> None:
+        super().__init__()
+        if not mass > 0.0 or not size > 0.0:
+            raise ValueError(f"mass is {mass} and size {size}, expected positive numbers")
+        place = dynamics.model.frames[dynamics._frame_indices([frame])[0]]
+        joint = int(place.parentJoint)
+        if joint == 0:
+            raise ValueError(f"the frame {frame!r} does not move with the robot")
+        self.nominal: Tensor
+        self.register_buffer("nominal", dynamics.parameters.clone(), persistent=False)
+        self.first, self.damping, self.size = 10 * (joint - 1), 10 * dynamics.bodies, float(size)
+        self.rotation, self.origin = torch.from_numpy(place.placement.rotation), torch.from_numpy(place.placement.translation)
+        self.log_mass = nn.Parameter(torch.tensor(math.log(mass), dtype=torch.float64))
+        self.offset = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        self.log_damping = nn.Parameter(torch.zeros(dynamics.nv, dtype=torch.float64))
+
+    @property
+    def mass(self) -> Tensor:
+        """[kg]"""
+        return self.log_mass.exp()
+
+    @property
+    def centre(self) -> Tensor:
+        """(3,) in the frame [m]."""
+        return self.size * self.offset
+
+    def forward(self) -> Tensor:
+        load = self.mass * point_mass(self.origin + self.rotation @ self.centre)
+        body, damping = self.nominal[: self.damping], self.nominal[self.damping :]
+        before, after = body[: self.first], body[self.first + 10 :]
+        own = body[self.first : self.first + 10]
+        return torch.cat([before, own + load, after, damping * self.log_damping.exp()])
+
+
+def point_mass(place: Tensor) -> Tensor:
+    """(10,) the numbers of a body that is 1 kg at `place` (3,) [m], seen from its joint."""
+    x, y, z = place.unbind()
+    xx, yy, zz = x * x, y * y, z * z
+    return torch.stack([torch.ones_like(x), x, y, z, yy + zz, -x * y, xx + zz, -x * z, -y * z, xx + yy])
 
 
 _ORDER = ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2))

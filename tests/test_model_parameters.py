@@ -10,7 +10,7 @@ from manifold_robots import normal
 
 from qp_control.dynamics import RobotDynamics
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
-from qp_control.model_parameters import LogCholesky
+from qp_control.model_parameters import LogCholesky, Payload
 from qp_control.mpc import MPC
 
 
@@ -121,3 +121,31 @@ def test_bodies_that_are_not_real_are_told():
         LogCholesky(RobotDynamics(model, dt=0.1, actuated=["lid"]))
     with pytest.raises(ValueError, match="model is 'free'"):
         MPC(arm(), 5, model="free")
+
+
+def test_payload_is_a_mass_at_the_frame():
+    """Against Pinocchio's own model with the mass on its last body."""
+    robot = arm()
+    place = pin.SE3(pin.rpy.rpyToMatrix(0.5, -0.2, 0.1), np.array([0.1, 0.0, 0.3]))
+    with_tool = robot.model.copy()
+    with_tool.addFrame(pin.Frame("tool", 3, place, pin.FrameType.OP_FRAME))
+    robot = RobotDynamics(with_tool, dt=0.05, actuated=[0, 1, 2])
+    load = Payload(robot, "tool", mass=2.0, size=0.1)
+    centre, friction = np.array([0.05, -0.03, 0.08]), torch.tensor([1.5, 0.5, 2.0], dtype=torch.float64)
+    with torch.no_grad():
+        load.offset.copy_(torch.from_numpy(centre / 0.1))
+        load.log_damping.copy_(friction.log())
+    truth = with_tool.copy()
+    truth.appendBodyToJoint(3, pin.Inertia(2.0, place.act(centre), np.zeros((3, 3))), pin.SE3.Identity())
+    truth.damping[:] = with_tool.damping * friction.numpy()
+    expected = RobotDynamics(truth, dt=0.05, actuated=[0, 1, 2]).parameters
+    torch.testing.assert_close(load().detach(), expected, rtol=1e-12, atol=1e-14)
+    assert load.mass.item() == pytest.approx(2.0) and load.centre.detach().numpy() == pytest.approx(centre)
+    load().square().sum().backward()
+    assert all(p.grad.abs().max() > 0.0 for p in load.parameters())
+    with pytest.raises(ValueError, match="'universe' does not move with the robot"):
+        Payload(robot, "universe")
+    with pytest.raises(ValueError, match="no frame 'hand'"):
+        Payload(robot, "hand")
+    with pytest.raises(ValueError, match="mass is 0"):
+        Payload(robot, "tool", mass=0.0)

@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from qp_control.mpc import MPC
-from qp_control.training import losses
 from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.evaluation import starts
+from qp_control.training.identification import chosen_parameters
 from qp_control.training.phase import DivisiblePhase, Update
-from qp_control.training.rollout import closed_loop
+from qp_control.training.rollout import Controller, closed_loop
 
 
 class AnalyticGradient(DivisiblePhase):
-    """Learns everything that requires grad.
+    """Learns everything that requires grad, or what is `learned` of it: the beginnings of names.
 
     batch: closed loops per update; steps: control periods of each. truncate: control periods after which the gradient
-    is cut, for plants along which it grows without bound; None: never.
+    is cut, for plants along which it grows without bound; None: never. fade: the learning rate falls to this share of
+    `rate`, along half a cosine.
     """
 
     def __init__(
-        self, task: ClosedLoopTask, iterations: int, rate: float, *, batch: int, steps: int, truncate: int | None = None
+        self,
+        task: ClosedLoopTask,
+        iterations: int,
+        rate: float,
+        *,
+        batch: int,
+        steps: int,
+        truncate: int | None = None,
+        fade: float = 1.0,
+        learned: Sequence[str] | None = None,
+        name: str = "closed_loop",
     ) -> None:
-        super().__init__("closed_loop", iterations, rate)
-        self.task, self.batch, self.steps, self.truncate = task, batch, steps, truncate
+        super().__init__(name, iterations, rate)
+        self.task, self.batch, self.steps, self.truncate, self.fade = task, batch, steps, truncate, fade
+        self.learned = learned
 
     def parameters(self, module: nn.Module) -> list[nn.Parameter]:
-        return [p for p in module.parameters() if p.requires_grad]
+        return chosen_parameters(module, self.learned)
 
-    def draw(self, module: MPC, generator: torch.Generator) -> Tensor:
+    def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
+        left = 0.5 * (1.0 + math.cos(math.pi * done / max(1, self.iterations)))
+        optimizer.param_groups[0]["lr"] = self.rate * (self.fade + (1.0 - self.fade) * left)
+
+    def draw(self, module: Controller, generator: torch.Generator) -> Tensor:
         """Start states."""
         seed = int(torch.randint(2**20, 2**31, (), generator=generator))
         return starts(self.task.plant, self.batch, seed)
 
-    def part(self, module: MPC, drawn: Tensor) -> Update:
+    def part(self, module: Controller, drawn: Tensor) -> Update:
         plant = self.task.plant
         rollout = closed_loop(module, plant.step, drawn, self.steps, reward=plant.reward, truncate=self.truncate)
-        loss = losses.negative_return(rollout, self.task.barrier(rollout.states))
-        return Update(loss, rollout.status, rollout.failure, len(drawn) * self.steps)
+        return Update(self.task.loss(rollout), rollout.status, rollout.failure, len(drawn) * self.steps)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qp_control.envs.base import write_rollout
 from qp_control.envs.task import RobotTask
 from qp_control.mpc import MPC
 from qp_control.settings import Settings
@@ -18,9 +19,8 @@ from qp_control.training import losses, plots
 from qp_control.training.checkpoint import RunError
 from qp_control.training.evaluation import Evaluation, evaluate, mean_interval, share_interval, starts
 from qp_control.training.phase import FailedProblem
-from qp_control.training.rollout import closed_loop, failed_problem
+from qp_control.training.rollout import Rollout, closed_loop, failed_problem
 from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
-from qp_control.viewer import write_replay
 
 SEARCH_EPISODES = 8
 
@@ -47,6 +47,10 @@ class ClosedLoopTask(TrainingTask):
         """Penalty (B, T + 1) on states (B, T + 1, nx) near the edge of where the robot may be; zero inside."""
         return states.new_zeros(states.shape[:2])
 
+    def loss(self, rollout: Rollout) -> Tensor:
+        """What is minimised: minus the mean reward and the mean of the barrier, unless a task has better."""
+        return losses.negative_return(rollout, self.barrier(rollout.states))
+
     def score(self, module: Any, seed: int, count: int) -> Score:
         result = evaluate(self.plant, module, starts(self.plant, count, seed))
         values = {"success": result.success, "return": result.mean_return}
@@ -65,7 +69,7 @@ class ClosedLoopTask(TrainingTask):
     def loop_loss(self, module: Any, x0: Tensor, steps: int) -> float:
         """Loss of closed loops of `steps` control periods from x0 (B, nx); infinite where it is NaN."""
         rollout = closed_loop(module, self.plant.step, x0, steps, reward=self.plant.reward)
-        loss = float(losses.negative_return(rollout, self.barrier(rollout.states)))
+        loss = float(self.loss(rollout))
         return loss if loss == loss else float("inf")
 
     def first_problem(self, module: Any) -> FailedProblem:
@@ -82,15 +86,7 @@ class ClosedLoopTask(TrainingTask):
         """Write the first episode as a page. Raises RunError where that fails."""
         states = result.rollout.states[0].numpy()
         try:
-            return write_replay(
-                path,
-                self.plant.urdf,
-                self.times(len(states)),
-                states,
-                scenery=self.plant.scenery(),
-                camera=self.plant.camera(),
-                title=f"{self.name}, learned",
-            )
+            return write_rollout(path, self.plant, states, title=f"{self.name}, learned")
         except OSError as error:
             raise RunError(f"cannot write {str(path)!r}: {error}") from error
 

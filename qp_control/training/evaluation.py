@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from qp_control.envs.task import RobotTask
-from qp_control.mpc import MPC
-from qp_control.training.rollout import Rollout, closed_loop
+from qp_control.training.rollout import Controller, Rollout, closed_loop
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def starts(plant: RobotTask, count: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(plant: RobotTask, controller: MPC, x0: Tensor) -> Evaluation:
+def evaluate(plant: RobotTask, controller: Controller, x0: Tensor) -> Evaluation:
     """Run whole episodes from x0 (B, nx)."""
     rollout = closed_loop(controller, plant.step, x0, plant.episode_steps, reward=plant.reward)
     success = plant.success(rollout.states).double().mean()

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from qp_control.envs.base import moved_over_time
 from qp_control.settings import Settings
 from qp_control.training import plots, tasks
 from qp_control.training.baselines import evolution_strategy
@@ -101,8 +102,9 @@ def play(path: Path, *, episodes: int = 3, open_browser: bool = True) -> None:
     )
     try:
         print(viewer.url, flush=True)
-        for states in _shown(run, task, controller, episodes).details.rollout.states:
-            viewer.play(task.times(len(states)), states.numpy())
+        for states in _shown(run, task, controller, episodes).details.rollout.states.numpy():
+            robot, moved = states[:, : task.plant.dynamics.nx], moved_over_time(task.plant, states)
+            viewer.play(task.times(len(states)), robot, moved=moved)
     finally:
         viewer.close()
 
@@ -120,6 +122,7 @@ def _compare(
     rows = [_row("before", before, None)]
     if by_hand is not None:
         rows.append(_row("tuned by hand", score(by_hand), None))
+    rows += [_row(name, score(module), None) for name, module in task.others().items()]
     loss = task.search_loss() if baselines else None
     if loss is not None:
         with console.status(f"(1+1) evolution strategy, {trainer.seconds:.0f} s"), many_small_problems():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from qp_control.training.checkpoint import RunError
 from qp_control.training.rollout import Rollout
@@ -103,6 +104,19 @@ def pushes(path: Path, title: str, velocity: Any, survived: dict[str, Any]) -> P
     axes[0].set_ylabel("push to the left [m/s]")
     axes[0].legend(loc="upper right", fontsize="small")
     figure.suptitle(title)
+    return _save(figure, path)
+
+
+def over_time(path: Path, title: str, period: float, curves: dict[str, Tensor], label: str, shown: int = 5) -> Path:
+    """The first of the curves (B, T), `period` [s] apart, of each name, on a logarithmic axis. Returns the path."""
+    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for (name, values), color in zip(curves.items(), (BEFORE, AFTER, *COLORS), strict=False):
+        for k, curve in enumerate(values[:shown].detach().numpy()):
+            axis.semilogy(period * np.arange(len(curve)), curve, color=color, lw=1.2, label=None if k else name)
+    axis.set(title=title, xlabel="time [s]", ylabel=label)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper right", fontsize="small")
     return _save(figure, path)
 
 

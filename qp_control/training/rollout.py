@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from qp_control.mpc import MPC
-from qp_control.plan import Plan
+from qp_control.ocp_problem import OcpQP
 from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem
-from qp_control.training.torque_controller import TorqueController
+
+Carried: TypeAlias = Any
+"""What a controller decides and its next call takes: a `Plan` of an MPC, a `Decision` of a policy."""
+
+
+class Controller(Protocol):
+    """What closed loops need of a controller, such as an `MPC` or an `InverseDynamicsPolicy`."""
+
+    @property
+    def input_limit(self) -> Tensor:
+        """(nu,) largest inputs."""
+
+    def __call__(self, x: Tensor, carried: Carried | None = None, /) -> Carried:
+        """What it decides in states x (B, nx), given what it decided before."""
+
+    def build(self, x: Tensor, carried: Carried | None = None, /) -> Any:
+        """The problem of a call: an `OcpQP`, or the arguments of `qc.solve_qp`."""
+
 
 
 @dataclass(frozen=True)
@@ -42,20 +59,20 @@ class Rollout:
 
 
 def closed_loop(
-    controller: MPC,
+    controller: Controller,
     step: Callable[[Tensor, Tensor], Tensor],
     x0: Tensor,
     steps: int,
     *,
     reward: Callable[[Tensor, Tensor], Tensor] | None = None,
-    plan: Plan | None = None,
+    plan: Carried | None = None,
     truncate: int | None = None,
 ) -> Rollout:
     """Let the controller run the plant from x0 (B, nx) for `steps` control periods.
 
     step: the plant, x_next = step(x, u); u is clipped to the controller's input limit before. reward: of (x_next, u);
-    zero when None. plan: the (shifted) plan to begin with. The gradient passes through the plant, the controller and
-    the plans carried from call to call; truncate: it is cut after every so many control periods.
+    zero when None. plan: the (shifted) plan or decision to begin with. The gradient passes through the plant, the
+    controller and what is carried from call to call; truncate: it is cut after every so many control periods.
     """
     limit = controller.input_limit
     x = x0
@@ -69,7 +86,7 @@ def closed_loop(
         if failure is None and not bool(plan.solved.all()):
             failure = failed_problem(controller, x, given, plan, t)
         u = torch.clamp(plan.input, -limit, limit)
-        x = _step_finite(step, x, u, controller)
+        x = _step_finite(step, x, u)
         states.append(x)
         inputs.append(u)
         rewards.append(x.new_zeros(len(x)) if reward is None else reward(x, u))
@@ -86,26 +103,29 @@ def closed_loop(
     )
 
 
-def _step_finite(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, u: Tensor, controller: MPC) -> Tensor:
-    """The plant for the elements whose state is finite, NaN for the others, for which it is called at the reference."""
-    finite = (x.detach().isfinite().all(1) & u.detach().isfinite().all(1))[:, None]
+def _step_finite(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
+    """The plant for the elements whose state is finite, NaN for the others, whose place the first finite one takes."""
+    finite = x.detach().isfinite().all(1) & u.detach().isfinite().all(1)
     if bool(finite.all()):
         return step(x, u)
-    return torch.where(
-        finite, step(torch.where(finite, x, controller.reference), torch.where(finite, u, 0.0)), float("nan")
-    )
+    if not bool(finite.any()):
+        return torch.full_like(x, float("nan"))
+    first, chosen = int(finite.nonzero()[0]), finite[:, None]
+    next_x = step(torch.where(chosen, x, x[first].detach()), torch.where(chosen, u, u[first].detach()))
+    return torch.where(chosen, next_x, float("nan"))
 
 
 def failed_problem(
-    controller: MPC, x: Tensor, given: Plan | None, plan: Plan, step: int, element: int | None = None
+    controller: Controller, x: Tensor, given: Carried | None, plan: Carried, step: int, element: int | None = None
 ) -> FailedProblem:
     """The QP of one element: the first one without an answer unless `element` says which."""
     index = int((~plan.solved).nonzero()[0]) if element is None else element
-    state, before = x[index : index + 1], None if given is None else given[index : index + 1]
+    one, carried = x[index : index + 1], None if given is None else given[index : index + 1]
     with torch.no_grad():
-        if isinstance(controller, TorqueController):
-            data = controller.failed_data(state)
-        else:
-            data = controller.build(state, before).element(0).data() | {"horizon": controller.horizon}
+        problem = controller.build(one, carried)
+    if isinstance(problem, OcpQP):
+        data = problem.element(0).data() | {"horizon": controller.horizon}
+    else:  # arguments of a dense QP, whose weights the batch shares
+        data = {name: value if name.startswith("weight") else value[0] for name, value in problem.items()}
     found = {name: value.detach() if isinstance(value, Tensor) else value for name, value in data.items()}
     return FailedProblem(found, step, index, Status(int(plan.status[index])))

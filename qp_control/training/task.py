@@ -67,6 +67,10 @@ class TrainingTask(abc.ABC):
         """The best found by hand; None where there is nothing to tune by hand."""
         return None
 
+    def others(self) -> dict[str, nn.Module]:
+        """What else to compare with, by name."""
+        return {}
+
     def search_loss(self) -> Callable[[nn.Module], float] | None:
         """What a search without gradients minimises, to compare with; None: nothing is compared."""
         return None

@@ -68,8 +68,7 @@ class TorqueController(nn.Module):
             **{name: value.detach()[:, None].nan_to_num(0.0) for name, value in kept.items()},
         )
 
-    def failed_data(self, x: Tensor) -> dict[str, Any]:
-        """The arguments of `qc.solve_qp` for one state (1, nx)."""
+    def build(self, x: Tensor, plan: Plan | None = None) -> dict[str, Tensor]:
+        """Arguments of `qc.solve_qp` for states x (B, nx)."""
         problem = self.control.build(*self._arguments(x))._asdict()
-        shared = ("weight_eq", "weight_in", "weight_box")
-        return {n: v if n in shared else v[0] for n, v in problem.items() if n not in ("T", "t")}
+        return {name: value for name, value in problem.items() if name not in ("T", "t")}

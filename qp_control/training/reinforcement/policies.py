@@ -14,9 +14,9 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from qp_control.training.networks import dense_network
 from qp_control.training.reinforcement.actor import Actor
 from qp_control.training.reinforcement.guarded_adam import GuardedAdam, learned
-from qp_control.training.networks import dense_network
 
 Features = Callable[[Tensor], Tensor]
 Observations = dict[str, Tensor]

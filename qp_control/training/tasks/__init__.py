@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from qp_control.training.options import TrainingOptions
 from qp_control.training.task import TrainingTask
+from qp_control.training.tasks.arm_inverse_dynamics import ArmInverseDynamics
+from qp_control.training.tasks.arm_unknown_loads import ArmUnknownLoads
 from qp_control.training.tasks.cart_pole_balance import CartPolePpo, CartPoleSac
 from qp_control.training.tasks.cart_pole_identification import CartPoleIdentification
 from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
 from qp_control.training.tasks.constraint_learning import ConstraintLearning
 from qp_control.training.tasks.expert_recovery import CartPoleRecovery, LqrRecovery, PendulumRecovery
-from qp_control.training.tasks.quadruped_push import QuadrupedStand
 from qp_control.training.tasks.quadrotor_waypoints import QuadrotorAnalytic, QuadrotorNetwork, QuadrotorPpo
+from qp_control.training.tasks.quadruped_push import QuadrupedStand
 
 _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleSwingUpTraining,
@@ -25,6 +27,8 @@ _KNOWN: tuple[type[TrainingTask], ...] = (
     QuadrotorAnalytic,
     QuadrotorPpo,
     QuadrotorNetwork,
+    ArmInverseDynamics,
+    ArmUnknownLoads,
 )
 TASKS: dict[str, type[TrainingTask]] = {task.name: task for task in _KNOWN}
 

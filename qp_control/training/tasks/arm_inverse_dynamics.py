@@ -1,0 +1,81 @@
+"""An arm follows points with its tool by inverse dynamics, with a load and friction that nobody told the controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from qp_control.inverse_dynamics_policy import InverseDynamicsPolicy
+from qp_control.model_parameters import Payload
+from qp_control.settings import Settings
+from qp_control.training.analytic_gradient import AnalyticGradient
+from qp_control.training.options import TrainingOptions
+from qp_control.training.phase import Phase
+from qp_control.training.task import Score
+from qp_control.training.tasks.loaded_arm import LoadedArm, LoadedArmTask, policy, tell
+
+FADE = 0.05  # of the learning rate, along the run
+BY_HAND = {"stiffness": 1200.0, "damping": 69.0, "posture_weight": 1e-2}
+BY_HAND_TOLD = {"stiffness": 400.0, "damping": 28.0, "posture_weight": 1e-3}
+
+@dataclass(frozen=True)
+class ArmInverseDynamicsOptions(TrainingOptions):
+    """Gains, weights, load and friction of an arm's controller by inverse dynamics, from closed loops."""
+
+    load: float = 4.0
+    """Mass of the load that nobody told the controller about [kg]."""
+    model_iterations: int = 15
+    """Updates of the controller's model: its load and friction."""
+    iterations: int = 25
+    """Updates of all: gains, weights and model."""
+    batch: int = 8
+    """Closed loops per update."""
+    steps: int = 120
+    """Control periods of a closed loop."""
+    settle: int = 60
+    """Control periods that the tool has to get to its target: errors count from there on."""
+    truncate: int = 25
+    """Control periods after which the gradient is cut."""
+    model_rate: float = 0.2
+    """Learning rate of Adam for the model."""
+    rate: float = 0.1
+    """And for all."""
+
+
+class ArmInverseDynamics(LoadedArmTask):
+    """The load is the same in all episodes, and the controller's model has a load of its own to learn it with.
+
+    Scores: besides those of `LoadedArmTask` the error of the load's mass.
+    """
+
+    name = "arm_inverse_dynamics"
+    options_type = ArmInverseDynamicsOptions
+    metrics = (*LoadedArmTask.metrics, "load error [kg]")
+
+    def __init__(self, options: ArmInverseDynamicsOptions | None = None) -> None:
+        super().__init__(options)
+        self.plant, self.settle = LoadedArm(self.options.load, self.options.load), self.options.settle
+
+    def module(self, settings: Settings | None = None) -> InverseDynamicsPolicy:
+        return policy(self.plant, settings)
+
+    def hand_tuned(self) -> InverseDynamicsPolicy:
+        return policy(self.plant, load=1e-6, **BY_HAND)
+
+    def others(self) -> dict[str, nn.Module]:
+        return {"tuned by hand, load and friction told": tell(policy(self.plant, **BY_HAND_TOLD), self.options.load)}
+
+    def phases(self) -> list[Phase]:
+        o: ArmInverseDynamicsOptions = self.options
+        loops = {"batch": o.batch, "steps": o.steps, "truncate": o.truncate, "fade": FADE}
+        return [
+            AnalyticGradient(self, o.model_iterations, o.model_rate, learned=("model",), name="model", **loops),
+            AnalyticGradient(self, o.iterations, o.rate, **loops),
+        ]
+
+    def score(self, module: InverseDynamicsPolicy, seed: int, count: int) -> Score:
+        score = super().score(module, seed, count)
+        assert isinstance(module.model, Payload)
+        score.values["load error [kg]"] = abs(float(module.model.mass.detach()) - self.options.load)
+        return score

@@ -1,0 +1,120 @@
+"""An arm with another load in every episode: a network in its controller by inverse dynamics makes up for what it sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.inverse_dynamics_policy import InverseDynamicsPolicy, NumberNetwork, Situation
+from qp_control.model_parameters import Payload
+from qp_control.settings import Settings
+from qp_control.training.analytic_gradient import AnalyticGradient
+from qp_control.training.options import TrainingOptions
+from qp_control.training.phase import Phase
+from qp_control.training.tasks.loaded_arm import LoadedArm, LoadedArmTask, policy
+
+FADE = 0.05  # of the learning rate, along the run
+LARGEST_ADDED = 20.0  # [m/s^2] that the network adds to what the tool is asked for
+LARGEST_FACTOR = 3.0  # that it multiplies or divides stiffness and damping by
+BY_HAND = {"stiffness": 400.0, "damping": 28.0, "posture_weight": 1e-3}
+
+
+@dataclass(frozen=True)
+class ArmUnknownLoadsOptions(TrainingOptions):
+    """A network in an arm's controller by inverse dynamics, from closed loops with unknown loads."""
+
+    lightest: float = 0.1
+    """[kg] The load of an episode is between this and"""
+    heaviest: float = 5.0
+    """[kg] this."""
+    network: bool = True
+    """Without it gains, weights and one load for all episodes are learned alone: the best constants."""
+    hidden: int = 16
+    """Units in each of its two hidden layers."""
+    iterations: int = 25
+    """Updates of the constants."""
+    network_iterations: int = 40
+    """Updates of all."""
+    batch: int = 8
+    """Closed loops per update."""
+    steps: int = 150
+    """Control periods of a closed loop."""
+    settle: int = 75
+    """Control periods that the tool has to get to its target: errors count from there on."""
+    truncate: int = 25
+    """Control periods after which the gradient is cut."""
+    rate: float = 0.1
+    """Learning rate of Adam for the constants."""
+    network_rate: float = 0.01
+    """And for all."""
+
+
+class Observation:
+    """(B, 21): the tool's acceleration that the controller's model does not explain, the way to the target, the
+    difference of their velocities, rates of the joints and their angles from home; each in units of its usual size."""
+
+    size = 21
+
+    def __init__(self, plant: LoadedArm, model: nn.Module) -> None:
+        self.plant, self.model = plant, model
+        self.home = torch.tensor(plant.build.home, dtype=torch.float64)
+
+    def __call__(self, situation: Situation) -> Tensor:
+        plant, x = self.plant, situation.state
+        n, robot = plant.joints, plant.dynamics
+        q, v = x[:, :n], x[:, n : 2 * n]
+        J = robot.frame_jacobians([plant.build.tool], q)[:, 0, :3]
+        unexplained = torch.zeros_like(v)
+        if situation.before is not None:
+            was = situation.before.state
+            explained = robot.forward_dynamics(was[:, :n], was[:, n : 2 * n], was[:, plant.late], self.model())
+            unexplained = (v - was[:, n : 2 * n]) / plant.control_period - explained
+        of_tool, tool_velocity = (J @ torch.stack([unexplained, v], 2)).unbind(2)
+        away = plant.target_velocity(x) - tool_velocity
+        return torch.cat([of_tool / LARGEST_ADDED, 20.0 * plant.way(x), 5.0 * away, v, q - self.home], 1)
+
+
+class ArmUnknownLoads(LoadedArmTask):
+    """No constants fit all loads. The network adds to the acceleration that the tool is asked for, and changes its gains;
+    it has the constants to begin with that are the best without it."""
+
+    name = "arm_unknown_loads"
+    options_type = ArmUnknownLoadsOptions
+
+    def __init__(self, options: ArmUnknownLoadsOptions | None = None) -> None:
+        super().__init__(options)
+        self.plant, self.settle = LoadedArm(self.options.lightest, self.options.heaviest), self.options.settle
+
+    def module(self, settings: Settings | None = None) -> InverseDynamicsPolicy:
+        return policy(self.plant, settings, further=self.networks)
+
+    def networks(self, model: Payload) -> list[NumberNetwork]:
+        """The network as a source, or none."""
+        o: ArmUnknownLoadsOptions = self.options
+        if not o.network:
+            return []
+        with torch.random.fork_rng():
+            torch.manual_seed(o.seed)
+            network = NumberNetwork(
+                Observation(self.plant, model),
+                Observation.size,
+                added={"tool.acceleration": LARGEST_ADDED},
+                scaled={"tool.stiffness": LARGEST_FACTOR, "tool.damping": LARGEST_FACTOR},
+                sizes={"tool.acceleration": 3},
+                hidden=2 * [o.hidden],
+            )
+        return [network]
+
+    def hand_tuned(self) -> InverseDynamicsPolicy:
+        return policy(self.plant, load=0.5 * (self.options.lightest + self.options.heaviest), **BY_HAND)
+
+    def phases(self) -> list[Phase]:
+        o: ArmUnknownLoadsOptions = self.options
+        loops = {"batch": o.batch, "steps": o.steps, "truncate": o.truncate, "fade": FADE}
+        constants = ("model", "learned_sources.0")
+        return [
+            AnalyticGradient(self, o.iterations, o.rate, learned=constants, name="constants", **loops),
+            AnalyticGradient(self, o.network_iterations, o.network_rate, name="network" if o.network else "constants", **loops),
+        ]
