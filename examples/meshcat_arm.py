@@ -1,0 +1,66 @@
+"""An arm with a load that nobody told its controller about follows a point: gains, weights and load as learned, and not.
+
+python examples/meshcat_arm.py [--run runs/arm_inverse_dynamics] [--movie gif] [--live]
+Without a run it learns for a minute first.
+"""
+
+import numpy as np
+import pinocchio as pin
+from meshcat_demo import GREEN, GREY, NOWHERE, ORANGE, RED, Demo
+
+from qp_control.training.evaluation import starts
+from qp_control.viewer import Camera, Line, Overlay, Robot, Shape
+
+APART = np.array([0.0, 1.0, 0.0])  # [m]
+TRAIL = 40  # control periods of the tool's way that are seen
+demo = Demo(__doc__, "arm_inverse_dynamics", ["model_iterations", "iterations"], steps=200)
+plant, start = demo.plant, starts(demo.plant, 1, seed=20_000)[0]
+model = plant.dynamics.model
+data, joints = model.createData(), list(model.names)[1:]
+
+
+def track(name, controller, position):
+    """Configurations from one start, and what moves in the scene with them."""
+    q, moved, tools = [], {f"{name} {item}": [] for item in ("way", "target", *joints)}, []
+    for x, decided in demo.closed_loop(controller, start):
+        q.append(x[: model.nq])
+        tools.append(plant.tool(x[None])[0] + position)
+        moved[f"{name} way"].append(np.array([*[tools[0]] * (TRAIL - len(tools)), *tools[-TRAIL:]]))
+        moved[f"{name} target"].append(plant.target(x[None])[0] + position)
+        pin.forwardKinematics(model, data, q[-1])
+        limited = np.abs(decided.input[0].numpy()) > 0.999 * controller.input_limit.numpy()
+        for k, joint in enumerate(joints):
+            place = data.oMi[k + 1].translation + position
+            moved[f"{name} {joint}"].append(place if limited[k] else [NOWHERE] * 3)
+    error = np.linalg.norm(np.array(tools) - np.array(moved[f"{name} target"]), axis=1)
+    return np.array(q), moved, error[plant.episode_steps // 4 :]
+
+
+scenery, moved, errors = [Robot("untuned", plant.urdf, position=tuple(APART), color=GREY)], {}, []
+for name, controller, position, color in (
+    ("untuned", demo.untuned, APART, GREY),
+    ("learned", demo.learned, 0 * APART, ORANGE),
+):
+    q, moving, error = track(name, controller, position)
+    moved |= moving | ({"untuned": q} if name == "untuned" else {})
+    errors.append(1e3 * np.sqrt((error**2).mean()))
+    scenery += [Line(f"{name} way", TRAIL, color=color), Shape(f"{name} target", 0.03, (0.0, 0.0, 0.0), GREEN)]
+    scenery += [Shape(f"{name} {joint}", 0.085, (0.0, 0.0, 0.0), RED) for joint in joints]
+
+both = (demo.untuned, demo.learned)
+table = [["", "untuned", "learned"], ["error [mm]", *(f"{error:.1f}" for error in errors)]]
+table.append(["load [kg]", *(f"{c.model.mass.item():.2f}" for c in both)])
+print(f"the load is {demo.task.options.load} kg;", "; ".join(" ".join(row) for row in table[1:]))
+demo.show(
+    q,
+    scenery=scenery,
+    moved=moved,
+    camera=Camera(position=(1.5, -0.9, 1.0), target=(0.2, 0.4, 0.4)),
+    title="Arm: learned and untuned",
+    overlay=Overlay(
+        heading=f"Arm with a load of {demo.task.options.load:g} kg",
+        legend={"target": GREEN, "way of the tool": ORANGE, "torque at its limit": RED, "untuned": GREY},
+        table=table,
+        eyes={"corner": (1.5, -0.9, 1.0), "front": (2.0, 0.4, 0.6), "above": (0.3, 0.3, 2.4)},
+    ),
+)
