@@ -212,6 +212,17 @@ class ContactDynamics:
         /,
     ) -> tuple[tuple[Array | None, ...], float]: ...
 
+class Freedom:
+    """What no level of a hierarchy so far sees of n unknowns."""
+
+    size: int
+    def __init__(self, n: int, /) -> None: ...
+    def see(self, matrices: list[Array], negligible: float, /) -> None: ...
+    def step(self, z: Array, /) -> Array: ...
+    def reduce(
+        self, x: Array, H: Array, g: Array, C: Array, l: Array, u: Array, lb: Array, ub: Array, settled: float, /
+    ) -> tuple[Array, Array, Array, Array, Array, list[int]]: ...
+
 class WholeBody:
     def __init__(
         self,

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from qp_control import _robot, limits, tasks
 from qp_control.control_parts import Part, frame_index
-from qp_control.motions import array, call, tensor
+from qp_control.problem_function import Directions, assemble
 from qp_control.robot_model import RobotModel
+from qp_control.robot_states import RobotStates
 from qp_control.supports import SupportContact
 
 
@@ -33,6 +33,9 @@ class Assembly:
             for key, size in part.sizes.items():
                 self.offsets[f"{part.name}.{key}"] = self.size
                 self.size += size
+        units = RobotStates(model).units
+        postures = [self.offsets[f"{t.name}.reference"] for t in task_list if isinstance(t, tasks.PostureTask)]
+        self.directions = Directions(units, [slice(p + u.start, p + u.stop) for p in postures for u in units])
         terms = [self._term(task, force_offsets) for task in task_list]
         terms += [self._contact_term(contact) for contact in contacts]
         torque = next((limit for limit in limit_list if isinstance(limit, limits.TorqueLimit)), None)
@@ -70,8 +73,7 @@ class Assembly:
 
     def problem(self, q: Tensor, v: Tensor, packed: Tensor, parameters: Tensor | None) -> tuple[Tensor, ...]:
         """H, g, A, b, C, l, u, lb, ub, T, t, differentiable in all arguments."""
-        found: tuple[Tensor, ...] = call(_Problem, self.native, q, v, packed, parameters)
-        return found
+        return assemble(self.native, self.directions, q, v, packed, parameters)
 
     def _numbers(self, part: Part) -> dict[str, int]:
         return {key: self.offsets[f"{part.name}.{key}"] for key in part.sizes}
@@ -130,28 +132,3 @@ class Assembly:
         own = self._numbers(barrier) | {"kind": kinds[type(barrier)]}
         own |= {name: frame_index(self.model, getattr(barrier, name)) for name in ("frame", "other")}
         return own | ({"normal": barrier.normal} if isinstance(barrier, limits.PlaneBarrier) else {})
-
-
-class _Problem(torch.autograd.Function):
-    """(compiled parts, q, v, numbers, parameters) -> the problem's eleven arrays."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, native: Any, q: Tensor, v: Tensor, packed: Tensor, parameters: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        ctx.native = native
-        ctx.save_for_backward(q, v, packed, parameters)
-        ctx.set_materialize_grads(False)
-        return tuple(map(torch.from_numpy, native.problem(array(q), array(v), array(packed), array(parameters))))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *by: Tensor | None) -> Any:
-        q, v, packed, parameters = ctx.saved_tensors
-        at = array(q), array(v), array(packed), array(parameters)
-        by_q, by_v, by_numbers, by_parameters = map(
-            tensor, ctx.native.adjoint(*at, [array(g) for g in by], list(ctx.needs_input_grad[1:]))
-        )
-        if by_numbers is not None and packed.ndim == 1:
-            by_numbers = by_numbers.sum(0)
-        return None, by_q, by_v, by_numbers, by_parameters

@@ -9,6 +9,7 @@ import numpy as np
 
 from qp_control import _solver
 from qp_control.limits import TorqueLimit
+from qp_control.lower_levels import LowerLevels
 from qp_control.problem import Array
 from qp_control.settings import Settings, Status
 
@@ -29,10 +30,12 @@ class Tick(NamedTuple):
     """(rows,) by how much each row gave way, in the order of the controller's `row_names`, in the row's unit."""
     x: Array
     """(n,) the QP's solution."""
+    iterations: int
+    """Newton steps of all levels."""
 
 
 class ControlLoop:
-    """Assembles and solves the QPs of one robot, one after the other, each from the solution before it."""
+    """Assembles and solves the QPs of one robot, tick by tick and level by level, each from the tick before."""
 
     def __init__(self, controller: Any, settings: Settings) -> None:
         self.native, self.offsets = controller.assembly.native, controller.assembly.offsets
@@ -47,12 +50,22 @@ class ControlLoop:
             k for k, size in ((2, sizes[0]), (3, sizes[0]), (4, sizes[1]), (5, sizes[1]), (6, sizes[1])) if not size
         ]
         hard = [limit for limit in controller.limits if isinstance(limit, TorqueLimit) and limit.shift_weight == np.inf]
+        # Which numbers count in each level: the weights of others are zero.
+        self.masks = []
+        for level in controller.levels if len(controller.levels) > 1 else ():
+            mask = np.ones(controller.assembly.size)
+            for name, size in controller.weights_beside(level):
+                mask[self.offsets[name] : self.offsets[name] + size] = 0.0
+            self.masks.append(mask)
+        self.lower = LowerLevels(len(self.masks) - 1, controller.n, sizes[1], self.settings) if self.masks else None
         self.limit = [self.offsets[f"{hard[0].name}.{key}"] for key in ("lower", "upper")] if hard else None
         self.reset()
 
     def reset(self) -> None:
         """Forget the ticks before."""
         self.start: list[Array] | None = None
+        if self.lower is not None:
+            self.lower.reset()
         self.torque: Array = np.zeros(self.nu)
 
     def tick(self, q: Array, v: Array, numbers: Array, parameters: Array | None) -> Tick:
@@ -65,31 +78,47 @@ class ControlLoop:
                 q[unit] /= length
         if not valid:
             return self.without(Status.INVALID_INPUT)
-        *data, T, t = self.native.problem(q[None], v[None], numbers, parameters)
+        state = q[None], v[None]
+        *data, T, t = self.native.problem(*state, numbers * self.masks[0] if self.masks else numbers, parameters)
+        H, _, A, _, C, l, u, lb, ub = (a[0] for a in data)
         for k in self.absent:
             data[k] = None
         weights = [w if len(w) else None for w in self.shift_weights]
         result = _solver.solve(self.sizes, [*data, *weights], self.settings, self.start, False, False)[0]
-        fields, (status, _, active_in, active_box) = result[:_FIELDS], result[-4:]
-        now = Status(int(status[0]))
+        fields, (status, iterations, active_in, active_box) = result[:_FIELDS], result[-4:]
+        now, steps = Status(int(status[0])), int(iterations[0])
         if now > Status.CLOSEST_FEASIBLE:
-            return self.without(now)
+            return self.without(now, steps)
         x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub = fields
         self.start = [x, y, z, w, active_in, active_box]
-        torque = T[0] @ x[0] + t[0]
+        found: Array = x[0]
+        if self.lower is not None:
+            levels = (self._cost(*state, numbers * mask, parameters) for mask in self.masks[1:])
+            rows = (C, l - s_lower[0], u + s_upper[0], lb - s_lb[0], ub + s_ub[0])
+            found, below, more = self.lower(found, [A.T @ A, H], rows, levels)
+            steps += more
+            if below > Status.CLOSEST_FEASIBLE:
+                return self.without(below, steps)
+        torque = T[0] @ found + t[0]
         if self.limit is not None:
-            lower, upper = self.limit
-            torque = np.clip(torque, numbers[lower : lower + self.nu], numbers[upper : upper + self.nu])
+            first, last = self.limit
+            torque = np.clip(torque, numbers[first : first + self.nu], numbers[last : last + self.nu])
         self.torque = torque
         shift = np.concatenate([np.abs(s_eq[0]), np.maximum(s_lower, s_upper)[0], np.maximum(s_lb, s_ub)[0, : self.nv]])
-        return Tick(torque, x[0, : self.nv], x[0, self.nv :].reshape(-1, 3), now, shift, x[0])
+        return Tick(torque, found[: self.nv], found[self.nv :].reshape(-1, 3), now, shift, found, steps)
 
-    def without(self, status: Status) -> Tick:
+    def _cost(self, q: Array, v: Array, numbers: Array, parameters: Array | None) -> tuple[Array, Array]:
+        H, g, *_ = self.native.problem(q, v, numbers, parameters)
+        return H[0], g[0]
+
+    def without(self, status: Status, iterations: int = 0) -> Tick:
         """A tick that has no answer."""
         self.start = None
+        if self.lower is not None:
+            self.lower.reset()
         rows = self.sizes[2] + self.sizes[3] + self.nv
         gone = (np.full(self.nv, np.nan), np.full((self.points, 3), np.nan))
-        return Tick(self.torque, *gone, status, np.full(rows, np.nan), np.full(self.sizes[1], np.nan))
+        return Tick(self.torque, *gone, status, np.full(rows, np.nan), np.full(self.sizes[1], np.nan), iterations)
 
     def exchange(self, packed: Array, given: Mapping[str, Any], sizes: Mapping[str, int]) -> Array:
         """The numbers with those given in their places."""

@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from qp_control.layers import LayerSolution, QPLayer
 from qp_control.motions import call
 
-_SEEN = 1e-10  # of the largest eigenvalue: what is below it no row sees; that is 1e-5 of the largest singular value
+SEEN = 1e-10  # of the largest eigenvalue: what is below it no row sees; that is 1e-5 of the largest singular value
+
+SETTLED = 1e-8  # beside the row: what is less is rounding
 
 
 class Rows(NamedTuple):
@@ -57,7 +58,7 @@ def next_level(layer: QPLayer, x: Tensor, above: Tensor, H: Tensor, g: Tensor, r
     l, u = l - l.detach().clamp(min=0.0), u - u.detach().clamp(max=0.0)
     CP = C @ P
     # Rows that the levels above have settled would be rows of rounding.
-    settled = CP.detach().norm(dim=-1) < 1e-8 * C.detach().norm(dim=-1)
+    settled = CP.detach().norm(dim=-1) < SETTLED * C.detach().norm(dim=-1)
     CP = torch.where(settled.unsqueeze(-1), 0.0, CP)
     l, u = torch.where(settled, -torch.inf, l), torch.where(settled, torch.inf, u)
     used = (l.isfinite() | u.isfinite()).any(0)
@@ -65,32 +66,43 @@ def next_level(layer: QPLayer, x: Tensor, above: Tensor, H: Tensor, g: Tensor, r
     return x + (P @ sol.x.unsqueeze(-1)).squeeze(-1), sol.status
 
 
-class _Unseen(torch.autograd.Function):
-    """The projection P on the null space of S, with dP = -(P dS S^+ + S^+ dS P).
+class _Projection(torch.autograd.Function):
+    """S -> P on its null space, and S^+, where the rank does not change; each other's derivatives to any order:
 
-    Differentiating a pseudoinverse instead would have its square in it, and with that twice the digits lost.
+        dP = -(P dS S^+ + S^+ dS P),   dS^+ = -S^+ dS S^+ + P dS S^+ S^+ + S^+ S^+ dS P
+
+    Differentiating P = 1 - S S^+ instead would lose twice the digits.
     """
 
     @staticmethod
-    def forward(ctx: Any, S: Tensor) -> Tensor:
+    def forward(ctx: Any, S: Tensor) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(S)
-        seen = values > _SEEN * values[..., -1:]
+        seen = values > SEEN * values[..., -1:]
         inverse = torch.where(seen, 1.0 / torch.where(seen, values, 1.0), 0.0)
         P: Tensor = (vectors * (~seen).to(S.dtype).unsqueeze(-2)) @ vectors.mT
-        ctx.save_for_backward(P, (vectors * inverse.unsqueeze(-2)) @ vectors.mT)
-        return P
+        X: Tensor = (vectors * inverse.unsqueeze(-2)) @ vectors.mT
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(P, X)
+        return P, X
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, by_P: Tensor) -> Tensor:
-        P, inverse = ctx.saved_tensors
-        half: Tensor = P @ (by_P + by_P.mT) @ inverse
-        return -0.5 * (half + half.mT)
+    def backward(ctx: Any, by_P: Tensor | None, by_X: Tensor | None) -> Tensor | None:
+        P, X = ctx.saved_tensors
+        found: Tensor | None = None
+        if by_P is not None:
+            half = P @ (by_P + by_P.mT) @ X
+            found = -0.5 * (half + half.mT)
+        if by_X is not None:
+            G = 0.5 * (by_X + by_X.mT)
+            half = P @ G @ X @ X
+            change = half + half.mT - X @ G @ X
+            found = change if found is None else found + change
+        return found
 
 
 def unseen(S: Tensor) -> Tensor:
     """The projection (B, n, n) on the null space of a positive semidefinite matrix, where its rank does not change."""
-    P: Tensor = call(_Unseen, S)
+    P: Tensor = call(_Projection, S)[0]
     return P
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -44,6 +45,8 @@ from qp_control.robot_model import RobotModel
 from qp_control.robot_states import RobotStates, State
 from qp_control.settings import Settings, Status
 from qp_control.supports import SupportContact
+
+ROUNDING = 1e-13  # of the largest numbers of a QP
 
 
 class ControlProblem(NamedTuple):
@@ -92,7 +95,7 @@ class InverseDynamics(nn.Module):
     model: a `RobotModel` (also a `RobotDynamics` or `ContactDynamics`).
     tasks: see qp_control.tasks. limits: see qp_control.limits; torques are limited only by a `TorqueLimit`.
     contacts: see qp_control.supports.
-    settings: of the QP solver.
+    settings: of the QP solver; its relative tolerance is at least 1e-13.
 
     `parts` has them by name, with their numbers as parameters. Names must be unique.
 
@@ -114,7 +117,8 @@ class InverseDynamics(nn.Module):
         points = sum(len(contact.points) for contact in self.contacts)
         self.points, self.n = points, model.nv + 3 * points
         self.parts = nn.ModuleDict()
-        for part in self._parts():
+        self._part_list: list[Part] = [*self.task_list, *self.contacts, *self.limits]
+        for part in self._part_list:
             if part.name in self.parts:
                 raise ValueError(f"two parts have the name {part.name!r}")
             if isinstance(part, task_kinds.ForceRegularization):
@@ -136,18 +140,17 @@ class InverseDynamics(nn.Module):
         self.row_names, self.shift_weights = self._rows()
         self.states = RobotStates(model)
         self._loop: ControlLoop | None = None
-        self._watched: list[nn.Parameter] = list(self.parameters())
-        self._versions: list[int] = []
-        self._sizes = {f"{part.name}.{key}": size for part in self._parts() for key, size in part.sizes.items()}
-        self.layer = QPLayer(settings or Settings(threads=model.threads))
+        self._watched: list[nn.Parameter] = []
+        self._versions: list[int] | None = None
+        self._sizes = {f"{part.name}.{key}": size for part in self._part_list for key, size in part.sizes.items()}
+        settings = settings or Settings(threads=model.threads)
+        # Forces of thousands times weights of thousands: their rounding alone may be above an absolute tolerance.
+        self.layer = QPLayer(dataclasses.replace(settings, eps_rel=max(settings.eps_rel, ROUNDING)))
         # Levels above others leave directions open, where rows that merely touch must not hold the derivative.
         self.upper_layer = QPLayer(dataclasses.replace(self.layer.settings, weakly_active="one_sided"))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loop": None, "_versions": []}  # a copy begins without the ticks before
-
-    def _parts(self) -> list[Part]:
-        return [*self.task_list, *self.contacts, *self.limits]
+        return self.__dict__ | {"_loop": None, "_versions": None}  # a copy begins without the ticks before
 
     def _check_once(self, kind: type[Part]) -> None:
         if sum(isinstance(part, kind) for part in self.limits) > 1:
@@ -187,7 +190,7 @@ class InverseDynamics(nn.Module):
     def numbers(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """All numbers by name, (size,) or (B, size): the controller's own or those given."""
         given = given or {}
-        known = {f"{part.name}.{key}": part for part in self._parts() for key in part.sizes}
+        known = {f"{part.name}.{key}": part for part in self._part_list for key in part.sizes}
         for name in given:
             if name not in known:
                 raise ValueError(f"there is no number {name!r}, only {', '.join(known)}")
@@ -272,10 +275,13 @@ class InverseDynamics(nn.Module):
         """The numbers, with the weights of tasks and contacts of other levels zero."""
         if len(self.levels) == 1:
             return values
+        return values | {name: torch.zeros_like(values[name]) for name, _ in self.weights_beside(level)}
+
+    def weights_beside(self, level: int) -> list[tuple[str, int]]:
+        """Names and sizes of the weights of tasks and contacts of other levels."""
         others = [task for task in self.task_list if (task.level or self.levels[-1]) != level]
         parts: list[Part] = [*others, *(self.contacts if level != self.levels[0] else [])]
-        names = [f"{part.name}.weight" for part in parts if not part.hard]
-        return values | {name: torch.zeros_like(values[name]) for name in names}
+        return [(f"{part.name}.weight", part.sizes["weight"]) for part in parts if not part.hard]
 
     def _lower_levels(
         self, state: State, values: dict[str, Tensor], parameters: Tensor | None, sol: LayerSolution, data: list[Tensor]
@@ -314,25 +320,10 @@ class InverseDynamics(nn.Module):
             if value.shape != (size,):
                 raise ValueError(f"{name} has shape {value.shape}, expected ({size},)")
         par = None if parameters is None else np.asarray(parameters, dtype=np.float64)
-        one_level = len(self.levels) == 1
-        found = loop.tick(q, v, packed, par) if one_level else self._tick_of_levels(loop, q, v, numbers or {}, par)
+        found = loop.tick(q, v, packed, par)
         if found.status > Status.CLOSEST_FEASIBLE and self.layer.settings.on_failure == "raise":
             raise SolveError(f"no torques at this tick: {found.status.name}", {}, found)
         return found
-
-    def _tick_of_levels(
-        self, loop: ControlLoop, q: Array, v: Array, numbers: Mapping[str, npt.ArrayLike], parameters: Array | None
-    ) -> Tick:
-        given = {name: torch.as_tensor(np.asarray(value, dtype=np.float64)) for name, value in numbers.items()}
-        par = None if parameters is None else torch.from_numpy(parameters)
-        with torch.no_grad():
-            found = self(torch.from_numpy(q), torch.from_numpy(v), given, parameters=par)
-        status = Status(int(found.status))
-        if status > Status.CLOSEST_FEASIBLE:
-            return loop.without(status)
-        x = torch.cat([found.acceleration, found.force.flatten()]).numpy()
-        loop.torque = found.torque.numpy()
-        return Tick(loop.torque, found.acceleration.numpy(), found.force.numpy(), status, found.shift.numpy(), x)
 
     def reset(self) -> None:
         """Forget the ticks of `compute` so far."""
@@ -353,8 +344,7 @@ class InverseDynamics(nn.Module):
         par = None if parameters is None else np.asarray(parameters, dtype=np.float64)
         state = self.states(*(torch.as_tensor(np.asarray(t, dtype=np.float64)) for t in (q, v)))
         at = state.q[0].numpy(), state.v[0].numpy()
-        one_level = len(self.levels) == 1
-        found = loop.tick(*at, packed, par) if one_level else self._tick_of_levels(loop, *at, numbers or {}, par)
+        found = loop.tick(*at, packed, par)
         if not bool(state.valid[0]) or found.status > Status.CLOSEST_FEASIBLE:
             status = found.status if bool(state.valid[0]) else Status.INVALID_INPUT
             return f"status {status.name}: no answer"
@@ -362,12 +352,13 @@ class InverseDynamics(nn.Module):
 
     def _prepared(self) -> tuple[ControlLoop, Array]:
         """The control loop, and the numbers as they are now."""
-        versions = [p._version for p in self._watched]
+        # Not by self.parameters(), which takes as long as the QP.
+        watched = [p for part in self._part_list for p in part._parameters.values() if p is not None]
+        versions = [p._version for p in watched]
         if self._loop is None:
             self._loop = ControlLoop(self, self.layer.settings)
-        if versions != self._versions or any(a is not b for a, b in zip(self._watched, self.parameters(), strict=True)):
-            self._watched = list(self.parameters())
-            self._versions = [p._version for p in self._watched]
+        if versions != self._versions or any(map(operator.is_not, watched, self._watched)):
+            self._watched, self._versions = watched, versions
             with torch.no_grad():
                 self._packed = self.assembly.pack(self.numbers(), 1).numpy()
         return self._loop, self._packed

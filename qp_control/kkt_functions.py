@@ -10,8 +10,8 @@ out in kkt_system.hpp). Everything follows from two operations that are each oth
 differentiate by calling `KktSolve`, so they can be nested as often as torch likes.
 
 Tensors are float64 on the CPU. A vector has (B, count, 2 n + 2 rows) entries, rows = n_eq + n_in + n. Which rows take
-part, `pattern` (B, 5, rows), is constant between two kinks of the solution and has no derivative, but for the
-compliance of smoothed rows, a function of v and the data.
+part, `pattern` (B, 5, rows), is constant between two kinks of the solution and has no derivative, but for the weights
+of shifted rows, which are inputs, and the compliance of smoothed rows, a function of v and the data.
 
 What is smoothed is the first derivative, of the exact solution. Further derivatives are those of that function of the
 data: in it v moves as the solution does, where no row is smoothed (`where_differentiated`).
@@ -34,12 +34,15 @@ from qp_control.kkt_products import (
     Optional,
     Pattern,
     Vectors,
-    change_by_compliance,
+    change_by_pattern,
     change_of_products,
-    compliance_gradient,
+    change_of_weights,
     matrix_gradients,
+    pattern_gradient,
     stacked_bounds,
+    weight_gradients,
     with_compliance,
+    with_weights,
 )
 from qp_control.problem import MATRICES, NAMES, WEIGHTS, Array, Sizes
 from qp_control.settings import Settings
@@ -163,7 +166,7 @@ class KktSolve(torch.autograd.Function):
         matrices = matrix_gradients(solved, q, Pattern(*pattern.unbind(-2)), ctx.setup.sizes, (H, A, C))
         by_pattern = None
         if ctx.needs_input_grad[5]:
-            by_pattern = compliance_gradient(solved, q, pattern, ctx.setup.sizes)
+            by_pattern = pattern_gradient(solved, q, pattern, ctx.setup.sizes, A, C)
         return (None, *(None if m is None else -m for m in matrices), None, by_pattern, q)
 
     @staticmethod
@@ -173,7 +176,7 @@ class KktSolve(torch.autograd.Function):
         with inside_jvp(ctx) as (H, A, C, status, pattern, solved):
             rhs = -change_of_products(dH, dA, dC, solved, Pattern(*pattern.unbind(-2)), ctx.setup.sizes)
             if dpattern is not None:
-                rhs = rhs + change_by_compliance(dpattern, solved, ctx.setup.sizes)
+                rhs = rhs + change_by_pattern(dpattern, solved, ctx.setup.sizes, A, C)
             if drhs is not None:
                 rhs = rhs + drhs
             return KktSolve.apply(ctx.setup, H, A, C, status, pattern, rhs)  # type: ignore[no-untyped-call,no-any-return]
@@ -217,17 +220,17 @@ class SolutionPoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[Optional, ...]:
         *tensors, v, pattern = ctx.saved_tensors
-        data, status = tensors[:DATA], tensors[-1]
+        inputs, status = tensors[: len(INPUTS)], tensors[-1]
         v, pattern = where_differentiated(ctx.setup, tensors, v, pattern)
-        gradients = point_adjoint(ctx.setup, data, status, v, pattern, grad)
-        return (None, *gradients, *[None] * (len(tensors) - DATA))
+        gradients = point_adjoint(ctx.setup, inputs, status, v, pattern, grad)
+        return (None, *gradients, *[None] * (len(tensors) - len(INPUTS)))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Any) -> tuple[torch.Tensor, None]:
         with inside_jvp(ctx) as (*tensors, v, pattern):
             data, status = tensors[:DATA], tensors[-1]
             v, pattern = where_differentiated(ctx.setup, tensors, v, pattern)
-            return point_tangent(ctx.setup, data, status, v, pattern, tangents[:DATA]), None
+            return point_tangent(ctx.setup, data, status, v, pattern, tangents[: len(INPUTS)]), None
 
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], setup: Setup, *tensors: Any) -> tuple[Any, tuple[int, int]]:
@@ -244,6 +247,9 @@ def where_differentiated(
     setup: Setup, tensors: Sequence[Optional], v: torch.Tensor, pattern: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """v and the pattern of `SolutionPoint` of these inputs as functions of the data, as first derivatives hold them."""
+    weights = tensors[DATA : len(INPUTS)]
+    if any(weight is not None for weight in weights):
+        pattern = with_weights(setup.sizes, weights, pattern)
     if not setup.smoothed:
         return v, pattern
     v, _ = SolutionPoint.apply(setup.exact, *tensors)  # type: ignore[no-untyped-call]
@@ -261,12 +267,12 @@ def solve_system(
 
 
 def point_adjoint(
-    setup: Setup, data: Any, status: torch.Tensor, v: torch.Tensor, pattern: torch.Tensor, grad: torch.Tensor
+    setup: Setup, inputs: Any, status: torch.Tensor, v: torch.Tensor, pattern: torch.Tensor, grad: torch.Tensor
 ) -> list[Optional]:
-    """Gradients of the data from that of v, each in the shape of its input."""
-    sizes, named = setup.sizes, dict(zip(NAMES, data, strict=True))
+    """Gradients of data and weights from that of v, each in the shape of its input."""
+    sizes, named = setup.sizes, dict(zip(INPUTS, inputs, strict=True))
     roles = Pattern(*pattern.unbind(-2))
-    q = solve_system(setup, data, status, pattern, grad)
+    q = solve_system(setup, inputs[:DATA], status, pattern, grad)
     matrices = matrix_gradients(
         v.unsqueeze(-2), q.unsqueeze(-2), roles, sizes, tuple(named[name] for name in ("H", "A", "C"))
     )
@@ -281,7 +287,10 @@ def point_adjoint(
         "lb": share_box * parts.z_box,
         "ub": (1.0 - share_box) * parts.z_box,
     }
-    return [in_shape_of(named[name], gradients[name]) for name in NAMES]
+    if any(named[name] is not None for name in WEIGHTS):
+        found = weight_gradients(v.unsqueeze(-2), q.unsqueeze(-2), pattern, sizes, named["A"], named["C"])
+        gradients |= dict(zip(WEIGHTS, found, strict=True))
+    return [in_shape_of(named[name], gradients.get(name)) for name in INPUTS]
 
 
 def in_shape_of(given: Optional, gradient: Optional) -> Optional:
@@ -294,8 +303,8 @@ def in_shape_of(given: Optional, gradient: Optional) -> Optional:
 def point_tangent(
     setup: Setup, data: Any, status: torch.Tensor, v: torch.Tensor, pattern: torch.Tensor, tangents: Any
 ) -> torch.Tensor:
-    """Change of v from those of the data (None: no change)."""
-    sizes, change = setup.sizes, dict(zip(NAMES, tangents, strict=True))
+    """Change of v from those of data and weights (None: no change)."""
+    sizes, change = setup.sizes, dict(zip(INPUTS, tangents, strict=True))
     roles = Pattern(*pattern.unbind(-2))
     moved = change_of_products(change["H"], change["A"], change["C"], v.unsqueeze(-2), roles, sizes).squeeze(-2)
     share = roles.lower_share[..., sizes.n_eq :]
@@ -306,4 +315,10 @@ def point_tangent(
     x, eta, z, s = torch.split(moved, [n, n, rows, rows], dim=-1)
     if change["g"] is not None:
         x = x + change["g"]
-    return solve_system(setup, data, status, pattern, -torch.cat([x, eta, z - bounds, s], dim=-1))
+    right = -torch.cat([x, eta, z - bounds, s], dim=-1)
+    weights = [change[name] for name in WEIGHTS]
+    if any(weight is not None for weight in weights):
+        A, C = (data[NAMES.index(name)] for name in ("A", "C"))
+        moved_pattern = change_of_weights(weights, pattern, sizes)
+        right = right + change_by_pattern(moved_pattern, v.unsqueeze(-2), sizes, A, C).squeeze(-2)
+    return solve_system(setup, data, status, pattern, right)

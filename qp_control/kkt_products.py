@@ -5,7 +5,7 @@ Tensors are float64 on the CPU; a vector has (B, count, 2 n + 2 rows) entries, r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -126,19 +126,70 @@ def with_compliance(
     return torch.cat([pattern[..., :4, :], compliance.unsqueeze(-2)], -2)
 
 
-def change_by_compliance(dpattern: torch.Tensor, packed: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """-dK v where the compliance changes."""
+def with_weights(sizes: Sizes, weights: Sequence[Optional], pattern: torch.Tensor) -> torch.Tensor:
+    """The pattern with the weights of shifted rows as a function of the shift weights (None: constants)."""
+    active, shifted, weight, share, compliance = pattern.unbind(-2)
+    times = torch.where(share == 0.5, 2.0, 1.0)  # what is shifted on both sides is one row of twice the weight
+    own = torch.split(weight / times, [sizes.n_eq, sizes.n_in, sizes.n], dim=-1)
+    given = [o if w is None else w.expand_as(o) for w, o in zip(weights, own, strict=True)]
+    weight = torch.where(shifted == 1, times * torch.cat(given, -1), weight)
+    return torch.stack([active, shifted, weight, share, compliance], -2)
+
+
+def weight_gradients(
+    p: torch.Tensor, q: torch.Tensor, pattern: torch.Tensor, sizes: Sizes, A: Optional, C: Optional
+) -> tuple[torch.Tensor, ...]:
+    """Gradients (B, .) of -q'K p by the shift weights of equalities, inequalities and box."""
+    roles = Pattern(*pattern.unbind(-2))
+    times = torch.where(roles.shifted == 1, torch.where(roles.lower_share == 0.5, 2.0, 1.0), 0.0)
+    gradient = times * pattern_gradient(p, q, pattern, sizes, A, C)[..., 2, :]
+    return torch.split(gradient, [sizes.n_eq, sizes.n_in, sizes.n], dim=-1)
+
+
+def change_of_weights(changes: Sequence[Optional], pattern: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """That of the pattern from those of the shift weights (None: no change)."""
+    still = pattern.detach() * torch.tensor([[0.0], [1.0], [0.0], [1.0], [0.0]], dtype=pattern.dtype)
+    moved = with_weights(sizes, [0.0 * pattern[..., 0, :1] if c is None else c for c in changes], still)
+    return moved * torch.tensor([[0.0], [0.0], [1.0], [0.0], [0.0]], dtype=pattern.dtype)
+
+
+def change_by_pattern(
+    dpattern: torch.Tensor, packed: torch.Tensor, sizes: Sizes, A: Optional, C: Optional
+) -> torch.Tensor:
+    """-dK v where weights and compliance change."""
     n, rows = sizes.n, dpattern.shape[-1]
-    z = dpattern[..., 4:, :] * packed[..., 2 * n : 2 * n + rows]
-    return torch.nn.functional.pad(z, (2 * n, rows))
+    x, eta, z, s = torch.split(packed, [n, n, rows, rows], dim=-1)
+    weight, compliance = dpattern[..., 2:3, :], dpattern[..., 4:5, :]
+    by_rows = _add_rows(weight * s, sizes, A, C)
+    return torch.cat([torch.zeros_like(x), -by_rows, compliance * z, -weight * _rows(eta, sizes, A, C)], -1)
 
 
-def compliance_gradient(p: torch.Tensor, q: torch.Tensor, pattern: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """Gradient of -q'K p by the pattern."""
+def pattern_gradient(
+    p: torch.Tensor, q: torch.Tensor, pattern: torch.Tensor, sizes: Sizes, A: Optional, C: Optional
+) -> torch.Tensor:
+    """Gradient of -q'K p by the weights and the compliance of the pattern."""
     n, rows = sizes.n, pattern.shape[-1]
-    z = slice(2 * n, 2 * n + rows)
-    by_compliance = (p[..., z] * q[..., z]).sum(-2, keepdim=True)
-    return torch.cat([torch.zeros_like(pattern[..., :4, :]), by_compliance], -2)
+    (_, p_eta, p_z, p_s), (_, q_eta, q_z, q_s) = (torch.split(t, [n, n, rows, rows], dim=-1) for t in (p, q))
+    by_weight = -(p_s * _rows(q_eta, sizes, A, C) + q_s * _rows(p_eta, sizes, A, C)).sum(-2, keepdim=True)
+    by_compliance = (p_z * q_z).sum(-2, keepdim=True)
+    none = torch.zeros_like(pattern[..., :1, :])
+    return torch.cat([none, none, by_weight, none, by_compliance], -2)
+
+
+def _rows(x: torch.Tensor, sizes: Sizes, A: Optional, C: Optional) -> torch.Tensor:
+    """R x for (B, count, n), R = [A; C; 1]."""
+    parts = [
+        x.new_zeros(*x.shape[:-1], count) if R is None else x @ R.mT for R, count in ((A, sizes.n_eq), (C, sizes.n_in))
+    ]
+    return torch.cat([*parts, x], -1)
+
+
+def _add_rows(z: torch.Tensor, sizes: Sizes, A: Optional, C: Optional) -> torch.Tensor:
+    """R'z."""
+    z_eq, z_in, total = torch.split(z, [sizes.n_eq, sizes.n_in, sizes.n], dim=-1)
+    for R, part in ((A, z_eq), (C, z_in)):
+        total = total if R is None else total + part @ R
+    return total
 
 
 def stacked_bounds(inequalities: Optional, box: Optional, sizes: Sizes, like: torch.Tensor) -> torch.Tensor:

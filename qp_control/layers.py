@@ -119,8 +119,7 @@ class QPLayer(torch.nn.Module):
             A, b: (n_eq, n), (n_eq,), or batches of them.
             C, l, u: (n_in, n), (n_in,), (n_in,), or batches; a missing bound is infinite.
             lb, ub: (n,) or (B, n).
-            weight_eq, weight_in, weight_box: weights of the shifts in the closest feasible problem; not
-                differentiated.
+            weight_eq, weight_in, weight_box: weights of the shifts in the closest feasible problem.
             warm_start: anything with x, y, z, w, for example what an earlier call returned; `active_in` and
                 `active_box`, if it has them, name the active set to try first (by their signs), otherwise the signs
                 of z and w do.

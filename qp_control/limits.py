@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ import torch
 from qp_control.control_parts import Number, Part, chosen_joints, frame_index, plain_joints, positive
 from qp_control.robot_model import RobotModel
 from qp_control.tasks import Values
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class TorqueLimit(Part):
@@ -141,6 +144,15 @@ class JointAccelerationLimit(JointLimit):
         return {"acceleration": Number(self._acceleration, self._choose(model))}
 
 
+class BarrierOptions(TypedDict, total=False):
+    """What all barriers take by keyword; see `Barrier`."""
+
+    stiffness: Values
+    damping: Values | None
+    shift_weight: float
+    name: str | None
+
+
 class Barrier(Part):
     """A distance h of a frame's origin that is to stay positive, as a row of relative degree two:
 
@@ -150,8 +162,17 @@ class Barrier(Part):
     where others contradict it.
     """
 
-    def __init__(self, name: str, frame: str, stiffness: Values, damping: Values | None, shift_weight: float) -> None:
-        super().__init__(name)
+    def __init__(
+        self,
+        kind: str,
+        frame: str,
+        *,
+        stiffness: Values = 100.0,
+        damping: Values | None = None,
+        shift_weight: float = 1.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name or kind)
         self.frame, self.other = frame, "universe"
         self.shift_weight = positive("shift_weight", shift_weight)
         self._given = {"stiffness": stiffness, "damping": damping}
@@ -169,13 +190,9 @@ class PlaneBarrier(Barrier):
         frame: str,
         normal: Sequence[float],
         offset: Values = 0.0,
-        *,
-        stiffness: Values = 100.0,
-        damping: Values | None = None,
-        shift_weight: float = 1.0,
-        name: str | None = None,
+        **options: Unpack[BarrierOptions],
     ) -> None:
-        super().__init__(name or f"{frame} plane", frame, stiffness, damping, shift_weight)
+        super().__init__(f"{frame} plane", frame, **options)
         self.normal = np.array(normal, dtype=np.float64)
         length = float(np.linalg.norm(self.normal))
         if self.normal.shape != (3,) or not (math.isfinite(length) and length > 0.0):
@@ -195,13 +212,9 @@ class SphereBarrier(Barrier):
         frame: str,
         centre: Values,
         distance: Values,
-        *,
-        stiffness: Values = 100.0,
-        damping: Values | None = None,
-        shift_weight: float = 1.0,
-        name: str | None = None,
+        **options: Unpack[BarrierOptions],
     ) -> None:
-        super().__init__(name or f"{frame} sphere", frame, stiffness, damping, shift_weight)
+        super().__init__(f"{frame} sphere", frame, **options)
         self._centre, self._distance = centre, distance
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
@@ -216,13 +229,9 @@ class FrameBarrier(Barrier):
         frame: str,
         other: str,
         distance: Values,
-        *,
-        stiffness: Values = 100.0,
-        damping: Values | None = None,
-        shift_weight: float = 1.0,
-        name: str | None = None,
+        **options: Unpack[BarrierOptions],
     ) -> None:
-        super().__init__(name or f"{frame} from {other}", frame, stiffness, damping, shift_weight)
+        super().__init__(f"{frame} from {other}", frame, **options)
         self.other, self._distance = other, distance
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:

@@ -147,7 +147,7 @@ class Solve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
         saved = ctx.saved_tensors  # raises where one of them was changed in place
-        if _transformed():
+        if _transformed() or any(ctx.needs_input_grad[DATA + 1 : len(INPUTS) + 1]):
             gradients = differentiable_adjoint(ctx.setup, saved, grads[: FIELDS + 1])
         else:
             data, fields, status, kept = ctx.arrays or _as_arrays(saved)
@@ -155,14 +155,12 @@ class Solve(torch.autograd.Function):
             needed = list(ctx.needs_input_grad[1 : DATA + 1])
             found = adjoint_arrays(ctx.setup, data, fields, status, loss, needed, kept)
             gradients = [None if array is None else torch.from_numpy(array) for array in found]
-        return (None, *gradients, *[None] * (ctx.count - 1 - DATA))
+        return (None, *gradients, *[None] * (ctx.count - 1 - len(gradients)))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Optional) -> tuple[Optional, ...]:
-        if any(tangent is not None for tangent in tangents[DATA : len(INPUTS)]):
-            raise NotImplementedError("shift weights are not differentiated: give them without tangents")
         with inside_jvp(ctx) as saved:
-            return (*_tangent(ctx.setup, tuple(saved), tangents[:DATA]), *[None] * 7)
+            return (*_tangent(ctx.setup, tuple(saved), tangents[: len(INPUTS)]), *[None] * 7)
 
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], setup: Setup, *inputs: Optional) -> tuple[Any, Any]:
@@ -239,8 +237,8 @@ def _objective_gradient(named: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
 
 
 def differentiable_adjoint(setup: Setup, saved: tuple[Any, ...], grads: tuple[Optional, ...]) -> list[Optional]:
-    """Gradients of the data from those of nine fields and the objective (None: zero), by torch operations."""
-    sizes, data = setup.sizes, saved[:DATA]
+    """Gradients of data and weights from those of nine fields and the objective (None: zero), by torch operations."""
+    sizes, data, inputs = setup.sizes, saved[:DATA], saved[: len(INPUTS)]
     named = dict(zip(NAMES, data, strict=True))
     v, pattern, status = _differentiated_point(setup, saved)
     x = Vectors.split(v, sizes).x
@@ -266,7 +264,7 @@ def differentiable_adjoint(setup: Setup, saved: tuple[Any, ...], grads: tuple[Op
         ],
         dim=-1,
     )
-    gradients = dict(zip(NAMES, point_adjoint(setup, data, status, v, pattern, v_bar), strict=True))
+    gradients = dict(zip(INPUTS, point_adjoint(setup, inputs, status, v, pattern, v_bar), strict=True))
 
     # What the outputs owe to the data directly: the objective, and the shifts of rows that are shifted on both sides.
     direct: dict[str, torch.Tensor] = {"g": objective * x}
@@ -284,13 +282,13 @@ def differentiable_adjoint(setup: Setup, saved: tuple[Any, ...], grads: tuple[Op
         direct_gradient = term if name in MATRICES else in_shape_of(named[name], term)
         if gradient is not None and direct_gradient is not None:
             gradients[name] = gradient + direct_gradient
-    return [gradients[name] for name in NAMES]
+    return [gradients[name] for name in INPUTS]
 
 
 def _tangent(setup: Setup, saved: tuple[Any, ...], tangents: tuple[Optional, ...]) -> list[torch.Tensor]:
-    """Changes of nine fields and the objective from those of the data (None: no change)."""
+    """Changes of nine fields and the objective from those of data and weights (None: no change)."""
     sizes, data = setup.sizes, saved[:DATA]
-    named, change = dict(zip(NAMES, data, strict=True)), dict(zip(NAMES, tangents, strict=True))
+    named, change = dict(zip(NAMES, data, strict=True)), dict(zip(INPUTS, tangents, strict=True))
     v, pattern, status = _differentiated_point(setup, saved)
     x = Vectors.split(v, sizes).x
     roles = Pattern(*pattern.unbind(-2))

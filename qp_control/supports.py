@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -27,6 +27,26 @@ from qp_control.control_parts import Number, Part, positive
 from qp_control.problem import Array
 from qp_control.robot_model import RobotModel
 from qp_control.tasks import Values, neutral_pose
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class SupportOptions(TypedDict, total=False):
+    """What all contacts take by keyword; their meanings stand at `PointContact`, their defaults at `SupportContact`."""
+
+    normal: Sequence[float]
+    friction: Values
+    facets: int
+    min_force: Values
+    max_force: Values
+    activation: Values
+    weight: Values
+    stiffness: Values
+    damping: Values
+    reference: Values | None
+    shift_weight: float
+    name: str | None
 
 
 class SupportContact(Part):
@@ -38,18 +58,18 @@ class SupportContact(Part):
         frame: str,
         points: Any,
         *,
-        normal: Sequence[float],
-        friction: Values,
-        facets: int,
-        min_force: Values,
-        max_force: Values,
-        activation: Values,
-        weight: Values,
-        stiffness: Values,
-        damping: Values,
-        reference: Values | None,
-        shift_weight: float,
-        name: str | None,
+        normal: Sequence[float] = (0.0, 0.0, 1.0),
+        friction: Values = 0.7,
+        facets: int = 4,
+        min_force: Values = 0.0,
+        max_force: Values = 1e4,
+        activation: Values = 1.0,
+        weight: Values = 1e3,
+        stiffness: Values = 0.0,
+        damping: Values = 20.0,
+        reference: Values | None = None,
+        shift_weight: float = 1.0,
+        name: str | None = None,
     ) -> None:
         super().__init__(name or f"{frame} contact")
         self.frame, self.facets = frame, int(facets)
@@ -114,25 +134,9 @@ class PointContact(SupportContact):
     def __init__(
         self,
         frame: str,
-        *,
-        normal: Sequence[float] = (0.0, 0.0, 1.0),
-        friction: Values = 0.7,
-        facets: int = 4,
-        min_force: Values = 0.0,
-        max_force: Values = 1e4,
-        activation: Values = 1.0,
-        weight: Values = 1e3,
-        stiffness: Values = 0.0,
-        damping: Values = 20.0,
-        reference: Values | None = None,
-        shift_weight: float = 1.0,
-        name: str | None = None,
+        **options: Unpack[SupportOptions],
     ) -> None:
-        super().__init__(
-            frame, np.zeros((1, 3)), normal=normal, friction=friction, facets=facets, min_force=min_force,
-            max_force=max_force, activation=activation, weight=weight, stiffness=stiffness, damping=damping,
-            reference=reference, shift_weight=shift_weight, name=name,
-        )  # fmt: skip
+        super().__init__(frame, np.zeros((1, 3)), **options)
 
 
 class SurfaceContact(SupportContact):
@@ -149,22 +153,6 @@ class SurfaceContact(SupportContact):
         self,
         frame: str,
         points: Any,
-        *,
-        normal: Sequence[float] = (0.0, 0.0, 1.0),
-        friction: Values = 0.7,
-        facets: int = 4,
-        min_force: Values = 0.0,
-        max_force: Values = 1e4,
-        activation: Values = 1.0,
-        weight: Values = 1e3,
-        stiffness: Values = 0.0,
-        damping: Values = 20.0,
-        reference: Values | None = None,
-        shift_weight: float = 1.0,
-        name: str | None = None,
+        **options: Unpack[SupportOptions],
     ) -> None:
-        super().__init__(
-            frame, points, normal=normal, friction=friction, facets=facets, min_force=min_force,
-            max_force=max_force, activation=activation, weight=weight, stiffness=stiffness, damping=damping,
-            reference=reference, shift_weight=shift_weight, name=name,
-        )  # fmt: skip
+        super().__init__(frame, points, **options)

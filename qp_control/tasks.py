@@ -14,7 +14,7 @@ Contacts are of level 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import pinocchio as pin
@@ -23,7 +23,23 @@ import torch
 from qp_control.control_parts import Number, Part, axes_of, frame_index, positive
 from qp_control.robot_model import RobotModel
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Values = Any  # a number, a sequence of numbers, an array or a tensor
+
+
+class MotionOptions(TypedDict, total=False):
+    """What all tasks of motion take by keyword; their meanings and defaults stand at `MotionTask`."""
+
+    weight: Values
+    stiffness: Values
+    damping: Values | None
+    velocity: Values
+    acceleration: Values
+    shift_weight: float
+    level: int
+    name: str | None
 
 
 class Task(Part):
@@ -45,19 +61,31 @@ class Task(Part):
 
 
 class MotionTask(Task):
+    """A task with an error; see the top of the file.
+
+    reference: what is to be reached; None: as in the model's neutral configuration.
+    weight [s^4/m^2 or s^4/rad^2], stiffness [1/s^2], damping [1/s] (None: critical): one number or one per axis, all
+        learned.
+    velocity, acceleration: of the reference.
+    shift_weight: of a constraint that others contradict; the larger, the less it gives way.
+    level: of a strict hierarchy, from 1. name: in the controller; the kind of task has one of its own.
+    """
+
     def __init__(
         self,
-        name: str,
-        weight: Values,
-        stiffness: Values,
-        damping: Values | None,
+        kind: str,
         reference: Values | None,
-        velocity: Values,
-        acceleration: Values,
-        shift_weight: float,
-        level: int,
+        *,
+        weight: Values = 1.0,
+        stiffness: Values = 100.0,
+        damping: Values | None = None,
+        velocity: Values = 0.0,
+        acceleration: Values = 0.0,
+        shift_weight: float = 1.0,
+        level: int = 1,
+        name: str | None = None,
     ) -> None:
-        super().__init__(name, weight, shift_weight, level)
+        super().__init__(name or kind, weight, shift_weight, level)
         self._given |= {
             "stiffness": stiffness, "damping": damping,
             "reference": reference, "velocity": velocity, "acceleration": acceleration,
@@ -84,8 +112,7 @@ class FrameTask(MotionTask):
         the reference, as seen from there in its axes.
     axes: "world" (those of the frame it is seen from) or "frame": of errors, gains, weights and mask.
     mask: which of the six axes (linear, angular) count.
-    weight [s^4/m^2 or s^4/rad^2], stiffness [1/s^2], damping [1/s]: see the top of the file.
-    shift_weight: of a constraint that others contradict; the larger, the less it gives way.
+    weight, stiffness, damping and the others: see `MotionTask`. name: the frame's unless given.
 
     The error is that of position, and the rotation vector from the frame to its reference.
     """
@@ -100,18 +127,9 @@ class FrameTask(MotionTask):
         relative_to: str | None = None,
         axes: Literal["world", "frame"] = "world",
         mask: Sequence[bool] | None = None,
-        weight: Values = 1.0,
-        stiffness: Values = 100.0,
-        damping: Values | None = None,
-        velocity: Values = 0.0,
-        acceleration: Values = 0.0,
-        shift_weight: float = 1.0,
-        level: int = 1,
-        name: str | None = None,
+        **options: Unpack[MotionOptions],
     ) -> None:
-        super().__init__(
-            name or frame, weight, stiffness, damping, reference, velocity, acceleration, shift_weight, level
-        )
+        super().__init__(frame, reference, **options)
         if axes not in ("world", "frame"):
             raise ValueError(f"axes is {axes!r}, expected 'world' or 'frame'")
         self.frame, self.base, self.own_axes = frame, relative_to or "universe", axes == "frame"
@@ -154,7 +172,7 @@ class CenterOfMassTask(MotionTask):
     """The centre of mass is to be somewhere, in the world.
 
     reference (3,) [m] (None: as in the model's neutral configuration), velocity (3,) [m/s], acceleration (3,) [m/s^2];
-    mask: which of the world's axes count; the others as in `FrameTask`.
+    mask: which of the world's axes count; the others as in `MotionTask`.
     """
 
     def __init__(
@@ -162,17 +180,10 @@ class CenterOfMassTask(MotionTask):
         reference: Values | None = None,
         *,
         mask: Sequence[bool] | None = None,
-        weight: Values = 1.0,
-        stiffness: Values = 100.0,
-        damping: Values | None = None,
-        velocity: Values = 0.0,
-        acceleration: Values = 0.0,
-        shift_weight: float = 1.0,
-        level: int = 1,
-        name: str = "com",
+        **options: Unpack[MotionOptions],
     ) -> None:
-        super().__init__(name, weight, stiffness, damping, reference, velocity, acceleration, shift_weight, level)
-        self.rows = axes_of(name, mask, 3)
+        super().__init__("com", reference, **options)
+        self.rows = axes_of(self.name, mask, 3)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         return self._motion(3, 3, model.centroid(model.neutral_state()[: model.nq]).position)
@@ -183,7 +194,7 @@ class PostureTask(MotionTask):
 
     reference (nq,): a configuration [m or rad] (None: the model's neutral one). velocity, acceleration (nv,).
     joints: the names of those that count (None: all but floating bases), with weights and gains for each of their
-        velocity coordinates, or one for all; the others as in `FrameTask`.
+        velocity coordinates, or one for all; the others as in `MotionTask`.
     """
 
     def __init__(
@@ -191,16 +202,9 @@ class PostureTask(MotionTask):
         reference: Values | None = None,
         *,
         joints: Sequence[str] | None = None,
-        weight: Values = 1.0,
-        stiffness: Values = 100.0,
-        damping: Values | None = None,
-        velocity: Values = 0.0,
-        acceleration: Values = 0.0,
-        shift_weight: float = 1.0,
-        level: int = 1,
-        name: str = "posture",
+        **options: Unpack[MotionOptions],
     ) -> None:
-        super().__init__(name, weight, stiffness, damping, reference, velocity, acceleration, shift_weight, level)
+        super().__init__("posture", reference, **options)
         self.joints = joints
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:

@@ -278,13 +278,18 @@ def test_jvp_of_jvp_and_jvp_of_grad_are_second_derivatives():
     np.testing.assert_allclose(jvp(thrice, (h,), (one,))[1].item(), 6 * 0.6 / 1.7**4, rtol=1e-11)
 
 
-def test_tangents_of_shift_weights_are_refused_instead_of_being_zero():
+def test_tangents_of_shift_weights_are_those_of_a_closed_form():
+    """x = 0 against x = 1: x = w_2 / (w_1 + w_2)."""
     H, g = torch.eye(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     A, b = torch.ones(2, 1, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
-    weight = torch.ones(2, dtype=torch.float64)
-    with pytest.raises(NotImplementedError, match="shift weights are not differentiated"):
-        jvp(lambda weight: qc.QPLayer()(H, g, A, b, weight_eq=weight).x, (weight,), (weight,))
-    moved = jvp(lambda b: qc.QPLayer()(H, g, A, b, weight_eq=3.0 * weight).x, (b,), (weight,))[1]
+    one = torch.ones(2, dtype=torch.float64)
+    weight, way = torch.tensor([1.0, 3.0], dtype=torch.float64), torch.tensor([1.0, 2.0], dtype=torch.float64)
+    run = lambda weight: qc.QPLayer()(H, g, A, b, weight_eq=weight).x  # noqa: E731
+    moved = jvp(run, (weight,), (way,))[1]
+    assert moved.item() == pytest.approx((2.0 * 1.0 - 3.0 * 1.0) / 16.0, abs=1e-12)
+    weights = torch.stack([weight, way])
+    torch.testing.assert_close(vmap(jacrev(run))(weights)[0, 0], torch.tensor([-3.0, 1.0], dtype=torch.float64) / 16.0)
+    moved = jvp(lambda b: qc.QPLayer()(H, g, A, b, weight_eq=3.0 * one).x, (b,), (one,))[1]
     assert moved.item() == pytest.approx(1.0, abs=1e-12)
 
 

@@ -50,11 +50,8 @@ def test_levels_are_least_squares_in_null_spaces():
             x = x - N @ np.linalg.pinv(Jk @ N, rcond=1e-6) @ (Jk @ x + c)
             N = N @ (np.eye(6) - np.linalg.pinv(Jk @ N, rcond=1e-6) @ (Jk @ N))
         np.testing.assert_allclose(found.acceleration[i].detach(), x, rtol=0, atol=1e-6 * np.abs(x).max())
-    ticks = controller.compute(q[0].numpy(), v[0].numpy())
-    np.testing.assert_allclose(ticks.torque, found.torque[0].detach(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["arm", "quadruped"])
 def limit(kind):
     return qc.TorqueLimit([8.0, 14.0, 6.0, 3.0, 1.0, 0.3] if kind == "arm" else 9.0)
 
@@ -133,3 +130,36 @@ def test_gradients_of_a_hierarchy(kind):
         expected = slope(lambda t, n=name, d=d_number: loss(q, v, numbers | {n: numbers[n] + t * d}), 2e-4)
         # The torques have errors of about 1e-8.
         assert float((leaves[name].grad * d_number).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-4), name
+
+
+@pytest.mark.parametrize("kind", ["arm", "quadruped"])
+def test_ticks_of_a_hierarchy_are_those_of_the_batch_and_start_from_the_tick_before(kind):
+    """NumPy in coordinates of null spaces against torch with projections."""
+    controller, q, v = (reach if kind == "arm" else walk)([limit(kind)])
+    steps = torch.linspace(0.0, 1.0, 6, dtype=torch.float64).unsqueeze(1)
+    q, v = q[:1] + 0.03 * steps * (q[1:2] - q[:1]), v[:1] + 0.03 * steps * (v[1:2] - v[:1])
+    found = controller(q, v)
+    assert (found.status == qc.Status.SOLVED).all()
+    iterations = []
+    for i in range(len(q)):
+        tick = controller.compute(q[i].numpy(), v[i].numpy())
+        assert tick.status == qc.Status.SOLVED
+        # Of each level the tolerance is left, 1e-9, over the smallest curvature that its tasks have.
+        np.testing.assert_allclose(tick.torque, found.torque[i].detach(), rtol=0, atol=1e-5)
+        iterations.append(tick.iterations)
+    assert max(iterations[1:]) < iterations[0]
+    broken = controller.compute(np.full(len(q[0]), np.nan), v[0].numpy())
+    assert broken.status == qc.Status.INVALID_INPUT
+    np.testing.assert_array_equal(broken.torque, tick.torque)
+    assert controller.compute(q[0].numpy(), v[0].numpy()).iterations == iterations[0]
+
+
+def test_levels_without_freedom_are_left_out():
+    """The first level sees all that there is: what stands below changes nothing."""
+    q, v = reach()[1:]
+    torques = []
+    for weight in (1.0, 0.0):
+        tasks = [qc.PostureTask(level=1), qc.PositionTask("tool", [0.4, 0.1, 0.7], weight=weight, level=2)]
+        controller = qc.InverseDynamics(arm(), tasks, [limit("arm")], settings=PRECISE)
+        torques.append(controller.compute(q[0].numpy(), v[0].numpy()).torque)
+    np.testing.assert_array_equal(*torques)

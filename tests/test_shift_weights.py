@@ -123,3 +123,64 @@ def test_crossed_hard_bounds_are_infeasible_in_closest_mode_too():
 def test_weight_that_is_not_positive_is_refused():
     with pytest.raises(ValueError, match=r"weight_in\[0\].*positive"):
         qc.solve_qp(np.eye(1), [0.0], C=[[1.0]], l=[1.0], weight_in=[0.0])
+
+
+def by_weights(seed):
+    """Outputs of a layer as a function of the finite weights, and these."""
+    qp = {name: torch.tensor(value, dtype=torch.float64) for name, value in contradicting(seed).items()}
+    weights = {name: qp.pop(name) for name in ("weight_eq", "weight_in", "weight_box")}
+    soft = {name: weight.isfinite() for name, weight in weights.items()}
+    layer = qc.QPLayer(qc.Settings(eps_abs=1e-11))
+
+    def run(*finite):
+        given = {name: weights[name].masked_scatter(soft[name], f) for name, f in zip(weights, finite, strict=True)}
+        return tuple(layer(**qp, **given)[:10])
+
+    return run, tuple(weights[name][soft[name]].clone().requires_grad_() for name in weights)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_gradients_by_weights_are_differences_backward_and_forward(seed):
+    run, weights = by_weights(seed)
+    assert torch.autograd.gradcheck(run, weights, eps=1e-6, atol=1e-6, rtol=1e-5, check_forward_ad=True)
+
+
+def test_weights_matter_in_some_of_these_problems():
+    found = [by_weights(seed) for seed in SEEDS]
+    slopes = [torch.autograd.grad(run(*weights)[0].square().sum(), weights) for run, weights in found]
+    assert sum(max(float(g.abs().max()) for g in slope) > 1e-3 for slope in slopes) >= 3
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_second_derivatives_by_weights_are_differences(seed):
+    run, weights = by_weights(seed)
+    assert torch.autograd.gradgradcheck(run, weights, eps=1e-6, atol=1e-5, rtol=1e-4)
+
+
+def test_shared_weights_get_the_sum_and_hard_or_feasible_rows_nothing():
+    """x = 1 against x = 0: x = w_1 / (w_1 + w_2), so that dx/dw_1 = w_2 / (w_1 + w_2)^2."""
+    A, b = torch.ones(2, 1, dtype=torch.float64), torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
+    weight = torch.tensor([2.0, 6.0], dtype=torch.float64, requires_grad=True)
+    H, g = torch.eye(1, dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
+    qc.QPLayer()(H, g, A, b, weight_eq=weight).x.sum().backward()
+    torch.testing.assert_close(weight.grad, 4.0 * torch.tensor([6.0, -2.0], dtype=torch.float64) / 64.0)
+    hard = torch.tensor([INFINITY, 6.0], dtype=torch.float64, requires_grad=True)
+    qc.QPLayer()(H, g, A, b, weight_eq=hard).x.sum().backward()
+    torch.testing.assert_close(hard.grad, torch.zeros(2, dtype=torch.float64))
+    calm = weight.detach().clone().requires_grad_()
+    qc.QPLayer()(H, g, A, torch.ones(2, dtype=torch.float64), weight_eq=calm).x.sum().backward()
+    torch.testing.assert_close(calm.grad, torch.zeros(2, dtype=torch.float64))
+
+
+def test_a_row_that_is_shifted_on_both_sides_counts_twice_in_its_weight():
+    """1 <= x <= -1 against x = 3: the middle, 0, of twice the weight."""
+    A = C = torch.ones(1, 1, dtype=torch.float64)
+    args = {"g": torch.zeros(1, dtype=torch.float64), "A": A, "b": torch.full((1,), 3.0).double()}
+    args |= {"C": C, "l": torch.ones(1).double(), "u": -torch.ones(1).double()}
+
+    def run(eq, in_):
+        return qc.QPLayer(qc.Settings(eps_abs=1e-11))(**args, weight_eq=eq, weight_in=in_).x
+
+    weights = tuple(torch.tensor([w], dtype=torch.float64, requires_grad=True) for w in (1.0, 2.5))
+    assert torch.autograd.gradcheck(run, weights, eps=1e-6, atol=1e-7)
+    assert torch.autograd.gradgradcheck(run, weights, eps=1e-6, atol=1e-6)

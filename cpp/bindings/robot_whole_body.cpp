@@ -7,6 +7,7 @@
 #include <array>
 #include <boost/python/extract.hpp>
 
+#include "qp_control/lower_level.hpp"
 #include "qp_control/whole_body.hpp"
 #include "robot_arrays.hpp"
 
@@ -151,6 +152,20 @@ struct Model {
 }  // namespace
 
 void bind_whole_body(py::module_& m) {
+  py::class_<Freedom>(m, "Freedom")
+      .def(py::init([](int n) { return Freedom{Eigen::MatrixXd::Identity(n, n)}; }))
+      .def_property_readonly("size", [](const Freedom& f) { return f.basis.cols(); })
+      .def("see", [](Freedom& f, const std::vector<Eigen::Ref<const RowMajorMatrix>>& matrices,
+                     double negligible) { see(matrices, negligible, f); })
+      .def("step", [](const Freedom& f, const Eigen::VectorXd& z) { return Eigen::VectorXd(f.basis * z); })
+      .def("reduce", [](const Freedom& f, const Eigen::VectorXd& x, const Eigen::Ref<const RowMajorMatrix>& H,
+                        const Eigen::Ref<const Eigen::VectorXd>& g, const Eigen::Ref<const RowMajorMatrix>& C,
+                        const Eigen::Ref<const Eigen::VectorXd>& l, const Eigen::Ref<const Eigen::VectorXd>& u,
+                        const Eigen::Ref<const Eigen::VectorXd>& lb, const Eigen::Ref<const Eigen::VectorXd>& ub,
+                        double settled) {
+        const ReducedLevel found = reduce({H, g, C, l, u, lb, ub}, x, f, settled);
+        return py::make_tuple(found.H, found.g, found.C, found.lower, found.upper, found.used);
+      });
   py::class_<Model>(m, "WholeBody")
       .def(py::init([](const py::object& model, std::vector<int> actuated, int threads, int numbers,
                        const std::vector<py::dict>& terms, const std::vector<py::dict>& supports,

@@ -15,6 +15,10 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double no_limit = 1e20;  // joints without limits have the largest numbers there are
 constexpr double tiny = 1e-18;     // [m^2]: the distance of points that coincide has a derivative
 
+// [m or m/rad]: a joint that moves a distance by less has no influence on it. Where an arm is stretched, what rounding
+// leaves of these slopes would else ask for accelerations without end.
+constexpr double out_of_reach = 1e-9;
+
 // The largest acceleration of a joint that has `left` before it and the velocity v, and its derivatives; the rule
 // stands at JointPositionLimit in qp_control/limits.py.
 struct Slope {
@@ -87,7 +91,10 @@ void WholeBodyRows::barrier(const Barrier& barrier, int row, WholeBodyMatrices& 
     drift = (v.squaredNorm() - std::pow(along.dot(v), 2)) / h;
   }
   drift += along.dot(acceleration);
-  out.C.row(row).head(nv_) = along.transpose() * (b.J.topRows<3>() - a.J.topRows<3>());
+  for (int i = 0; i < nv_; ++i) {
+    const double slope = along.dot(b.J.col(i).head<3>() - a.J.col(i).head<3>());
+    out.C(row, i) = std::abs(slope) < out_of_reach ? 0.0 : slope;
+  }
   out.l[row] = -drift - numbers_[barrier.damping] * along.dot(v) -
                numbers_[barrier.stiffness] * (h - numbers_[barrier.distance]);
   out.u[row] = infinity;

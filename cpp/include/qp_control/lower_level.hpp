@@ -1,0 +1,40 @@
+// A level of a strict hierarchy below the first: its QP in coordinates z of x + Z z, Z a basis of what no level above
+// sees. See qp_control/hierarchy.py.
+#pragma once
+
+#include <Eigen/Core>
+#include <vector>
+
+namespace qp_control {
+
+using RowMajorMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+// What no level so far sees.
+struct Freedom {
+  Eigen::MatrixXd basis;  // n x r
+  double largest = 0.0;   // eigenvalue that has been met: what is negligible beside it is not seen
+};
+
+// The freedom that the matrices (n x n, positive semidefinite; sums of J'J) leave of it.
+void see(const std::vector<Eigen::Ref<const RowMajorMatrix>>& matrices, double negligible, Freedom& freedom);
+
+// minimise 1/2 z'H z + g'z subject to lower <= C z <= upper, with the rows of C that z changes: `used` of those given.
+struct ReducedLevel {
+  RowMajorMatrix H, C;
+  Eigen::VectorXd g, lower, upper;
+  std::vector<int> used;
+};
+
+// A task's H and g, and all rows of the problem, the bounds of x among them.
+struct Level {
+  Eigen::Ref<const RowMajorMatrix> H;
+  Eigen::Ref<const Eigen::VectorXd> g;
+  Eigen::Ref<const RowMajorMatrix> C;
+  Eigen::Ref<const Eigen::VectorXd> l, u, lb, ub;
+};
+
+// x satisfies the rows up to the tolerance of its QP. settled: a row shorter than that, beside what it was, is
+// rounding.
+ReducedLevel reduce(const Level& level, const Eigen::VectorXd& x, const Freedom& freedom, double settled);
+
+}  // namespace qp_control
