@@ -103,7 +103,10 @@ class MPC(nn.Module):
         self.slew_rate_penalty, self.prev_ctrl = slew_rate_penalty, prev_ctrl
 
     def forward(
-        self, x_init: Tensor, cost: QuadCost | Callable[[Tensor], Tensor], dx: LinDx | Callable[[Tensor, Tensor], Tensor]
+        self,
+        x_init: Tensor,
+        cost: QuadCost | Callable[[Tensor], Tensor],
+        dx: LinDx | Callable[[Tensor, Tensor], Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """States (T, B, n_state), controls (T, B, n_ctrl) and costs (B,) from x_init (B, n_state)."""
         if x_init.ndim != 2 or x_init.shape[1] != self.n_state:
