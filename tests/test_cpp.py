@@ -63,6 +63,15 @@ def test_awkward_problems_are_answered_truthfully(build):
     assert "200 cases" in done.stdout and "0 cases failed" in done.stdout
 
 
+@pytest.mark.parametrize("processor", ["aarch64", "arm64"])
+def test_processors_without_packs_of_their_own_have_one_build(tmp_path, processor):
+    """As configured for a machine with that processor; compiling is left to such machines."""
+    target = ["-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={processor}"]
+    options = ["-DQP_CONTROL_PYTHON=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
+    printed = run("cmake", "-G", "Ninja", "-S", ROOT, "-B", tmp_path, *target, *options)
+    assert "Builds of the solver: generic\n" in printed
+
+
 def consumers(prefix, folder):
     """The example programs, as a project of their own that finds the package in `prefix`."""
     run("cmake", "-G", "Ninja", "-S", ROOT / "examples/cpp", "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix};{PREFIX}")
