@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def examine() -> list[Finding]:
     best = usable_kernels()[0]
     widest = "" if _solver.kernels == best else f", this processor has {best}: QP_CONTROL_KERNELS is set"
     found.append(Finding("kernels", True if not widest else None, f"{_solver.kernels}{widest}"))
-    found.append(Finding("threads", True, f"{len(os.sched_getaffinity(0))} cores for this process"))
+    found.append(Finding("threads", True, f"{_cores()} cores for this process"))
     for subject, check in (("QP solver", _solve), ("gradients", _differentiate), ("robots", _move)):
         try:
             found.append(Finding(subject, True, check()))
@@ -57,6 +58,11 @@ def examine() -> list[Finding]:
     except BrowserNotFound as error:
         found.append(Finding("browser", None, str(error)))
     return found
+
+
+def _cores() -> int:
+    """As many as this process may run on, where the system says."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _problem(batch: int, n: int, n_eq: int, n_in: int) -> dict[str, torch.Tensor]:
@@ -141,7 +147,7 @@ def speed_table(seconds: float = 0.3) -> Table:
 
     seconds: for each number. Comparisons with other solvers are in benchmarks/ of the sources.
     """
-    table = Table(title=f"kernels {_solver.kernels}, {len(os.sched_getaffinity(0))} cores")
+    table = Table(title=f"kernels {_solver.kernels}, {_cores()} cores")
     table.add_column("QPs x (n, n_eq, n_in)")
     for heading in ("solve [ms]", "with gradient [ms]", "per problem [us]"):
         table.add_column(heading, justify="right")

@@ -43,7 +43,7 @@ def export_mpc(mpc: MPC, folder: str | os.PathLike[str], plan: Plan | None = Non
             that of a batch, or delays meet dynamics that differ from stage to stage.
     """
     if mpc.in_errors:
-        raise ValueError("configurations with quaternions or (cos, sin) form no vector space: export is for those that do")
+        raise ValueError("configurations with quaternions or (cos, sin) cannot be exported: they form no vector space")
     if plan is not None and len(plan.states) != 1:
         raise ValueError(f"plan has {len(plan.states)} elements, expected one")
     arrays = _problem_data(mpc, _resting(mpc, 0) if plan is None else plan)

@@ -38,7 +38,14 @@ def random_qps(batch, n, rows, equalities, seed=0):
     M = draw(batch, n, n)
     Q = M @ M.mT / n + torch.eye(n, dtype=torch.float64)
     half = 0.2 + 0.3 * draw(batch, rows).abs()
-    return Q, 2.0 * draw(batch, n), draw(batch, rows, n), half, draw(batch, equalities, n), 0.1 * draw(batch, equalities)
+    return (
+        Q,
+        2.0 * draw(batch, n),
+        draw(batch, rows, n),
+        half,
+        draw(batch, equalities, n),
+        0.1 * draw(batch, equalities),
+    )
 
 
 def gradients(function, arguments, weights):
@@ -308,7 +315,7 @@ class TestMpc:
 
     def test_costs_of_any_function(self):
         """The quadratic cost given as a function: the same answers and gradients."""
-        x_init, C, c = self.pendulum_data()
+        x_init, _, c = self.pendulum_data()
         weight = torch.tensor([4.0, 0.1, 0.05], dtype=torch.float64)
 
         def solve(weight, as_function):

@@ -1,28 +1,37 @@
-"""Builds and runs the C++ tests of the solver's parts."""
+"""Builds and runs the C++ tests of the solver's parts, and programs that use the installed package."""
 
 import os
+import platform
+import re
+import runpy
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+import qp_control as qc
 
 ROOT = Path(__file__).resolve().parents[1]
+PREFIX = Path(sysconfig.get_path("purelib")) / "cmeel.prefix"
+
+
+def run(*command, timeout=600):
+    scripts = sysconfig.get_path("scripts")
+    environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]}
+    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cpp")
-    scripts = sysconfig.get_path("scripts")
-    environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]}
-
-    def run(*command):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-        return done.stdout
-
     options = ["-DQP_CONTROL_TESTS=ON", "-DQP_CONTROL_PYTHON=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
+    options += ["-DQP_CONTROL_LIBRARY=ON", "-DQP_CONTROL_ROBOT=OFF"]
     # Without NDEBUG Eigen checks every size and index.
     options += ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1 -g0"]
     run("cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(folder), *options)
@@ -37,7 +46,9 @@ def build(tmp_path_factory):
         ("box_qp_facts", 3),
         ("interior_point_facts", 12),
         ("ocp_facts", 4),
-        ("allocation_facts", 11),
+        pytest.param(
+            "allocation_facts", 11, marks=pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+        ),
     ],
 )
 def test_facts_about_the_solver_hold(build, program, facts):
@@ -52,3 +63,139 @@ def test_awkward_problems_are_answered_truthfully(build):
     done = subprocess.run([fuzz, "cases", "200", "100000"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
     assert "200 cases" in done.stdout and "0 cases failed" in done.stdout
+
+
+@pytest.mark.parametrize("processor", ["aarch64", "arm64"])
+def test_processors_without_packs_of_their_own_have_one_build(tmp_path, processor):
+    """As configured for a machine with that processor; compiling is left to such machines."""
+    target = ["-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={processor}"]
+    options = ["-DQP_CONTROL_PYTHON=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
+    printed = run("cmake", "-G", "Ninja", "-S", ROOT, "-B", tmp_path, *target, *options)
+    assert "Builds of the solver: generic\n" in printed
+
+
+def consumers(prefix, folder):
+    """The example programs, as a project of their own that finds the package in `prefix`."""
+    run("cmake", "-G", "Ninja", "-S", ROOT / "examples/cpp", "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix};{PREFIX}")
+    run("cmake", "--build", folder, "--parallel", "2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def programs(build, tmp_path_factory):
+    prefix = tmp_path_factory.mktemp("a prefix with spaces")
+    run("cmake", "--install", build, "--prefix", prefix)
+    assert (prefix / "include/qp_control/linear_mpc.hpp").exists()
+    return consumers(prefix, tmp_path_factory.mktemp("consumer"))
+
+
+def test_installed_solver_solves_and_differentiates(programs):
+    printed = run(programs / "solve_qp")
+    g = torch.tensor([-2.0, -1.0], dtype=torch.float64, requires_grad=True)
+    u = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
+    out = qc.QPLayer()(torch.eye(2, dtype=torch.float64), g, C=torch.ones(1, 2, dtype=torch.float64), u=u)
+    by_g, by_u = torch.autograd.grad(out.x[0], (g, u))
+    numbers = [float(number) for number in re.findall(r"-?\d+\.\d{4}", printed)]
+    expected = [*out.x.tolist(), float(out.z), *by_g.tolist(), float(by_u)]
+    assert "status 0" in printed and numbers == pytest.approx(expected, abs=5e-5)  # digits printed
+
+
+def check_ticks(printed, ticks):
+    found = re.fullmatch(r"(\d+) ticks of 1 ms: p50 \S+ us, p99 \S+ us, max \S+ us(?:, (\d+) allocations)?\n", printed)
+    assert found, printed
+    assert int(found[1]) == ticks
+    if platform.libc_ver()[0] == "glibc":
+        assert found[2] is not None
+    return int(found[2] or 0)
+
+
+def closed_loop(mpc, plan0, x, ticks):
+    """What the program does, in Python: the linear controller along the plan, on its own model."""
+    qp = mpc.build(plan0.states[:, 0], plan0)
+    nx, nu = mpc.nx, mpc.nu
+    A, B, c = (getattr(qp, name)[0, 0].detach().numpy() for name in ("A", "B", "c"))
+    linear = qc.TorchDynamics(
+        lambda x, u: x @ torch.tensor(A[:nx, :nx]).mT + u @ torch.tensor(B[:nx]).mT + torch.tensor(c[:nx]),
+        nx, nu, dt=mpc.dynamics.dt,
+    )  # fmt: skip
+    mpc.dynamics = linear
+    plan, rows = None, []
+    for _ in range(ticks):
+        with torch.no_grad():
+            plan = mpc(torch.tensor(x)[None], None if plan is None else plan.shift())
+        u = plan.input[0].numpy()
+        rows.append([*x, *u, int(plan.status)])
+        x = A[:nx, :nx] @ x + B[:nx] @ u + c[:nx]
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("case", ["as exported", "delay", "reference out of reach"])
+def test_exported_controller_runs_without_python_and_allocates_nothing(programs, tmp_path, case):
+    mpc, plan = runpy.run_path(str(ROOT / "examples/cpp/export_controller.py"))["controller"]()
+    start, ticks = [0.3, 0.05, 0.0, 0.0], 300
+    if case == "delay":
+        mpc.delay = 2
+        plan = mpc.cold_plan(plan.states[:, 0])
+    if case == "reference out of reach":
+        mpc.reference[0] = 5.0
+        start[2] = 1.5  # [m/s], above the limit: the closest feasible plans
+    qc.export_mpc(mpc, tmp_path / "controller", plan)
+    trace = tmp_path / "trace.csv"
+    printed = run(programs / "mpc_loop", tmp_path / "controller", ticks, trace, *start)
+    assert check_ticks(printed, ticks) == 0
+    found = np.loadtxt(trace, delimiter=",")
+    expected = closed_loop(mpc, plan, np.array(start), ticks)
+    if case == "reference out of reach":
+        assert (expected[:, -1] == qc.Status.CLOSEST_FEASIBLE).any()
+    np.testing.assert_array_equal(found[:, -1], expected[:, -1])
+    # Solutions to 1e-8 in both, in a loop that forgets its errors.
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_damaged_parameters_are_refused(programs, tmp_path):
+    mpc, plan = runpy.run_path(str(ROOT / "examples/cpp/export_controller.py"))["controller"]()
+    folder = qc.export_mpc(mpc, tmp_path, plan)
+    arrays, numbers = (folder / f"controller.{end}" for end in ("safetensors", "json"))
+    for path, content, message in (
+        (arrays, arrays.read_bytes()[:-100], "damaged"),
+        (arrays, b"", "no safetensors file"),
+        (numbers, numbers.read_bytes().replace(b'"format": 1', b'"format": 2'), "format 2"),
+        (numbers, numbers.read_bytes().replace(b'"horizon": 30', b'"horizon": 0'), "make no sense"),
+        (numbers, b"{", "damaged"),
+    ):
+        good = path.read_bytes()
+        path.write_bytes(content)
+        done = subprocess.run([programs / "mpc_loop", folder, "3", tmp_path / "t"], capture_output=True, text=True)
+        assert done.returncode == 1 and message in done.stderr, done.stderr
+        path.write_bytes(good)
+
+
+@pytest.mark.slow
+def test_inverse_dynamics_runs_without_python(tmp_path_factory):
+    """The library with Pinocchio takes minutes to build."""
+    folder = tmp_path_factory.mktemp("robot")
+    options = ["-DQP_CONTROL_PYTHON=OFF", "-DQP_CONTROL_LIBRARY=ON", f"-DPython_EXECUTABLE={sys.executable}"]
+    run("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder / "build", *options)
+    run("cmake", "--build", folder / "build", "--parallel", "2", timeout=1500)
+    run("cmake", "--install", folder / "build", "--prefix", folder / "prefix")
+    programs = consumers(folder / "prefix", folder / "consumer")
+    urdf, ticks, trace = ROOT / "envs/assets/arm.urdf", 500, folder / "trace.csv"
+    check_ticks(run(programs / "inverse_dynamics_loop", urdf, ticks, trace), ticks)
+    found = np.loadtxt(trace, delimiter=",")
+    np.testing.assert_allclose(found, inverse_dynamics_loop(urdf, ticks), atol=1e-6)
+
+
+def inverse_dynamics_loop(urdf, ticks):
+    """The same loop in Python."""
+    model = qc.RobotModel(str(urdf))
+    controller = qc.InverseDynamics(model, [qc.PostureTask(stiffness=400.0)], [qc.TorqueLimit()])
+    q = v = np.zeros(model.nv)
+    rows = []
+    for k in range(ticks):
+        sine, cosine = np.sin(2.0 * k * 0.001), np.cos(2.0 * k * 0.001)
+        numbers = {"reference": 0.5 * sine, "velocity": cosine, "acceleration": -2.0 * sine}
+        found = controller.compute(q, v, {f"posture.{name}": np.full(model.nv, x) for name, x in numbers.items()})
+        rows.append([*q, *found.torque, int(found.status)])
+        v = v + 0.001 * found.acceleration
+        q = q + 0.001 * v
+    return np.array(rows)

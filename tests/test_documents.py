@@ -19,6 +19,8 @@ PAGES = [
     "docs/contact.md",
     "docs/environments.md",
     "docs/training.md",
+    "docs/coming_from.md",
+    "docs/cpp.md",
 ]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", *PAGES, "benchmarks/README.md"]
 
@@ -60,7 +62,7 @@ def test_links_and_paths_in_documents_exist(document):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
     for link in links:
         assert (folder / link).exists(), link
-    for path in re.findall(r"(?:tests|benchmarks|cpp|docs)/[\w/]+\.(?:py|md|cpp|hpp)", text):
+    for path in re.findall(r"(?<!examples/)(?:tests|benchmarks|cpp|docs)/[\w/]+\.(?:py|md|cpp|hpp)", text):
         assert (ROOT / path).exists(), path
 
 
@@ -107,5 +109,5 @@ def test_make_targets_named_in_the_documents_exist():
 
 
 def test_versions_agree():
-    assert f'version = "{qc.__version__}"' in (ROOT / "pyproject.toml").read_text()
+    """CMake and the package's metadata read it from the module; CITATION.cff cannot."""
     assert f"version: {qc.__version__}" in (ROOT / "CITATION.cff").read_text()

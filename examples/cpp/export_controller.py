@@ -22,12 +22,12 @@ def cart_pole(x, u):
     return torch.stack([x[..., 2], rate, acceleration, (gravity * sin - acceleration * cos) / length], -1)
 
 
-def regulator(A, B, Q, R, periods=20000):
-    """The cost-to-go P of x'Qx + u'Ru, by the Riccati recursion."""
-    P = Q
-    for _ in range(periods):
-        K = torch.linalg.solve(R + B.mT @ P @ B, B.mT @ P @ A)
-        P = Q + A.mT @ P @ (A - B @ K)
+def regulator(A, B, Q, R):
+    """The cost-to-go P of x'Qx + u'Ru, by doubling: every pass counts twice as many periods."""
+    G, P, eye = B @ torch.linalg.solve(R, B.mT), Q, torch.eye(len(A), dtype=A.dtype)
+    for _ in range(40):
+        W = torch.linalg.solve(eye + G @ P, torch.cat([A, G], 1))
+        A, G, P = A @ W[:, : len(A)], G + A @ W[:, len(A) :] @ A.mT, P + A.mT @ P @ W[:, : len(A)]
     return 0.5 * (P + P.mT)
 
 
@@ -38,7 +38,7 @@ def controller():
     mpc = qc.MPC(model, horizon=30, input_limit=[10.0], state_limit=[inf, inf, 1.0, inf], rate_limit=[2000.0])
     upright = torch.zeros(1, 4, dtype=torch.float64)
     _, A, B = model.linearize(upright, upright[:, :1])
-    Q, R = torch.diag(torch.tensor([10.0, 10.0, 1.0, 1.0], dtype=torch.float64)), torch.eye(1, dtype=torch.float64) * 0.1
+    Q, R = (torch.diag(torch.tensor(entries, dtype=torch.float64)) for entries in ([10.0, 10.0, 1.0, 1.0], [0.1]))
     mpc.set_weights(q=Q.diagonal(), r=R.diagonal(), terminal=regulator(A[0], B[0], Q, R))
     return mpc, mpc.cold_plan(upright)
 

@@ -103,7 +103,10 @@ class MPC(nn.Module):
         self.slew_rate_penalty, self.prev_ctrl = slew_rate_penalty, prev_ctrl
 
     def forward(
-        self, x_init: Tensor, cost: QuadCost | Callable[[Tensor], Tensor], dx: LinDx | Callable[[Tensor, Tensor], Tensor]
+        self,
+        x_init: Tensor,
+        cost: QuadCost | Callable[[Tensor], Tensor],
+        dx: LinDx | Callable[[Tensor, Tensor], Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """States (T, B, n_state), controls (T, B, n_ctrl) and costs (B,) from x_init (B, n_state)."""
         if x_init.ndim != 2 or x_init.shape[1] != self.n_state:
@@ -130,10 +133,12 @@ class MPC(nn.Module):
         layer = OcpLayer(Settings(eps_rel=1e-12), horizon=T)
         given = _named(cost, ("C", "c"))
         if given is not None:
-            data |= quadratic(*[_batch_first(t, rank) for t, rank in zip(given, (2, 1), strict=True)], nx, slew)
+            C, c = given
+            data |= quadratic(_batch_first(C, 2), _batch_first(c, 1), nx, slew)
             if linear is not None:
                 A, B, f = linear.data() if slew is None else slew.stages(*linear.data())
-                return layer(A, B, x_init, c=f, **data)
+                out: OcpLayerSolution = layer(A, B, x_init, c=f, **data)
+                return out
         elif slew is not None:
             raise ValueError("slew_rate_penalty goes with a QuadCost only")
         ocp = NonlinearOcp(dynamics, T, x_init, data)

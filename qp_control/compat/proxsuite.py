@@ -1,4 +1,4 @@
-"""proxsuite's differentiable QP layer, `proxsuite.torch.qplayer.QPFunction` (proxsuite 0.7), answered by `QPLayer`.
+"""proxsuite's differentiable QP layer, `proxsuite.torch.qplayer.QPFunction` (proxsuite 0.8), answered by `QPLayer`.
 
     minimise 1/2 x'Q x + p'x   subject to  A x = b (lams),  l <= G x <= u (nus)
 

@@ -25,5 +25,3 @@ def with_batch(linear: Tensor, matrices: tuple[Tensor | None, ...], vectors: tup
     """The linear cost, with an axis of the batch where nothing else has one: the answers of these layers always do."""
     batched = [t is not None and t.ndim == 3 for t in matrices] + [t is not None and t.ndim == 2 for t in vectors]
     return linear if linear.ndim == 2 or any(batched) else linear[None]
-
-

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from qp_control.compat.qp_batches import present, settings, with_batch
-from qp_control.layers import QPLayer
+from qp_control.layers import LayerSolution, QPLayer
 
 
 class QPSolvers(Enum):
@@ -51,6 +51,7 @@ def QPFunction(
         if check_Q_spd and bool((torch.linalg.cholesky_ex(Q.detach()).info != 0).any()):
             raise RuntimeError("Q is not SPD.")
         G_, h_, A_, b_ = map(present, (G, h, A, b))
-        return layer(Q, with_batch(p, (Q, G_, A_), (h_, b_)), A_, b_, G_, None, h_).x
+        out: LayerSolution = layer(Q, with_batch(p, (Q, G_, A_), (h_, b_)), A_, b_, G_, None, h_)
+        return out.x
 
     return solve

@@ -66,7 +66,8 @@ class CostFunction:
 
     def __call__(self, tau: Tensor) -> Tensor:
         """(B, T) of tau (B, T, n)."""
-        return self.cost(tau.reshape(-1, tau.shape[-1]).to(self.dtype)).double().reshape(tau.shape[:-1])
+        values = self.cost(tau.reshape(-1, tau.shape[-1]).to(self.dtype))
+        return values.double().reshape(tau.shape[:-1])
 
     def expansion(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """H (B, T, n, n) and c (B, T, n) of the second-order expansion 1/2 tau'H tau + c'tau around x, u."""
@@ -84,7 +85,8 @@ class CostFunction:
 def convex(H: Tensor) -> Tensor:
     """H with eigenvalues of at least a little above zero: of a step."""
     values, vectors = torch.linalg.eigh(0.5 * (H + H.mT))
-    return vectors @ torch.diag_embed(values.clamp(min=_LEAST_CURVATURE)) @ vectors.mT
+    out: Tensor = vectors @ torch.diag_embed(values.clamp(min=_LEAST_CURVATURE)) @ vectors.mT
+    return out
 
 
 def iterate_cost(

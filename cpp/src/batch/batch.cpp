@@ -1,7 +1,9 @@
 #include "qp_control/batch.hpp"
 
 #include <pthread.h>
+#if defined(__linux__)
 #include <sched.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -125,8 +127,10 @@ void forget_parent() {
 
 int thread_count(int requested) {
   if (requested > 0) return requested;
+#if defined(__linux__)
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
   return std::max(1u, std::thread::hardware_concurrency());
 }
 

@@ -63,7 +63,12 @@ struct LinearMpc::Implementation {
   explicit Implementation(const ParameterFiles& given) : parameters(given) {
     if (parameters.kind != "linear_mpc")
       throw std::runtime_error("these are parameters of a controller " + parameters.kind + ", expected linear_mpc");
-    const auto size = [&](const char* name) { return static_cast<int>(parameters.number(name)); };
+    const auto size = [&](const char* name) {
+      const double value = parameters.number(name);
+      if (!(value >= 0.0 && value < 1e6))
+        throw std::runtime_error(std::string(name) + " among the parameters makes no sense");
+      return static_cast<int>(value);
+    };
     batch.size = 1;
     batch.dims = {size("horizon"), size("nx"), size("nu"), size("rows"), size("terminal_rows")};
     model_nx = size("model_nx");

@@ -52,6 +52,7 @@ void read_arrays(const std::string& path, ParameterFiles& out) {
     for (const json::value& length_of_axis : value.at("shape").as_array()) {
       array.shape.push_back(length_of_axis.to_number<long>());
       count *= static_cast<std::size_t>(array.shape.back());
+      if (array.shape.back() < 0 || count > size) fail(path, "is damaged at " + name);
     }
     const auto first = value.at("data_offsets").at(0).to_number<std::size_t>();
     const auto last = value.at("data_offsets").at(1).to_number<std::size_t>();

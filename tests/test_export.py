@@ -1,0 +1,73 @@
+"""Exported controllers as files; the programs that run them are in test_cpp.py."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+import qp_control as qc
+from qp_control.systems import flying_body
+
+
+def linear(**options):
+    A, B = torch.tensor([[1.0, 0.1], [0.0, 1.0]]).double(), torch.tensor([[0.0], [0.1]]).double()
+    model = qc.TorchDynamics(lambda x, u: x @ A.mT + u @ B.mT, nx=2, nu=1, dt=0.1)
+    return qc.MPC(model, horizon=5, input_limit=[1.0], **options)
+
+
+def read(folder):
+    return json.loads((folder / "controller.json").read_text()), load_file(folder / "controller.safetensors")
+
+
+def test_data_are_those_of_the_problem(tmp_path):
+    mpc = linear(state_limit=[float("inf"), 0.5], state_slack=(10.0, 1.0), reference=[1.0, 0.0], rate_limit=[2.0])
+    mpc.set_weights(q=[2.0, 1.0], r=[0.3], terminal=[5.0, 4.0])
+    numbers, arrays = read(qc.export_mpc(mpc, tmp_path / "made"))
+    assert (numbers["horizon"], numbers["model_nx"], numbers["nx"], numbers["nu"]) == (5, 2, 3, 1)
+    assert numbers["period"] == 0.1
+    x0 = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    solution = mpc(x0)
+    del arrays["reference"]
+    start = np.array([0.3, -0.2, 0.0])  # the input before was zero
+    again = qc.solve_ocp(**arrays, x0=start, horizon=5, settings=qc.Settings(eps_rel=1e-12, infeasible="closest"))
+    np.testing.assert_allclose(again.u, solution.inputs[0].detach().numpy(), atol=1e-8)  # eps_abs of both
+
+
+def test_equal_stages_are_written_once(tmp_path):
+    numbers, arrays = read(qc.export_mpc(linear(), tmp_path))
+    assert arrays["A"].shape == (2, 2) and arrays["B"].shape == (2, 1) and arrays["u_lower"].shape == (1,)
+    assert numbers["rows"] == numbers["terminal_rows"] == 0
+
+
+def test_a_controller_along_a_plan_has_a_matrix_for_every_stage(tmp_path):
+    model = qc.TorchDynamics(
+        lambda x, u: x + 0.1 * torch.cat([x[..., 1:], x[..., :1].sin() + u], -1), nx=2, nu=1, dt=0.1
+    )
+    mpc = qc.MPC(model, horizon=4, input_limit=[1.0])
+    with pytest.raises(ValueError, match="A depends on the state"):
+        qc.export_mpc(mpc, tmp_path)
+    with torch.no_grad():
+        plan = mpc(torch.tensor([[0.5, 0.0]], dtype=torch.float64))
+    _, arrays = read(qc.export_mpc(mpc, tmp_path, plan))
+    expected = mpc.build(plan.states[:, 0], plan).A[0].detach().numpy()
+    np.testing.assert_array_equal(arrays["A"], expected)
+    assert arrays["A"].shape == (4, 2, 2)
+
+
+def test_what_cannot_be_exported_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="2 elements"):
+        mpc = linear()
+        qc.export_mpc(mpc, tmp_path, mpc.cold_plan(torch.zeros(2, 2, dtype=torch.float64)))
+    with pytest.raises(ValueError, match="no vector space"):
+        qc.export_mpc(qc.MPC(flying_body(), horizon=3), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_replaces_that_of_before_as_a_whole(tmp_path):
+    qc.export_mpc(linear(), tmp_path)
+    qc.export_mpc(linear(reference=[2.0, 0.0]), tmp_path)
+    _, arrays = read(tmp_path)
+    assert arrays["reference"].tolist() == [2.0, 0.0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["controller.json", "controller.safetensors"]
