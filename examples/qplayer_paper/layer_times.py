@@ -25,6 +25,7 @@ import torch
 import tyro
 from records import Row, report
 
+# isort: split
 # From the folder of the benchmarks, which records puts on the path.
 import layer_solvers
 import qp_layers

@@ -2,8 +2,9 @@
 
 A run is one task (data, network, QP, loss) with one solver. Before it starts, the solver gets the loosest tolerance, at
 most the bar itself, with which the largest residual over the first batches, recomputed from the data, is within the
-bar: so all compute equally well. Rows tell the largest residual over every element of the epoch, the elements without an answer (they are
-left out of the loss), and the time of a batch: forward (network and QP) and backward, of the process and of the clock.
+bar: so all compute equally well. Rows tell the largest residual over every element of the epoch, the elements without
+an answer (they are left out of the loss), and the median time of a batch: forward (network and QP) and backward, of the
+process and of the clock.
 """
 
 from __future__ import annotations
@@ -239,7 +240,9 @@ class _Run:
         row = self._start() | {"epoch": epoch, "steps": epoch * len(batches)}
         row |= {"train_loss": total / max(count, 1), "residual": worst, "failures": failures}
         names = ("forward_cpu_ms", "forward_ms", "backward_cpu_ms", "backward_ms")
-        return row | {name: statistics.median(values) for name, values in zip(names, zip(*times, strict=True), strict=False)}
+        # Without a single step there is no time.
+        medians = [statistics.median(values) for values in zip(*times, strict=True)]
+        return row | dict(zip(names, medians, strict=False))
 
     def _test_row(self) -> Row:
         return self._tested() if self.batches is None else {}
