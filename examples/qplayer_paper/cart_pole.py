@@ -11,8 +11,10 @@ steps; the loss, of the last state alone, is
     0.1 position^2 + angle^2 + 0.1 speed^2 + 0.1 turning^2
 
 with the angle of the pole from upright. The paper does not publish its masses, friction and costs, so that its loss is
-no mark for this one: solvers are compared in the same run. Told are the mean of the last ten losses of learning, and
-the loss of the learned inputs without draws. All numbers of the robot are options.
+no mark for this one: solvers are compared in the same run. The same robot as `ContactDynamics`, the way to do this
+outside a comparison, is the second row: all QPs of a step in one call, the dynamics and their gradients in C++. Told
+are the mean of the last ten losses of learning, and the loss of the learned inputs without draws. All numbers of the
+robot are options.
 
     python examples/qplayer_paper/cart_pole.py --peers qplayer qpth
 """
@@ -24,6 +26,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pinocchio as pin
 import torch
 import tyro
 from layers import LAYERS, Answer, Layer, Problem, residuals
@@ -31,6 +34,10 @@ from learning import Peer, float64_default
 from records import Row, curves, merge, report, series
 from torch import Tensor
 
+import qp_control as qc
+
+CONTACT = "ContactDynamics"
+INERTIA = ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")
 PUBLISHED = "paper (its task is not published): QPLayer .02556, OptNet .02604, CvxpyLayer .02566"
 
 
@@ -102,8 +109,8 @@ class CartPole:
         return torch.cat([q + o.period * v, v], 1)
 
     def largest_residual(self) -> float:
-        """Of the QPs since the last call, outside the timing."""
-        largest = max(float(residuals(problem, answer).max()) for problem, answer in self.solved)
+        """Of the QPs since the last call, outside the timing; NaN if it has not seen any."""
+        largest = max((float(residuals(*solved).max()) for solved in self.solved), default=float("nan"))
         self.solved.clear()
         return largest
 
@@ -116,12 +123,51 @@ class CartPole:
         return (torch.tensor([0.1, 1.0, 0.1, 0.1], dtype=torch.float64) * x[0] ** 2).sum()
 
 
+class ContactCartPole(CartPole):
+    """The same robot from a URDF, its steps by ContactDynamics."""
+
+    def __init__(self, options: CartPoleOptions) -> None:
+        super().__init__(options)
+        friction = [options.cart_friction, options.pole_friction]
+        self.dynamics = qc.ContactDynamics(
+            pin.buildModelFromXML(urdf(options)),
+            dt=options.period,
+            dry_friction=friction,
+            actuated=[0],
+            joint_limits=False,
+        )
+
+    def step(self, layer: Layer, x: Tensor, u: Tensor) -> Tensor:
+        found: Tensor = self.dynamics.step(x, u[:, None])
+        return found
+
+
+def urdf(o: CartPoleOptions) -> str:
+    def inertial(mass: float, height: float, inertia: float) -> str:
+        moments = " ".join(f'{name}="{inertia if name[1] == name[2] else 0}"' for name in INERTIA)
+        return f'<inertial><origin xyz="0 0 {height}"/><mass value="{mass}"/><inertia {moments}/></inertial>'
+
+    def joint(name: str, kind: str, parent: str, child: str, axis: str) -> str:
+        limit = '<limit lower="-1e3" upper="1e3" effort="1e3" velocity="1e3"/>'
+        links = f'<parent link="{parent}"/><child link="{child}"/><axis xyz="{axis}"/>'
+        return f'<joint name="{name}" type="{kind}">{links}{limit}</joint>'
+
+    return (
+        '<robot name="cart_pole"><link name="ground"/>'
+        f'<link name="cart">{inertial(o.cart_mass, 0.0, 1.0)}</link>'
+        f'<link name="pole">{inertial(o.pole_mass, o.pole_length, 1e-12)}</link>'
+        f"{joint('slide', 'prismatic', 'ground', 'cart', '1 0 0')}"
+        f"{joint('hinge', 'revolute', 'cart', 'pole', '0 1 0')}</robot>"
+    )
+
+
 def swing_up(options: CartPoleOptions, solver: str) -> list[Row]:
-    layer = LAYERS[solver](eps=options.residual)
-    robot = CartPole(options)
+    native = solver == CONTACT
+    layer = LAYERS["qp-control" if native else solver](eps=options.residual)
+    robot = ContactCartPole(options) if native else CartPole(options)
     inputs = torch.zeros(options.steps, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([inputs], lr=options.rate)
-    epochs = options.epochs if solver == "qp-control" else options.peer_epochs or options.epochs
+    epochs = options.peer_epochs or options.epochs if solver in options.peers else options.epochs
     rows: list[Row] = []
     clocks = (time.process_time, time.perf_counter)
     for epoch in range(1, epochs + 1):
@@ -134,7 +180,13 @@ def swing_up(options: CartPoleOptions, solver: str) -> list[Row]:
         loss.backward()
         end = [clock() for clock in clocks]
         optimiser.step()
-        row: Row = {"solver": layer.name, "model": "dry friction", "seed": options.seed, "threads": 1, "epoch": epoch}
+        row: Row = {
+            "solver": "qp-control" if native else layer.name,
+            "model": CONTACT if native else "layer",
+            "seed": options.seed,
+            "threads": 1,
+            "epoch": epoch,
+        }
         row |= {"loss": loss.item(), "residual": robot.largest_residual()}
         for name, a, b in (("forward", start, middle), ("backward", middle, end)):
             row |= {f"{name}_cpu_ms": 1e3 * (b[0] - a[0]), f"{name}_ms": 1e3 * (b[1] - a[1])}
@@ -147,7 +199,7 @@ def swing_up(options: CartPoleOptions, solver: str) -> list[Row]:
 def main(options: CartPoleOptions) -> None:
     torch.set_num_threads(1)
     print(report.machine("proxsuite", "qpth", "torch", threads=1))
-    for solver in ("qp-control", *options.peers):
+    for solver in ("qp-control", CONTACT, *options.peers):
         try:
             with float64_default():
                 rows = swing_up(options, solver)
@@ -161,7 +213,7 @@ def main(options: CartPoleOptions) -> None:
         )
         residual = max(float(str(row["residual"])) for row in rows)
         print(
-            f"{rows[-1]['solver']}: {len(rows)} epochs, loss {last:.5f} (last ten), "
+            f"{rows[-1]['solver']}, {rows[-1]['model']}: {len(rows)} epochs, loss {last:.5f} (last ten), "
             f"{rows[-1]['loss_without_draws']:.5f} without draws; {forward:.3g} + {backward:.3g} ms of the process "
             f"an epoch, largest residual {residual:.1e}",
             flush=True,

@@ -18,6 +18,7 @@ tenth of the test images is the test and the rest is learned from.
 from __future__ import annotations
 
 import gzip
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,8 @@ class DigitsOptions(Options):
     """two_sided: the paper's, for solvers with l <= C x <= u; one_sided: what all solvers can do."""
     hidden: int = 200
     """Neurons of the hidden layer."""
+    room: float = 10.0
+    """How far the bounds are first from zero."""
     mnist: Path | None = None
     """Folder with MNIST's idx files instead of the digits of scikit-learn."""
 
@@ -101,7 +104,7 @@ def _split(images: Images, tests: int) -> tuple[Images, Images]:
 class Classifier(torch.nn.Module):
     """Scores p of an image, and the numbers of the QP."""
 
-    def __init__(self, model: Model, pixels: int, hidden: int) -> None:
+    def __init__(self, model: Model, pixels: int, hidden: int, room: float) -> None:
         super().__init__()
         self.scores = torch.nn.Sequential(
             torch.nn.Linear(pixels, hidden, dtype=torch.float64),
@@ -112,11 +115,11 @@ class Classifier(torch.nn.Module):
         self.C = torch.nn.Parameter(2.0 * torch.rand(ROWS, 10, dtype=torch.float64) - 1.0)
         self.two_sided = model == "two_sided"
         if self.two_sided:
-            self.l = torch.nn.Parameter(-torch.ones(ROWS, dtype=torch.float64))
-            self.u = torch.nn.Parameter(torch.ones(ROWS, dtype=torch.float64))
+            self.l = torch.nn.Parameter(torch.full((ROWS,), -room, dtype=torch.float64))
+            self.u = torch.nn.Parameter(torch.full((ROWS,), room, dtype=torch.float64))
         else:
             self.z0 = torch.nn.Parameter(torch.zeros(10, dtype=torch.float64))
-            self.log_room = torch.nn.Parameter(torch.zeros(ROWS, dtype=torch.float64))
+            self.log_room = torch.nn.Parameter(torch.full((ROWS,), math.log(room), dtype=torch.float64))
 
     def forward(self, images: Tensor) -> Problem:
         g = -self.scores(images)
@@ -131,7 +134,7 @@ class Digits(Task):
     total = ("wrong",)
 
     def __init__(self, options: DigitsOptions, model: Model) -> None:
-        self.kind, self.hidden = model, options.hidden
+        self.kind, self.options = model, options
         self.name = "digits" if options.mnist is None else "mnist"
         self.model = model.replace("_", "-")
         (x, y), test = embedded() if options.mnist is None else mnist(options.mnist)
@@ -140,7 +143,7 @@ class Digits(Task):
         self.test = test if count is None else (test[0][: max(1, count // 9)], test[1][: max(1, count // 9)])
 
     def network(self) -> Classifier:
-        return Classifier(self.kind, self.train[0].shape[1], self.hidden)
+        return Classifier(self.kind, self.train[0].shape[1], self.options.hidden, self.options.room)
 
     def expressible(self, layer: str) -> bool:
         return layer != "qpth" or self.kind == "one_sided"

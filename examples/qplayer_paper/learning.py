@@ -2,8 +2,9 @@
 
 A run is one task (data, network, QP, loss) with one solver. Before it starts, the solver gets the loosest tolerance, at
 most the bar itself, with which the largest residual over the first batches, recomputed from the data, is within the
-bar: so all compute equally well. Rows tell the largest residual over every element of the epoch, the elements without an answer (they are
-left out of the loss), and the time of a batch: forward (network and QP) and backward, of the process and of the clock.
+bar: so all compute equally well. Rows tell the largest residual over every element of the epoch, the elements without
+an answer (they are left out of the loss), and the median time of a batch: forward (network and QP) and backward, of the
+process and of the clock.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Options:
     peer_epochs: int = 1
     """Epochs of the peers, which are slow."""
     peer_batches: int | None = None
-    """Steps in an epoch of the peers; all if not given."""
+    """Take only so many steps with the peers, for their time and residual, without a test."""
     threads: int = 1
     """Of the solvers and of torch."""
     resume: bool = False
@@ -100,29 +101,51 @@ def float64_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def run(task: Task, options: Options) -> None:
-    """Our layer on all epochs, then the peers on their part; rows go to OUT/runs."""
+class Diverged(ArithmeticError):
+    """A parameter is no longer finite."""
+
+
+def run(task: Task, options: Options, *, quiet: bool = False) -> dict[str, str]:
+    """Our layer on all epochs, then the peers on their part; rows go to OUT/runs.
+
+    Returns:
+        By solver how it ended: "finished", or what went wrong. Only errors of our layer are raised, unless they are a
+        divergence.
+    """
+    outcomes = {}
     torch.set_num_threads(options.threads)
-    print(report.machine("proxsuite", "qpth", "torch", threads=options.threads))
+    if not quiet:
+        print(report.machine("proxsuite", "qpth", "torch", threads=options.threads))
     for name in ("qp-control", *options.peers):
         if not task.expressible(name):
-            print(f"{task.name}, {task.model}: {LAYERS[name].name} cannot express this")
+            if not quiet:
+                print(f"{task.name}, {task.model}: {LAYERS[name].name} cannot express this")
             continue
         try:
             with float64_default(), warnings.catch_warnings():
                 # A few elements without an answer are counted, not warned of.
                 warnings.simplefilter("ignore", RuntimeWarning)
-                _Run(task, options, name).go()
+                _Run(task, options, name, quiet).go()
+            outcomes[name] = "finished"
         except ImportError as error:
             print(f"not compared: {LAYERS[name].name} ({error})")
+        except Diverged as error:
+            outcomes[name] = str(error)
+        except Exception as error:
+            if name == "qp-control":
+                raise
+            outcomes[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+        if outcomes.get(name, "finished") != "finished":
+            print(f"{LAYERS[name].name}, {task.model}: {outcomes[name]}", flush=True)
+    return outcomes
 
 
 class _Run:
-    def __init__(self, task: Task, options: Options, solver: str) -> None:
-        self.task, self.options = task, options
+    def __init__(self, task: Task, options: Options, solver: str, quiet: bool) -> None:
+        self.task, self.options, self.quiet = task, options, quiet
         ours = solver == "qp-control"
         self.layer: Layer = LAYERS[solver](threads=options.threads, closest=task.closest)
-        self.epochs = options.epochs if ours else min(options.peer_epochs, options.epochs)
+        self.epochs = options.epochs if ours else options.peer_epochs
         self.batches = None if ours else options.peer_batches
         torch.manual_seed(options.seed)
         self.network = task.network()
@@ -137,13 +160,15 @@ class _Run:
             return
         self.layer.eps = self._tolerance()
         if not rows:
-            rows.append(self._start() | self._tested())
+            rows.append(self._start() | self._test_row())
             report.write_csv(self.path, rows)
         for epoch in range(len(rows), self.epochs + 1):
-            rows.append(self._epoch(epoch) | self._tested())
+            rows.append(self._epoch(epoch) | self._test_row())
             report.write_csv(self.path, rows)
             state = {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "epoch": epoch}
             torch.save(state, self.path.with_suffix(".pt"))
+            if self.quiet:
+                continue
             told = ", ".join(f"{key} {report.written(value)}" for key, value in rows[-1].items() if key not in _TOLD)
             print(f"{self.layer.name}, {self.task.model}: {told}", flush=True)
 
@@ -207,13 +232,20 @@ class _Run:
                 # Before the step, which changes the parameters in the problem.
                 worst = max(worst, float(residuals(problem, whole)[~whole.failed].max()))
                 self.optimiser.step()
+                if not all(p.isfinite().all() for p in self.network.parameters()):
+                    raise Diverged(f"parameters are not finite after step {len(times) + 1} of epoch {epoch}")
                 total, count = total + float(losses.detach().sum()), count + len(losses)
                 times.append([1e3 * (m - s) for s, m in zip(start, middle, strict=True)])
                 times[-1] += [1e3 * (a - b) for b, a in zip(before, after, strict=True)]
         row = self._start() | {"epoch": epoch, "steps": epoch * len(batches)}
         row |= {"train_loss": total / max(count, 1), "residual": worst, "failures": failures}
         names = ("forward_cpu_ms", "forward_ms", "backward_cpu_ms", "backward_ms")
-        return row | {name: statistics.median(values) for name, values in zip(names, zip(*times, strict=True), strict=False)}
+        # Without a single step there is no time.
+        medians = [statistics.median(values) for values in zip(*times, strict=True)]
+        return row | dict(zip(names, medians, strict=False))
+
+    def _test_row(self) -> Row:
+        return self._tested() if self.batches is None else {}
 
     @torch.no_grad()
     def _tested(self) -> Row:

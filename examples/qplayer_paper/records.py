@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-import report  # noqa: E402, the benchmarks' tables
+import report
 
 Row = dict[str, object]
 

@@ -1,4 +1,4 @@
-"""4x4 Sudoku, learned from boards alone: the rules are the rows A of a QP's equalities (sections 4 and C.2 of the paper).
+"""4x4 Sudoku, learned from boards alone: the rules are the rows A of a QP's equalities (section 4, appendix C.2).
 
     minimise    regularisation / 2 |x|^2 - puzzle'x      over x >= 0, 64 numbers: one-hot digits
     subject to  A x = b                                  40 rows
@@ -32,13 +32,12 @@ from learning import Options, Task, run
 from records import curves, merge, series
 from torch import Tensor
 
+# isort: split
+# From the folder of the benchmarks, which records puts on the path.
 import sudoku_puzzles
 
 N = 10_000
-PUBLISHED = {
-    "feasible": {"paper's QPLayer, final": 6.19e-4},
-    "infeasible": {},
-}
+PUBLISHED = {"feasible": {"paper's QPLayer, final": 6.19e-4}, "infeasible": {}}
 Model = Literal["linear_program", "strictly_convex", "relaxed"]
 
 
@@ -147,9 +146,9 @@ def main(options: SudokuOptions) -> None:
         run(Sudoku(options, model), options)
     name = f"sudoku_{options.task}"
     rows = merge(options.out, name)
-    levels = PUBLISHED[options.task]
-    title = f"4x4 Sudoku, {options.task}"
-    curves(options.out / f"{name}.png", series(rows, "mse"), title=title, xlabel="epoch", ylabel="test MSE", levels=levels)
+    title, label = f"4x4 Sudoku, {options.task}", "test MSE"
+    path, levels = options.out / f"{name}.png", PUBLISHED[options.task]
+    curves(path, series(rows, "mse"), title=title, xlabel="epoch", ylabel=label, levels=levels)
     if options.task == "infeasible":
         path = options.out / f"{name}_violation.png"
         label = "largest violation of A x = 1"

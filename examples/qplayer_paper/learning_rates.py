@@ -1,0 +1,132 @@
+"""Does a large learning rate end a run? Denoising and digits by plain gradient descent (section C.4 of the paper).
+
+With large steps a learned QP comes to be badly scaled, and where nothing keeps its constraints from contradicting each
+other, infeasible. A run fails if a solver raises an error or a parameter is not finite any more; how many elements got
+no answer, and how many runs that did not fail still ended with a training loss above its first, are told beside it.
+Rates of the paper: 1e-4 to 1e-7 (denoising), 1e-2 to 1e-4 (digits), 30 epochs, 10 seeds.
+
+    python examples/qplayer_paper/learning_rates.py --task digits
+    python examples/qplayer_paper/learning_rates.py --task denoising --seeds 2 --samples 600
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from denoising import Denoising, DenoisingOptions
+from digits import Digits, DigitsOptions
+from learning import Options, Peer, run
+from records import Row, read_csv, report
+
+RATES = {"denoising": (1e-4, 1e-5, 1e-6, 1e-7), "digits": (1e-2, 1e-3, 1e-4)}
+Model = Literal["two_sided", "one_sided"]
+
+
+@dataclass(frozen=True)
+class RatesOptions:
+    """Count runs that a large learning rate ends."""
+
+    out: Path = Path("runs/qplayer_paper")
+    """Folder of table and plot."""
+    task: Literal["denoising", "digits"] = "digits"
+    """What to learn."""
+    rates: tuple[float, ...] = ()
+    """Learning rates; the paper's if not given."""
+    seeds: int = 10
+    """Runs for each rate."""
+    epochs: int = 30
+    """Passes over the training data."""
+    samples: int | None = None
+    """Use so many of the training samples; all if not given."""
+    models: tuple[Model, ...] = ("two_sided", "one_sided")
+    """Two-sided rows may come to contradict each other, one-sided ones (digits) not."""
+    data: Path | None = None
+    """Denoising: an npz file with noisy and clean signals; digits: a folder with MNIST's files."""
+    peers: tuple[Peer, ...] = ()
+    """Other layers to run."""
+    peer_seeds: int = 1
+    """Runs of the peers for each rate, of as many epochs."""
+    threads: int = 1
+    """Of the solvers."""
+
+
+def task_of(options: RatesOptions, model: Model, rate: float, seed: int) -> tuple[Denoising | Digits, Options]:
+    peers = options.peers if seed < options.peer_seeds else ()
+    shared = {
+        "epochs": options.epochs, "rate": rate, "optimiser": "sgd", "seed": seed, "samples": options.samples,
+        "peers": peers, "peer_epochs": options.epochs, "threads": options.threads,
+        "out": options.out / f"learning_rates_{options.task}" / f"{rate:g}",
+    }  # fmt: skip
+    task: Denoising | Digits
+    if options.task == "denoising":
+        settings = DenoisingOptions(data=options.data, **shared)  # type: ignore[arg-type]
+        # The same data for every seed, which is that of the order.
+        task = Denoising(dataclasses.replace(settings, seed=0), model)
+        return task, settings
+    chosen = DigitsOptions(mnist=options.data, **shared)  # type: ignore[arg-type]
+    return Digits(chosen, model), chosen
+
+
+def outcome_rows(options: RatesOptions, model: Model, rate: float) -> list[Row]:
+    """A row per solver."""
+    ends: dict[str, list[str]] = {}
+    unanswered: dict[str, int] = {}
+    worse: dict[str, int] = {}
+    for seed in range(options.seeds):
+        task, settings = task_of(options, model, rate, seed)
+        for solver, end in run(task, settings, quiet=True).items():
+            ends.setdefault(solver, []).append(end)
+            path = settings.out / "runs" / f"{task.name}-{task.model}-{solver}-{seed}.csv"
+            rows = [row for row in read_csv(path) if row.get("train_loss")] if path.exists() else []
+            losses = [float(row["train_loss"]) for row in rows]
+            unanswered[solver] = unanswered.get(solver, 0) + sum(int(row["failures"]) for row in rows)
+            worse[solver] = worse.get(solver, 0) + int(end == "finished" and not losses[-1] <= losses[0])
+    return [
+        {
+            "task": options.task,
+            "model": model.replace("_", "-"),
+            "rate": rate,
+            "solver": solver,
+            "runs": len(these),
+            "failed": sum(end != "finished" for end in these),
+            "unanswered": unanswered[solver],
+            "ended worse": worse[solver],
+            "how": next((end for end in these if end != "finished"), ""),
+        }
+        for solver, these in ends.items()
+    ]
+
+
+def main(options: RatesOptions) -> None:
+    widths = {"task": 10, "model": 10, "rate": 8, "solver": 12, "runs": 5, "failed": 7, "unanswered": 11}
+    widths |= {"ended worse": 12, "how": 50}
+    print(report.machine("proxsuite", "qpth", "torch", threads=options.threads))
+    print(f"gradient descent, {options.epochs} epochs, {options.samples or 'all'} samples")
+    table = report.Report(f"learning_rates_{options.task}", widths, options.out)
+    for model in options.models:
+        for rate in options.rates or RATES[options.task]:
+            for row in outcome_rows(options, model, rate):
+                table.add(row)
+    path = table.finish()
+    failed: dict[str, dict[str, float]] = {}
+    for row in table.rows:
+        share = float(str(row["failed"])) / float(str(row["runs"]))
+        failed.setdefault(f"{row['solver']}, {row['model']}", {})[f"{row['rate']:g}"] = share
+    report.bars(
+        path.with_suffix(".png"),
+        [f"{rate:g}" for rate in np.unique([float(str(row["rate"])) for row in table.rows])],
+        failed,
+        title=f"{options.task}: share of runs that a failure ended",
+        ylabel="failed",
+        xlabel="learning rate of gradient descent",
+        log=False,
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(RatesOptions, description=__doc__))
