@@ -86,7 +86,13 @@ def write_replay(
     scene.animate(t, x, paths)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s"), encoding="utf-8")
+    # Written beside and moved: a full disk leaves the page before as it was.
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_text(page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s"), encoding="utf-8")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from qp_control.training.checkpoint import RunError
+from qp_control.training.checkpoint import write_file
 from qp_control.training.rollout import Rollout
 from qp_control.training.task import TrainingTask
 
@@ -91,9 +92,7 @@ def before_and_after(path: Path, task: ClosedLoopTask, before: Rollout, after: R
 
 def _save(figure: Figure, path: Path) -> Path:
     FigureCanvasAgg(figure)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise RunError(f"cannot write {str(path)!r}: {error}") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_file(path, picture.getvalue())
     return path

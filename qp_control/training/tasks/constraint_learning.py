@@ -12,6 +12,7 @@ from qp_control.mpc import MPC
 from qp_control.nonlinear_ocp import StateRows, keep_out, speed_limit
 from qp_control.settings import Settings
 from qp_control.torch_dynamics import TorchDynamics
+from qp_control.training.coordinate_search import CoordinateSearch
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.expert_task import ExpertTask
 from qp_control.training.options import TrainingOptions
@@ -20,6 +21,7 @@ from qp_control.training.phase import Phase
 TRACK, SPEED, RADIUS = 0.5, 1.0, 0.6  # the expert's: |y| [m], |v| [m/s], distance from the obstacle [m]
 OBSTACLE = (1.0, 0.3)  # [m]
 WIDEST = 2.0  # [m] what is known of the track
+CHANGES = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # of the limits' logarithms and logits, tried before gradients
 
 
 @dataclass(frozen=True)
@@ -117,16 +119,19 @@ class ConstraintLearning(ExpertTask):
         return low + draw * (high - low)
 
     def module(self, settings: Settings | None = None) -> MPC:
-        """Limits a quarter tighter than what is seen: those that no plan meets would have no gradient."""
+        """Limits as seen: the largest |y| and speed, the smallest distance, of demonstrations that may violate them."""
         states = self.shown.states[:, 1:]
-        track = 0.75 * float(states[..., 1].abs().max())
-        speed = 0.75 * float(states[..., 2:].norm(dim=-1).max())
-        radius = 1.25 * float((states[..., :2] - torch.tensor(OBSTACLE)).norm(dim=-1).min())
+        track = float(states[..., 1].abs().max())
+        speed = float(states[..., 2:].norm(dim=-1).max())
+        radius = float((states[..., :2] - torch.tensor(OBSTACLE)).norm(dim=-1).min())
         return controller(track, speed, radius, self.options.horizon, settings)
 
     def phases(self) -> list[Phase]:
         o: ConstraintLearningOptions = self.options
-        return [ExpertImitation("limits", self.shown, o.iterations, batch=o.demonstrations)]
+        return [
+            CoordinateSearch("search", self.shown, 3, CHANGES),
+            ExpertImitation("limits", self.shown, o.iterations, batch=o.demonstrations),
+        ]
 
     def further_values(self, module: MPC, states: Tensor, truth: Demonstrations) -> dict[str, float]:
         position, velocity = states[truth.feasible, 1:, :2], states[truth.feasible, 1:, 2:]
