@@ -19,23 +19,33 @@ from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.gauss_newton import flat
 from qp_control.training.phase import Update
 
+CHANGES = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # fit for logarithms, logits and angles [rad]
 _UNSOLVED = 10.0  # what a problem without an answer adds to the loss
 
 
 class CoordinateSearch(ExpertImitation):
     """Tries `changes` of one learned number after the other and keeps what makes the loss smallest.
 
-    It takes one update for the module as it is, and one per number and change. Batches are all of the demonstrations.
+    count: of the numbers. sweeps: times that each has its turn. It takes one update for the module as it is, and one per
+    turn and change. Batches are all of the demonstrations.
     """
 
     def __init__(
-        self, name: str, demonstrations: Demonstrations, count: int, changes: Sequence[float], learned: Sequence[str] | None = None
+        self,
+        name: str,
+        demonstrations: Demonstrations,
+        count: int,
+        changes: Sequence[float] = CHANGES,
+        *,
+        sweeps: int = 1,
+        learned: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(name, demonstrations, 1 + count * len(changes), batch=len(demonstrations), learned=learned)
-        self.changes = tuple(changes)
+        iterations = 1 + sweeps * count * len(changes)
+        super().__init__(name, demonstrations, iterations, batch=len(demonstrations), learned=learned)
+        self.changes, self.sweeps = tuple(changes), sweeps
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return Trials(parameters, self.changes)
+        return Trials(parameters, self.changes, self.sweeps)
 
     def part(self, module: MPC, drawn: Tensor) -> Update:
         with torch.no_grad():
@@ -56,10 +66,10 @@ class CoordinateSearch(ExpertImitation):
 
 
 class Trials(torch.optim.Optimizer):
-    """One change of one number per step, from the best of all numbers before."""
+    """One change of one number per step, from the best of all turns before."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], changes: Sequence[float]) -> None:
-        super().__init__(parameters, {"changes": tuple(changes)})
+    def __init__(self, parameters: Iterable[nn.Parameter], changes: Sequence[float], sweeps: int) -> None:
+        super().__init__(parameters, {"changes": tuple(changes), "sweeps": sweeps})
 
     @torch.no_grad()
     def judge(self, loss: float) -> None:
@@ -76,13 +86,13 @@ class Trials(torch.optim.Optimizer):
         """Go to the next values; after the last ones, to the best."""
         parameters, changes = self.param_groups[0]["params"], self.param_groups[0]["changes"]
         state = self.state[parameters[0]]
-        which, change = divmod(int(state["tried"]), len(changes))
+        turn, change = divmod(int(state["tried"]), len(changes))
         if change == 0:
             state["base"] = state["best"]
         next_values = state["best"].clone()
-        if which < len(next_values):
+        if turn < self.param_groups[0]["sweeps"] * len(next_values):
             next_values = state["base"].clone()
-            next_values[which] += changes[change]
+            next_values[turn % len(next_values)] += changes[change]
         state["tried"] = state["tried"] + 1
         for p, value in zip(parameters, next_values.split([p.numel() for p in parameters]), strict=True):
             p.copy_(value.view_as(p))

@@ -8,6 +8,7 @@ from qp_control.training.tasks.cart_pole_identification import CartPoleIdentific
 from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
 from qp_control.training.tasks.constraint_learning import ConstraintLearning
 from qp_control.training.tasks.expert_recovery import CartPoleRecovery, LqrRecovery, PendulumRecovery
+from qp_control.training.tasks.polytope_learning import PolytopeLearning
 
 _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleSwingUpTraining,
@@ -16,6 +17,7 @@ _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleRecovery,
     CartPoleIdentification,
     ConstraintLearning,
+    PolytopeLearning,
 )
 TASKS: dict[str, type[TrainingTask]] = {task.name: task for task in _KNOWN}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,6 @@ from qp_control.training.phase import Phase
 TRACK, SPEED, RADIUS = 0.5, 1.0, 0.6  # the expert's: |y| [m], |v| [m/s], distance from the obstacle [m]
 OBSTACLE = (1.0, 0.3)  # [m]
 WIDEST = 2.0  # [m] what is known of the track
-CHANGES = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # of the limits' logarithms and logits, tried before gradients
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,12 @@ class Margin(nn.Module):
         return keep_out(lambda x: x[..., :2], OBSTACLE, self.log_radius.exp())
 
 
-def controller(track: float, speed: float, radius: float, horizon: int, settings: Settings | None = None) -> MPC:
+def point_controller(
+    horizon: int,
+    rows: Sequence[nn.Module],
+    settings: Settings | None = None,
+    state_limit: Sequence[float] | None = None,
+) -> MPC:
     """A point in the plane, state (x, y [m], velocities [m/s]), input accelerations [m/s^2], on its way to the origin.
 
     Its cost is known; limits are what is to be learned.
@@ -72,16 +77,24 @@ def controller(track: float, speed: float, radius: float, horizon: int, settings
     mpc = MPC(
         dynamics,
         horizon,
-        state_limit=[math.inf, WIDEST, math.inf, math.inf],
+        state_limit=state_limit,
         terminal_cost="diagonal",
-        rows=[SpeedLimit(speed), Margin(radius)],
+        rows=rows,
         mode="converged",
         settings=settings,
     ).set_weights(q=[1.0, 1.0, 0.1, 0.1], r=[0.1, 0.1], terminal=[10.0, 10.0, 1.0, 1.0])
     for known in (mpc.state_cost, mpc.input_cost, mpc.terminal_cost):
         known.requires_grad_(False)
-    assert mpc.input_fraction is not None and mpc.state_fraction is not None
+    assert mpc.input_fraction is not None
     mpc.input_fraction.requires_grad_(False)
+    return mpc
+
+
+def controller(track: float, speed: float, radius: float, horizon: int, settings: Settings | None = None) -> MPC:
+    """With these limits [m], [m/s], [m]."""
+    widest = [math.inf, WIDEST, math.inf, math.inf]
+    mpc = point_controller(horizon, [SpeedLimit(speed), Margin(radius)], settings, widest)
+    assert mpc.state_fraction is not None
     with torch.no_grad():
         mpc.state_fraction.fill_(math.log(track / (WIDEST - track)))
     return mpc
@@ -129,7 +142,7 @@ class ConstraintLearning(ExpertTask):
     def phases(self) -> list[Phase]:
         o: ConstraintLearningOptions = self.options
         return [
-            CoordinateSearch("search", self.shown, 3, CHANGES),
+            CoordinateSearch("search", self.shown, 3),
             ExpertImitation("limits", self.shown, o.iterations, batch=o.demonstrations),
         ]
 
