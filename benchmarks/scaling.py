@@ -1,9 +1,9 @@
 """Training in one and in two processes of one machine: seconds per update, and whether the numbers are the same bits.
 
-Batches are divided into two parts in every row, so that the numbers must be equal. A process has the cores that stand in
-the row: its solver uses as many threads. "update": median seconds of an update, validations aside; "cpu": CPU seconds of
-all processes over the whole run, start of Python included; "x_one": updates per second over those of one process on one
-core. Two cores in one process share the solver's work alone, two processes all of it.
+Batches are divided into two parts in every row, so that the numbers must be equal. A process has the cores that stand
+in the row: its solver uses as many threads. "update": median seconds of an update, validations aside; "cpu": CPU
+seconds of all processes over the whole run, start of Python included; "x_one": updates per second over those of one
+process on one core. Two cores in one process share the solver's work alone, two processes all of it.
 
     python benchmarks/scaling.py [--repeats 3]
 """
@@ -11,6 +11,7 @@ core. Two cores in one process share the solver's work alone, two processes all 
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import resource
 import statistics
@@ -67,7 +68,7 @@ def train(arguments: list[str], processes: int, cores: int, folder: Path) -> tup
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     ends = [0.0, *(float(row["seconds"]) for row in rows)]
-    taken = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    taken = [b - a for a, b in itertools.pairwise(ends)]
     return statistics.median(taken[1:-1] or taken), cpu, rows
 
 

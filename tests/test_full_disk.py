@@ -35,8 +35,8 @@ TIMING = {"seconds", "steps_per_second"}
 
 
 class Disk:
-    """Below `root`, the disk is full from the write number `after` to a file whose name has `pattern` on, for all files,
-    until it is cleaned."""
+    """Below `root`, the disk is full from the write number `after` to a file whose name has `pattern` on, until it is
+    cleaned."""
 
     def __init__(self, root: Path, pattern: str, after: int) -> None:
         self.root, self.pattern, self.after, self.full = root, pattern, after, False

@@ -26,8 +26,8 @@ _UNSOLVED = 10.0  # what a problem without an answer adds to the loss
 class CoordinateSearch(ExpertImitation):
     """Tries `changes` of one learned number after the other and keeps what makes the loss smallest.
 
-    count: of the numbers. sweeps: times that each has its turn. It takes one update for the module as it is, and one per
-    turn and change. Batches are all of the demonstrations.
+    count: of the numbers. sweeps: times that each has its turn. It takes one update for the module as it is, and one
+    per turn and change. Batches are all of the demonstrations.
     """
 
     def __init__(

@@ -116,7 +116,7 @@ class DivisiblePhase(Phase):
         self.keep(module, drawn, update.carried)
         return update
 
-    def keep(self, module: Any, drawn: Tensor, carried: dict[str, Tensor]) -> None:  # noqa: B027, as above
+    def keep(self, module: Any, drawn: Tensor, carried: dict[str, Tensor]) -> None:
         """Take into the memory what `part` returned as `carried`: of every part, whichever process did it."""
 
 

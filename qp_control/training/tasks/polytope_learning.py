@@ -1,4 +1,4 @@
-"""A polytope that an expert keeps to and nobody told: directions and distances of its walls, from what the expert does."""
+"""A polytope that an expert keeps to and nobody told: directions and distances of its walls."""
 
 from __future__ import annotations
 
