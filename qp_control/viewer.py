@@ -98,7 +98,13 @@ def write_replay(
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     over = (overlay or Overlay()).html(look.target) + TIME_BAR
-    target.write_text(page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s", over), encoding="utf-8")
+    # Written beside and moved: a full disk leaves the page before as it was.
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_text(page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s", over), encoding="utf-8")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 

@@ -37,7 +37,17 @@ def torchrun(folder: Path, *more: str, restarts: int = 0, **options: Any) -> lis
     words = [f"--{name.replace('_', '-')}={value}" for name, value in (SHORT | options).items()]
     start = ["--nproc-per-node=2", "--standalone", f"--max-restarts={restarts}", "--monitor-interval=0.2"]
     train = ["-m", "qp_control.training", "pendulum_recovery", f"--run-folder={folder}"]
-    return [sys.executable, "-m", "torch.distributed.run", *start, *train, "--no-baselines", "--held-out=2", *words, *more]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *start,
+        *train,
+        "--no-baselines",
+        "--held-out=2",
+        *words,
+        *more,
+    ]
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

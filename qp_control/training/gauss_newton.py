@@ -74,9 +74,11 @@ class GaussNewton(torch.optim.Optimizer):
         return False
 
     def _split(self, values: Tensor) -> list[Tensor]:
-        parameters = self.param_groups[0]["params"]
-        pieces = values.split([p.numel() for p in parameters])
-        return [piece.view_as(p) for p, piece in zip(parameters, pieces, strict=True)]
+        pieces, start = [], 0
+        for p in self.param_groups[0]["params"]:
+            pieces.append(values[start : start + p.numel()].view_as(p))
+            start += p.numel()
+        return pieces
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:

@@ -22,6 +22,7 @@ class Identification(DivisiblePhase, LeastSquares):
     requires grad when None.
     """
 
+    noisy = False  # every update sees all of them
     damping = (1e2, 1e-10)  # from further away: numbers that motion hardly tells must not run away at first
 
     def __init__(

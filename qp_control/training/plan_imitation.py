@@ -67,7 +67,9 @@ class PlanImitation(DivisiblePhase):
 
     def part(self, module: MPC, drawn: Tensor) -> Update:
         steps = self.options.steps
-        loss, status, failure = losses.imitation(module, self._known(module.horizon)[drawn], steps, self.task.state_scale)
+        loss, status, failure = losses.imitation(
+            module, self._known(module.horizon)[drawn], steps, self.task.state_scale
+        )
         return Update(loss, status, failure, len(drawn) * steps)
 
     def _known(self, horizon: int) -> Trajectories:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from qp_control.training.checkpoint import RunError
+from qp_control.training.checkpoint import write_file
 from qp_control.training.rollout import Rollout
 from qp_control.training.task import TrainingTask
 
@@ -122,9 +123,7 @@ def over_time(path: Path, title: str, period: float, curves: dict[str, Tensor], 
 
 def _save(figure: Figure, path: Path) -> Path:
     FigureCanvasAgg(figure)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise RunError(f"cannot write {str(path)!r}: {error}") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_file(path, picture.getvalue())
     return path

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from qp_control.exceptions import QPControlError
 
@@ -77,8 +78,10 @@ class Group:
             return
         flat = torch.cat([value.reshape(-1) for value in values])
         torch.distributed.broadcast(flat, 0)
-        for value, new in zip(values, flat.split([value.numel() for value in values]), strict=True):
-            value.copy_(new.view_as(value))
+        start = 0
+        for value in values:
+            value.copy_(flat[start : start + value.numel()].view_as(value))
+            start += value.numel()
 
 
 @contextmanager
@@ -91,10 +94,10 @@ def process_group() -> Iterator[Group]:
     if not started or not torch.distributed.is_available() or torch.distributed.is_initialized():
         yield Group.current()
         return
-    store, rank, size = next(torch.distributed.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     # After a restart the store still knows the addresses of the workers before.
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = torch.distributed.PrefixStore(f"restart_{restart}", store)
+    store = PrefixStore(f"restart_{restart}", store)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
     try:
         with _own_cores(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))):

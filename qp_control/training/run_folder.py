@@ -14,7 +14,8 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,30 +132,39 @@ class Metrics:
         writer.writeheader()
         writer.writerows(rows)
         write_file(run.metrics, text.getvalue().encode())
-        self._path = run.metrics
-        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=first)
+        self._path, self._folder = run.metrics, run.path / "tensorboard"
+        with self._writing(self._folder):
+            self._board = SummaryWriter(str(self._folder), purge_step=first)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row; what is missing stays empty."""
-        try:
-            with self._path.open("a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(dict(row))
-        except OSError as error:
-            raise RunError(f"cannot write {str(self._path)!r}: {error}") from error
-        for name, value in row.items():
-            if name not in ("iteration", "phase"):
-                self._board.add_scalar(name, float(value), int(row["iteration"]))
+        """Add a row; what is missing stays empty. Raises RunError where it cannot be written."""
+        with self._writing(self._path), self._path.open("a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(dict(row))
+        with self._writing(self._folder):
+            for name, value in row.items():
+                if name not in ("iteration", "phase"):
+                    self._board.add_scalar(name, float(value), int(row["iteration"]))
 
     def close(self) -> None:
-        """Write what is still in memory."""
-        self._board.close()
+        """Write what is still in memory. Raises RunError where it cannot be written."""
+        with self._writing(self._folder):
+            self._board.close()
+
+    @staticmethod
+    @contextmanager
+    def _writing(path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"cannot write {str(path)!r}: {error}") from error
 
 
 def read_metrics(run: RunFolder) -> list[dict[str, str]]:
     """The rows of metrics.csv, as strings. Raises RunError for a missing or damaged file."""
     try:
         with run.metrics.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            # A disk that was full leaves half a row.
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
         for row in rows:
             int(row["iteration"])
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:

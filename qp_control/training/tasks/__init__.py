@@ -11,6 +11,7 @@ from qp_control.training.tasks.cart_pole_identification import CartPoleIdentific
 from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
 from qp_control.training.tasks.constraint_learning import ConstraintLearning
 from qp_control.training.tasks.expert_recovery import CartPoleRecovery, LqrRecovery, PendulumRecovery
+from qp_control.training.tasks.polytope_learning import PolytopeLearning
 from qp_control.training.tasks.quadrotor_waypoints import QuadrotorAnalytic, QuadrotorNetwork, QuadrotorPpo
 from qp_control.training.tasks.quadruped_push import QuadrupedStand
 
@@ -21,6 +22,7 @@ _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleRecovery,
     CartPoleIdentification,
     ConstraintLearning,
+    PolytopeLearning,
     QuadrupedStand,
     CartPolePpo,
     CartPoleSac,

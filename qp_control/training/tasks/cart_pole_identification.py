@@ -35,6 +35,8 @@ class CartPoleIdentificationOptions(TrainingOptions):
     """Control periods of each."""
     noise: float = 1e-9
     """Standard deviation of the measured states, as a share of (0.1 m, 0.1 rad, 0.5 m/s, 1 rad/s)."""
+    steps: int = 1
+    """Control periods that are predicted ahead of every measured state: more than one where there is noise."""
     iterations: int = 80
     """Updates."""
     validate_every: int = 10
@@ -95,7 +97,12 @@ class CartPoleIdentification(TrainingTask):
         noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(o.seed), dtype=torch.float64)
         return [
             Identification(
-                lambda module, x, u: module(x, u), states + o.noise * SCALE * noise, inputs, SCALE, o.iterations
+                lambda module, x, u: module(x, u),
+                states + o.noise * SCALE * noise,
+                inputs,
+                SCALE,
+                o.iterations,
+                steps=o.steps,
             )
         ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from qp_control.mpc import MPC
 from qp_control.nonlinear_ocp import StateRows, keep_out, speed_limit
 from qp_control.settings import Settings
 from qp_control.torch_dynamics import TorchDynamics
+from qp_control.training.coordinate_search import CoordinateSearch
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.expert_task import ExpertTask
 from qp_control.training.options import TrainingOptions
@@ -57,7 +59,12 @@ class Margin(nn.Module):
         return keep_out(lambda x: x[..., :2], OBSTACLE, self.log_radius.exp())
 
 
-def controller(track: float, speed: float, radius: float, horizon: int, settings: Settings | None = None) -> MPC:
+def point_controller(
+    horizon: int,
+    rows: Sequence[nn.Module],
+    settings: Settings | None = None,
+    state_limit: Sequence[float] | None = None,
+) -> MPC:
     """A point in the plane, state (x, y [m], velocities [m/s]), input accelerations [m/s^2], on its way to the origin.
 
     Its cost is known; limits are what is to be learned.
@@ -70,16 +77,24 @@ def controller(track: float, speed: float, radius: float, horizon: int, settings
     mpc = MPC(
         dynamics,
         horizon,
-        state_limit=[math.inf, WIDEST, math.inf, math.inf],
+        state_limit=state_limit,
         terminal_cost="diagonal",
-        rows=[SpeedLimit(speed), Margin(radius)],
+        rows=rows,
         mode="converged",
         settings=settings,
     ).set_weights(q=[1.0, 1.0, 0.1, 0.1], r=[0.1, 0.1], terminal=[10.0, 10.0, 1.0, 1.0])
     for known in (mpc.state_cost, mpc.input_cost, mpc.terminal_cost):
         known.requires_grad_(False)
-    assert mpc.input_fraction is not None and mpc.state_fraction is not None
+    assert mpc.input_fraction is not None
     mpc.input_fraction.requires_grad_(False)
+    return mpc
+
+
+def controller(track: float, speed: float, radius: float, horizon: int, settings: Settings | None = None) -> MPC:
+    """With these limits [m], [m/s], [m]."""
+    widest = [math.inf, WIDEST, math.inf, math.inf]
+    mpc = point_controller(horizon, [SpeedLimit(speed), Margin(radius)], settings, widest)
+    assert mpc.state_fraction is not None
     with torch.no_grad():
         mpc.state_fraction.fill_(math.log(track / (WIDEST - track)))
     return mpc
@@ -117,16 +132,19 @@ class ConstraintLearning(ExpertTask):
         return low + draw * (high - low)
 
     def module(self, settings: Settings | None = None) -> MPC:
-        """Limits a quarter tighter than what is seen: those that no plan meets would have no gradient."""
+        """Limits as seen: the largest |y| and speed, the smallest distance, of demonstrations that may violate them."""
         states = self.shown.states[:, 1:]
-        track = 0.75 * float(states[..., 1].abs().max())
-        speed = 0.75 * float(states[..., 2:].norm(dim=-1).max())
-        radius = 1.25 * float((states[..., :2] - torch.tensor(OBSTACLE)).norm(dim=-1).min())
+        track = float(states[..., 1].abs().max())
+        speed = float(states[..., 2:].norm(dim=-1).max())
+        radius = float((states[..., :2] - torch.tensor(OBSTACLE)).norm(dim=-1).min())
         return controller(track, speed, radius, self.options.horizon, settings)
 
     def phases(self) -> list[Phase]:
         o: ConstraintLearningOptions = self.options
-        return [ExpertImitation("limits", self.shown, o.iterations, batch=o.demonstrations)]
+        return [
+            CoordinateSearch("search", self.shown, 3),
+            ExpertImitation("limits", self.shown, o.iterations, batch=o.demonstrations),
+        ]
 
     def further_values(self, module: MPC, states: Tensor, truth: Demonstrations) -> dict[str, float]:
         position, velocity = states[truth.feasible, 1:, :2], states[truth.feasible, 1:, 2:]

@@ -1,0 +1,99 @@
+"""Recipe: values of one parameter after the other, tried on demonstrations, to begin near enough for gradients.
+
+A limit that no plan meets has no gradient, and where several are too tight at once the problems have no solution: then
+gradients lead to where nothing changes any more. Trying values needs neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.mpc import MPC
+from qp_control.settings import Status
+from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
+from qp_control.training.gauss_newton import flat
+from qp_control.training.phase import Update
+
+CHANGES = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # fit for logarithms, logits and angles [rad]
+_UNSOLVED = 10.0  # what a problem without an answer adds to the loss
+
+
+class CoordinateSearch(ExpertImitation):
+    """Tries `changes` of one learned number after the other and keeps what makes the loss smallest.
+
+    count: of the numbers. sweeps: times that each has its turn. It takes one update for the module as it is, and one
+    per turn and change. Batches are all of the demonstrations.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        demonstrations: Demonstrations,
+        count: int,
+        changes: Sequence[float] = CHANGES,
+        *,
+        sweeps: int = 1,
+        learned: Sequence[str] | None = None,
+    ) -> None:
+        iterations = 1 + sweeps * count * len(changes)
+        super().__init__(name, demonstrations, iterations, batch=len(demonstrations), learned=learned)
+        self.changes, self.sweeps = tuple(changes), sweeps
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return Trials(parameters, self.changes, self.sweeps)
+
+    def part(self, module: MPC, drawn: Tensor) -> Update:
+        with torch.no_grad():
+            update = super().part(module, drawn)
+        unsolved = (update.status > Status.CLOSEST_FEASIBLE).double().mean()
+        return dataclasses.replace(update, loss=update.loss + _UNSOLVED * unsolved, residuals=None)
+
+    def gradients(self, update: Update, parameters: list[nn.Parameter], generator: torch.Generator) -> Tensor:
+        return torch.zeros(1, sum(p.numel() for p in parameters), dtype=torch.float64)
+
+    def take(self, loss: float, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
+        assert isinstance(optimizer, Trials)
+        optimizer.judge(loss)
+        return 0.0
+
+    def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
+        """Nothing to damp."""
+
+
+class Trials(torch.optim.Optimizer):
+    """One change of one number per step, from the best of all turns before."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], changes: Sequence[float], sweeps: int) -> None:
+        super().__init__(parameters, {"changes": tuple(changes), "sweeps": sweeps})
+
+    @torch.no_grad()
+    def judge(self, loss: float) -> None:
+        """The loss of the values that are tried now."""
+        parameters = self.param_groups[0]["params"]
+        state, here = self.state[parameters[0]], flat(parameters, parameters)
+        if not state:
+            state.update(tried=here.new_tensor(0.0), base=here, best=here, loss=here.new_tensor(loss))
+        elif loss < float(state["loss"]):
+            state.update(best=here, loss=here.new_tensor(loss))
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Go to the next values; after the last ones, to the best."""
+        parameters, changes = self.param_groups[0]["params"], self.param_groups[0]["changes"]
+        state = self.state[parameters[0]]
+        turn, change = divmod(int(state["tried"]), len(changes))
+        if change == 0:
+            state["base"] = state["best"]
+        next_values = state["best"].clone()
+        if turn < self.param_groups[0]["sweeps"] * len(next_values):
+            next_values = state["base"].clone()
+            next_values[turn % len(next_values)] += changes[change]
+        state["tried"] = state["tried"] + 1
+        for p, value in zip(parameters, next_values.split([p.numel() for p in parameters]), strict=True):
+            p.copy_(value.view_as(p))
+        return None

@@ -1,0 +1,119 @@
+"""A polytope that an expert keeps to and nobody told: directions and distances of its walls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.mpc import MPC
+from qp_control.nonlinear_ocp import StateRows
+from qp_control.settings import Settings
+from qp_control.training.coordinate_search import CoordinateSearch
+from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
+from qp_control.training.expert_task import ExpertTask
+from qp_control.training.options import TrainingOptions
+from qp_control.training.phase import Phase
+from qp_control.training.tasks.constraint_learning import point_controller
+
+ANGLES, DISTANCES = (1.7, 3.5, 5.6), (0.3, 0.35, 0.32)  # the walls': direction [rad], distance from the origin [m]
+BELIEVED = (1.85, 3.35, 5.7)  # [rad]
+WIDE = (-0.8, -0.6, -0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4)  # changes tried at first: of angles and log_distances
+FINE = (-0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4)  # later
+
+
+@dataclass(frozen=True)
+class PolytopeLearningOptions(TrainingOptions):
+    """Directions and distances of three walls, from an expert that stops before them where it can."""
+
+    demonstrations: int = 40
+    """Plans of the expert that are learned from."""
+    rounds: int = 3
+    """Searches, each with updates by gradients after it: gradients alone end where a wall touches no plan any more."""
+    iterations: int = 30
+    """Updates by gradients in a round."""
+    horizon: int = 10
+    """Control periods of 0.2 s in a plan."""
+    validate_every: int = 20
+
+
+class Walls(nn.Module):
+    """normal(angle)'p <= exp(log_distance) [m] for positions p in the plane."""
+
+    def __init__(self, angles: Tensor, distances: Tensor) -> None:
+        super().__init__()
+        self.angle, self.log_distance = nn.Parameter(angles), nn.Parameter(distances.log())
+
+    def normals(self) -> Tensor:
+        """(walls, 2)"""
+        return torch.stack([self.angle.cos(), self.angle.sin()], -1)
+
+    def forward(self) -> StateRows:
+        def along(x: Tensor, normals: Tensor) -> Tensor:
+            return (normals @ x[..., :2, None])[..., 0]
+
+        return StateRows(along, upper=self.log_distance.exp(), data=(self.normals(),))
+
+
+class PolytopeLearning(ExpertTask):
+    """Some of the starts are too fast to stop in time: there the expert goes through the walls by the least amount.
+
+    Scores: besides the action error, the largest of the relative errors of distances and of the errors of angles [rad],
+    and the share of the plans that keep to the expert's walls, among those that can.
+    """
+
+    name = "polytope_learning"
+    options_type = PolytopeLearningOptions
+    metrics = ("action error", "wall error", "kept walls")
+    percent = ("kept walls",)
+    state_scale = torch.tensor([0.5, 0.5, 0.5, 0.5], dtype=torch.float64)
+
+    def _controller(self, angles: Tensor, distances: Tensor, settings: Settings | None = None) -> MPC:
+        return point_controller(self.options.horizon, [Walls(angles, distances)], settings)
+
+    def make_expert(self) -> MPC:
+        return self._controller(_vector(ANGLES), _vector(DISTANCES))
+
+    def starts(self, count: int, seed: int) -> Tensor:
+        """States (count, 4) near the origin, fast."""
+        draw = torch.rand(count, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        return (2.0 * draw - 1.0) * _vector((0.2, 0.2, 1.4, 1.4))
+
+    def module(self, settings: Settings | None = None) -> MPC:
+        """Walls turned by up to 0.15 rad, as far away as three of four demonstrations go."""
+        angles = _vector(BELIEVED)
+        normals = torch.stack([angles.cos(), angles.sin()])
+        farthest = (self.shown.states[..., :2] @ normals).amax(1).clamp(min=0.0)
+        return self._controller(angles, farthest.quantile(0.75, 0), settings)
+
+    def phases(self) -> list[Phase]:
+        o: PolytopeLearningOptions = self.options
+        phases: list[Phase] = []
+        for k in range(o.rounds):
+            phases += [
+                CoordinateSearch("search", self.shown, 6, WIDE if k == 0 else FINE, sweeps=2),
+                ExpertImitation("walls", self.shown, o.iterations, batch=o.demonstrations),
+            ]
+        return phases
+
+    def further_values(self, module: MPC, states: Tensor, truth: Demonstrations) -> dict[str, float]:
+        found, expert = walls(module), walls(self.expert)
+        errors = torch.cat([(found.log_distance - expert.log_distance).expm1(), found.angle - expert.angle])
+        position = states[truth.feasible, 1:, :2]
+        through = (position @ expert.normals().T - expert.log_distance.exp()).amax((1, 2))
+        return {
+            "wall error": float(errors.abs().max().detach()),
+            "kept walls": float((through < 1e-3).double().mean()),
+        }
+
+
+def walls(mpc: MPC) -> Walls:
+    """What is learned of a controller of this task."""
+    (found,) = mpc.learned_rows
+    assert isinstance(found, Walls)
+    return found
+
+
+def _vector(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
