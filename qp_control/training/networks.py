@@ -41,7 +41,7 @@ class NetworkController(nn.Module):
     ) -> None:
         super().__init__()
         self.observe, self.reference = observe, reference
-        self.middle, self.half = 0.5 * (high + low), 0.5 * (high - low)
+        self.middle, self.reach = 0.5 * (high + low), 0.5 * (high - low)
         self.input_limit = torch.maximum(low.abs(), high.abs())
         self.network = dense_network([observe(reference[None]).shape[1], *hidden, len(low)], last_gain=0.01)
 
@@ -51,7 +51,7 @@ class NetworkController(nn.Module):
 
     def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
         """Inputs of states x (B, nx), as a plan of one control period."""
-        u = self.middle + self.half * self.network(self.observe(x))
+        u = self.middle + self.reach * self.network(self.observe(x))
         return dataclasses.replace(self.cold_plan(x), inputs=u[:, None])
 
 

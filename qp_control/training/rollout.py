@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,11 +98,12 @@ def _step_finite(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, u: Tensor,
 
 
 def failed_problem(
-    controller: MPC, x: Tensor, given: Plan | None, plan: Plan, step: int, element: int | None = None
+    controller: Any, x: Tensor, given: Plan | None, plan: Plan, step: int, element: int | None = None
 ) -> FailedProblem:
     """The QP of one element: the first one without an answer unless `element` says which."""
     index = int((~plan.solved).nonzero()[0]) if element is None else element
     state, before = x[index : index + 1], None if given is None else given[index : index + 1]
+    data: dict[str, Any]
     with torch.no_grad():
         if isinstance(controller, TorqueController):
             data = controller.failed_data(state)

@@ -16,7 +16,7 @@ from qp_control.envs.task import RobotTask
 from qp_control.training.reinforcement.actor import Actor
 
 
-class ControllerEnvs(VecEnvWrapper):  # type: ignore[misc]
+class ControllerEnvs(VecEnvWrapper):
     """Robots whose observations are {"observation": what the environment tells, "carried": what the controller carries}.
 
     envs: a Gymnasium vector environment with autoreset_mode="SameStep". controller: see `Actor`; it is called with what

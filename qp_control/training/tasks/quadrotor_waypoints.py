@@ -70,8 +70,8 @@ class WaypointController(nn.Module):
             data={"u_lower": low, "u_upper": high},
             settings=settings,
         )
-        for unused in (self.mpc.input_fraction, self.mpc.state_fraction, self.mpc.model.log_damping):
-            unused.requires_grad_(False)
+        for name in ("input_fraction", "state_fraction", "model.log_damping"):  # of no effect here
+            self.mpc.get_parameter(name).requires_grad_(False)
         self.guide = Guide(21, weights=model.ndx, shifts=3) if guided else None
         self.input_limit = high
         goal = torch.zeros(plant.goal_size, dtype=torch.float64)
