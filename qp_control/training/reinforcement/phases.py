@@ -137,9 +137,12 @@ class ProximalPolicy(_Reinforcement):
     """PPO. Learns everything of the controller that requires grad.
 
     An iteration: `steps` control periods of `robots` robots, then `epochs` passes over these samples in batches of
-    `batch`. discount: of rewards, per control period. features: what the value network sees of the plant's states (B, nx); None: what the environment tells.
-    warm_up: iterations in
-    which only the value network learns. deviation: of actions in [-1, 1], to begin with, for all inputs or one for each. rate: of the value network; controller_rate: of the controller.
+    `batch`.
+    rate: learning rate of the value network; controller_rate: of the controller.
+    warm_up: iterations in which only the value network learns.
+    discount: of rewards, per control period.
+    deviation: of actions in [-1, 1], to begin with, for all inputs or one for each.
+    features: what the value network sees of the plant's states (B, nx); None: what the environment tells.
     options: further ones of stable-baselines3's PPO.
     """
 

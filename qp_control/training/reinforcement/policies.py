@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from qp_control.plan import Plan
+from qp_control.training.networks import dense_network
 from qp_control.training.reinforcement.actor import Actor
 from qp_control.training.reinforcement.guarded_adam import GuardedAdam, learned
-from qp_control.training.networks import dense_network
 
 Features = Callable[[Tensor], Tensor]
 Observations = dict[str, Tensor]
@@ -45,10 +45,12 @@ def _deviations(log_std: float | Sequence[float], action_space: Any) -> Tensor:
 class ControllerPolicy(BasePolicy):
     """For PPO: actions are Gaussian around the controller's, with a deviation that is learned; a value network.
 
-    actor: `ControllerEnvs.actor`. features: what the value network sees of observations (B, n); None: all of it.
-    log_std_init: logarithms of the deviations of actions in [-1, 1], or one for all. controller_rate: the learning rate of the
-    controller's parameters as a multiple of the value network's. value_scale: of
-    values, which the network gives as multiples of. clip: largest norm of the gradient of either.
+    actor: `ControllerEnvs.actor`.
+    features: what the value network sees of observations (B, n); None: all of it.
+    log_std_init: logarithms of the deviations of actions in [-1, 1], or one for all.
+    controller_rate: the learning rate of the controller's parameters as a multiple of the value network's.
+    value_scale: of values, which the network gives as multiples of it.
+    clip: largest norm of the gradient of either.
     """
 
     def __init__(

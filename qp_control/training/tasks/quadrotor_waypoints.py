@@ -50,8 +50,8 @@ class Alike(nn.Module):
 class WaypointController(nn.Module):
     """An MPC that is called with the plant's states (B, nx): robot, waypoints and clock.
 
-    What is about the body's x and y axes has the same weights. Thrust is weighed by its distance from what its model needs to hover. guided: a small network scales Q and moves the
-    waypoint.
+    What is about the body's x and y axes has the same weights. Thrust is weighed by its distance from exp(trim) times
+    what its model needs to hover. guided: a small network scales Q and moves the waypoint.
     """
 
     def __init__(self, plant: Quadrotor, settings: Settings | None = None, *, guided: bool = False) -> None:
@@ -70,8 +70,10 @@ class WaypointController(nn.Module):
             data={"u_lower": low, "u_upper": high},
             settings=settings,
         )
-        for name in ("input_fraction", "state_fraction", "model.log_damping"):  # of no effect here
-            self.mpc.get_parameter(name).requires_grad_(False)
+        # Bounds are given. A model that is learned makes PPO's updates three times dearer, for little beside the trim.
+        for parameter in (*self.mpc.model_parameters, *self.mpc.parameters(recurse=False)):
+            parameter.requires_grad_(False)
+        self.trim = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.guide = Guide(21, weights=model.ndx, shifts=3) if guided else None
         self.input_limit = high
         goal = torch.zeros(plant.goal_size, dtype=torch.float64)
@@ -87,7 +89,7 @@ class WaypointController(nn.Module):
         """Reference and weights of the states x (B, nx)."""
         waypoint, rest = self.plant.waypoint(x), self.mpc.dynamics.neutral_state()[3:].expand(len(x), -1)
         Q, R, P = self.mpc.state_cost(), self.mpc.input_cost(), self.mpc.terminal_cost()
-        r = -9.81 * self.mpc.model()[0] * R[:, 0]
+        r = -self.plant.hover * self.trim.exp() * R[:, 0]
         if self.guide is None:
             return {"reference": torch.cat([waypoint, rest], 1), "Q": Q, "R": R, "Q_N": P, "r": r}
         factor, shift = self.guide(self.plant.observe(x))
@@ -124,7 +126,7 @@ class _QuadrotorTask(ClosedLoopTask):
         self.state_scale = torch.ones(self.plant.nx, dtype=torch.float64)
 
     def module(self, settings: Settings | None = None) -> Any:
-        """Weights by Bryson's rule: one over the square of what is usual of a coordinate, or the largest of an input."""
+        """Weights by Bryson's rule: one over the square of what is usual for a coordinate, or most for an input."""
         controller = WaypointController(self.plant, settings, guided=getattr(self.options, "guided", False))
         usual = torch.tensor([1.0] * 3 + [0.5] * 3 + [1.0] * 3 + [5.0] * 3, dtype=torch.float64)
         controller.mpc.set_weights(usual**-2, controller.input_limit**-2, usual**-2)
