@@ -183,8 +183,8 @@ class QuadrotorEnv(RobotEnv):
 
     ### Arguments
 
-    `waypoints`: K, 1 to 5; 1 by default. `mass_scale`: the plant differs from the nominal model by this factor. Those of
-    all environments: `render_mode`, `mass_spread`, `friction_spread` (of no effect: the air does not brake),
+    `waypoints`: K, 1 to 5; 1 by default. `mass_scale`: the plant differs from the nominal model by this factor. Those
+    of all environments: `render_mode`, `mass_spread`, `friction_spread` (of no effect: the air does not brake),
     `action_delay` (the quadrotor's nominal hovering thrust acts until the first action does), `observation_noise`
     (`qp_control.envs.randomisation`).
 

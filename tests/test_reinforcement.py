@@ -13,10 +13,12 @@ import pytest
 import torch
 
 import qp_control as qc
-import qp_control.envs  # noqa: F401, registers the environments
-from qp_control.training import RunFolder, Trainer, TrainingError, create
+import qp_control.envs
+from qp_control.envs.arm_reach import ArmReach
+from qp_control.training import RunFolder, Trainer, TrainingError, closed_loop, create
 from qp_control.training.run_folder import read_metrics
 from qp_control.training.task import HELD_OUT_SEED
+from qp_control.training.torque_controller import TorqueController
 
 sb3 = pytest.importorskip("stable_baselines3")
 from qp_control.training.reinforcement import (  # noqa: E402
@@ -57,6 +59,16 @@ def cart_pole_mpc(**options: Any) -> qc.MPC:
     return qc.MPC(model, 10, **options).set_weights([1.0] * 4, [0.1], [10.0] * 4)
 
 
+def arm_controller(**options: Any) -> TorqueController:
+    """Holds an arm near home with torques that are limited; the observation's last three numbers are the target's."""
+    robot = ArmReach().dynamics
+    limit = torch.tensor([30.0, 60.0, 30.0, 10.0, 5.0, 2.0], dtype=torch.float64)
+    home = [0.0, 0.2, 1.4, 0.3, 1.0, 0.0]
+    tasks = [qc.PostureTask(home, stiffness=100.0), qc.TorqueRegularization()]
+    control = qc.InverseDynamics(robot, tasks, [qc.TorqueLimit(limit, -limit)], **options)
+    return TorqueController(control, input_limit=limit, goal_size=3)
+
+
 def quadrotor() -> Any:
     return create("quadrotor_ppo")
 
@@ -71,6 +83,7 @@ def rollout(name: str) -> Any:
             {"max_episode_steps": 20, "action_delay": 1},
         ),
         "converged": lambda: (cart_pole_mpc(mode="converged"), "CartPole", {"max_episode_steps": 20}),
+        "inverse dynamics": lambda: (arm_controller(), "ArmReach", {"max_episode_steps": 20}),
     }
     controller, key, options = controllers[name]()
     learner = proximal(robots(4, controller, key, **options), n_steps=48, batch_size=64, n_epochs=1)
@@ -89,7 +102,7 @@ def ratios(learner: Any) -> torch.Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("name", ["mpc", "rate limit and delay", "converged"])
+@pytest.mark.parametrize("name", ["mpc", "rate limit and delay", "converged", "inverse dynamics"])
 def test_probability_ratios_of_the_first_epoch_are_one(name: str) -> None:
     learner = rollout(name)
     assert learner.env.actor.failure is None
@@ -247,6 +260,23 @@ def test_training_without_answers_ends_with_the_qp(tmp_path: Path) -> None:
     assert error.value.problem_path is not None
     assert qc.solve_ocp(**qc.load_problem(error.value.problem_path)).status == qc.Status.SOLVED
     assert all(torch.equal(p, q) for p, q in zip(before, trainer.learnable, strict=True))
+
+
+def test_torques_of_a_closed_loop_are_those_of_single_calls() -> None:
+    """Warm starts carried along do not change them, gradients pass, and a QP without an answer is kept."""
+    plant, controller = ArmReach(), arm_controller()
+    x0 = plant.sample_starts(3, 0)
+    rollout = closed_loop(controller, plant.step, x0, 5, reward=plant.reward)
+    assert rollout.failure is None
+    for t in range(5):
+        x = rollout.states[:, t].detach()
+        expected = controller.control(x[:, :6], x[:, 6:12]).torque
+        torch.testing.assert_close(rollout.inputs[:, t], expected, rtol=0, atol=1e-6)  # the solver's tolerance
+    rollout.rewards.sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in controller.parameters() if p.grad is not None)
+    hasty = closed_loop(arm_controller(settings=qc.Settings(max_iter=1)), plant.step, 3.0 * x0, 2)
+    assert hasty.failure is not None and hasty.failure.status == qc.Status.MAX_ITER
+    assert qc.solve_qp(**hasty.failure.data).status == qc.Status.SOLVED
 
 
 def test_a_guide_that_says_nothing_changes_nothing_and_learns() -> None:

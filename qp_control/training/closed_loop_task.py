@@ -41,7 +41,8 @@ class ClosedLoopTask(TrainingTask):
     state_scale: Tensor
 
     @abc.abstractmethod
-    def module(self, settings: Settings | None = None) -> Any: ...
+    def module(self, settings: Settings | None = None) -> Any:
+        """A `Controller` of closed loops."""
 
     def barrier(self, states: Tensor) -> Tensor:
         """Penalty (B, T + 1) on states (B, T + 1, nx) near the edge of where the robot may be; zero inside."""
@@ -72,7 +73,7 @@ class ClosedLoopTask(TrainingTask):
         loss = float(self.loss(rollout))
         return loss if loss == loss else float("inf")
 
-    def first_problem(self, module: Any) -> FailedProblem:
+    def first_problem(self, module: Any) -> FailedProblem | None:
         x0 = starts(self.plant, 1, VALIDATION_SEED)
         with torch.no_grad():
             return failed_problem(module, x0, None, module(x0), 0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from qp_control.plan import Plan
 def dense_network(sizes: list[int], last_gain: float = 1.0) -> nn.Sequential:
     """Layers of `sizes` with tanh between them, in double precision, orthogonal to begin with, the last one scaled."""
     layers: list[nn.Module] = []
-    for k, (n, m) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for k, (n, m) in enumerate(pairwise(sizes)):
         last = k == len(sizes) - 2
         linear = nn.Linear(n, m, dtype=torch.float64)
         nn.init.orthogonal_(linear.weight, last_gain if last else 2.0**0.5)
@@ -41,7 +42,7 @@ class NetworkController(nn.Module):
     ) -> None:
         super().__init__()
         self.observe, self.reference = observe, reference
-        self.middle, self.half = 0.5 * (high + low), 0.5 * (high - low)
+        self.middle, self.reach = 0.5 * (high + low), 0.5 * (high - low)
         self.input_limit = torch.maximum(low.abs(), high.abs())
         self.network = dense_network([observe(reference[None]).shape[1], *hidden, len(low)], last_gain=0.01)
 
@@ -51,7 +52,7 @@ class NetworkController(nn.Module):
 
     def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
         """Inputs of states x (B, nx), as a plan of one control period."""
-        u = self.middle + self.half * self.network(self.observe(x))
+        u = self.middle + self.reach * self.network(self.observe(x))
         return dataclasses.replace(self.cold_plan(x), inputs=u[:, None])
 
 

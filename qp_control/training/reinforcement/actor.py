@@ -63,7 +63,7 @@ class Actor:
     def unpack(self, carried: Tensor) -> Plan:
         """The plan of numbers (B, size)."""
         B = len(carried)
-        parts = carried.double().split(self.sizes, 1)
+        parts = torch.split(carried.double(), self.sizes, 1)
         named = {n: part.view(B, *shape) for (n, shape), part in zip(self._shapes.items(), parts, strict=True)}
         zero = carried.new_zeros(B)
         return Plan(

@@ -10,7 +10,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer
 from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 
 
-class CarriedRolloutBuffer(DictRolloutBuffer):  # type: ignore[misc]
+class CarriedRolloutBuffer(DictRolloutBuffer):
     """stable-baselines3's buffer, for observations of `ControllerEnvs`.
 
     Its own rounds actions and probabilities to single precision, which alone changes ratios of probabilities by 1e-6. A

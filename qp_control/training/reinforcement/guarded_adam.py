@@ -11,7 +11,8 @@ from torch import nn
 
 
 class GuardedAdam(torch.optim.Adam):
-    """Adam. Each group of parameters may have a `scale` of the learning rate, which schedules set for all alike.
+    """Adam. Each group of parameters may have a `scale` of the learning rate, which schedules set for all alike; groups
+    with scale zero rest.
 
     clip: largest norm of a group's gradient: that of a value network must not shorten the controller's.
     taken: norms of the first group's gradients since somebody cleared the list, NaN for steps that were not taken.
@@ -23,6 +24,10 @@ class GuardedAdam(torch.optim.Adam):
         self.taken: list[float] = []
 
     def step(self, closure: Callable[[], float] | None = None) -> Any:
+        for group in self.param_groups:
+            if not group["scale"]:
+                for p in group["params"]:
+                    p.grad = None
         groups = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
         if not any(groups):
             return None

@@ -27,14 +27,24 @@ from qp_control.training.reinforcement.robots import ControllerEnvs, StateObserv
 class _Reinforcement(Phase):
     """Some iterations, each of `steps` control periods of `robots` robots and the updates that follow.
 
-    The steps of the optimisers are taken inside of `update`; the trainer's own finds no gradient, and does nothing.
+    The steps of the optimisers are taken inside of `update`; the trainer's own finds no gradient, and does nothing. In
+    the first `warm_up` iterations the controller rests, until values are worth something.
     """
 
     def __init__(
-        self, name: str, task: ClosedLoopTask, iterations: int, rate: float, robots: int, steps: int
+        self,
+        name: str,
+        task: ClosedLoopTask,
+        iterations: int,
+        rate: float,
+        robots: int,
+        steps: int,
+        controller_rate: float,
+        warm_up: int,
     ) -> None:
         super().__init__(name, iterations, rate)
         self.task, self.robots, self.steps = task, robots, steps
+        self.controller_rate, self.warm_up = controller_rate, warm_up
         self.done = 0
 
     @abc.abstractmethod
@@ -66,7 +76,8 @@ class _Reinforcement(Phase):
         self.envs.actor.forget()
         for optimizer in self._guarded():
             optimizer.taken.clear()
-        self._before(self.done)
+        controller = self.learner.policy.optimizer.param_groups[0]
+        controller["scale"] = self.controller_rate / self.rate if self.done >= self.warm_up else 0.0
         with global_random_state(int(torch.randint(2**31, (), generator=generator))):
             self.learner.learn(self.steps * self.robots, reset_num_timesteps=False, log_interval=None)
         self.done += 1
@@ -74,9 +85,6 @@ class _Reinforcement(Phase):
         actor = self.envs.actor
         status = torch.cat([s.flatten() for s in actor.statuses])
         return Update(loss, status, actor.failure, self.steps * self.robots)
-
-    def _before(self, done: int) -> None:
-        """Set what depends on how many iterations are done."""
 
     def _guarded(self) -> list[GuardedAdam]:
         first = self.learner.policy.optimizer
@@ -131,8 +139,12 @@ class ProximalPolicy(_Reinforcement):
     """PPO. Learns everything of the controller that requires grad.
 
     An iteration: `steps` control periods of `robots` robots, then `epochs` passes over these samples in batches of
-    `batch`. discount: of rewards, per control period. features: what the value network sees of the plant's states (B, nx); None: what the environment tells.
-    deviation: of actions in [-1, 1], to begin with, for all inputs or one for each. rate: of the value network; controller_rate: of the controller.
+    `batch`.
+    rate: learning rate of the value network; controller_rate: of the controller.
+    warm_up: iterations in which only the value network learns.
+    discount: of rewards, per control period.
+    deviation: of actions in [-1, 1], to begin with, for all inputs or one for each.
+    features: what the value network sees of the plant's states (B, nx); None: what the environment tells.
     options: further ones of stable-baselines3's PPO.
     """
 
@@ -146,14 +158,15 @@ class ProximalPolicy(_Reinforcement):
         steps: int = 64,
         epochs: int = 5,
         batch: int = 256,
+        warm_up: int = 1,
         discount: float = 0.98,
         deviation: float | Sequence[float] = 0.2,
         controller_rate: float = 0.02,
         features: Callable[[Tensor], Tensor] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__("ppo", task, iterations, rate, robots, steps)
-        self.epochs, self.batch, self.deviation, self.controller_rate = epochs, batch, deviation, controller_rate
+        super().__init__("ppo", task, iterations, rate, robots, steps, controller_rate, warm_up)
+        self.epochs, self.batch, self.deviation = epochs, batch, deviation
         self.discount, self.features, self.options = discount, features or task.plant.observe, options
 
     def _algorithm(self, envs: ControllerEnvs) -> PPO:
@@ -169,7 +182,6 @@ class ProximalPolicy(_Reinforcement):
                 "actor": envs.actor,
                 "features": self.features,
                 "log_std_init": np.log(self.deviation),
-                "controller_rate": self.controller_rate / self.rate,
                 "clip": self.task.options.clip,
                 # Rewards of about one add up to it.
                 "value_scale": 1.0 / (1.0 - self.discount),
@@ -189,7 +201,7 @@ class SoftActorCritic(_Reinforcement):
     """SAC. Learns everything of the controller that requires grad.
 
     An iteration: `steps` control periods of `robots` robots, with `updates` batches of `batch` from the last `kept`
-    samples after each; the first `warm_up` iterations only collect. Other arguments as of `ProximalPolicy`.
+    samples after each. Other arguments as of `ProximalPolicy`.
     """
 
     def __init__(
@@ -210,9 +222,8 @@ class SoftActorCritic(_Reinforcement):
         features: Callable[[Tensor], Tensor] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__("sac", task, iterations, rate, robots, steps)
-        self.updates, self.batch, self.kept, self.warm_up = updates, batch, kept, warm_up
-        self.deviation, self.controller_rate = deviation, controller_rate
+        super().__init__("sac", task, iterations, rate, robots, steps, controller_rate, warm_up)
+        self.updates, self.batch, self.kept, self.deviation = updates, batch, kept, deviation
         self.discount, self.features, self.options = discount, features or task.plant.observe, options
 
     def _algorithm(self, envs: ControllerEnvs) -> SAC:
@@ -230,7 +241,6 @@ class SoftActorCritic(_Reinforcement):
                 "actor": envs.actor,
                 "features": self.features,
                 "log_std_init": np.log(self.deviation),
-                "controller_rate": self.controller_rate / self.rate,
                 "clip": self.task.options.clip,
             },
             replay_buffer_class=DictReplayBuffer,
@@ -243,9 +253,6 @@ class SoftActorCritic(_Reinforcement):
         found: torch.optim.Optimizer = self.learner.policy.actor.optimizer
         self.learner.policy.optimizer = found
         return found
-
-    def _before(self, done: int) -> None:
-        self.learner.gradient_steps = self.updates if done >= self.warm_up else 0
 
     def _beside(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         policy: Any = self.learner.policy

@@ -14,6 +14,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from qp_control.plan import Plan
 from qp_control.training.networks import dense_network
 from qp_control.training.reinforcement.actor import Actor
 from qp_control.training.reinforcement.guarded_adam import GuardedAdam, learned
@@ -23,6 +24,9 @@ Observations = dict[str, Tensor]
 
 # tanh turns the mean of a squashed Gaussian into the action: where the controller is at its bound, this near to it.
 NEARLY_ONE = 0.99
+
+# Of the controller: the first gradients, of values that know nothing yet, are large, and 0.999 remembers them too long.
+BETAS = (0.9, 0.99)
 
 
 def _features_of(observation_space: Any, features: Features | None) -> tuple[Features, int]:
@@ -38,13 +42,15 @@ def _deviations(log_std: float | Sequence[float], action_space: Any) -> Tensor:
     return torch.as_tensor(log_std, dtype=torch.float64).expand(action_space.shape).clone()
 
 
-class ControllerPolicy(BasePolicy):  # type: ignore[misc]
+class ControllerPolicy(BasePolicy):
     """For PPO: actions are Gaussian around the controller's, with a deviation that is learned; a value network.
 
-    actor: `ControllerEnvs.actor`. features: what the value network sees of observations (B, n); None: all of it.
-    log_std_init: logarithms of the deviations of actions in [-1, 1], or one for all. controller_rate: the learning rate of the
-    controller's parameters as a multiple of the value network's. value_scale: of
-    values, which the network gives as multiples of. clip: largest norm of the gradient of either.
+    actor: `ControllerEnvs.actor`.
+    features: what the value network sees of observations (B, n); None: all of it.
+    log_std_init: logarithms of the deviations of actions in [-1, 1], or one for all.
+    controller_rate: the learning rate of the controller's parameters as a multiple of the value network's.
+    value_scale: of values, which the network gives as multiples of it.
+    clip: largest norm of the gradient of either.
     """
 
     def __init__(
@@ -69,13 +75,13 @@ class ControllerPolicy(BasePolicy):  # type: ignore[misc]
         self.features, size = _features_of(observation_space, features)
         self.value, self.value_scale = dense_network([size, *net_arch, 1]), value_scale
         self.log_std = nn.Parameter(_deviations(log_std_init, action_space))
-        groups = [
-            {"params": learned(self.controller), "scale": controller_rate},
+        groups: list[dict[str, Any]] = [
+            {"params": learned(self.controller), "scale": controller_rate, "betas": BETAS},
             {"params": [self.log_std, *self.value.parameters()]},
         ]
         self.optimizer = GuardedAdam(groups, clip=clip, lr=lr_schedule(1.0), eps=1e-5)
 
-    def _distribution(self, obs: Observations) -> tuple[Normal, Any]:
+    def _distribution(self, obs: Observations) -> tuple[Any, Plan]:
         mean, plan = self.actor.act(obs["observation"], obs["carried"])
         return Normal(mean, self.log_std.exp(), validate_args=False), plan
 
@@ -86,7 +92,8 @@ class ControllerPolicy(BasePolicy):  # type: ignore[misc]
         return actions, self.predict_values(obs), distribution.log_prob(actions).sum(-1)
 
     def _predict(self, observation: Observations, deterministic: bool = False) -> Tensor:
-        return self(observation, deterministic)[0]  # type: ignore[no-any-return]
+        actions, *_ = self.forward(observation, deterministic)
+        return actions
 
     def predict_values(self, obs: Observations) -> Tensor:
         """Values (B, 1)."""
@@ -104,10 +111,12 @@ class ControllerPolicy(BasePolicy):  # type: ignore[misc]
         return self.predict_values(obs), log_prob, distribution.entropy().sum(-1)
 
 
-class SACActor(BasePolicy):  # type: ignore[misc]
+class SACActor(BasePolicy):
     """Gaussian around the controller's action, squashed into [-1, 1], with deviations that are learned."""
 
-    def __init__(self, observation_space: Any, action_space: Any, actor: Actor, log_std_init: float | Sequence[float]) -> None:
+    def __init__(
+        self, observation_space: Any, action_space: Any, actor: Actor, log_std_init: float | Sequence[float]
+    ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
         self.actor, self.controller = actor, actor.controller
         self.log_std = nn.Parameter(_deviations(log_std_init, action_space))
@@ -123,7 +132,7 @@ class SACActor(BasePolicy):  # type: ignore[misc]
         return found
 
     def _predict(self, observation: Observations, deterministic: bool = False) -> Tensor:
-        return self(observation, deterministic)  # type: ignore[no-any-return]
+        return self.forward(observation, deterministic)
 
     def action_log_prob(self, obs: Observations) -> tuple[Tensor, Tensor]:
         """Actions (B, nu) and the logarithms of their probabilities (B,)."""
@@ -131,7 +140,7 @@ class SACActor(BasePolicy):  # type: ignore[misc]
         return found
 
 
-class ObservedFeatures(BaseFeaturesExtractor):  # type: ignore[misc]
+class ObservedFeatures(BaseFeaturesExtractor):
     """What critics see: not what the controller carries."""
 
     def __init__(self, observation_space: Any, features: Features | None = None) -> None:
@@ -144,7 +153,7 @@ class ObservedFeatures(BaseFeaturesExtractor):  # type: ignore[misc]
         return self.features(observations["observation"].double())
 
 
-class ControllerSACPolicy(SACPolicy):  # type: ignore[misc]
+class ControllerSACPolicy(SACPolicy):
     """For SAC: critics as stable-baselines3 has them, in double precision, and a controller as actor.
 
     Arguments as of `ControllerPolicy`; the learning rate that controller_rate multiplies is the critics'.
@@ -179,8 +188,8 @@ class ControllerSACPolicy(SACPolicy):  # type: ignore[misc]
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
         super()._build(lr_schedule)
         _, _, scale, clip = self._parts
-        groups = [
-            {"params": learned(self.actor.controller), "scale": scale},
+        groups: list[dict[str, Any]] = [
+            {"params": learned(self.actor.controller), "scale": scale, "betas": BETAS},
             {"params": [self.actor.log_std]},
         ]
         self.actor.optimizer = GuardedAdam(groups, clip=clip, lr=lr_schedule(1.0))

@@ -16,8 +16,8 @@ from qp_control.envs.task import RobotTask
 from qp_control.training.reinforcement.actor import Actor
 
 
-class ControllerEnvs(VecEnvWrapper):  # type: ignore[misc]
-    """Robots whose observations are {"observation": what the environment tells, "carried": what the controller carries}.
+class ControllerEnvs(VecEnvWrapper):
+    """Robots with observations {"observation": what the environment tells, "carried": what the controller carries}.
 
     envs: a Gymnasium vector environment with autoreset_mode="SameStep". controller: see `Actor`; it is called with what
     the environment tells. staggered: the first episodes end after equal parts of their time instead of all at once, so
