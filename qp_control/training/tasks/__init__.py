@@ -8,7 +8,7 @@ from qp_control.training.tasks.cart_pole_identification import CartPoleIdentific
 from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
 from qp_control.training.tasks.constraint_learning import ConstraintLearning
 from qp_control.training.tasks.expert_recovery import CartPoleRecovery, LqrRecovery, PendulumRecovery
-from qp_control.training.tasks.quadruped_push import QuadrupedStand
+from qp_control.training.tasks.quadruped_push import QuadrupedStand, QuadrupedTrot
 
 _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleSwingUpTraining,
@@ -18,6 +18,7 @@ _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleIdentification,
     ConstraintLearning,
     QuadrupedStand,
+    QuadrupedTrot,
 )
 TASKS: dict[str, type[TrainingTask]] = {task.name: task for task in _KNOWN}
 
