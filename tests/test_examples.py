@@ -38,12 +38,14 @@ EXPECTED = {
         "terminal [4.0, 2.0, 3.0, 5.0] expected",
     ],
     "train_quadrotor.py": ["closed_loop loss", "tuned by hand  success", "learned"],
+    "train_quadruped.py": ["0 cost", "untuned  survives", "learned  survives"],
     "train_identification.py": ["dry: pole      true 0.06000  believed 0.02000  found 0.06000"],
 }
 ARGUMENTS = {
     "train_cart_pole_swing_up.py": ["1", "1"],
     "train_expert_recovery.py": ["lqr", "50"],
     "train_quadrotor.py": ["analytic", "5"],
+    "train_quadruped.py": ["stand", "1", "2"],
 }
 NEEDED = {"07_ppo.py": "stable_baselines3"}
 

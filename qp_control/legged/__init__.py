@@ -1,0 +1,35 @@
+"""Controllers of robots with legs.
+
+    gait           which foot is on the ground when
+      -> foot_steps         where feet land, and how they get there
+      -> single_rigid_body  a plan of forces over the gait: a QP of optimal control
+      -> whole_body         a controller by inverse dynamics with what legs need
+      -> standing, trotting the controllers: torques from states, and a memory from tick to tick
+
+All are batched and differentiable, through plan, foot placement and torques.
+"""
+
+from qp_control.legged.foot_steps import Swing, landing, swing
+from qp_control.legged.gait import Gait, trot
+from qp_control.legged.positive_numbers import PositiveNumbers
+from qp_control.legged.single_rigid_body import BodyPlan, SingleRigidBody
+from qp_control.legged.standing import Standing, StandingMemory
+from qp_control.legged.trotting import Trotting, TrottingMemory
+from qp_control.legged.whole_body import Target, WholeBody
+
+__all__ = [
+    "BodyPlan",
+    "Gait",
+    "PositiveNumbers",
+    "SingleRigidBody",
+    "Standing",
+    "StandingMemory",
+    "Swing",
+    "Target",
+    "Trotting",
+    "TrottingMemory",
+    "WholeBody",
+    "landing",
+    "swing",
+    "trot",
+]

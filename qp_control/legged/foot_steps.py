@@ -25,7 +25,14 @@ class Swing(NamedTuple):
 
 
 def landing(
-    trunk: Tensor, under: Tensor, turn: Tensor, velocity: Tensor, wanted: Tensor, left: Tensor, stance: float, gain: Tensor
+    trunk: Tensor,
+    under: Tensor,
+    turn: Tensor,
+    velocity: Tensor,
+    wanted: Tensor,
+    left: Tensor,
+    stance: float,
+    gain: Tensor,
 ) -> Tensor:
     """(B, feet, 2) where feet are to land [m].
 

@@ -54,5 +54,5 @@ class Gait:
 
 
 def trot(period: int = 72) -> Gait:
-    """Front left and rear right, then front right and rear left. Feet: front left, front right, rear left, rear right."""
+    """Front left and rear right, then the others. Feet: front left, front right, rear left, rear right."""
     return Gait(period, 0.5, (0.0, 0.5, 0.5, 0.0))

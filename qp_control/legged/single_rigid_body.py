@@ -7,11 +7,12 @@
     p+ = p + dt v + dt^2/2 a,   v+ = v + dt a,                                   a = sum f_i / m + gravity
 
     minimise  sum (x - reference)'Q (x - reference)/2 + r |f|^2/2
-    subject to  |f_x|, |f_y| <= friction f_z / sqrt 2,  0 <= f_z <= activation max_force
+    subject to  |f_x|, |f_y| <= friction f_z / sqrt 2,  min_force <= f_z <= max_force on the ground, f = 0 in the air
 
 Source: J. Di Carlo, P. M. Wensing, B. Katz, G. Bledt, S. Kim, "Dynamic locomotion in the MIT Cheetah 3 through convex
 model-predictive control", IROS 2018. The tracking of what it plans by inverse dynamics: D. Kim, J. Di Carlo, B. Katz,
-G. Bledt, S. Kim, "Highly dynamic quadruped locomotion via whole-body impulse control and model predictive control", 2019.
+G. Bledt, S. Kim, "Highly dynamic quadruped locomotion via whole-body impulse control and model predictive control",
+arXiv:1909.06586 (2019).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class SingleRigidBody(nn.Module):
     """See the top of this file.
 
     mass [kg], inertia (3, 3) about the centre of mass in the body's axes [kg m^2]; feet: how many; horizon: stages N of
-    dt [s]; max_force [N]: of a foot.
+    dt [s]; min_force, max_force [N]: of a foot on the ground.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class SingleRigidBody(nn.Module):
         feet: int = 4,
         horizon: int = 12,
         dt: float = 0.03,
+        min_force: float = 5.0,
         max_force: float = 250.0,
         settings: Settings | None = None,
     ) -> None:
         super().__init__()
-        self.mass, self.feet, self.horizon, self.dt, self.max_force = mass, feet, horizon, dt, max_force
+        self.mass, self.feet, self.horizon, self.dt = mass, feet, horizon, dt
+        self.min_force, self.max_force = min_force, max_force
         self.inertia: Tensor
         self.register_buffer("inertia", torch.as_tensor(inertia, dtype=torch.float64), persistent=False)
         self.layer = OcpLayer(settings or Settings(eps_abs=1e-6), horizon=horizon)
@@ -98,14 +101,16 @@ class SingleRigidBody(nn.Module):
         sides = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
         facets = torch.cat([sides, -edge.reshape(1, 1).expand(4, 1)], 1)
         D = torch.block_diag(*[facets] * k)
+        # Rows that depend on each other are slow to differentiate: a foot in the air has bounds only, and one on the
+        # ground pushes a little, so that it never is at the tip of its cone.
+        on = on_ground.unsqueeze(-1)
         largest = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64) * self.max_force
-        u_upper = (on_ground.double()[..., None] * largest).reshape(*on_ground.shape[:-1], 3 * k)
-        u_lower = u_upper * torch.tensor([-1.0, -1.0, 0.0], dtype=torch.float64).repeat(k)
+        least = torch.tensor([-self.max_force, -self.max_force, self.min_force], dtype=torch.float64)
+        u_upper, u_lower = (torch.where(on, bound, 0.0).flatten(-2) for bound in (largest, least))
+        upper = torch.where(on, torch.zeros(4, dtype=torch.float64), math.inf).flatten(-2)
         cost = torch.diag(Q)
         R_ = r * torch.eye(3 * k, dtype=torch.float64)
-        return BodyProblem(
-            A, B, x0, cost, R_, -Q * reference, fall, D, torch.zeros(4 * k, dtype=torch.float64), u_lower, u_upper
-        )
+        return BodyProblem(A, B, x0, cost, R_, -Q * reference, fall, D, upper, u_lower, u_upper)
 
     def forward(
         self, x0: Tensor, reference: Tensor, yaw: Tensor, arms: Tensor, on_ground: Tensor, *, Q: Tensor, r: Tensor,

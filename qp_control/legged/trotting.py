@@ -93,7 +93,8 @@ class Trotting(nn.Module):
         self.body = SingleRigidBody(
             mass, turned, feet=len(whole_body.feet), horizon=horizon, dt=every * period, settings=settings
         )
-        self.numbers = PositiveNumbers(UNTUNED | values)
+        self.numbers = PositiveNumbers(UNTUNED)
+        self.numbers.set(**values)
 
     def start(self, x: Tensor, command: Tensor | None = None, clock: Tensor | None = None) -> TrottingMemory:
         """From states x (B, nx).

@@ -109,7 +109,8 @@ class WholeBody(nn.Module):
         ]
         self.controller = InverseDynamics(model, tasks, [TorqueLimit()], contacts, settings=settings)
         self.controller.requires_grad_(False)
-        self.numbers = PositiveNumbers(UNTUNED | values, self._places())
+        self.numbers = PositiveNumbers(UNTUNED, self._places())
+        self.numbers.set(**values)
 
     def _places(self) -> dict[str, list[str]]:
         places = {}

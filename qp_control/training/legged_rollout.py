@@ -102,6 +102,10 @@ class LeggedGradient(Phase):
         self.plant, self.sample = plant, sample
         self.batch, self.steps, self.truncate = batch, steps, truncate
 
+    def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
+        """Steps become smaller, to a fifth at the end."""
+        optimizer.param_groups[0]["lr"] = self.rate * (1.0 - 0.8 * done / self.iterations)
+
     def parameters(self, module: nn.Module) -> list[nn.Parameter]:
         return [p for p in module.parameters() if p.requires_grad]
 

@@ -91,20 +91,23 @@ def before_and_after(path: Path, task: ClosedLoopTask, before: Rollout, after: R
     return _save(figure, path)
 
 
-def pushes(path: Path, title: str, velocity: Any, survived: dict[str, Any]) -> Path:
-    """Pushes velocity (n, 2) [m/s] that controllers survived, (n,) of each by name. Returns the path."""
-    figure = Figure(figsize=(4.2 * len(survived), 4.6), layout="constrained")
-    axes: Any = figure.subplots(1, len(survived), sharex=True, sharey=True, squeeze=False)[0]
-    for axis, (name, kept) in zip(axes, survived.items(), strict=True):
-        axis.scatter(*velocity[kept].T, color=AFTER, s=14, label="survived")
-        axis.scatter(*velocity[~kept].T, color="#d93025", s=22, marker="x", label="fell")
-        axis.set_title(f"{name}: {int(kept.sum())} of {len(kept)}")
+def pushes(path: Path, tasks: dict[str, tuple[Any, dict[str, Any]]]) -> Path:
+    """Which pushes controllers survived: of each task by name their velocities (n, 2) [m/s], and by the name of each
+    controller whether it did (n,). Returns the path."""
+    columns = max(len(survived) for _, survived in tasks.values())
+    figure = Figure(figsize=(3.2 * columns, 3.5 * len(tasks)), layout="constrained")
+    rows: Any = figure.subplots(len(tasks), columns, sharex="row", sharey="row", squeeze=False)
+    for axes, (task, (velocity, survived)) in zip(rows, tasks.items(), strict=True):
+        for axis, (name, kept) in zip(axes, survived.items(), strict=True):
+            axis.scatter(*velocity[kept].T, color=AFTER, s=14, label="survived")
+            axis.scatter(*velocity[~kept].T, color="#d93025", s=22, marker="x", label="fell")
+            axis.set_title(f"{task}\n{name}: {int(kept.sum())} of {len(kept)}", fontsize="medium")
+            axis.set_aspect("equal")
+            axis.grid(alpha=0.3)
+        axes[0].set_ylabel("push to the left [m/s]")
+    for axis in rows[-1]:
         axis.set_xlabel("push ahead [m/s]")
-        axis.set_aspect("equal")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("push to the left [m/s]")
-    axes[0].legend(loc="upper right", fontsize="small")
-    figure.suptitle(title)
+    rows[0, 0].legend(loc="center", fontsize="small")
     return _save(figure, path)
 
 

@@ -13,7 +13,7 @@ from qp_control.training.tasks.constraint_learning import ConstraintLearning
 from qp_control.training.tasks.expert_recovery import CartPoleRecovery, LqrRecovery, PendulumRecovery
 from qp_control.training.tasks.polytope_learning import PolytopeLearning
 from qp_control.training.tasks.quadrotor_waypoints import QuadrotorAnalytic, QuadrotorNetwork, QuadrotorPpo
-from qp_control.training.tasks.quadruped_push import QuadrupedStand
+from qp_control.training.tasks.quadruped_push import QuadrupedStand, QuadrupedTrot
 
 _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleSwingUpTraining,
@@ -24,6 +24,7 @@ _KNOWN: tuple[type[TrainingTask], ...] = (
     ConstraintLearning,
     PolytopeLearning,
     QuadrupedStand,
+    QuadrupedTrot,
     CartPolePpo,
     CartPoleSac,
     QuadrotorAnalytic,

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from qp_control.envs.quadruped import Quadruped
 from qp_control.legged.standing import Standing
+from qp_control.legged.trotting import Trotting
 from qp_control.legged.whole_body import WholeBody
 from qp_control.settings import Settings
 from qp_control.training import plots
@@ -23,40 +24,63 @@ from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import FailedProblem, Phase
 from qp_control.training.task import VALIDATION_SEED, Score
 
+AFTER = 400  # control periods, 2 s, that a robot is watched after the latest push
+BY_HAND: dict[str, Any] = {
+    "friction": 0.8,
+    "com_weight": [1.0, 1.0, 5.0],
+    "com_stiffness": [100.0, 100.0, 200.0],
+    "com_damping": [20.0, 20.0, 40.0],
+    "momentum_weight": 1e-3,
+}
+BY_HAND_AT_A_TROT: dict[str, Any] = {"com_weight": 10.0, "trunk_weight": 10.0}
 FRICTION = (0.3, 0.7)  # coefficient, of the ground under all feet
 
 
 class PushedQuadruped(Quadruped):
-    """State x = (the quadruped's; coefficient of friction of the ground). A start state is one at rest whose trunk has
-    just been pushed.
+    """State x = (the quadruped's; coefficient of friction of the ground; change of the trunk's velocity by a push ahead
+    and to the left [m/s], control periods until then). It starts at rest, in its stand.
 
-    push: least and largest change of the trunk's velocity, in any direction [m/s].
+    push: least and largest change of the velocity, in any direction [m/s]. when: the earliest and latest push [control
+    periods].
     """
 
     name = "pushed_quadruped"
     control_period = 0.005
     substeps = 2
-    episode_steps = 400
-    goal_size = 1
-    draws = 3
+    goal_size = 4
+    draws = 4
 
-    def __init__(self, push: tuple[float, float]) -> None:
-        self.push = push
+    def __init__(self, push: tuple[float, float], when: tuple[int, int] = (0, 0)) -> None:
+        self.push, self.when = push, when
+        self.episode_steps = when[1] + AFTER  # type: ignore[misc]
         super().__init__()
 
     def starts(self, draw: Any) -> Tensor:
-        """Standing, pushed in any direction."""
+        """Standing, and to be pushed in any direction."""
         share = 0.5 * (1.0 + torch.from_numpy(draw))
-        x = torch.cat([self.stand.expand(len(draw), -1), share[:, :1]], 1)
-        speed = self.push[0] + (self.push[1] - self.push[0]) * share[:, 0]
-        x[:, 19], x[:, 20] = speed * torch.cos(2 * math.pi * share[:, 1]), speed * torch.sin(2 * math.pi * share[:, 1])
-        x[:, -1] = FRICTION[0] + (FRICTION[1] - FRICTION[0]) * share[:, 2]
-        return x
+        (least, most), (first, last) = self.push, self.when
+        speed, angle = least + (most - least) * share[:, 0], 2.0 * math.pi * share[:, 1]
+        goal = [
+            FRICTION[0] + (FRICTION[1] - FRICTION[0]) * share[:, 2],
+            speed * torch.cos(angle),
+            speed * torch.sin(angle),
+            first + torch.floor((last + 1 - first) * share[:, 3]),
+        ]
+        return torch.cat([self.stand.expand(len(draw), -1), torch.stack(goal, 1)], 1)
+
+    def pushed(self, plant: Tensor, goal: Tensor) -> Tensor:
+        """The push changes the velocity of the trunk at once, in its axes."""
+        now = goal[..., 3:] == 0.0
+        position, velocity, rest = torch.split(plant, [19, 2, 16], -1)
+        return torch.cat([position, velocity + now * goal[..., 1:3], rest], -1)
+
+    def next_goal(self, goal: Tensor) -> Tensor:
+        return torch.cat([goal[..., :3], goal[..., 3:] - 1.0], -1)
 
     def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
-        plant, bodies, _, friction = self._split(x, parameters)
-        after = self.dynamics.step(plant, u, bodies, friction=friction.expand(-1, len(self.feet)))
-        return torch.cat([after, friction], -1)
+        plant, bodies, _, goal = self._split(x, parameters)
+        friction = goal[..., :1].expand(-1, len(self.feet))
+        return torch.cat([self.dynamics.step(plant, u, bodies, friction=friction), self.next_goal(goal)], -1)
 
     def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
         """-(10 (1 - R_zz) + 10 (height / standing - 1)^2 + 0.3 |velocity|^2 + 0.03 |angular velocity|^2)."""
@@ -71,46 +95,61 @@ class PushedQuadruped(Quadruped):
 
 
 @dataclass(frozen=True)
-class QuadrupedStandOptions(TrainingOptions):
-    """Pushes survived by a standing quadruped: weights, gains and friction of inverse dynamics from closed loops."""
+class PushOptions(TrainingOptions):
+    """Pushes, and how they are learned from."""
 
-    iterations: int = 20
+    iterations: int = 16
     """Updates."""
-    batch: int = 24
+    batch: int = 20
     """Pushes per update."""
     steps: int = 120
-    """Control periods of 5 ms after each push."""
+    """Control periods of 5 ms in a closed loop that is learned from."""
     truncate: int = 120
     """Control periods after which the gradient is cut."""
     rate: float = 0.1
     """Learning rate of Adam, of the logarithms of what is learned."""
-    validation_count: int = 50
+    least_push: float = 1.0
+    """Change of the trunk's velocity [m/s]."""
+    largest_push: float = 2.0
+    """Change of the trunk's velocity [m/s]."""
+    validation_count: int = 32
     """Pushes of a validation."""
 
 
-class QuadrupedStand(ClosedLoopTask):
-    """Pushes of 1 to 2 m/s on ground with coefficients of friction from 0.3 to 0.7: survived where the robot never
-    falls within 2 s, and ends upright."""
+@dataclass(frozen=True)
+class QuadrupedStandOptions(PushOptions):
+    """Pushes that a standing quadruped survives: weights, gains and friction of inverse dynamics from closed loops."""
 
-    name = "quadruped_stand"
+
+@dataclass(frozen=True)
+class QuadrupedTrotOptions(PushOptions):
+    """Pushes that a trotting quadruped survives: those, weights of a plan and foot placement from closed loops."""
+
+    steps: int = 140
+    """Control periods of 5 ms in a closed loop that is learned from."""
+    truncate: int = 140
+    """Control periods after which the gradient is cut."""
+    least_push: float = 0.8
+    """Change of the trunk's velocity [m/s]."""
+    largest_push: float = 1.6
+    """Change of the trunk's velocity [m/s]."""
+
+
+class QuadrupedPushes(ClosedLoopTask):
+    """Pushes on ground with coefficients of friction from 0.3 to 0.7: survived where the robot never falls within 2 s,
+    and ends upright."""
+
     environment = ""
-    options_type: type[TrainingOptions] = QuadrupedStandOptions
     metrics = ("survived", "return")
     percent = ("survived",)
     state_names = ()
     input_names = ()
-    push = (1.0, 2.0)
+    when: ClassVar[tuple[int, int]] = (0, 0)
 
     def __init__(self, options: TrainingOptions | None = None) -> None:
         super().__init__(options)
-        self.plant: PushedQuadruped = PushedQuadruped(self.push)
+        self.plant: PushedQuadruped = PushedQuadruped((self.options.least_push, self.options.largest_push), self.when)
         self.state_scale = torch.ones(self.plant.nx, dtype=torch.float64)
-
-    def module(self, settings: Settings | None = None) -> Any:
-        return Standing(WholeBody(self.plant.dynamics, self.plant.feet, settings=settings), self.plant.stand)
-
-    def hand_tuned(self) -> Any:
-        return self.module()
 
     def phases(self) -> list[Phase]:
         o: Any = self.options
@@ -152,13 +191,38 @@ class QuadrupedStand(ClosedLoopTask):
     def pictures(self, folder: Path, before: Score, after: Score) -> list[Path]:
         picture = folder / "pushes.png"
         starts = after.details.rollout.states[:, 0]
-        plots.pushes(
-            picture,
-            self.name,
-            starts[:, 19:21].numpy(),
-            {
-                name: self.plant.survived(score.details.rollout.states).numpy()
-                for name, score in (("before", before), ("learned", after))
-            },
-        )
+        kept = {
+            name: self.plant.survived(score.details.rollout.states).numpy()
+            for name, score in (("before", before), ("learned", after))
+        }
+        plots.pushes(picture, {self.name: (starts[:, -3:-1].numpy(), kept)})
         return [picture, self.write_replay(folder / "replay.html", after.details)]
+
+
+class QuadrupedStand(QuadrupedPushes):
+    """It stands, and keeps all feet on the ground."""
+
+    name = "quadruped_stand"
+    options_type = QuadrupedStandOptions
+
+    def module(self, settings: Settings | None = None) -> Standing:
+        return Standing(WholeBody(self.plant.dynamics, self.plant.feet, settings=settings), self.plant.stand)
+
+    def hand_tuned(self) -> Standing:
+        return Standing(WholeBody(self.plant.dynamics, self.plant.feet, **BY_HAND), self.plant.stand)
+
+
+class QuadrupedTrot(QuadrupedPushes):
+    """It trots on the spot, and is pushed at any phase of its gait: of half a cycle, whose mirror image is the rest."""
+
+    name = "quadruped_trot"
+    options_type = QuadrupedTrotOptions
+    when = (6, 41)
+
+    def module(self, settings: Settings | None = None) -> Trotting:
+        body = WholeBody(self.plant.dynamics, self.plant.feet, settings=settings)
+        return Trotting(body, self.plant.stand, period=self.plant.control_period, settings=settings)
+
+    def hand_tuned(self) -> Trotting:
+        body = WholeBody(self.plant.dynamics, self.plant.feet, **BY_HAND_AT_A_TROT)
+        return Trotting(body, self.plant.stand, period=self.plant.control_period, placement_gain=0.18)
