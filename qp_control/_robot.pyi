@@ -220,7 +220,18 @@ class Freedom:
     def see(self, matrices: list[Array], negligible: float, /) -> None: ...
     def step(self, z: Array, /) -> Array: ...
     def reduce(
-        self, x: Array, H: Array, g: Array, C: Array, l: Array, u: Array, lb: Array, ub: Array, settled: float, /
+        self,
+        x: Array,
+        H: Array,
+        g: Array,
+        C: Array,
+        l: Array,
+        u: Array,
+        lb: Array,
+        ub: Array,
+        settled: float,
+        narrow: float,
+        /,
     ) -> tuple[Array, Array, Array, Array, Array, list[int]]: ...
 
 class WholeBody:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from qp_control import _solver
 from qp_control.limits import TorqueLimit
-from qp_control.lower_levels import LowerLevels
+from qp_control.lower_levels import UNFINISHED, LowerLevels
 from qp_control.problem import Array
 from qp_control.settings import Settings, Status
+from qp_control.soft_rows import SoftRows
 
+LOOSER = 1e-10  # relative tolerance where the first one is out of the reach of double precision
 _FIELDS = 9  # of a solution: x, y, z, w and five shifts
 
 
@@ -42,6 +45,8 @@ class ControlLoop:
         self.nv, self.nu, self.points = controller.model.nv, controller.model.nu, controller.points
         self.units, self.critical = controller.states.units, _critical(controller)
         self.settings = settings.native("closest")
+        looser = dataclasses.replace(settings, eps_rel=max(settings.eps_rel, LOOSER))
+        self.looser = looser.native("closest")
         self.shift_weights = [np.ascontiguousarray(w.numpy()) for w in controller.shift_weights]
         sizes = [len(w) for w in self.shift_weights]
         self.sizes = (1, controller.n, sizes[0], sizes[1])
@@ -57,7 +62,10 @@ class ControlLoop:
             for name, size in controller.weights_beside(level):
                 mask[self.offsets[name] : self.offsets[name] + size] = 0.0
             self.masks.append(mask)
-        self.lower = LowerLevels(len(self.masks) - 1, controller.n, sizes[1], self.settings) if self.masks else None
+        self.lower = None
+        if self.masks:
+            self.lower = LowerLevels(len(self.masks) - 1, controller.n, sizes[1], [self.settings, self.looser])
+        self.soft = SoftRows(self.shift_weights, controller.usual, looser)
         self.limit = [self.offsets[f"{hard[0].name}.{key}"] for key in ("lower", "upper")] if hard else None
         self.reset()
 
@@ -80,21 +88,14 @@ class ControlLoop:
             return self.without(Status.INVALID_INPUT)
         state = q[None], v[None]
         *data, T, t = self.native.problem(*state, numbers * self.masks[0] if self.masks else numbers, parameters)
-        H, _, A, _, C, l, u, lb, ub = (a[0] for a in data)
-        for k in self.absent:
-            data[k] = None
-        weights = [w if len(w) else None for w in self.shift_weights]
-        result = _solver.solve(self.sizes, [*data, *weights], self.settings, self.start, False, False)[0]
-        fields, (status, iterations, active_in, active_box) = result[:_FIELDS], result[-4:]
-        now, steps = Status(int(status[0])), int(iterations[0])
+        found, s_eq, s_lower, s_upper, now, steps = self._first_level(data)
         if now > Status.CLOSEST_FEASIBLE:
             return self.without(now, steps)
-        x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub = fields
-        self.start = [x, y, z, w, active_in, active_box]
-        found: Array = x[0]
         if self.lower is not None:
+            H, _, A, _, C, l, u, lb, ub = (a[0] for a in data)
             levels = (self._cost(*state, numbers * mask, parameters) for mask in self.masks[1:])
-            rows = (C, l - s_lower[0], u + s_upper[0], lb - s_lb[0], ub + s_ub[0])
+            n_in = len(l)
+            rows = (C, l - s_lower[:n_in], u + s_upper[:n_in], lb - s_lower[n_in:], ub + s_upper[n_in:])
             found, below, more = self.lower(found, [A.T @ A, H], rows, levels)
             steps += more
             if below > Status.CLOSEST_FEASIBLE:
@@ -104,8 +105,30 @@ class ControlLoop:
             first, last = self.limit
             torque = np.clip(torque, numbers[first : first + self.nu], numbers[last : last + self.nu])
         self.torque = torque
-        shift = np.concatenate([np.abs(s_eq[0]), np.maximum(s_lower, s_upper)[0], np.maximum(s_lb, s_ub)[0, : self.nv]])
+        shift = np.concatenate([np.abs(s_eq), np.maximum(s_lower, s_upper)[: self.sizes[3] + self.nv]])
         return Tick(torque, found[: self.nv], found[self.nv :].reshape(-1, 3), now, shift, found, steps)
+
+    def _first_level(self, data: list[Array]) -> tuple[Array, Array, Array, Array, Status, int]:
+        """x, the shifts of equalities, of all other rows downwards and upwards, the status, and the iterations."""
+        given: list[Array | None] = [None if k in self.absent else a for k, a in enumerate(data)]
+        given += [w if len(w) else None for w in self.shift_weights]
+        steps = 0
+        for settings, start in ((self.settings, self.start), (self.looser, None)):
+            result = _solver.solve(self.sizes, given, settings, start, False, False)[0]
+            x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub = result[:_FIELDS]
+            status, iterations, active_in, active_box = result[-4:]
+            now, steps = Status(int(status[0])), steps + int(iterations[0])
+            if now <= Status.CLOSEST_FEASIBLE:
+                self.start = [x, y, z, w, active_in, active_box]
+                return x[0], s_eq[0], np.append(s_lower, s_lb), np.append(s_upper, s_ub), now, steps
+            if now not in UNFINISHED:
+                return x[0], s_eq[0], s_lower[0], s_upper[0], now, steps
+        self.start = None
+        found, shift, now, more = self.soft.solve(*(a[0] for a in data))
+        n_eq = self.sizes[2]
+        lower, upper = np.maximum(shift[n_eq:], 0.0), np.maximum(-shift[n_eq:], 0.0)
+        now = Status.CLOSEST_FEASIBLE if now == Status.SOLVED else now
+        return found, shift[:n_eq], lower, upper, now, steps + more
 
     def _cost(self, q: Array, v: Array, numbers: Array, parameters: Array | None) -> tuple[Array, Array]:
         H, g, *_ = self.native.problem(q, v, numbers, parameters)

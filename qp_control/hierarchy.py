@@ -27,6 +27,7 @@ from qp_control.motions import call
 SEEN = 1e-10  # of the largest eigenvalue: what is below it no row sees; that is 1e-5 of the largest singular value
 
 SETTLED = 1e-8  # beside the row: what is less is rounding
+NARROW = 1e-7  # bounds nearer to each other are one, up to the tolerance with which the level above has met them
 
 
 class Rows(NamedTuple):
@@ -55,7 +56,9 @@ def next_level(layer: QPLayer, x: Tensor, above: Tensor, H: Tensor, g: Tensor, r
     value = (C @ x.unsqueeze(-1)).squeeze(-1)
     l, u = torch.cat([rows.l, rows.lb], 1) - value, torch.cat([rows.u, rows.ub], 1) - value
     # x satisfies them up to the tolerance of its QP; what is cut off is no function of anything.
-    l, u = l - l.detach().clamp(min=0.0), u - u.detach().clamp(max=0.0)
+    narrow = u - l < NARROW
+    l = l - torch.where(narrow, l.detach(), l.detach().clamp(min=0.0))
+    u = u - torch.where(narrow, u.detach(), u.detach().clamp(max=0.0))
     CP = C @ P
     # Rows that the levels above have settled would be rows of rounding.
     settled = CP.detach().norm(dim=-1) < SETTLED * C.detach().norm(dim=-1)

@@ -161,6 +161,7 @@ class InverseDynamics(nn.Module):
         model, parts = self.model, (*self.task_list, *self.contacts)
         velocities = velocity_names(model)
         mass = float(model.parameters[: 10 * model.bodies : 10].sum())
+        self.usual = np.array([GRAVITY] * model.nv + [mass * GRAVITY] * (self.n - model.nv))
         acceleration, force = 1.0 / GRAVITY**2, 1.0 / (mass * GRAVITY) ** 2
         eq = [(f"dynamics of {velocities[i]}", math.inf) for i in self.undriven]
         for part in parts:

@@ -13,18 +13,20 @@ import numpy as np
 
 from qp_control import _solver
 from qp_control._robot import Freedom
-from qp_control.hierarchy import SEEN, SETTLED
+from qp_control.hierarchy import NARROW, SEEN, SETTLED
 from qp_control.problem import Array
 from qp_control.settings import Status
+
+UNFINISHED = (Status.MAX_ITER, Status.NUMERICAL_ERROR)  # where a looser tolerance may help
 
 
 class LowerLevels:
     """Solves them one after the other, each from the active set that it had in the tick before.
 
-    n: size of x. rows: of C. settings: of the solver, as it takes them.
+    n: size of x. rows: of C. settings: of the solver, as it takes them; the next ones where a level is not finished.
     """
 
-    def __init__(self, count: int, n: int, rows: int, settings: Any) -> None:
+    def __init__(self, count: int, n: int, rows: int, settings: list[Any]) -> None:
         self.count, self.n, self.rows, self.settings = count, n, rows + n, settings
         self.reset()
 
@@ -51,7 +53,7 @@ class LowerLevels:
             if not freedom.size:
                 break
             above = [H]
-            z, now, iterations = self._solve(k, *freedom.reduce(x, H, g, *rows, SETTLED))
+            z, now, iterations = self._solve(k, *freedom.reduce(x, H, g, *rows, SETTLED, NARROW))
             steps += iterations
             status = max(status, now)
             if status > Status.CLOSEST_FEASIBLE:
@@ -63,15 +65,25 @@ class LowerLevels:
         self, k: int, H: Array, g: Array, C: Array, lower: Array, upper: Array, used: list[int]
     ) -> tuple[Array, Status, int]:
         n, none = len(g), np.zeros((1, 0))
-        start: list[Any] = [np.zeros((1, n)), none, self._multipliers[k, used][None], np.zeros((1, n))]
-        start += [self._active[k, used][None], np.zeros((1, n), dtype=np.int8)]
+        start: list[Any] | None = [
+            np.zeros((1, n)),
+            none,
+            self._multipliers[k, used][None],
+            np.zeros((1, n)),
+            self._active[k, used][None],
+            np.zeros((1, n), dtype=np.int8),
+        ]
         limits = [C[None], lower[None], upper[None]] if used else [None] * 3
         data = [H[None], g[None], None, None, *limits, *[None] * 5]
-        result = _solver.solve((1, n, 0, len(used)), data, self.settings, start, False, False)[0]
-        x, _, z, *_ = result
-        status, iterations, active, _ = result[-4:]
-        found = Status(int(status[0]))
+        steps = 0
+        for settings in self.settings:
+            result = _solver.solve((1, n, 0, len(used)), data, settings, start, False, False)[0]
+            x, _, z, *_ = result
+            status, iterations, active, _ = result[-4:]
+            found, steps, start = Status(int(status[0])), steps + int(iterations[0]), None
+            if found not in UNFINISHED:
+                break
         self._multipliers[k] = self._active[k] = 0
         if found <= Status.CLOSEST_FEASIBLE:
             self._multipliers[k, used], self._active[k, used] = z[0], active[0]
-        return x[0], found, int(iterations[0])
+        return x[0], found, steps
