@@ -102,7 +102,7 @@ def float64_default() -> Iterator[None]:
 
 
 class Diverged(ArithmeticError):
-    """A parameter is no longer finite."""
+    """A parameter is no longer finite, or no element of a batch has an answer: there is no loss."""
 
 
 def run(task: Task, options: Options, *, quiet: bool = False) -> dict[str, str]:
@@ -223,26 +223,26 @@ class _Run:
             middle = [clock() for clock in clocks]
             answer = whole.without_failures()
             failures += int(whole.failed.sum())
-            if len(answer.x):
-                losses = self.task.losses(answer, targets[~whole.failed])
-                self.optimiser.zero_grad()
-                before = [clock() for clock in clocks]
-                losses.mean().backward()
-                after = [clock() for clock in clocks]
-                # Before the step, which changes the parameters in the problem.
-                worst = max(worst, float(residuals(problem, whole)[~whole.failed].max()))
-                self.optimiser.step()
-                if not all(p.isfinite().all() for p in self.network.parameters()):
-                    raise Diverged(f"parameters are not finite after step {len(times) + 1} of epoch {epoch}")
-                total, count = total + float(losses.detach().sum()), count + len(losses)
-                times.append([1e3 * (m - s) for s, m in zip(start, middle, strict=True)])
-                times[-1] += [1e3 * (a - b) for b, a in zip(before, after, strict=True)]
+            if not len(answer.x):
+                raise Diverged(f"no element has an answer in step {len(times) + 1} of epoch {epoch}")
+            losses = self.task.losses(answer, targets[~whole.failed])
+            self.optimiser.zero_grad()
+            before = [clock() for clock in clocks]
+            losses.mean().backward()
+            after = [clock() for clock in clocks]
+            # Before the step, which changes the parameters in the problem.
+            worst = max(worst, float(residuals(problem, whole)[~whole.failed].max()))
+            self.optimiser.step()
+            if not all(p.isfinite().all() for p in self.network.parameters()):
+                raise Diverged(f"parameters are not finite after step {len(times) + 1} of epoch {epoch}")
+            total, count = total + float(losses.detach().sum()), count + len(losses)
+            times.append([1e3 * (m - s) for s, m in zip(start, middle, strict=True)])
+            times[-1] += [1e3 * (a - b) for b, a in zip(before, after, strict=True)]
         row = self._start() | {"epoch": epoch, "steps": epoch * len(batches)}
-        row |= {"train_loss": total / max(count, 1), "residual": worst, "failures": failures}
+        row |= {"train_loss": total / count, "residual": worst, "failures": failures}
         names = ("forward_cpu_ms", "forward_ms", "backward_cpu_ms", "backward_ms")
-        # Without a single step there is no time.
         medians = [statistics.median(values) for values in zip(*times, strict=True)]
-        return row | dict(zip(names, medians, strict=False))
+        return row | dict(zip(names, medians, strict=True))
 
     def _test_row(self) -> Row:
         return self._tested() if self.batches is None else {}
