@@ -366,6 +366,16 @@ class TestMpc:
         assert x.dtype == u.dtype == costs.dtype == torch.float32
         assert x.shape == (self.T, self.batch, self.nx) and costs.shape == (self.batch,)
 
+    def test_functions_in_single_precision_converge_as_far_as_that_goes(self):
+        x_init, C, c = self.pendulum_data()
+        exact = our_mpc.MPC(2, 1, 12, -4.0, 4.0, lqr_iter=60)(x_init, our_mpc.QuadCost(C, c), Pendulum())
+        single = our_mpc.MPC(2, 1, 12, -4.0, 4.0, lqr_iter=60)(
+            x_init.float(), our_mpc.QuadCost(C.float(), c.float()), Pendulum().float()
+        )
+        for one, other in zip(single, exact, strict=True):
+            assert one.dtype == torch.float32
+            assert torch.allclose(one.double(), other, atol=1e-2)  # eps 1e-4 of slopes, curvatures from 0.05 on
+
 
 def test_adapters_need_none_of_the_originals():
     for name in ("proxsuite", "qpth", "mpc"):

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qp_control.compat.stage_costs import CostFunction, Slew, iterate_cost, quadratic, quadratic_cost, rollout
+from qp_control.compat.stage_costs import CostFunction, Slew, iterate_cost, native, quadratic, quadratic_cost, rollout
 from qp_control.exceptions import SolveError
 from qp_control.nonlinear_ocp import NonlinearOcp, times
 from qp_control.ocp_layers import OcpLayer, OcpLayerSolution
@@ -111,21 +111,20 @@ class MPC(nn.Module):
         """States (T, B, n_state), controls (T, B, n_ctrl) and costs (B,) from x_init (B, n_state)."""
         if x_init.ndim != 2 or x_init.shape[1] != self.n_state:
             raise ValueError(f"x_init has shape {tuple(x_init.shape)}, expected (B, {self.n_state})")
-        dtype = x_init.dtype
         with torch.set_grad_enabled(self.backprop and torch.is_grad_enabled()):
-            out = self._solve(x_init.double(), cost, dx, dtype)
+            out = self._solve(native(x_init), cost, dx, x_init.detach())
         good = (out.status == Status.SOLVED) | (out.status == Status.CLOSEST_FEASIBLE)
         if self.exit_unconverged and not bool(good.all()):
             index = int((~good).nonzero()[0])
             raise SolveError(f"element {index} did not converge: {Status(int(out.status[index])).name}", {}, out)
-        x = out.x[:, : self.T, : self.n_state].transpose(0, 1).to(dtype)
-        return x, out.u.transpose(0, 1).to(dtype), out.objective.to(dtype)
+        x = out.x[:, : self.T, : self.n_state].transpose(0, 1)
+        return x.to(x_init), out.u.transpose(0, 1).to(x_init), out.objective.to(x_init)
 
-    def _solve(self, x_init: Tensor, cost: Any, dx: Any, dtype: torch.dtype) -> OcpLayerSolution:
+    def _solve(self, x_init: Tensor, cost: Any, dx: Any, like: Tensor) -> OcpLayerSolution:
         T, nx, nu = self.T, self.n_state, self.n_ctrl
         stages = _named(dx, ("F", "f"))
         linear = None if stages is None else LinearStages(*stages, T, nx)
-        dynamics: Any = linear or _function_dynamics(dx, nx, nu, dtype)
+        dynamics: Any = linear or _function_dynamics(dx, nx, nu, like)
         data = self._bounds(x_init)
         slew = None if self.slew_rate_penalty is None else Slew(self.slew_rate_penalty, nx, nu)
         if slew is not None:
@@ -143,9 +142,9 @@ class MPC(nn.Module):
             raise ValueError("slew_rate_penalty goes with a QuadCost only")
         ocp = NonlinearOcp(dynamics, T, x_init, data)
         u = self._first_inputs(x_init)
-        settings = SqpSettings(max_iter=self.lqr_iter, eps=max(self.eps, _SMALLEST_EPS.get(dtype, _SINGLE_EPS)))
+        settings = SqpSettings(max_iter=self.lqr_iter, eps=max(self.eps, _SMALLEST_EPS.get(like.dtype, _SINGLE_EPS)))
         if given is None:
-            return iterate_cost(CostFunction(cost, dtype), ocp, u, layer, settings)
+            return iterate_cost(CostFunction(cost, like), ocp, u, layer, settings)
         with torch.no_grad():
             states = rollout(ocp, u)
         answers = solve_sqp(ocp, states, u, layer, settings)
@@ -159,12 +158,12 @@ class MPC(nn.Module):
         for name, given, free in (("u_lower", self.u_lower, -float("inf")), ("u_upper", self.u_upper, float("inf"))):
             if given is None and self.u_zero_I is None:
                 continue
-            bound = torch.as_tensor(free if given is None else given, dtype=torch.float64).detach()
+            bound = native(torch.as_tensor(free if given is None else given)).detach()
             if bound.ndim == 1:
                 bound = bound[:, None]  # of each time
             bound = bound.expand(T, *bound.shape[1:-1], nu) if bound.ndim else bound.expand(T, nu)
             if self.u_zero_I is not None:
-                held = self.u_zero_I.bool()
+                held = self.u_zero_I.bool().cpu()
                 wide = bound if bound.ndim == 3 else bound[:, None]
                 bound = torch.where(held, 0.0, wide.expand(T, len(x_init), nu))
             out[name] = bound.transpose(0, 1) if bound.ndim == 3 else bound
@@ -173,13 +172,13 @@ class MPC(nn.Module):
     def _previous(self, x_init: Tensor) -> Tensor:
         if self.prev_ctrl is None:
             return x_init.new_zeros(len(x_init), self.n_ctrl)
-        return self.prev_ctrl.detach().double().reshape(-1, self.n_ctrl).expand(len(x_init), self.n_ctrl)
+        return native(self.prev_ctrl).detach().reshape(-1, self.n_ctrl).expand(len(x_init), self.n_ctrl)
 
     def _first_inputs(self, x_init: Tensor) -> Tensor:
         T, batch, nu = self.T, len(x_init), self.n_ctrl
         if self.u_init is None:
             return x_init.new_zeros(batch, T, nu)
-        u = self.u_init.detach().double()
+        u = native(self.u_init).detach()
         return (u[:, None] if u.ndim == 2 else u).expand(T, batch, nu).transpose(0, 1)
 
 
@@ -231,15 +230,14 @@ def _named(value: Any, names: tuple[str, str]) -> tuple[Any, Any] | None:
 
 def _batch_first(value: Tensor, rank: int) -> Tensor:
     """[T, B, ...] as (B, T, ...); what has no axis of the batch as it is."""
-    value = value.double()
+    value = native(value)
     return value.transpose(0, 1) if value.ndim == rank + 2 else value
 
 
-def _function_dynamics(dx: Callable[[Tensor, Tensor], Tensor], nx: int, nu: int, dtype: torch.dtype) -> TorchDynamics:
-    """dx(x, u) of rows (., nx), (., nu) in its own precision."""
+def _function_dynamics(dx: Callable[[Tensor, Tensor], Tensor], nx: int, nu: int, like: Tensor) -> TorchDynamics:
+    """dx(x, u) of rows (., nx), (., nu), in its own precision and on its own device."""
 
     def step(x: Tensor, u: Tensor) -> Tensor:
-        out = dx(x.reshape(-1, nx).to(dtype), u.reshape(-1, nu).to(dtype))
-        return out.double().reshape(*x.shape[:-1], nx)
+        return native(dx(x.reshape(-1, nx).to(like), u.reshape(-1, nu).to(like))).reshape(*x.shape[:-1], nx)
 
     return TorchDynamics(step, nx, nu)

@@ -58,16 +58,20 @@ def quadratic_cost(data: dict[str, Tensor], x: Tensor, u: Tensor) -> Tensor:
     return (of_x * x).sum((1, 2)) + (of_u * u).sum((1, 2))
 
 
-class CostFunction:
-    """cost(tau) (.,) of rows tau (., nx + nu), in its own precision."""
+def native(value: Tensor) -> Tensor:
+    """As the layers compute."""
+    return value.to("cpu", torch.float64)
 
-    def __init__(self, cost: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
-        self.cost, self.dtype = cost, dtype
+
+class CostFunction:
+    """cost(tau) (.,) of rows tau (., nx + nu), in the precision and on the device of `like`."""
+
+    def __init__(self, cost: Callable[[Tensor], Tensor], like: Tensor) -> None:
+        self.cost, self.like = cost, like
 
     def __call__(self, tau: Tensor) -> Tensor:
         """(B, T) of tau (B, T, n)."""
-        values = self.cost(tau.reshape(-1, tau.shape[-1]).to(self.dtype))
-        return values.double().reshape(tau.shape[:-1])
+        return native(self.cost(tau.reshape(-1, tau.shape[-1]).to(self.like))).reshape(tau.shape[:-1])
 
     def expansion(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """H (B, T, n, n) and c (B, T, n) of the second-order expansion 1/2 tau'H tau + c'tau around x, u."""
