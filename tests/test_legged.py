@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import qp_control as qc
+from qp_control.envs.pushed_quadruped import PushedQuadruped
 from qp_control.legged import Gait, SingleRigidBody, Standing, Trotting, WholeBody, landing, swing, trot
 from qp_control.legged.positive_numbers import PositiveNumbers
 from qp_control.legged.single_rigid_body import BodyPlan
-from qp_control.training.tasks.quadruped_push import PushedQuadruped
 
 UPRIGHT = math.cos(0.2)
 
@@ -155,7 +155,7 @@ def test_numbers_are_positive_and_shared_by_places() -> None:
 
 
 def test_centre_of_mass_is_shifted_over_feet_that_stay(plant: PushedQuadruped) -> None:
-    controller = Standing(body_of(plant, com_weight=[30.0] * 3, posture_weight=1e-3), plant.stand)
+    controller = Standing(body_of(plant, com_weight=30.0, posture_weight=1e-3, friction=0.5), plant.stand)
     x = plant.stand[None].clone()
     way = tensor(0.04, 0.03, -0.02)
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_a_push_is_survived_whether_feet_stick_or_slip(plant: PushedQuadruped, f
 
 
 def test_a_robot_trots_on_the_spot_and_as_commanded(plant: PushedQuadruped) -> None:
-    body = body_of(plant, com_weight=[10.0] * 3, trunk_weight=[10.0] * 3)
+    body = body_of(plant, com_weight=10.0, trunk_weight=10.0)
     controller = Trotting(body, plant.stand, period=plant.control_period)
     command = tensor([0.0, 0.0, 0.0], [0.4, 0.0, 0.0], [0.0, 0.15, 0.0], [0.2, 0.0, 0.4])
     x = plant.stand[None].repeat(4, 1)

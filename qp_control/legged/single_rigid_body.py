@@ -100,7 +100,7 @@ class SingleRigidBody(nn.Module):
         edge = friction / math.sqrt(2.0)
         sides = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
         facets = torch.cat([sides, -edge.reshape(1, 1).expand(4, 1)], 1)
-        D = torch.block_diag(*[facets] * k)
+        D = torch.kron(torch.eye(k, dtype=torch.float64), facets)
         # Rows that depend on each other are slow to differentiate: a foot in the air has bounds only, and one on the
         # ground pushes a little, so that it never is at the tip of its cone.
         on = on_ground.unsqueeze(-1)
@@ -124,7 +124,7 @@ class SingleRigidBody(nn.Module):
         problem = self.build(x0, reference, yaw, arms, on_ground, Q=Q, r=r, friction=friction)
         data = problem._asdict()
         found: OcpLayerSolution = self.layer(data.pop("A"), data.pop("B"), data.pop("x0"), **data)
-        return BodyPlan(found.x, found.u.unflatten(-1, (self.feet, 3)), found.status)
+        return BodyPlan(found.x, found.u.view(*found.u.shape[:-1], self.feet, 3), found.status)
 
 
 def skew(vector: Tensor) -> Tensor:
@@ -132,11 +132,12 @@ def skew(vector: Tensor) -> Tensor:
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
     rows = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
-    return rows.unflatten(-1, (3, 3))
+    return rows.view(*rows.shape[:-1], 3, 3)
 
 
 def about_vertical(yaw: Tensor) -> Tensor:
     """(..., 3, 3)"""
     c, s = torch.cos(yaw), torch.sin(yaw)
     zero, one = torch.zeros_like(c), torch.ones_like(c)
-    return torch.stack([c, -s, zero, s, c, zero, zero, zero, one], -1).unflatten(-1, (3, 3))
+    rows = torch.stack([c, -s, zero, s, c, zero, zero, zero, one], -1)
+    return rows.view(*rows.shape[:-1], 3, 3)

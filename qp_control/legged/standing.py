@@ -54,9 +54,9 @@ class Standing(nn.Module):
         """The QPs of a tick, as data."""
         return self.whole_body.build(*self._parts(x), self.target(x, memory))
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        model = self.whole_body.model
-        return x.split([model.nq, model.nv], 1)
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        nq = self.whole_body.model.nq
+        return x[:, :nq], x[:, nq:]
 
     def target(self, x: Tensor, memory: StandingMemory) -> Target:
         """What the feet at states x (B, nx) ask for."""

@@ -51,10 +51,9 @@ class TrottingMemory(NamedTuple):
 
     def detach(self) -> TrottingMemory:
         """Without graph."""
-        values = self._asdict()
-        plan = BodyPlan(*(part.detach() for part in values.pop("plan")))
-        kept = {name: part.detach() if isinstance(part, Tensor) else part for name, part in values.items()}
-        return TrottingMemory(plan=plan, **kept)
+        plan = BodyPlan(*(part.detach() for part in self.plan))
+        names = ("heading", "left", "plan_heading", "plan_arms")
+        return self._replace(plan=plan, **{name: getattr(self, name).detach() for name in names})
 
 
 class Trotting(nn.Module):
@@ -128,9 +127,9 @@ class Trotting(nn.Module):
         q, v = self._parts(x)
         return self.whole_body.build(q, v, self._prepare(q, v, memory)[0])
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        model = self.whole_body.model
-        return x.split([model.nq, model.nv], 1)
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        nq = self.whole_body.model.nq
+        return x[:, :nq], x[:, nq:]
 
     def _prepare(self, q: Tensor, v: Tensor, memory: TrottingMemory) -> tuple[Target, TrottingMemory]:
         """What to do now, planned anew where it is time."""
@@ -202,7 +201,8 @@ class Trotting(nn.Module):
     def _target(self, q: Tensor, memory: TrottingMemory, feet: Tensor, land: Tensor) -> Target:
         gait, plan = self.gait, memory.plan
         share = (memory.tick % self.every) / self.every
-        angle, centre, spin, velocity = torch.lerp(plan.states[:, 0], plan.states[:, 1], share).split(3, 1)
+        now = torch.lerp(plan.states[:, 0], plan.states[:, 1], share)
+        angle, centre, spin, velocity = now.view(-1, 4, 3).unbind(1)
         force = plan.forces[:, 0]
         I = about_vertical(memory.plan_heading) @ self.body.inertia @ about_vertical(memory.plan_heading).mT
         moment = torch.linalg.cross(memory.plan_arms, force).sum(1)
@@ -243,7 +243,7 @@ def rotation(quaternion: Tensor) -> Tensor:
         2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
         2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
     ]  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+    return torch.stack(rows, -1).view(-1, 3, 3)
 
 
 def turned_by(vector: Tensor, quaternion: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from qp_control.envs.quadruped import Quadruped
+from qp_control.envs.pushed_quadruped import PushedQuadruped
 from qp_control.legged.standing import Standing
 from qp_control.legged.trotting import Trotting
 from qp_control.legged.whole_body import WholeBody
@@ -24,7 +24,6 @@ from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import FailedProblem, Phase
 from qp_control.training.task import VALIDATION_SEED, Score
 
-AFTER = 400  # control periods, 2 s, that a robot is watched after the latest push
 BY_HAND: dict[str, Any] = {
     "friction": 0.8,
     "com_weight": [1.0, 1.0, 5.0],
@@ -33,65 +32,6 @@ BY_HAND: dict[str, Any] = {
     "momentum_weight": 1e-3,
 }
 BY_HAND_AT_A_TROT: dict[str, Any] = {"com_weight": 10.0, "trunk_weight": 10.0}
-FRICTION = (0.3, 0.7)  # coefficient, of the ground under all feet
-
-
-class PushedQuadruped(Quadruped):
-    """State x = (the quadruped's; coefficient of friction of the ground; change of the trunk's velocity by a push ahead
-    and to the left [m/s], control periods until then). It starts at rest, in its stand.
-
-    push: least and largest change of the velocity, in any direction [m/s]. when: the earliest and latest push [control
-    periods].
-    """
-
-    name = "pushed_quadruped"
-    control_period = 0.005
-    substeps = 2
-    goal_size = 4
-    draws = 4
-
-    def __init__(self, push: tuple[float, float], when: tuple[int, int] = (0, 0)) -> None:
-        self.push, self.when = push, when
-        self.episode_steps = when[1] + AFTER  # type: ignore[misc]
-        super().__init__()
-
-    def starts(self, draw: Any) -> Tensor:
-        """Standing, and to be pushed in any direction."""
-        share = 0.5 * (1.0 + torch.from_numpy(draw))
-        (least, most), (first, last) = self.push, self.when
-        speed, angle = least + (most - least) * share[:, 0], 2.0 * math.pi * share[:, 1]
-        goal = [
-            FRICTION[0] + (FRICTION[1] - FRICTION[0]) * share[:, 2],
-            speed * torch.cos(angle),
-            speed * torch.sin(angle),
-            first + torch.floor((last + 1 - first) * share[:, 3]),
-        ]
-        return torch.cat([self.stand.expand(len(draw), -1), torch.stack(goal, 1)], 1)
-
-    def pushed(self, plant: Tensor, goal: Tensor) -> Tensor:
-        """The push changes the velocity of the trunk at once, in its axes."""
-        now = goal[..., 3:] == 0.0
-        position, velocity, rest = torch.split(plant, [19, 2, 16], -1)
-        return torch.cat([position, velocity + now * goal[..., 1:3], rest], -1)
-
-    def next_goal(self, goal: Tensor) -> Tensor:
-        return torch.cat([goal[..., :3], goal[..., 3:] - 1.0], -1)
-
-    def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
-        plant, bodies, _, goal = self._split(x, parameters)
-        friction = goal[..., :1].expand(-1, len(self.feet))
-        return torch.cat([self.dynamics.step(plant, u, bodies, friction=friction), self.next_goal(goal)], -1)
-
-    def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
-        """-(10 (1 - R_zz) + 10 (height / standing - 1)^2 + 0.3 |velocity|^2 + 0.03 |angular velocity|^2)."""
-        low = (x_next[..., 2] / self.height - 1.0).square()
-        speed = x_next[..., 19:22].square().sum(-1) + 0.1 * x_next[..., 22:25].square().sum(-1)
-        return -(10.0 * (1.0 - self.upward(x_next)[..., 2]) + 10.0 * low + 0.3 * speed)
-
-    def survived(self, states: Tensor) -> Tensor:
-        """True (n,) for trajectories (n, T + 1, nx) that never fall, and end upright and at their height."""
-        fallen = self.failed(states.flatten(0, 1)).view(states.shape[:2]).any(1)
-        return ~fallen & self.upstanding(states[:, -1])
 
 
 @dataclass(frozen=True)
