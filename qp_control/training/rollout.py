@@ -9,9 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from qp_control.inverse_dynamics_policy import Decision, InverseDynamicsPolicy
+from qp_control.inverse_dynamics_policy import InverseDynamicsPolicy
 from qp_control.mpc import MPC
-from qp_control.plan import Plan
 from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem
 
@@ -112,7 +111,10 @@ def failed_problem(
     with torch.no_grad():
         if isinstance(controller, InverseDynamicsPolicy):
             problem = controller.build(one, carried)
-            data = {name: value[0] if value.ndim and not name.startswith("weight") else value for name, value in problem.items()}
+            data = {
+                name: value[0] if value.ndim and not name.startswith("weight") else value
+                for name, value in problem.items()
+            }
         else:
             data = controller.build(one, carried).element(0).data() | {"horizon": controller.horizon}
     data = {name: value.detach() if isinstance(value, Tensor) else value for name, value in data.items()}
