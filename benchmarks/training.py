@@ -4,6 +4,7 @@ Every seed is a run folder of `qp-control train` in --folder; seeds that are the
 are judged on the same 50 samples, none of which was trained on. There is no last column: what is compared is not speed.
 
     python benchmarks/training.py [--tasks cart_pole_swing_up] [--seeds 0 1 2 3 4] [--folder results/training]
+    python benchmarks/training.py --tasks arm_inverse_dynamics arm_unknown_loads --arm-figure docs/arm_tracking.png
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import report
+from arm_figure import arm_figure
 from rich.console import Console
 
 from qp_control.training import available, create, pipeline
@@ -24,6 +26,10 @@ QUICK = {
         "validation_count": 1,
     },
     "pendulum_recovery": {"identification_iterations": 2, "imitation_iterations": 2, "bound_iterations": 2},
+}
+# What a task is compared with that has to be trained too: its options, by name.
+VARIANTS: dict[str, dict[str, dict[str, object]]] = {
+    "arm_unknown_loads": {"constants alone": {"network": False}},
 }
 
 
@@ -62,6 +68,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=available(), default=available())
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--folder", type=Path, help="of the run folders; default: training beside the CSV file")
+    parser.add_argument("--arm-figure", type=Path, help="write the figure of the arm's tasks, of seed 0, to this file")
     arguments = parser.parse_args()
     held_out = 50
     if arguments.quick:
@@ -71,9 +78,13 @@ def main() -> None:
     for name in arguments.tasks:
         for seed in arguments.seeds:
             changed: dict[str, object] = {**QUICK[name]} if arguments.quick else {}
-            options = create(name, None, seed=seed, **changed).options
-            path = folder / name / f"seed_{seed}"
-            rows = pipeline.train(name, path, options, resume=True, held_out=held_out, console=Console())
+            rows = []
+            for title, further in {"": {}, **VARIANTS.get(name, {})}.items():
+                options = create(name, None, seed=seed, **changed, **further).options
+                path = folder / f"{name} {title}".strip().replace(" ", "_") / f"seed_{seed}"
+                found = pipeline.train(name, path, options, resume=True, held_out=held_out, console=Console())
+                trained = [row for row in found if row["seconds"] is not None]
+                rows += [row | {"name": f"{title}, {row['name']}"} for row in trained] if title else found
             for row in rows:
                 values = scores.setdefault(name, {}).setdefault(str(row["name"]), {})
                 for measure in (*TASKS[name].metrics, "seconds"):
@@ -86,6 +97,8 @@ def main() -> None:
             for measure, found in measures.items():
                 seeds = {f"seed {seed}": value for seed, value in zip(arguments.seeds, found, strict=True)}
                 table.add({"task": name, "controller": controller, "measure": measure, **seeds})
+    if arguments.arm_figure is not None:
+        arm_figure(arguments.arm_figure, folder)
     picture(table.finish().with_suffix(".png"), scores)
 
 

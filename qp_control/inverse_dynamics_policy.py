@@ -24,8 +24,9 @@ from qp_control.settings import Status
 class Decision:
     """What one call of `InverseDynamicsPolicy` decides and the next one takes. Batch of B.
 
-    state (B, nx): of the plant; in the place of one that is not finite stands another. input (B, nu): torques [N m or N]. acceleration (B, nv): what they are
-    to give by the controller's model [m/s^2 or rad/s^2]. status (B,): `qc.Status`; iterations (B,).
+    state (B, nx): of the plant; in the place of one that is not finite stands another. input (B, nu): torques
+    [N m or N]. acceleration (B, nv): what they are to give by the controller's model [m/s^2 or rad/s^2]. status (B,):
+    `qc.Status`; iterations (B,).
     """
 
     state: Tensor
@@ -117,7 +118,9 @@ class InverseDynamicsPolicy(nn.Module):
     def build(self, x: Tensor, before: Decision | None = None) -> dict[str, Tensor]:
         """Arguments of `qc.solve_qp` for states x (B, nx)."""
         q, v = self._robot(x)
-        problem = self.controller.build(q, v, self.numbers(self._finite(x), before), parameters=self.parameters_of_model())
+        problem = self.controller.build(
+            q, v, self.numbers(self._finite(x), before), parameters=self.parameters_of_model()
+        )
         return {name: value for name, value in problem._asdict().items() if name not in ("T", "t")}
 
     def _finite(self, x: Tensor) -> Tensor:
@@ -171,7 +174,7 @@ class NumberNetwork(nn.Module):
     scaled: names of positive numbers and the largest factor (> 1) that each entry is multiplied or divided by.
     added: names of other numbers and the largest change of each entry, in their units.
     size: observe gives so many. sizes: how many numbers a name has, by name; one (for all of a vector) where not given.
-    hidden: units of the layers between, with tanh.
+    hidden: units of the layers between, with tanh; beside them goes a linear map.
 
     It begins with no influence. Raises ValueError for bounds that are none.
     """
@@ -194,21 +197,27 @@ class NumberNetwork(nn.Module):
                 if not least < bound < float("inf"):
                     raise ValueError(f"the bound of {name} is {bound}, expected a number above {least:g}")
         self.widths = {name: int((sizes or {}).get(name, 1)) for name in (*self.scaled, *self.added)}
+        outputs = sum(self.widths.values())
+        self.direct = nn.Linear(size, outputs, dtype=torch.float64)
         layers: list[nn.Module] = []
         for width in hidden:
             layers += [nn.Linear(size, width, dtype=torch.float64), nn.Tanh()]
             size = width
-        last = nn.Linear(size, sum(self.widths.values()), dtype=torch.float64)
-        nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)
+        last = nn.Linear(size, outputs, bias=False, dtype=torch.float64)
+        for weights in (last.weight, self.direct.weight, self.direct.bias):
+            nn.init.zeros_(weights)
         self.layers = nn.Sequential(*layers, last)
 
     def forward(self, situation: Situation) -> dict[str, Tensor]:
         """By name, (B, size) each."""
-        outputs = self.layers(self.observe(situation)).tanh().split(list(self.widths.values()), 1)
+        seen = self.observe(situation)
+        outputs = (self.layers(seen) + self.direct(seen)).tanh().split(list(self.widths.values()), 1)
         found = {}
         for name, share in zip(self.widths, outputs, strict=True):
             if name not in situation.numbers:
                 raise ValueError(f"no source before the network gives {name!r}, only {', '.join(situation.numbers)}")
             number = situation.numbers[name]
-            found[name] = number * self.scaled[name] ** share if name in self.scaled else number + self.added[name] * share
+            found[name] = (
+                number * self.scaled[name] ** share if name in self.scaled else number + self.added[name] * share
+            )
         return found

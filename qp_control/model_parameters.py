@@ -107,8 +107,8 @@ class Payload(nn.Module):
 
     frame: its name. mass: to begin with [kg]. size: rough size of the load [m].
 
-    log_mass: the load's mass is exp(log_mass), concentrated at its centre. offset (3,): the centre, in the axes and from
-    the origin of the frame, in units of `size`. log_damping (nv,): as of `BodyScales`.
+    log_mass: the load's mass is exp(log_mass), concentrated at its centre. offset (3,): the centre, in the axes and
+    from the origin of the frame, in units of `size`. log_damping (nv,): as of `BodyScales`.
 
     Raises ValueError for a frame that does not exist, or one of the world.
     """
@@ -124,7 +124,10 @@ class Payload(nn.Module):
         self.nominal: Tensor
         self.register_buffer("nominal", dynamics.parameters.clone(), persistent=False)
         self.first, self.damping, self.size = 10 * (joint - 1), 10 * dynamics.bodies, float(size)
-        self.rotation, self.origin = torch.from_numpy(place.placement.rotation), torch.from_numpy(place.placement.translation)
+        self.rotation, self.origin = (
+            torch.from_numpy(place.placement.rotation),
+            torch.from_numpy(place.placement.translation),
+        )
         self.log_mass = nn.Parameter(torch.tensor(math.log(mass), dtype=torch.float64))
         self.offset = nn.Parameter(torch.zeros(3, dtype=torch.float64))
         self.log_damping = nn.Parameter(torch.zeros(dynamics.nv, dtype=torch.float64))

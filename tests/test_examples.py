@@ -28,6 +28,8 @@ EXPECTED = {
         "found [1.4, 0.3, 0.7] the truth is [1.4, 0.3, 0.7]",
     ],
     "07_ppo.py": ["learned: True"],
+    "08_network_in_the_loop.py": ["without influence", "trained"],
+    "train_arm.py": ["model", "before", "learned", "'tool.stiffness'"],
     "train_cart_pole_swing_up.py": ["imitation", "closed_loop", "learned"],
     "train_constraints.py": [
         "from 5 of 24 starts",
@@ -42,6 +44,8 @@ EXPECTED = {
     "train_identification.py": ["dry: pole      true 0.06000  believed 0.02000  found 0.06000"],
 }
 ARGUMENTS = {
+    "08_network_in_the_loop.py": ["2"],
+    "train_arm.py": ["1", "1"],
     "train_cart_pole_swing_up.py": ["1", "1"],
     "train_expert_recovery.py": ["lqr", "50"],
     "train_quadrotor.py": ["analytic", "5"],

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import qp_control as qc
+from qp_control.envs.loaded_arm import LoadedArm
 from qp_control.inverse_dynamics_policy import Situation
 from qp_control.training import RunFolder, Trainer, create
 from qp_control.training.rollout import closed_loop, failed_problem
 from qp_control.training.run_folder import read_metrics
 from qp_control.training.tasks.arm_unknown_loads import Observation
-from qp_control.training.tasks.loaded_arm import LoadedArm, policy, tell
+from qp_control.training.tasks.loaded_arm import Gains, policy, tell
 
 TIMING = {"seconds", "steps_per_second"}
 
@@ -51,7 +52,7 @@ def test_later_sources_go_before_and_see_what_was_set() -> None:
     assert seen[0].before is None
     module(x, first)
     assert seen[-1].before is first
-    expected = policy(plant, stiffness=400.0)(x)
+    expected = policy(plant, gains=Gains(stiffness=400.0))(x)
     torch.testing.assert_close(first.input, expected.input, rtol=1e-9, atol=1e-9)
 
 
@@ -103,7 +104,7 @@ def test_gradient_through_loops_with_a_network_a_load_and_late_torques() -> None
     loss().backward()
     for p in (module.learned_sources[0].log["tool:stiffness"], module.model.log_mass, module.model.offset):
         check_slope(p, loss)
-    for p in (network.layers[0].weight, network.layers[-1].bias):
+    for p in (network.layers[0].weight, network.direct.bias):
         check_slope(p, loss)
 
 
@@ -180,7 +181,7 @@ def rows_of(run: RunFolder) -> list[dict[str, str]]:
 
 def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     """With limits that are infinite in the checkpoint, and a network."""
-    short = {"iterations": 1, "network_iterations": 2, "batch": 2, "steps": 20, "settle": 10}
+    short = {"iterations": 3, "batch": 2, "steps": 20, "settle": 10}
     task = create("arm_unknown_loads", validation_count=1, validate_every=9, **short)
 
     def begin(name: str) -> RunFolder:

@@ -35,7 +35,7 @@ class ClosedLoopTask(TrainingTask):
     environment: ClassVar[str]  # Gymnasium id of the plant
     state_names: ClassVar[tuple[str, ...]]
     input_names: ClassVar[tuple[str, ...]]
-    metrics = ("success", "return")
+    metrics: ClassVar[tuple[str, ...]] = ("success", "return")
     percent = ("success",)
     plant: RobotTask
     state_scale: Tensor
@@ -87,9 +87,10 @@ class ClosedLoopTask(TrainingTask):
         """Write the first episode as a page. Raises RunError where that fails."""
         states = result.rollout.states[0].numpy()
         try:
-            return write_rollout(path, self.plant, states, title=f"{self.name}, learned")
+            write_rollout(path, self.plant, states, title=f"{self.name}, learned")
         except OSError as error:
             raise RunError(f"cannot write {str(path)!r}: {error}") from error
+        return path
 
     def times(self, count: int) -> Any:
         """Times of `count` states [s]."""

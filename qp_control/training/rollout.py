@@ -126,6 +126,8 @@ def failed_problem(
     if isinstance(problem, OcpQP):
         data = problem.element(0).data() | {"horizon": controller.horizon}
     else:  # arguments of a dense QP, whose weights the batch shares
-        data = {name: value if name.startswith("weight") else value[0] for name, value in problem.items()}
+        data = {
+            name: value[0] if value.ndim and not name.startswith("weight") else value for name, value in problem.items()
+        }
     found = {name: value.detach() if isinstance(value, Tensor) else value for name, value in data.items()}
     return FailedProblem(found, step, index, Status(int(plan.status[index])))

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from qp_control.envs.loaded_arm import LoadedArm
 from qp_control.inverse_dynamics_policy import InverseDynamicsPolicy
-from qp_control.model_parameters import Payload
 from qp_control.settings import Settings
 from qp_control.training.analytic_gradient import AnalyticGradient
 from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import Phase
 from qp_control.training.task import Score
-from qp_control.training.tasks.loaded_arm import LoadedArm, LoadedArmTask, policy, tell
+from qp_control.training.tasks.loaded_arm import Gains, LoadedArmTask, policy, tell
 
 FADE = 0.05  # of the learning rate, along the run
-BY_HAND = {"stiffness": 1200.0, "damping": 69.0, "posture_weight": 1e-2}
-BY_HAND_TOLD = {"stiffness": 400.0, "damping": 28.0, "posture_weight": 1e-3}
+# The best of grids over stiffness (100 to 1600), damping (0.5 to 1 of the critical one) and weight of the posture.
+BY_HAND = Gains(stiffness=1200.0, damping=69.0, posture_weight=1e-2)
+BY_HAND_TOLD = Gains(stiffness=400.0, damping=28.0, posture_weight=1e-3)
+
 
 @dataclass(frozen=True)
 class ArmInverseDynamicsOptions(TrainingOptions):
@@ -61,21 +64,34 @@ class ArmInverseDynamics(LoadedArmTask):
         return policy(self.plant, settings)
 
     def hand_tuned(self) -> InverseDynamicsPolicy:
-        return policy(self.plant, load=1e-6, **BY_HAND)
+        return policy(self.plant, load=1e-6, gains=BY_HAND)
 
     def others(self) -> dict[str, nn.Module]:
-        return {"tuned by hand, load and friction told": tell(policy(self.plant, **BY_HAND_TOLD), self.options.load)}
+        told = tell(policy(self.plant, gains=BY_HAND_TOLD), self.options.load)
+        return {"tuned by hand, load and friction told": told}
 
     def phases(self) -> list[Phase]:
         o: ArmInverseDynamicsOptions = self.options
-        loops = {"batch": o.batch, "steps": o.steps, "truncate": o.truncate, "fade": FADE}
+
+        def loops(iterations: int, rate: float, name: str, learned: tuple[str, ...] | None = None) -> Phase:
+            return AnalyticGradient(
+                self,
+                iterations,
+                rate,
+                batch=o.batch,
+                steps=o.steps,
+                truncate=o.truncate,
+                fade=FADE,
+                learned=learned,
+                name=name,
+            )
+
         return [
-            AnalyticGradient(self, o.model_iterations, o.model_rate, learned=("model",), name="model", **loops),
-            AnalyticGradient(self, o.iterations, o.rate, **loops),
+            loops(o.model_iterations, o.model_rate, "model", ("model",)),
+            loops(o.iterations, o.rate, "closed_loop"),
         ]
 
-    def score(self, module: InverseDynamicsPolicy, seed: int, count: int) -> Score:
+    def score(self, module: Any, seed: int, count: int) -> Score:
         score = super().score(module, seed, count)
-        assert isinstance(module.model, Payload)
         score.values["load error [kg]"] = abs(float(module.model.mass.detach()) - self.options.load)
         return score
