@@ -86,6 +86,7 @@ def of_imitation(rows: list[Row]) -> Figure:
     )
     curves = (
         ("qp-control", "action error", COLORS["learned"], "qp-control"),
+        ("qp-control, bounds given", "action error", "#188038", "qp-control, bounds given"),
         ("mpc.pytorch", "at equal time", "#9aa0a6", "mpc.pytorch, equal time"),
         ("mpc.pytorch", "action error", "#d93025", "mpc.pytorch, at the end"),
     )
@@ -102,7 +103,8 @@ def of_imitation(rows: list[Row]) -> Figure:
         axes.set_xlabel("demonstrations", fontsize=9)
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("held-out action error", fontsize=9)
-    panels[0][-1].legend(fontsize=7)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 

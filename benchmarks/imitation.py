@@ -272,7 +272,8 @@ def main() -> None:
     columns |= {"model error": 11, "loss": 8, "seconds": 8, "step": 8, "below published": 15, "at equal time": 13}
     table = report.Report("imitation", columns | {report.BETTER: 23}, arguments.out)
     recoveries(table, arguments.tasks, arguments.demonstrations, arguments.budget, arguments.quick)
-    published(table, arguments.runs, count, steps)
+    if arguments.runs:
+        published(table, arguments.runs, count, steps)
     table.finish()
     picture(table)
 

@@ -2,7 +2,8 @@
 
 What a benchmark asks stands at the top of its file and in README.md. At the end: what was written, and how each ended.
 The exit status is 0 if none failed; one that cannot run here (no collections of problems, no valgrind) has not failed.
-training.py, reinforcement.py and quadruped_pushes.py, which train controllers for minutes, are not among them.
+Those that train for minutes are not among them: training.py, reinforcement.py, quadruped_pushes.py, imitation.py,
+identification.py and scaling.py.
 
     python benchmarks/run_all.py             # a long while; results go to benchmarks/results/
     python benchmarks/run_all.py --quick     # do they all run? results go to benchmarks/results/quick/

@@ -15,9 +15,8 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 PNG = b"\x89PNG\r\n\x1a\n"
-LONGER = ["instructions", "nonlinear_mpc", "repeated_solves"]  # ten seconds each
-LEARNING = ["quadruped_pushes", "reinforcement", "training"]  # not in run_all.py
-LONGER += LEARNING
+LEARNING = ["identification", "imitation", "quadruped_pushes", "reinforcement", "scaling", "training"]  # not in run_all.py
+LONGER = ["instructions", "nonlinear_mpc", "repeated_solves", *LEARNING]  # ten seconds each
 QUICK = ["accuracy", "contact", "dynamics", "environments", "infeasible", "inverse_dynamics", "mpc_scaling"]
 QUICK += ["ocp_layers", "qp_layers", "qp_sets", "structure", "time_limits"]
 NEEDED = {"accuracy": "scipy", "infeasible": "scipy", "ocp_layers": "scipy", "qp_sets": "scipy"}
@@ -53,10 +52,20 @@ def test_quick_mode_writes_a_table_and_a_plot(name: str, tmp_path: Path) -> None
 
 
 def test_every_benchmark_is_tested_and_documented() -> None:
-    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer"} == {*QUICK, *LONGER}
+    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer", "figures"} == {*QUICK, *LONGER}
     table = (FOLDER / "README.md").read_text()
     for path in FOLDER.glob("*.py"):
         assert f"`{path.name}`" in table, path.name
+
+
+def test_figures_are_drawn_from_the_tables_that_are_there(tmp_path: Path) -> None:
+    rows = [("constraint_learning", name, "limit error", 0.3, 0.2) for name in ("before", "learned")]
+    with open(tmp_path / "training.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("task", "controller", "measure", "seed 0", "seed 1"), *rows])
+    done = run(FOLDER / "figures.py", "--results", tmp_path, "--figures", tmp_path / "figures")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (figure,) = (tmp_path / "figures").iterdir()
+    assert figure.name == "constraints.png" and figure.read_bytes().startswith(PNG)
 
 
 def test_run_all_knows_every_benchmark_of_the_solver() -> None:

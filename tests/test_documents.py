@@ -21,6 +21,7 @@ PAGES = [
     "docs/training.md",
     "docs/coming_from.md",
     "docs/cpp.md",
+    "docs/scaling.md",
 ]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", *PAGES, "benchmarks/README.md"]
 
