@@ -41,9 +41,10 @@ def starts(plant: RobotTask, count: int, seed: int) -> Tensor:
 def evaluate(plant: RobotTask, controller: Controller, x0: Tensor) -> Evaluation:
     """Run whole episodes from x0 (B, nx)."""
     rollout = closed_loop(controller, plant.step, x0, plant.episode_steps, reward=plant.reward)
-    success = plant.success(rollout.states).double().mean()
-    states = rollout.states[:, 1:]
-    failed = plant.failed(states.flatten(0, 1)).view(states.shape[:2]) | ~states.isfinite().all(2)
+    finite = rollout.states.isfinite().all(2)
+    states = torch.where(finite[..., None], rollout.states, x0[:, None])  # functions of robots refuse what is no state
+    success = (plant.success(states) & finite.all(1)).double().mean()
+    failed = plant.failed(states[:, 1:].flatten(0, 1)).view(len(x0), -1) | ~finite[:, 1:]
     # As in the environment: the step that fails is the last one that counts.
     over = failed.cumsum(1) - failed.long() > 0
     return Evaluation(float(success), torch.where(over, 0.0, rollout.rewards.nan_to_num()).sum(1), rollout)

@@ -86,10 +86,10 @@ def closed_loop(
         if failure is None and not bool(plan.solved.all()):
             failure = failed_problem(controller, x, given, plan, t)
         u = torch.clamp(plan.input, -limit, limit)
-        x = _step_finite(step, x, u)
+        x = finite_only(step, (x.shape[1],), x, u)
         states.append(x)
         inputs.append(u)
-        rewards.append(x.new_zeros(len(x)) if reward is None else reward(x, u))
+        rewards.append(x.new_zeros(len(x)) if reward is None else finite_only(reward, (), x, u))
         status.append(plan.status)
         iterations.append(plan.iterations)
         plan = plan.shift()
@@ -103,16 +103,17 @@ def closed_loop(
     )
 
 
-def _step_finite(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, u: Tensor) -> Tensor:
-    """The plant for the elements whose state is finite, NaN for the others, whose place the first finite one takes."""
-    finite = x.detach().isfinite().all(1) & u.detach().isfinite().all(1)
+def finite_only(function: Callable[..., Tensor], shape: tuple[int, ...], *arguments: Tensor) -> Tensor:
+    """The function of arguments (B, .), with values (B, *shape), for the elements that are finite; NaN for the others,
+    whose places the first finite one takes: functions of robots refuse what is none."""
+    finite = torch.stack([value.detach().isfinite().all(1) for value in arguments]).all(0)
     if bool(finite.all()):
-        return step(x, u)
+        return function(*arguments)
     if not bool(finite.any()):
-        return torch.full_like(x, float("nan"))
-    first, chosen = int(finite.nonzero()[0]), finite[:, None]
-    next_x = step(torch.where(chosen, x, x[first].detach()), torch.where(chosen, u, u[first].detach()))
-    return torch.where(chosen, next_x, float("nan"))
+        return arguments[0].new_full((len(finite), *shape), float("nan"))
+    first = int(finite.nonzero()[0])
+    result = function(*(torch.where(finite[:, None], value, value[first].detach()) for value in arguments))
+    return torch.where(finite.view(-1, *[1] * len(shape)), result, float("nan"))
 
 
 def failed_problem(

@@ -20,18 +20,18 @@ from qp_control.training.tasks.loaded_arm import Gains, LoadedArmTask, policy
 FADE = 0.05  # of the learning rate, along the run
 LARGEST_ADDED = 20.0  # [m/s^2] that the network adds to what the tool is asked for
 UNEXPLAINED = 5.0  # [m/s^2] usual size of what the model does not explain
-# The best of grids over stiffness (200 to 400), damping, the model's load (1.5 to 3.5 kg) and the observer's gain: a
+# The best of grids over stiffness (200 to 600), damping, the model's load (1 to 3.5 kg) and the observer's gain: a
 # model with more load than there is makes the loop unstable.
-LOAD = 1.5  # [kg]
-BY_HAND = Gains(stiffness=300.0, damping=24.0, posture_weight=1e-3)
-WITH_OBSERVER, OBSERVER = Gains(stiffness=200.0, damping=20.0, posture_weight=1e-3), 0.8
+LOAD = 2.0  # [kg]
+BY_HAND = Gains(stiffness=400.0, damping=28.0, posture_weight=1e-3)
+WITH_OBSERVER, OBSERVER = Gains(stiffness=300.0, damping=24.0, posture_weight=1e-3), 0.9
 
 
 @dataclass(frozen=True)
 class ArmUnknownLoadsOptions(TrainingOptions):
     """A network in an arm's controller by inverse dynamics, from closed loops with unknown loads."""
 
-    lightest: float = 0.1
+    lightest: float = 1.0
     """[kg] The load of an episode is between this and"""
     heaviest: float = 5.0
     """[kg] this."""
@@ -39,11 +39,11 @@ class ArmUnknownLoadsOptions(TrainingOptions):
     """Without it gains, weights, and one load for all episodes are learned alone: the best constants."""
     hidden: int = 16
     """Units in each of its two hidden layers."""
-    iterations: int = 25
+    iterations: int = 20
     """Updates."""
-    batch: int = 8
+    batch: int = 6
     """Closed loops per update."""
-    steps: int = 100
+    steps: int = 90
     """Control periods of a closed loop."""
     settle: int = 50
     """Control periods that the tool has to get to its target: errors count from there on."""

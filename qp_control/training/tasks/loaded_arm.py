@@ -22,7 +22,7 @@ from qp_control.tasks import PositionTask, PostureTask, TorqueRegularization
 from qp_control.training import plots
 from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.evaluation import evaluate, mean_interval, share_interval, starts
-from qp_control.training.rollout import Rollout
+from qp_control.training.rollout import Rollout, finite_only
 from qp_control.training.task import Score
 
 FLOOR = 1e-4  # [m] errors below count as none
@@ -114,16 +114,15 @@ class LoadedArmTask(ClosedLoopTask):
         return 0.5 * (squares / FLOOR**2 + 1.0).log().mean()
 
     def squares(self, states: Tensor) -> Tensor:
-        """Squared distances (B, T) of the tool from its target [m^2]."""
-        squares: Tensor = self.plant.way(states).square().sum(-1)
-        return squares
+        """Squared distances (B, T) of the tool from its target [m^2]; NaN where there is no state."""
+        ways = finite_only(self.plant.way, (3,), states.flatten(0, 1))
+        return ways.square().sum(-1).view(states.shape[:2])
 
     def score(self, module: Any, seed: int, count: int) -> Score:
         result = evaluate(self.plant, module, starts(self.plant, count, seed))
         squares = self.squares(result.rollout.states[:, -self.plant.goal_steps :])
-        errors = 1e3 * squares.mean(1).sqrt()
+        errors = (1e3 * squares.mean(1).sqrt()).nan_to_num(math.inf)
         error = float(errors.mean())
-        error = error if error == error else math.inf
         values = {"tracking error [mm]": error, "success": result.success}
         intervals = {
             "tracking error [mm]": mean_interval(errors.numpy()),
