@@ -74,7 +74,7 @@ def main() -> None:
                         "survived": round(arguments.pushes * score.values["survived"]),
                         "low": round(arguments.pushes * low), "high": round(arguments.pushes * high),
                         "cost": -score.values["return"], "seconds": seconds or time.perf_counter() - began,
-                        "friction": float(controller.whole_body.numbers["friction"]),
+                        "friction": controller.whole_body.numbers["friction"].item(),
                     }  # fmt: skip
                     if mujoco_pushes is not None:
                         there = mujoco_pushes.survived(task, controller, arguments.pushes, HELD_OUT_SEED)

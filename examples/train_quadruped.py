@@ -20,5 +20,5 @@ def report(row: dict) -> None:
 learned = Trainer(task).train(report)
 for name, controller in (("untuned", task.module()), ("by hand", task.hand_tuned()), ("learned", learned)):
     values = task.score(controller, HELD_OUT_SEED, int(pushes)).values
-    friction = float(controller.whole_body.numbers["friction"])
+    friction = controller.whole_body.numbers["friction"].item()
     print(f"{name:<8} survives {100 * values['survived']:3.0f} % of the pushes, counts on friction {friction:.2f}")

@@ -1,0 +1,112 @@
+"""What a quadruped learns from pushes: closed loops through contact, and the records of what goes wrong in them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import qp_control as qc
+from qp_control.training import RunFolder, Trainer, TrainingTask, create
+from qp_control.training.legged_rollout import FALLEN, failed_tick, legged_loop
+from qp_control.training.task import HELD_OUT_SEED
+
+
+@pytest.fixture(scope="module")
+def stand() -> Any:
+    return create("quadruped_stand")
+
+
+def test_a_push_changes_the_trunk_once_and_the_ground_is_the_drawn_one() -> None:
+    plant: Any = create("quadruped_trot").plant
+    x = plant.sample_starts(50, 0)
+    assert torch.equal(x, plant.sample_starts(50, 0)) and not torch.equal(x, plant.sample_starts(50, 1))
+    speed, when = x[:, -3:-1].norm(dim=1), x[:, -1]
+    assert bool((speed > 0.8 - 1e-9).all()) and bool((speed < 1.6 + 1e-9).all()) and float(speed.max()) > 1.4
+    assert when.min() >= 6 and when.max() <= 41 and len(when.unique()) > 10
+    assert bool((x[:, 37] >= 0.3).all()) and bool((x[:, 37] <= 0.7).all())
+    first = x[:1].clone()
+    first[0, -1] = 1.0
+    rest = torch.from_numpy(plant.rest_input)[None]
+    before = plant.step(first, rest)
+    after = plant.step(before, rest)
+    last = plant.step(after, rest)
+    push = first[0, -3:-1]
+    # Within a step the ground and the legs, which are not pushed, take some of it.
+    gained = [(b[0, 19:21] - a[0, 19:21]) @ push / push.square().sum() for a, b in ((before, after), (after, last))]
+    assert float(before[0, 19:21].norm()) < 0.05 and float(gained[0]) > 0.5 and abs(float(gained[1])) < 0.3
+
+
+def test_a_step_along_the_gradient_lowers_the_cost_of_the_same_pushes() -> None:
+    task: Any = create("quadruped_stand", least_push=0.6, largest_push=1.0, batch=8, steps=60, iterations=1)
+    trainer = Trainer(task)
+    phase, generator = task.phases()[0], torch.Generator()
+    update = phase.update(trainer.module, generator.manual_seed(0))
+    assert bool((update.status == qc.Status.SOLVED).all()) and update.steps == 480 and update.failure is None
+    norm = phase.backward(update, trainer.optimizer, 1.0, generator)
+    with torch.no_grad():
+        for p in trainer.learnable:
+            if p.grad is not None:
+                p -= 0.02 * p.grad / p.grad.norm().clamp_min(1e-3)
+        after = phase.update(trainer.module, generator.manual_seed(0)).loss
+    assert norm > 0.0 and float(after) < float(update.loss.detach())
+
+
+def test_what_fell_costs_the_same_and_has_no_gradient(stand: Any) -> None:
+    """A robot that lies on its side from the start: its neighbour's gradient is the same with and without it."""
+    x0, module = stand.plant.sample_starts(2, 3), stand.module()
+    x0[1, 3:7] = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64) / 2**0.5
+    pair = legged_loop(module, stand.plant, x0, 10)
+    alone = legged_loop(module, stand.plant, x0[:1], 10)
+    assert torch.equal(pair.rewards[1, 1:], torch.full((9,), -FALLEN, dtype=torch.float64))
+    assert torch.equal(pair.states[1, 2], pair.states[1, 10])
+    numbers = list(module.whole_body.numbers.log.values())
+    got = torch.autograd.grad(pair.rewards[:, 1:].sum(), numbers, allow_unused=True)
+    expected = torch.autograd.grad(alone.rewards[:, 1:].sum(), numbers, allow_unused=True)
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None) and (a is None or torch.allclose(a, b, rtol=1e-9, atol=1e-12))
+
+
+@pytest.mark.parametrize("name", ["quadruped_stand", "quadruped_trot"])
+def test_a_tick_without_an_answer_is_kept_as_a_qp(name: str, tmp_path: Path) -> None:
+    task: Any = create(name)
+    module = task.module()
+    x = task.plant.sample_starts(2, 0)[:, : task.plant.dynamics.nx]
+    memory, status = module.start(x), torch.tensor([0, int(qc.Status.MAX_ITER)])
+    failure = failed_tick(module, x, memory, status, 7)
+    assert (failure.element, failure.step, failure.status) == (1, 7, qc.Status.MAX_ITER)
+    run = RunFolder.create(tmp_path / "run", name, {})
+    path = run.save_failure(failure, 3)
+    assert path is not None
+    problem = qc.load_problem(path)
+    sol = qc.solve_qp(**problem)
+    assert sol.status == qc.Status.SOLVED
+    found, _ = module(x, memory)
+    assert torch.allclose(found.acceleration[1], torch.from_numpy(sol.x[:18]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["quadruped_stand", "quadruped_trot"])
+def test_pushes_that_fell_before_are_survived(name: str) -> None:
+    task: TrainingTask = create(name)
+    learned = Trainer(task).train()
+    untuned, after = (task.score(module, HELD_OUT_SEED, 100).values["survived"] for module in (task.module(), learned))
+    assert after >= untuned + 0.15
+
+
+def test_small_pushes_are_survived_in_mujoco_too() -> None:
+    pytest.importorskip("mujoco")
+    folder = str(Path(__file__).resolve().parents[1] / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        mujoco_pushes = importlib.import_module("mujoco_pushes")
+    finally:
+        sys.path.remove(folder)
+    task: Any = create("quadruped_stand", least_push=0.3, largest_push=0.6)
+    module = task.module()
+    assert mujoco_pushes.survived(task, module, 3, 0).all()
+    assert task.score(module, 0, 3).values["survived"] == 1.0
