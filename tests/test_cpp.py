@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PREFIX = Path(sysconfig.get_path("purelib")) / "cmeel.prefix"
 
 
-def run(*command, timeout=600):
+def run(*command, timeout=900):
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]}
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=timeout)
