@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 import qp_control as qc
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PREFIX = Path(sysconfig.get_path("purelib")) / "cmeel.prefix"
 
 
-def run(*command, timeout=600):
+def run(*command, timeout=900):
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]}
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=timeout)
@@ -150,6 +151,38 @@ def test_exported_controller_runs_without_python_and_allocates_nothing(programs,
     np.testing.assert_array_equal(found[:, -1], expected[:, -1])
     # Solutions to 1e-8 in both, in a loop that forgets its errors.
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_stages_that_differ_and_soft_limits_run_without_python(programs, tmp_path):
+    """A pendulum along a swing, its rate softly limited, against a solve of every tick's QP from nothing."""
+    step = 0.001
+
+    def pendulum(x, u):
+        return x + step * torch.cat([x[..., 1:], 20.0 * x[..., :1].sin() + 50.0 * u], -1)
+
+    model = qc.TorchDynamics(pendulum, nx=2, nu=1, dt=step)
+    limits = {"input_limit": [1.0], "state_limit": [float("inf"), 2.0], "state_slack": (0.1, 1.0)}
+    mpc = qc.MPC(model, horizon=20, mode="converged", **limits)
+    mpc.set_weights(q=[100.0, 1.0], r=[0.1], terminal=[1000.0, 10.0])
+    start = [0.5, -2.2]
+    with torch.no_grad():
+        plan = mpc(torch.tensor([start], dtype=torch.float64))
+    qc.export_mpc(mpc, tmp_path, plan)
+    trace = tmp_path / "trace.csv"
+    assert check_ticks(run(programs / "mpc_loop", tmp_path, 50, trace, *start), 50) == 0
+    data = load_file(tmp_path / "controller.safetensors")
+    del data["reference"]
+    assert data["A"].ndim == 3 and data["B"].ndim == 2  # B is the same at every stage
+    c = data["c"] if data["c"].ndim == 1 else data["c"][0]
+    settings = qc.Settings(eps_rel=1e-12, infeasible="closest")
+    x, rows, soft = np.array(start), [], []
+    for _ in range(50):
+        solution = qc.solve_ocp(**data, x0=x, horizon=20, settings=settings)
+        soft.append(max(solution.slack_lower.max(), solution.slack_upper.max()))
+        rows.append([*x, *solution.u[0], int(solution.status)])
+        x = data["A"][0] @ x + data["B"] @ solution.u[0] + c
+    assert max(soft) > 0.0
+    np.testing.assert_allclose(np.loadtxt(trace, delimiter=","), rows, atol=1e-6)  # 1e-8 of both, in a loop
 
 
 def test_damaged_parameters_are_refused(programs, tmp_path):

@@ -15,16 +15,16 @@ using namespace qp_control;
 
 namespace {
 
-// x_next = A x + B u + c, as exported.
+// x_next = A x + B u + c, as exported; the first stage's where they differ.
 class Plant {
  public:
   explicit Plant(const ParameterFiles& from)
       : nx_(static_cast<long>(from.number("model_nx"))),
         nu_(static_cast<long>(from.number("nu"))),
         width_(static_cast<long>(from.number("nx"))),
-        A_(from.array("A", {width_, width_}).data),
-        B_(from.array("B", {width_, nu_}).data),
-        c_(from.array("c", {width_}).data),
+        A_(from.arrays.at("A").data),
+        B_(from.arrays.at("B").data),
+        c_(from.arrays.at("c").data),
         next_(nx_) {}
 
   void step(std::vector<double>& x, const double* u) {

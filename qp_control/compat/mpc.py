@@ -7,6 +7,7 @@
 Tensors have the axes [T, B, .], time first, as there.
 
 What differs from the original:
+
 - Gradients of nonlinear problems are those of the solution: the KKT matrix has the curvature of the dynamics, which is
   left out there. `costs` carries gradient.
 - Elements that did not converge never have gradient (there: unless detach_unconverged is False); with exit_unconverged

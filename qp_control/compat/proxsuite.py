@@ -5,6 +5,7 @@
 Signs are those of this package: Q x + p + A'lams + G'nus = 0, s_e = A x - b, s_i > 0 above u and < 0 below l.
 
 What differs from the original:
+
 - Gradients are those of the solution; there they are of the problem regularised by rho_backward and mu_backward, those
   through nus are wrong, and all are float32 unless that is not torch's default.
 - With structural_feasibility=False the gradients of l, u and G have their own shapes for any batch, data that the batch

@@ -3,6 +3,7 @@
     minimise 1/2 z'Q z + p'z   subject to  G z <= h,  A z = b
 
 What differs from the original:
+
 - Data that the batch shares (without its axis) gets the sum over the batch as its gradient, which is the gradient of
   the loss; there it is the mean. With a loss that is a mean over B elements, learning rates tuned there are to be
   divided by B.
