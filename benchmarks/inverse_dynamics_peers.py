@@ -219,6 +219,12 @@ def main() -> None:
         beside_tsid(arguments, table, robot)
     beside_pink(arguments, table)
     table.finish()
+    series: dict[str, dict[str, float]] = {}
+    for row in table.rows:
+        series.setdefault(str(row["solver"]), {})[str(row["case"])] = float(str(row["p50_us"]))
+    cases = list(dict.fromkeys(str(row["case"]) for row in table.rows))
+    title = "Whole-body control beside its peers"
+    report.bars(arguments.out / "inverse_dynamics_peers.png", cases, series, title=title, ylabel="us per tick")
 
 
 if __name__ == "__main__":

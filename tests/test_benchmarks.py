@@ -17,7 +17,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 PNG = b"\x89PNG\r\n\x1a\n"
 LONGER = ["instructions", "nonlinear_mpc", "repeated_solves", "training"]  # ten seconds each
 QUICK = ["accuracy", "contact", "dynamics", "environments", "infeasible", "inverse_dynamics", "mpc_scaling"]
-QUICK += ["ocp_layers", "qp_layers", "qp_sets", "structure", "time_limits"]
+QUICK += ["inverse_dynamics_peers", "ocp_layers", "qp_layers", "qp_sets", "structure", "time_limits", "worst_ticks"]
 NEEDED = {"accuracy": "scipy", "infeasible": "scipy", "ocp_layers": "scipy", "qp_sets": "scipy"}
 # Where that is to be had, without the peers: they are none of the suite's business, and slow to start.
 OPTIONS = {"infeasible": ["--no-peers"], "qp_sets": ["--solver", "qp-control", "--eps", "1e-6"]}
@@ -50,7 +50,7 @@ def test_quick_mode_writes_a_table_and_a_plot(name: str, tmp_path: Path) -> None
 
 
 def test_every_benchmark_is_tested_and_documented() -> None:
-    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer"} == {*QUICK, *LONGER}
+    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer", "tsid_peer"} == {*QUICK, *LONGER}
     table = (FOLDER / "README.md").read_text()
     for path in FOLDER.glob("*.py"):
         assert f"`{path.name}`" in table, path.name
