@@ -6,14 +6,15 @@ foot twice in the rigid case, so that they depend on each other. Numbers: weight
 own, friction from 0.05, torque limits from a hundredth. Ticks follow each other without any likeness, from the warm
 start of the one before.
 
-Each must be solved or closest feasible, with finite torques within their limits. Microseconds of this process's own
-time, which others on the machine do not stretch. worst_ticks.csv.
+Each must be solved or closest feasible, with finite torques within their limits; if not, the exit status is 1.
+Microseconds of this process's own time, which others on the machine do not stretch. worst_ticks.csv.
 
     python benchmarks/worst_ticks.py
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -107,7 +108,7 @@ def changed(own: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     return given
 
 
-def run(case: str, controller: qc.InverseDynamics, count: int, table: report.Report) -> None:
+def run(case: str, controller: qc.InverseDynamics, count: int, table: report.Report) -> dict[str, float]:
     rng = np.random.default_rng(0)
     times, steps, statuses = np.zeros(count), np.zeros(count, dtype=int), np.zeros(count, dtype=int)
     broken, own = 0, {name: value.detach().numpy() for name, value in controller.numbers().items()}
@@ -131,9 +132,10 @@ def run(case: str, controller: qc.InverseDynamics, count: int, table: report.Rep
     })  # fmt: skip
     for status in np.unique(statuses[statuses > qc.Status.CLOSEST_FEASIBLE]):
         print(f"  {qc.Status(status).name}: first at tick {int(np.argmax(statuses == status))}")
+    return {"p50": p50, "p99": p99, "p99.9": p999, "max": float(times.max())}
 
 
-def main() -> None:
+def main() -> int:
     arguments = report.arguments(__doc__).parse_args()
     torch.set_num_threads(1)
     print(report.machine("pin", "torch", threads=1))
@@ -144,10 +146,16 @@ def main() -> None:
         for robot, make in (("arm", arm_controller), ("quadruped", quadruped_controller))
         for kind in ("weighted", "rigid", "levels")
     }
-    for case, (make, kind) in cases.items():
-        run(case, make(kind == "rigid", kind == "levels"), -(-total // len(cases)), table)
+    found = {
+        case: run(case, make(kind == "rigid", kind == "levels"), -(-total // len(cases)), table)
+        for case, (make, kind) in cases.items()
+    }
     table.finish()
+    series = {name: {case: times[name] for case, times in found.items()} for name in ("p50", "p99", "p99.9", "max")}
+    title = "Ticks of controllers by inverse dynamics at awkward states"
+    report.bars(arguments.out / "worst_ticks.png", list(cases), series, title=title, ylabel="us per tick")
+    return int(any(row["others"] or row["broken"] for row in table.rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -44,6 +44,7 @@ class ControlLoop:
         self.native, self.offsets = controller.assembly.native, controller.assembly.offsets
         self.nv, self.nu, self.points = controller.model.nv, controller.model.nu, controller.points
         self.units, self.critical = controller.states.units, _critical(controller)
+        self.reference_units = controller.assembly.directions.numbers
         self.settings = settings.native("closest")
         looser = dataclasses.replace(settings, eps_rel=max(settings.eps_rel, LOOSER))
         self.looser = looser.native("closest")
@@ -158,6 +159,8 @@ class ControlLoop:
             if damping is not None and damping not in given:
                 second = self.offsets[damping]
                 packed[second : second + size] = 2.0 * np.sqrt(packed[first : first + size])
+        for block in self.reference_units:
+            packed[block] /= np.sqrt(packed[block] @ packed[block])
         return packed
 
 

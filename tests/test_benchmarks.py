@@ -18,7 +18,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 LEARNING = ["identification", "imitation", "quadruped_pushes", "reinforcement", "scaling", "training"]  # not in run_all.py
 LONGER = ["instructions", "nonlinear_mpc", "repeated_solves", *LEARNING]  # ten seconds each
 QUICK = ["accuracy", "contact", "dynamics", "environments", "infeasible", "inverse_dynamics", "mpc_scaling"]
-QUICK += ["ocp_layers", "qp_layers", "qp_sets", "structure", "time_limits"]
+QUICK += ["inverse_dynamics_peers", "ocp_layers", "qp_layers", "qp_sets", "structure", "time_limits", "worst_ticks"]
 NEEDED = {"accuracy": "scipy", "infeasible": "scipy", "ocp_layers": "scipy", "qp_sets": "scipy"}
 NEEDED["reinforcement"] = "stable_baselines3"
 # Where that is to be had, without the peers: they are none of the suite's business, and slow to start.
@@ -52,7 +52,7 @@ def test_quick_mode_writes_a_table_and_a_plot(name: str, tmp_path: Path) -> None
 
 
 def test_every_benchmark_is_tested_and_documented() -> None:
-    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer", "figures"} == {*QUICK, *LONGER}
+    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer", "tsid_peer", "figures"} == {*QUICK, *LONGER}
     table = (FOLDER / "README.md").read_text()
     for path in FOLDER.glob("*.py"):
         assert f"`{path.name}`" in table, path.name

@@ -294,6 +294,27 @@ def test_quaternions_of_any_length_are_those_of_length_one():
         torch.testing.assert_close(found.torque, expected.torque, rtol=0, atol=1e-6)
 
 
+def test_quaternions_of_a_posture_may_have_any_length():
+    robot = biped()  # with a ball joint in its neck
+    q = standing(robot)
+    neck = slice(7, 11)
+    turned = q.clone()
+    turned[neck] = torch.tensor([0.3, 0.1, -0.2, 0.9], dtype=torch.float64)
+    longer = turned.clone()
+    longer[neck] *= 5.0
+    turned[neck] /= turned[neck].norm()
+    tasks = [PostureTask(q, weight=1.0, joints=["neck"]), AccelerationRegularization(), ForceRegularization()]
+    controller = InverseDynamics(robot, tasks, contacts=[SurfaceContact("left sole", SOLE)])
+    v = np.zeros(robot.nv)
+    expected, found = (
+        controller.compute(q.numpy(), v, {"posture.reference": reference.numpy()}) for reference in (turned, longer)
+    )
+    assert float(np.abs(expected.acceleration).max()) > 1.0
+    np.testing.assert_allclose(found.torque, expected.torque, rtol=0, atol=1e-6)
+    batch = controller(q, torch.from_numpy(v), {"posture.reference": longer})
+    np.testing.assert_allclose(batch.torque.detach(), expected.torque, rtol=0, atol=1e-5)
+
+
 def test_a_time_limit_gives_the_torques_before():
     controller, q = stand(settings=Settings(time_limit=1e-9))
     tick = controller.compute(q.numpy(), np.zeros(18))
@@ -321,6 +342,11 @@ def test_awkward_problems_have_finite_torques():
     stretched = InverseDynamics(arm(), [FrameTask("tool", weight=math.inf)], [TorqueLimit()])
     check(stretched, torch.zeros(6, dtype=torch.float64), torch.full((6,), 0.1, dtype=torch.float64))
     controller, q = stand(limits=[TorqueLimit()])
+    # Straight up, below a plane that no joint can bring its tool nearer to: what rounding leaves of the row is none.
+    below = InverseDynamics(arm(), [PostureTask()], [TorqueLimit(), PlaneBarrier("elbow", [0, 0, 1.0], 2.0)])
+    assert check(below, torch.zeros(6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)) == (
+        Status.CLOSEST_FEASIBLE
+    )
     nothing = {name: 0.0 * value for name, value in controller.numbers().items() if name.endswith("weight")}
     assert check(controller, q, v, nothing) == Status.SOLVED
 
