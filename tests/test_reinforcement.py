@@ -279,6 +279,19 @@ def test_torques_of_a_closed_loop_are_those_of_single_calls() -> None:
     assert qc.solve_qp(**hasty.failure.data).status == qc.Status.SOLVED
 
 
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_quadrotor_that_has_run_away_harms_no_other(guided: bool) -> None:
+    controller, plant = create("quadrotor_ppo", guided=guided).module(), quadrotor().plant
+    x = plant.sample_starts(4, 0)
+    expected = controller(x).inputs
+    x[1, 0], x[2] = float("inf"), float("nan")
+    plan = controller(x)
+    assert plan.status.tolist() == [qc.Status.SOLVED, qc.Status.INVALID_INPUT, qc.Status.INVALID_INPUT, 0]
+    assert torch.equal(plan.inputs[[0, 3]], expected[[0, 3]])
+    plan.inputs.square().sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in controller.parameters() if p.grad is not None)
+
+
 def test_a_guide_that_says_nothing_changes_nothing_and_learns() -> None:
     plain, guided = create("quadrotor_ppo").module(), create("quadrotor_ppo", guided=True).module()
     plant = quadrotor().plant
@@ -293,15 +306,19 @@ def test_a_guide_that_says_nothing_changes_nothing_and_learns() -> None:
     assert float((guided(x).input - b.input)[:, 0].min().detach()) > 0.0
 
 
-def test_ppo_and_sac_improve_the_controller() -> None:
-    for name, options, margin in (
-        ("cart_pole_ppo", {"ppo_iterations": 12}, 20.0),
-        ("cart_pole_sac", {"sac_iterations": 16}, 3.0),
-    ):
-        task = create(name, **options, validate_every=4, validation_count=4)
-        learned = Trainer(task).train()
-        before, after = (task.score(m, HELD_OUT_SEED, 16).values["return"] for m in (task.module(), learned))
-        assert after > before + margin, (name, before, after)
+@pytest.mark.parametrize(
+    ("name", "iterations", "margin"),
+    [
+        ("cart_pole_ppo", {"ppo_iterations": 8}, 50.0),
+        pytest.param("cart_pole_sac", {"sac_iterations": 40}, 50.0, marks=pytest.mark.slow),
+    ],
+)
+def test_rewards_alone_improve_the_controller(name: str, iterations: dict[str, int], margin: float) -> None:
+    task = create(name, **iterations, validate_every=5, validation_count=4)
+    learned = Trainer(task).train()
+    before, after = (task.score(m, HELD_OUT_SEED, 16).values["return"] for m in (task.module(), learned))
+    assert before < 40.0  # it falls at once
+    assert after > before + margin
 
 
 @pytest.mark.parametrize("name", ["quadrotor_ppo", "quadrotor_network"])

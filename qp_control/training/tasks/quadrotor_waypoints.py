@@ -88,14 +88,15 @@ class WaypointController(nn.Module):
 
     def _problem(self, x: Tensor) -> dict[str, Tensor]:
         """Reference and weights of the states x (B, nx)."""
-        waypoint, rest = self.plant.waypoint(x), self.mpc.dynamics.neutral_state()[3:].expand(len(x), -1)
+        # A robot that has run away has no waypoint, and its plan none either: any will do.
+        waypoint = self.plant.waypoint(x).nan_to_num(0.0, 0.0, 0.0)
+        rest = self.mpc.dynamics.neutral_state()[3:].expand(len(x), -1)
         Q, R, P = self.mpc.state_cost(), self.mpc.input_cost(), self.mpc.terminal_cost()
         r = -self.plant.hover * (TRIM * self.trim).exp() * R[:, 0]
-        if self.guide is None:
-            return {"reference": torch.cat([waypoint, rest], 1), "Q": Q, "R": R, "Q_N": P, "r": r}
-        factor, shift = self.guide(self.plant.observe(x))
-        guided = (factor[:, None] * Q)[:, None]
-        return {"reference": torch.cat([waypoint + shift, rest], 1), "Q": guided, "R": R, "Q_N": P, "r": r}
+        if self.guide is not None:
+            factor, shift = self.guide(self.plant.observe(x).nan_to_num(0.0, 0.0, 0.0))
+            waypoint, Q = waypoint + shift, (factor[:, None] * Q)[:, None]
+        return {"reference": torch.cat([waypoint, rest], 1), "Q": Q, "R": R, "Q_N": P, "r": r}
 
     def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
         """As `MPC`."""
