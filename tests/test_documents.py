@@ -16,6 +16,7 @@ PAGES = [
     "docs/contact.md",
     "docs/environments.md",
     "docs/training.md",
+    "docs/experiments.md",
 ]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", *PAGES, "benchmarks/README.md"]
 
