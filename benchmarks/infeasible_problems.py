@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import sudoku_puzzles
 import torch
 from scipy.optimize import lsq_linear
 
@@ -101,25 +101,10 @@ def random_problems(kind: str, batch: int, n: int, seed: int = 0) -> Problems:
     return Problems(f"{kind} n={n}", H, 3.0 * rng.normal(size=(batch, n)), A, b, C, centre - width, centre + width)
 
 
-def boards() -> Array:
-    """The 288 solved 4x4 Sudokus as (288, 64) one-hot vectors."""
-    partial: list[tuple[tuple[int, ...], ...]] = [()]
-    for i in range(4):
-        partial = [
-            (*board, row)
-            for board in partial
-            for row in itertools.permutations(range(4))
-            if all(len({*column}) == i + 1 for column in zip(*board, row, strict=True))
-            and (i % 2 == 0 or not {*board[-1][:2]} & {*row[:2]})
-        ]
-    one_hot: Array = np.eye(4)[np.array(partial)].reshape(-1, 64)
-    return one_hot
-
-
 def puzzles(count: int, seed: int) -> tuple[Array, Array]:
     """(count, 64) puzzles, 4 to 10 of the 16 cells given, and their solutions."""
     rng = np.random.default_rng(seed)
-    all_boards = boards()
+    all_boards = sudoku_puzzles.one_hot(sudoku_puzzles.boards() + 1)
     solutions = all_boards[rng.integers(len(all_boards), size=count)]
     given = np.zeros((count, 16, 1))
     for i in range(count):

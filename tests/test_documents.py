@@ -22,6 +22,7 @@ PAGES = [
     "docs/coming_from.md",
     "docs/cpp.md",
     "docs/scaling.md",
+    "docs/experiments.md",
 ]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", *PAGES, "benchmarks/README.md"]
 

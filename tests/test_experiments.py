@@ -49,6 +49,7 @@ def test_every_puzzle_with_one_solution_is_counted():
     solvable = sudoku_puzzles.solvable()
     boards = sudoku_puzzles.boards()
     assert len(np.unique(boards, axis=0)) == 288
+    assert np.array_equal(boards[:12, :4], np.tile(np.arange(4), (12, 1)))
     assert sum(sudoku_puzzles.count().values()) == 13_579_680
     # No clue can be spared: every set with one cell less belongs to several boards. 85 632 is the literature's number.
     sets = np.arange(1 << 16)
