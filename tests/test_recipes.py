@@ -128,7 +128,7 @@ def test_limits_never_told_are_learned_from_an_expert_that_cannot_always_keep_th
 
 
 def test_walls_never_told_are_learned_with_their_directions() -> None:
-    task: Any = create("polytope_learning", rounds=2, seed=3, validation_count=4)
+    task: Any = create("polytope_learning", demonstrations=40, rounds=2, seed=3, validation_count=4)
     assert 0 < int(task.shown.feasible.sum()) < 40
     before = task.score(task.module(), HELD_OUT_SEED, 10).values
     after = task.score(Trainer(task).train(), HELD_OUT_SEED, 10).values

@@ -27,7 +27,7 @@ FINE = (-0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4)  # later
 class PolytopeLearningOptions(TrainingOptions):
     """Directions and distances of three walls, from an expert that stops before them where it can."""
 
-    demonstrations: int = 40
+    demonstrations: int = 100
     """Plans of the expert that are learned from."""
     rounds: int = 3
     """Searches, each with updates by gradients after it: gradients alone end where a wall touches no plan any more."""
