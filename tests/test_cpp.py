@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PREFIX = Path(sysconfig.get_path("purelib")) / "cmeel.prefix"
 
 
-def run(*command, timeout=900):
+def run(*command, timeout=900, **variables):
     scripts = sysconfig.get_path("scripts")
-    environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]}
+    environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]} | variables
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
@@ -75,9 +75,9 @@ def test_processors_without_packs_of_their_own_have_one_build(tmp_path, processo
     assert "Builds of the solver: generic\n" in printed
 
 
-def consumers(prefix, folder):
+def consumers(prefix, folder, wheels=PREFIX):
     """The example programs, as a project of their own that finds the package in `prefix`."""
-    run("cmake", "-G", "Ninja", "-S", ROOT / "examples/cpp", "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix};{PREFIX}")
+    run("cmake", "-G", "Ninja", "-S", ROOT / "examples/cpp", "-B", folder, f"-DCMAKE_PREFIX_PATH={prefix};{wheels}")
     run("cmake", "--build", folder, "--parallel", "2")
     return folder
 
@@ -205,13 +205,17 @@ def test_damaged_parameters_are_refused(programs, tmp_path):
 
 @pytest.mark.slow
 def test_inverse_dynamics_runs_without_python(tmp_path_factory):
-    """The library with Pinocchio takes minutes to build."""
+    """The library with Pinocchio takes minutes to build, and needs what only the build of the wheel installs."""
     folder = tmp_path_factory.mktemp("robot")
+    build_system = (ROOT / "pyproject.toml").read_text().split("[project]")[0]
+    wheels = re.findall(r'"((?:libpinocchio|cmeel)[^"]*)"', build_system)
+    constraints = ["--constraint", ROOT / "constraints.txt"]
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--target", folder / "wheels", *constraints, *wheels)
     options = ["-DQP_CONTROL_PYTHON=OFF", "-DQP_CONTROL_LIBRARY=ON", f"-DPython_EXECUTABLE={sys.executable}"]
-    run("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder / "build", *options)
+    run("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder / "build", *options, PYTHONPATH=str(folder / "wheels"))
     run("cmake", "--build", folder / "build", "--parallel", "2", timeout=1500)
     run("cmake", "--install", folder / "build", "--prefix", folder / "prefix")
-    programs = consumers(folder / "prefix", folder / "consumer")
+    programs = consumers(folder / "prefix", folder / "consumer", folder / "wheels" / "cmeel.prefix")
     urdf, ticks, trace = ROOT / "envs/assets/arm.urdf", 500, folder / "trace.csv"
     check_ticks(run(programs / "inverse_dynamics_loop", urdf, ticks, trace), ticks)
     found = np.loadtxt(trace, delimiter=",")
