@@ -1,7 +1,7 @@
 """The figure of the arm's tasks in docs/: what is learned, on targets and loads that were not trained on.
 
 Left: an arm whose load nobody told, before, tuned by hand and learned. Right: another load in every episode, constants
-and a network. Both from run folders of `benchmarks/training.py`, which calls this with --arm-figure.
+and a network. From those run folders that are there of `benchmarks/training.py`, which calls this with --arm-figure.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from qp_control.training import RunFolder, create
@@ -37,34 +38,40 @@ def learned(folder: Path, name: str) -> tuple[Any, Any]:
     return task, load_module(run, task)
 
 
+def over_time(axes: Any, task: Any, module: Any) -> None:
+    """Distances from the target along four episodes."""
+    for name, shown in (("before", task.module()), ("tuned by hand", task.hand_tuned()), ("learned", module)):
+        _, values = distances(task, shown, 4)
+        time = task.plant.control_period * np.arange(values.shape[1])
+        for k, curve in enumerate(values):
+            axes.semilogy(time, curve, color=COLORS[name], lw=1.0, label=None if k else name)
+    title = f"a load of {task.options.load:g} kg, not told"
+    axes.set(xlabel="time [s]", ylabel="distance from the target [mm]", title=title)
+
+
+def over_loads(axes: Any, task: Any, module: Any) -> None:
+    """Errors of episodes by their loads."""
+    observer = next(iter(task.others().values()))
+    shown = {"constants by hand": task.hand_tuned(), "observer by hand": observer, "network": module}
+    for (name, policy), color in zip(shown.items(), ("tuned by hand", "observer by hand", "learned"), strict=True):
+        loads, values = distances(task, policy, 30)
+        error = np.sqrt((values[:, -task.plant.goal_steps :] ** 2).mean(1))
+        axes.semilogy(loads, error, "o", ms=4, color=COLORS[color], label=name)
+    axes.set(xlabel="load [kg]", ylabel="tracking error [mm]", title="another load in every episode")
+
+
 def arm_figure(path: Path, folder: Path) -> None:
     """Write the figure from the run folders of seed 0."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    import numpy as np
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.0, 4.0), layout="constrained")
-    task, module = learned(folder, KNOWN)
-    for name, shown in (("before", task.module()), ("tuned by hand", task.hand_tuned()), ("learned", module)):
-        _, values = distances(task, shown, 4)
-        time = task.plant.control_period * np.arange(values.shape[1])
-        for k, curve in enumerate(values):
-            left.semilogy(time, curve, color=COLORS[name], lw=1.0, label=None if k else name)
-    left.set(
-        xlabel="time [s]", ylabel="distance from the target [mm]", title=f"a load of {task.options.load:g} kg, not told"
-    )
-    task, module = learned(folder, UNKNOWN)
-    observer = next(iter(task.others().values()))
-    constants = create(UNKNOWN, **{**vars(task.options), "network": False}).module()
-    for name, shown in (("tuned by hand", constants), ("observer by hand", observer), ("learned", module)):
-        loads, values = distances(task, shown, 30)
-        error = np.sqrt((values[:, -task.plant.goal_steps :] ** 2).mean(1))
-        label = {"tuned by hand": "constants by hand", "learned": "network"}.get(name, name)
-        right.semilogy(loads, error, "o", ms=4, color=COLORS[name], label=label)
-    right.set(xlabel="load [kg]", ylabel="tracking error [mm]", title="another load in every episode")
-    for axes in (left, right):
+    drawn = [name for name in (KNOWN, UNKNOWN) if (folder / name / "seed_0").is_dir()]
+    figure, panels = plt.subplots(1, len(drawn), figsize=(5.0 * len(drawn), 4.0), layout="constrained", squeeze=False)
+    for axes, name in zip(panels[0], drawn, strict=True):
+        task, module = learned(folder, name)
+        (over_time if name == KNOWN else over_loads)(axes, task, module)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
