@@ -46,6 +46,13 @@ def legged_loop(
     for t in range(steps):
         if truncate is not None and t > 0 and t % truncate == 0:
             x, memory = x.detach(), memory.detach()
+        if not bool(alive.any()):
+            x = x.detach()
+            states.append(x)
+            inputs.append(torch.zeros_like(inputs[-1]))
+            rewards.append(x.new_full((len(x),), -FALLEN))
+            status.append(torch.zeros_like(status[-1]))
+            continue
         given = memory
         found, memory = controller(x[:, :own], given)
         if failure is None and bool((found.status > Status.CLOSEST_FEASIBLE).any()):
