@@ -58,7 +58,8 @@ def legged_loop(
         if failure is None and bool((found.status > Status.CLOSEST_FEASIBLE).any()):
             failure = failed_tick(controller, x[:, :own], given, found.status, t)
         x = plant.step(x, found.torque)
-        # A robot that fell stays where it is, so that what it does on the ground neither costs time nor runs away.
+        # A robot that fell, or whose numbers have run away, stays where it was.
+        alive = alive & x.detach().isfinite().all(1)
         x = torch.where(alive[:, None], x, states[-1].detach())
         states.append(x)
         inputs.append(found.torque)
