@@ -195,7 +195,6 @@ class Trotting(nn.Module):
             x0, reference, yaw, arms, self.gait.on_ground(later), Q=Q, r=numbers["planned_force_weight"],
             friction=self.whole_body.numbers["friction"],
         )  # fmt: skip
-        # Without an answer: a quarter of the weight on each foot on the ground would be as good a guess as any.
         return memory._replace(plan=plan, plan_heading=yaw, plan_arms=arms[:, 0])
 
     def _target(self, q: Tensor, memory: TrottingMemory, feet: Tensor, land: Tensor) -> Target:

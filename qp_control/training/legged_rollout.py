@@ -46,12 +46,20 @@ def legged_loop(
     for t in range(steps):
         if truncate is not None and t > 0 and t % truncate == 0:
             x, memory = x.detach(), memory.detach()
+        if not bool(alive.any()):
+            x = x.detach()
+            states.append(x)
+            inputs.append(torch.zeros_like(inputs[-1]))
+            rewards.append(x.new_full((len(x),), -FALLEN))
+            status.append(torch.zeros_like(status[-1]))
+            continue
         given = memory
         found, memory = controller(x[:, :own], given)
         if failure is None and bool((found.status > Status.CLOSEST_FEASIBLE).any()):
             failure = failed_tick(controller, x[:, :own], given, found.status, t)
         x = plant.step(x, found.torque)
-        # A robot that fell stays where it is, so that what it does on the ground neither costs time nor runs away.
+        # A robot that fell, or whose numbers have run away, stays where it was.
+        alive = alive & x.detach().isfinite().all(1)
         x = torch.where(alive[:, None], x, states[-1].detach())
         states.append(x)
         inputs.append(found.torque)

@@ -31,7 +31,12 @@ BY_HAND: dict[str, Any] = {
     "com_damping": [20.0, 20.0, 40.0],
     "momentum_weight": 1e-3,
 }
-BY_HAND_AT_A_TROT: dict[str, Any] = {"com_weight": 10.0, "trunk_weight": 10.0}
+BY_HAND_AT_A_TROT: dict[str, Any] = {
+    "friction": 0.5,
+    "com_weight": 3.0,
+    "trunk_weight": 3.0,
+    "momentum_weight": 1e-3,
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class QuadrupedStandOptions(PushOptions):
 class QuadrupedTrotOptions(PushOptions):
     """Pushes that a trotting quadruped survives: those, weights of a plan and foot placement from closed loops."""
 
+    iterations: int = 12
+    """Updates."""
     steps: int = 140
     """Control periods of 5 ms in a closed loop that is learned from."""
     truncate: int = 140
@@ -165,4 +172,4 @@ class QuadrupedTrot(QuadrupedPushes):
 
     def hand_tuned(self) -> Trotting:
         body = WholeBody(self.plant.dynamics, self.plant.feet, **BY_HAND_AT_A_TROT)
-        return Trotting(body, self.plant.stand, period=self.plant.control_period, placement_gain=0.18)
+        return Trotting(body, self.plant.stand, period=self.plant.control_period, placement_gain=0.16)
