@@ -2,6 +2,7 @@
 // program; the build with the address sanitizer, which needs malloc for itself, leaves such programs out.
 #pragma once
 
+#include <Eigen/Core>  // brings declarations of some of them, which must come first
 #include <cstddef>
 #include <cstdlib>
 
