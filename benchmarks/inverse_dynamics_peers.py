@@ -42,7 +42,7 @@ COLUMNS = {
 }  # fmt: skip
 KP, DT, FRICTION = 100.0, 1e-3, 0.6
 TSID_REGULARIZATION = 1e-8  # its solver adds it to the Hessian
-WEIGHTS = {"com": 10.0, "trunk": 5.0, "posture": 0.5, "force": 1e-3, "tool": 1.0}
+WEIGHTS = {"com": 100.0, "trunk": 5.0, "posture": 0.01, "force": 1e-3, "tool": 10.0}
 
 
 def quadruped(model: Any) -> tuple[qc.InverseDynamics, str, Any, Any]:

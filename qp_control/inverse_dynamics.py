@@ -235,6 +235,7 @@ class InverseDynamics(nn.Module):
         numbers: Mapping[str, Tensor] | None = None,
         *,
         parameters: Tensor | None = None,
+        shift_weights: tuple[Tensor, Tensor, Tensor] | None = None,
         warm_start: LayerSolution | None = None,
     ) -> Control:
         """Torques for states q (B, nq), v (B, nv) or one state (nq,), (nv,).
@@ -242,6 +243,7 @@ class InverseDynamics(nn.Module):
         numbers: values of numbers of parts such as "com.reference" or "posture.weight" for this call, (size,) or
             (B, size), one number or (B, 1) for all of a vector.
         parameters: of the model, (n_par,) or (B, n_par), see `RobotModel`.
+        shift_weights: of the rows of A, C and x instead of the controller's own, see `shift_weights`; differentiable.
         warm_start: `solution` of an earlier call.
 
         Quaternions and (cos, sin) of any length but zero are taken for those of length one. Where a state is none (NaN,
@@ -250,7 +252,7 @@ class InverseDynamics(nn.Module):
         state = self.states(q, v)
         values = self.numbers(numbers)
         *data, T, t = self._problem(state.q, state.v, self._of_level(values, self.levels[0]), parameters)
-        weight_eq, weight_in, weight_box = self.shift_weights
+        weight_eq, weight_in, weight_box = self.shift_weights if shift_weights is None else shift_weights
         sol = self.layer(*data, weight_eq=weight_eq, weight_in=weight_in, weight_box=weight_box, warm_start=warm_start)
         x, status = sol.x, sol.status
         if len(self.levels) > 1:

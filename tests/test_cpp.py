@@ -236,3 +236,21 @@ def inverse_dynamics_loop(urdf, ticks):
         v = v + 0.001 * found.acceleration
         q = q + 0.001 * v
     return np.array(rows)
+
+
+@pytest.mark.slow
+def test_ticks_of_inverse_dynamics_hold_and_allocate_nothing(tmp_path):
+    """Minutes of compiling: Pinocchio and the solver, both for any processor."""
+    scripts = sysconfig.get_path("scripts")
+    environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]}
+    options = [f"-DQP_CONTROL_{name}" for name in ("TESTS=ON", "ROBOT_TESTS=ON", "PYTHON=OFF")]
+    options += [f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_BUILD_TYPE=Release"]
+    facts = "inverse_dynamics_facts"
+    for command in (
+        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", tmp_path, *options],
+        ["cmake", "--build", tmp_path, "--parallel", "2", "--target", facts],
+        [tmp_path / "cpp" / "tests" / facts],
+    ):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert done.stdout.count("ok  ") >= 4, done.stdout

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from control_setups import BATCH, SETUPS
+from legged_robots import arm
 from manifold_robots import moved, normal
 
+from qp_control.inverse_dynamics import InverseDynamics
+from qp_control.limits import JointAccelerationLimit
 from qp_control.settings import Status
+from qp_control.tasks import PostureTask
 
 
 def outputs(found):
@@ -112,3 +118,17 @@ def test_shared_numbers_get_the_sum_and_elements_their_own(case):
     case.loss(case.q, case.v, {name: each}, None).backward()
     # The same QPs up to the order of additions.
     torch.testing.assert_close(each.grad.sum(0), shared.grad, rtol=1e-8, atol=1e-8)
+
+
+def test_gradients_by_the_weights_of_shifts():
+    """A joint is to accelerate by 4 and by at most 1: x = 1 + 3 / (1 + ratio), the ratio of the two weights."""
+    task = PostureTask(weight=math.inf, acceleration=4.0)
+    controller = InverseDynamics(arm(), [task], [JointAccelerationLimit(1.0)])
+    eq, ineq, box = controller.shift_weights
+    ratio = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(6, dtype=torch.float64)
+    found = controller(zero, zero, shift_weights=(eq, ineq, ratio * box))
+    assert found.status == Status.CLOSEST_FEASIBLE
+    torch.testing.assert_close(found.acceleration, (1.0 + 3.0 / (1.0 + ratio)).expand(6), rtol=0, atol=1e-7)
+    (slope,) = torch.autograd.grad(found.acceleration.sum(), ratio)
+    assert float(slope) == pytest.approx(-6.0 * 3.0 / 9.0, rel=1e-7)

@@ -162,8 +162,8 @@ void bind_whole_body(py::module_& m) {
                         const Eigen::Ref<const Eigen::VectorXd>& g, const Eigen::Ref<const RowMajorMatrix>& C,
                         const Eigen::Ref<const Eigen::VectorXd>& l, const Eigen::Ref<const Eigen::VectorXd>& u,
                         const Eigen::Ref<const Eigen::VectorXd>& lb, const Eigen::Ref<const Eigen::VectorXd>& ub,
-                        double settled) {
-        const ReducedLevel found = reduce({H, g, C, l, u, lb, ub}, x, f, settled);
+                        double settled, double narrow) {
+        const ReducedLevel found = reduce({H, g, C, l, u, lb, ub}, x, f, settled, narrow);
         return py::make_tuple(found.H, found.g, found.C, found.lower, found.upper, found.used);
       });
   py::class_<Model>(m, "WholeBody")

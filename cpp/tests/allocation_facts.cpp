@@ -1,8 +1,7 @@
-// Solving allocates nothing once the workspaces are there. malloc itself and its relatives are counted, so nothing can
-// hide; the build with the address sanitizer, which needs malloc for itself, leaves this file out.
-#include <cstdlib>
+// Solving allocates nothing once the workspaces are there.
 #include <memory>
 
+#include "allocations.hpp"
 #include "check.hpp"
 #include "qp_control/certificates.hpp"
 #include "qp_control/lane_solver.hpp"
@@ -10,59 +9,9 @@
 #include "qp_control/ocp_solver.hpp"
 #include "random_ocp.hpp"
 
-namespace {
-
-bool counting = false;
-int allocations = 0;
-
-}  // namespace
-
-extern "C" {
-void* __libc_malloc(std::size_t size);
-void* __libc_calloc(std::size_t count, std::size_t size);
-void* __libc_realloc(void* block, std::size_t size);
-void* __libc_memalign(std::size_t alignment, std::size_t size);
-
-void* malloc(std::size_t size) {
-  if (counting) ++allocations;
-  return __libc_malloc(size);
-}
-
-void* calloc(std::size_t count, std::size_t size) {
-  if (counting) ++allocations;
-  return __libc_calloc(count, size);
-}
-
-void* realloc(void* block, std::size_t size) {
-  if (counting) ++allocations;
-  return __libc_realloc(block, size);
-}
-
-// Types of more than 16 bytes' alignment, such as packs, come from here.
-void* aligned_alloc(std::size_t alignment, std::size_t size) {
-  if (counting) ++allocations;
-  return __libc_memalign(alignment, size);
-}
-
-int posix_memalign(void** block, std::size_t alignment, std::size_t size) {
-  if (counting) ++allocations;
-  *block = __libc_memalign(alignment, size);
-  return *block == nullptr ? 12 : 0;  // ENOMEM
-}
-}
-
 using namespace qp_control;
 
 namespace {
-
-template <class Body>
-int allocations_of(const Body& body) {
-  allocations = 0;
-  counting = true;
-  body();
-  counting = false;
-  return allocations;
-}
 
 const Register counter_counts("negative control: what does allocate is counted", [] {
   check(allocations_of([] { std::make_unique<std::vector<double>>(10); }) > 0, "operator new");

@@ -34,7 +34,8 @@ struct Level {
 };
 
 // x satisfies the rows up to the tolerance of its QP. settled: a row shorter than that, beside what it was, is
-// rounding.
-ReducedLevel reduce(const Level& level, const Eigen::VectorXd& x, const Freedom& freedom, double settled);
+// rounding; narrow: bounds nearer to each other than that are one.
+ReducedLevel reduce(const Level& level, const Eigen::VectorXd& x, const Freedom& freedom, double settled,
+                    double narrow);
 
 }  // namespace qp_control

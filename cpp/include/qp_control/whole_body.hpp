@@ -5,7 +5,8 @@
 //               (M qdd + h - J_f'f)_i = 0 where nothing drives, T x + t = tau elsewhere
 //
 // The numbers of a controller, such as weights, gains and references, stand in one vector; parts know where. Their
-// meaning is that of the parts in Python: qp_control/tasks.py, supports.py and limits.py.
+// meaning is that of the parts in Python: qp_control/tasks.py, supports.py and limits.py. A loop of one robot is in
+// inverse_dynamics_loop.hpp.
 #pragma once
 
 #include <Eigen/Core>
@@ -28,6 +29,7 @@ struct Term {
   bool position = false, orientation = false, own_axes = false;
   int first = 0, points = 1;  // selection: x[first + row], summed over points that are 3 apart
   int weight = -1, activation = -1, stiffness = -1, damping = -1, reference = -1, velocity = -1, acceleration = -1;
+  double shift_weight = 1.0;  // of a constraint that others contradict, here and below
 };
 
 struct Support {
@@ -35,6 +37,7 @@ struct Support {
   std::vector<Eigen::Vector3d> points, directions;
   Eigen::Vector3d normal;
   int activation, friction, min_force, max_force;
+  double shift_weight = 1.0;
 };
 
 enum class BoundKind { position, velocity, acceleration };
@@ -44,6 +47,7 @@ struct JointBounds {
   std::vector<int> q, v;  // indices of the joints
   double dt = 0.0, return_time = 0.0;
   int lower = -1, upper = -1, velocity = -1, acceleration = -1;
+  double shift_weight = 1.0;
 };
 
 enum class BarrierKind { plane, sphere, frame };
@@ -53,6 +57,7 @@ struct Barrier {
   int frame, other;
   Eigen::Vector3d normal;
   int stiffness, damping, distance, centre = -1;
+  double shift_weight = 1.0;
 };
 
 struct WholeBodySettings {

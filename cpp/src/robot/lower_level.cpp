@@ -23,7 +23,7 @@ void see(const std::vector<Eigen::Ref<const RowMajorMatrix>>& matrices, double n
   freedom.basis = (freedom.basis * solver.eigenvectors().leftCols(unseen)).eval();
 }
 
-ReducedLevel reduce(const Level& level, const VectorXd& x, const Freedom& freedom, double settled) {
+ReducedLevel reduce(const Level& level, const VectorXd& x, const Freedom& freedom, double settled, double narrow) {
   const MatrixXd& Z = freedom.basis;
   const int rows = static_cast<int>(level.C.rows()), n = static_cast<int>(x.size());
   ReducedLevel out;
@@ -55,8 +55,10 @@ ReducedLevel reduce(const Level& level, const VectorXd& x, const Freedom& freedo
     else
       out.C.row(k) = Z.row(i - rows);
     const auto [lower, upper] = bounds(i);
-    out.lower[k] = std::min(lower, 0.0);
-    out.upper[k] = std::max(upper, 0.0);
+    // An equality up to the tolerance with which x has been found is one.
+    const bool fixed = upper - lower < narrow;
+    out.lower[k] = fixed ? 0.0 : std::min(lower, 0.0);
+    out.upper[k] = fixed ? 0.0 : std::max(upper, 0.0);
   }
   return out;
 }

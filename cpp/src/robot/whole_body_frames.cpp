@@ -15,6 +15,7 @@ using Eigen::Matrix3d;
 using Eigen::MatrixXd;
 using Eigen::Vector3d;
 using Eigen::VectorXd;
+using Vector6 = Eigen::Matrix<double, 6, 1>;
 
 namespace {
 
@@ -50,8 +51,7 @@ void WholeBodyRows::frame_residual(const Term& term, Residual& out) {
   const Vector3d w_a = a.at.velocity.tail<3>(), alpha_a = a.at.acceleration.tail<3>();
   const Vector3d v = (b.at.velocity - a.at.velocity).head<3>(), w = (b.at.velocity - a.at.velocity).tail<3>();
   const int blocks = term.position + term.orientation, rows = static_cast<int>(term.rows.size());
-  MatrixXd J(3 * blocks, nv_);
-  VectorXd error(3 * blocks), missing(3 * blocks), drift(3 * blocks);
+  Vector6 error, missing, drift;
   int k = 0;
   if (term.position) {
     error.head<3>() = R_a * numbers(term.reference, 3) - r;
@@ -59,7 +59,7 @@ void WholeBodyRows::frame_residual(const Term& term, Residual& out) {
     drift.head<3>() = Vector3d((b.at.acceleration - a.at.acceleration).head<3>()) - alpha_a.cross(r) -
                       2.0 * w_a.cross(v) + w_a.cross(w_a.cross(r));
     for (int i = 0; i < nv_; ++i)
-      J.col(i).head<3>() = b.J.col(i).head<3>() - a.J.col(i).head<3>() + r.cross(Vector3d(a.J.col(i).tail<3>()));
+      frame_J_.col(i).head<3>() = b.J.col(i).head<3>() - a.J.col(i).head<3>() + r.cross(Vector3d(a.J.col(i).tail<3>()));
     k = 3;
   }
   if (term.orientation) {
@@ -67,23 +67,21 @@ void WholeBodyRows::frame_residual(const Term& term, Residual& out) {
     error.segment<3>(k) = R_b * pinocchio::log3(R_b.transpose() * R_a * reference);
     missing.segment<3>(k) = -w;
     drift.segment<3>(k) = Vector3d((b.at.acceleration - a.at.acceleration).tail<3>()) - w_a.cross(w);
-    J.middleRows<3>(k) = b.J.bottomRows<3>() - a.J.bottomRows<3>();
+    frame_J_.middleRows<3>(k) = b.J.bottomRows<3>() - a.J.bottomRows<3>();
   }
   for (int block = 0; block < blocks; ++block) {
     const int first = 3 * block;
     if (term.velocity >= 0) missing.segment<3>(first) += R_a * numbers(term.velocity + first, 3);
     if (term.acceleration >= 0) drift.segment<3>(first) -= R_a * numbers(term.acceleration + first, 3);
-    for (VectorXd* t : {&error, &missing, &drift}) t->segment<3>(first) = Q * Vector3d(t->segment<3>(first));
-    J.middleRows<3>(first) = (Q * J.middleRows<3>(first)).eval();
+    for (Vector6* t : {&error, &missing, &drift}) t->segment<3>(first) = Q * Vector3d(t->segment<3>(first));
+    for (int i = 0; i < nv_; ++i) frame_J_.col(i).segment<3>(first) = Q * Vector3d(frame_J_.col(i).segment<3>(first));
   }
-  out.J.resize(rows, nv_);
-  for (VectorXd* t : {&out.c, &out.error, &out.missing}) t->resize(rows);
   for (int row = 0; row < rows; ++row) {
     const int i = term.rows[row];
-    out.J.row(row) = J.row(i);
+    out.J.row(row) = frame_J_.row(i);
     out.error[row] = error[i];
     out.missing[row] = missing[i];
-    out.c[row] = drift[i] - numbers_[term.stiffness + row] * error[i] - numbers_[term.damping + row] * missing[i];
+    out.c[row] = drift[i];
   }
 }
 

@@ -14,12 +14,6 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-VectorXd selected(const VectorXd& full, const std::vector<int>& rows) {
-  VectorXd out(rows.size());
-  for (std::size_t r = 0; r < rows.size(); ++r) out[r] = full[rows[r]];
-  return out;
-}
-
 }  // namespace
 
 void WholeBodyMatrices::resize(WholeBodySizes s, int nu) {
@@ -34,7 +28,7 @@ void WholeBodyMatrices::resize(WholeBodySizes s, int nu) {
 }
 
 WholeBodyRows::WholeBodyRows(Evaluator& robot, const WholeBodySettings& settings)
-    : robot_(robot), settings_(settings), nq_(robot.nq()), nv_(robot.nv()), residuals_(settings.terms.size()) {
+    : robot_(robot), settings_(settings), nq_(robot.nq()), nv_(robot.nv()) {
   for (int i = 0; i < nv_; ++i)
     if (std::find(settings.actuated.begin(), settings.actuated.end(), i) == settings.actuated.end())
       undriven_.push_back(i);
@@ -57,7 +51,19 @@ WholeBodyRows::WholeBodyRows(Evaluator& robot, const WholeBodySettings& settings
     }
     uses_centroid_ |= term.kind == TermKind::centre_of_mass || term.kind == TermKind::angular_momentum;
   }
-  zero_.setZero(nv_);
+  std::size_t most_rows = 0;
+  for (const Term& term : settings.terms) {
+    const std::size_t rows = term.rows.size();
+    const bool dense = term.kind == TermKind::frame || term.kind == TermKind::centre_of_mass ||
+                       term.kind == TermKind::angular_momentum;
+    const VectorXd zero = VectorXd::Zero(rows);
+    residuals_.push_back({MatrixXd::Zero(dense ? rows : 0, nv_), zero, zero, zero});
+    most_rows = std::max(most_rows, rows);
+  }
+  for (VectorXd* a : {&zero_, &difference_, &h_}) a->setZero(nv_);
+  for (VectorXd* a : {&q_, &reference_}) a->setZero(nq_);
+  weighted_.setZero(most_rows, sizes_.n);
+  frame_J_.setZero(6, nv_);
 }
 
 WholeBodyRows::Frame& WholeBodyRows::frame(int index) {
@@ -104,46 +110,49 @@ void WholeBodyRows::dynamics() {
 
 void WholeBodyRows::residual(const Term& term, Residual& out) {
   const int rows = static_cast<int>(term.rows.size());
-  VectorXd drift, error, missing;
   switch (term.kind) {
     case TermKind::frame:
       frame_residual(term, out);
-      return;
+      break;
     case TermKind::torque:
-      out.c.resize(rows);
       for (int r = 0; r < rows; ++r) out.c[r] = h_[settings_.actuated[r]] - numbers_[term.reference + r];
       return;
     case TermKind::selection:
       out.c = -numbers(term.reference, rows);
       return;
     case TermKind::centre_of_mass:
-      out.J.resize(rows, nv_);
-      for (int r = 0; r < rows; ++r) out.J.row(r) = A_G_.row(term.rows[r]) / mass_;
-      error = numbers(term.reference, 3) - centroid_.position;
-      missing = numbers(term.velocity, 3) - centroid_.momentum.head<3>() / mass_;
-      drift = centroid_.rate.head<3>() / mass_ - numbers(term.acceleration, 3);
+      for (int r = 0; r < rows; ++r) {
+        const int i = term.rows[r];
+        out.J.row(r) = A_G_.row(i) / mass_;
+        out.error[r] = numbers_[term.reference + i] - centroid_.position[i];
+        out.missing[r] = numbers_[term.velocity + i] - centroid_.momentum[i] / mass_;
+        out.c[r] = centroid_.rate[i] / mass_ - numbers_[term.acceleration + i];
+      }
       break;
     case TermKind::angular_momentum:
-      out.J.resize(rows, nv_);
-      for (int r = 0; r < rows; ++r) out.J.row(r) = A_G_.row(3 + term.rows[r]);
-      error = VectorXd::Zero(3);
-      missing = numbers(term.reference, 3) - centroid_.momentum.tail<3>();
-      drift = centroid_.rate.tail<3>() - numbers(term.acceleration, 3);
+      for (int r = 0; r < rows; ++r) {
+        const int i = term.rows[r];
+        out.J.row(r) = A_G_.row(3 + i);
+        out.missing[r] = numbers_[term.reference + i] - centroid_.momentum[3 + i];
+        out.c[r] = centroid_.rate[3 + i] - numbers_[term.acceleration + i];
+      }
       break;
     case TermKind::posture:
-      error.resize(nv_);
-      robot_.difference(q_, numbers(term.reference, nq_), error);
-      missing = numbers(term.velocity, nv_) - v_;
-      drift = -numbers(term.acceleration, nv_);
+      reference_ = numbers(term.reference, nq_);
+      robot_.difference(q_, reference_, difference_);
+      for (int r = 0; r < rows; ++r) {
+        const int i = term.rows[r];
+        out.error[r] = difference_[i];
+        out.missing[r] = numbers_[term.velocity + i] - v_[i];
+        out.c[r] = -numbers_[term.acceleration + i];
+      }
       break;
   }
-  out.error = selected(error, term.rows);
-  out.missing = selected(missing, term.rows);
-  out.c = selected(drift, term.rows) - numbers(term.damping, rows).cwiseProduct(out.missing);
+  out.c -= numbers(term.damping, rows).cwiseProduct(out.missing);
   if (term.stiffness >= 0) out.c -= numbers(term.stiffness, rows).cwiseProduct(out.error);
 }
 
-void WholeBodyRows::add_cost(const Term& term, const Residual& r, WholeBodyMatrices& out) const {
+void WholeBodyRows::add_cost(const Term& term, const Residual& r, WholeBodyMatrices& out) {
   const int rows = static_cast<int>(term.rows.size());
   switch (term.kind) {
     case TermKind::posture:
@@ -161,14 +170,14 @@ void WholeBodyRows::add_cost(const Term& term, const Residual& r, WholeBodyMatri
         }
       return;
     case TermKind::torque: {
-      MatrixXd weighted(rows, sizes_.n);
+      auto weighted = weighted_.topRows(rows);
       for (int k = 0; k < rows; ++k) weighted.row(k) = weight(term, k) * out.T.row(k);
       out.H.noalias() += out.T.transpose() * weighted;
       out.g.noalias() += weighted.transpose() * r.c;
       return;
     }
     default: {
-      MatrixXd weighted(rows, nv_);
+      auto weighted = weighted_.topLeftCorner(rows, nv_);
       for (int k = 0; k < rows; ++k) weighted.row(k) = weight(term, k) * r.J.row(k);
       out.H.topLeftCorner(nv_, nv_).noalias() += r.J.transpose() * weighted;
       out.g.head(nv_).noalias() += weighted.transpose() * r.c;

@@ -45,7 +45,7 @@ class WholeBodyRows {
     Eigen::MatrixXd J, by_J;
   };
   struct Residual {
-    Eigen::MatrixXd J;                  // by qdd; selections, postures and torques have none
+    Eigen::MatrixXd J;                  // by qdd; those of selections, postures and torques are not written out
     Eigen::VectorXd c, error, missing;  // those of position and velocity, of tasks that follow something
   };
 
@@ -53,7 +53,7 @@ class WholeBodyRows {
   void dynamics();
   void residual(const Term& term, Residual& out);
   void frame_residual(const Term& term, Residual& out);
-  void add_cost(const Term& term, const Residual& r, WholeBodyMatrices& out) const;
+  void add_cost(const Term& term, const Residual& r, WholeBodyMatrices& out);
   void add_constraint(const Term& term, const Residual& r, int row, WholeBodyMatrices& out) const;
   void forces(const Support& support, int row, WholeBodyMatrices& out) const;
   void barrier(const Barrier& barrier, int row, WholeBodyMatrices& out);
@@ -89,6 +89,10 @@ class WholeBodyRows {
   Eigen::MatrixXd M_, A_G_, D_;  // A_G: momentum about the centre of mass by v
   Eigen::VectorXd h_;
   std::vector<Residual> residuals_;
+  // Room for what `problem` works out
+  Eigen::VectorXd reference_, difference_;
+  Eigen::MatrixXd weighted_;
+  Eigen::Matrix<double, 6, Eigen::Dynamic> frame_J_;
 
   Eigen::VectorXd by_numbers_, by_q_, by_v_, by_a_, by_h_, by_c_;
   Eigen::MatrixXd by_H_, by_D_, by_A_G_, by_J_;  // the first one plus its transpose

@@ -1,0 +1,72 @@
+// A controller by inverse dynamics in a control loop: one robot, and an answer at every tick.
+//
+//   NumberList numbers;
+//   WholeBodySettings parts;                            // see whole_body.hpp
+//   Term posture{TermKind::posture, {6, 7, 8}};         // which velocities
+//   posture.weight = numbers.add(3, 1.0);
+//   ...
+//   parts.numbers = numbers.size();
+//   InverseDynamicsLoop loop(model, parts);
+//   while (..) send(loop.tick(q, v, numbers.data()).torque);
+//
+// Nothing is allocated in a tick, but for what DenseSolver does where it first needs it.
+#pragma once
+
+#include <Eigen/Core>
+#include <limits>
+#include <memory>
+#include <pinocchio/multibody/fwd.hpp>
+#include <vector>
+
+#include "qp_control/settings.hpp"
+#include "qp_control/solution.hpp"
+#include "qp_control/whole_body.hpp"
+
+namespace qp_control {
+
+// The numbers of a controller's parts, side by side.
+class NumberList {
+ public:
+  // Where they begin.
+  int add(const std::vector<double>& values) {
+    values_.insert(values_.end(), values.begin(), values.end());
+    return size() - static_cast<int>(values.size());
+  }
+  int add(int count, double value) { return add(std::vector<double>(count, value)); }
+  int size() const { return static_cast<int>(values_.size()); }
+  double& operator[](int i) { return values_[i]; }
+  const double* data() const { return values_.data(); }
+
+ private:
+  std::vector<double> values_;
+};
+
+struct ControlTick {
+  Eigen::VectorXd torque;  // [N m or N], within limits that hold exactly; without an answer those of the tick before
+  Eigen::VectorXd x;       // accelerations [m/s^2 or rad/s^2] and forces [N]; as they were without an answer
+  Eigen::VectorXd shift;   // by how much each row gave way: of A, C and the bounds of accelerations
+  Status status = Status::INVALID_INPUT;
+  int iterations = 0;
+};
+
+class InverseDynamicsLoop {
+ public:
+  // torque_shift_weight: infinite, torque limits hold exactly. Weights of shifts are made from the
+  // numbers of the first tick.
+  InverseDynamicsLoop(const pinocchio::Model& model, WholeBodySettings parts, Settings settings = {},
+                      double torque_shift_weight = std::numeric_limits<double>::infinity());
+  ~InverseDynamicsLoop();
+
+  WholeBodySizes sizes() const;
+  // q (nq), its quaternions of any length but zero; v (nv), numbers (parts.numbers). It starts from the solution
+  // before.
+  const ControlTick& tick(const double* q, const double* v, const double* numbers);
+  // Forgets the ticks before.
+  void reset();
+
+ private:
+  struct Implementation;
+  std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace qp_control
