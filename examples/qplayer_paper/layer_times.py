@@ -141,6 +141,7 @@ def main(options: TimesOptions) -> None:
         )
         for row in rows_of(options, cell, entries, told):
             table.add(row)
+        report.write_csv(options.out / f"{table.name}.csv", table.rows)
     path = table.finish()
     column = "total_ms" if options.part == "jacobians" else "forward_ms"
     times: dict[str, dict[str, float]] = {}

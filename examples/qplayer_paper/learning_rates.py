@@ -112,6 +112,7 @@ def main(options: RatesOptions) -> None:
         for rate in options.rates or RATES[options.task]:
             for row in outcome_rows(options, model, rate):
                 table.add(row)
+            report.write_csv(options.out / f"{table.name}.csv", table.rows)
     path = table.finish()
     failed: dict[str, dict[str, float]] = {}
     for row in table.rows:

@@ -51,6 +51,7 @@ def curves(
         axes.axhline(level, linestyle="--", linewidth=1, color=f"{0.3 + 0.2 * (k % 3):.1f}", label=name)
     if log:
         axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
