@@ -92,7 +92,9 @@ def picture(path: Path, curves: dict[str, list[tuple[list[int], list[float]]]], 
 def main() -> None:
     parser = report.arguments(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--longer", type=int, default=10, help="times the budget, for the network's second curve")
+    parser.add_argument(
+        "--longer", type=int, default=10, help="times the budget, for the network's second curve; 1: none"
+    )
     parser.add_argument("--folder", type=Path, help="of the run folders; default: reinforcement beside the CSV file")
     arguments = parser.parse_args()
     held_out = 50
@@ -103,10 +105,11 @@ def main() -> None:
     for task, name in NAMES.items():
         changed = {**QUICK[task], "validation_count": 1} if arguments.quick else {}
         runs.append((task, name, changed))
-    last = runs[-1]
-    longer = create(last[0], None, **last[2]).options.ppo_iterations * arguments.longer
-    rare = {"ppo_iterations": longer, "validate_every": 5 * arguments.longer}
-    runs.append((last[0], f"the same network, {arguments.longer} times longer", last[2] | rare))
+    if arguments.longer > 1:
+        task, _, changed = runs[-1]
+        iterations = create(task, None, **changed).options.ppo_iterations * arguments.longer
+        more = changed | {"ppo_iterations": iterations, "validate_every": 5 * arguments.longer}
+        runs.append((task, f"the same network, {arguments.longer} times longer", more))
     print(report.machine("stable-baselines3"))
     columns = {"controller": 44, "measure": 10, "mean": 8, "low": 8, "high": 8}
     table = report.Report("reinforcement", columns | {f"seed {seed}": 8 for seed in arguments.seeds}, arguments.out)

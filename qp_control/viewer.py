@@ -213,13 +213,13 @@ class LiveViewer:
         self._scene.display(state, moved)
         self._due = time.monotonic() + pause
 
-    def play(self, times: ArrayLike, states: ArrayLike) -> None:
-        """Show a trajectory once in real time; arguments as in `write_replay`."""
+    def play(self, times: ArrayLike, states: ArrayLike, moved: Sequence[Moved] | None = None) -> None:
+        """Show a trajectory once in real time; arguments as in `write_replay`, moved: of each state, by name."""
         t, x = _checked_trajectory(times, states)
         start = time.monotonic()
-        for when, state in zip(t - t[0], x, strict=True):
+        for when, state, places in zip(t - t[0], x, moved or [{}] * len(x), strict=True):
             time.sleep(max(0.0, start + when - time.monotonic()))
-            self._scene.display(state)
+            self._scene.display(state, places)
 
     def close(self) -> None:
         """End the server; may be called again."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qp_control.envs.base import write_rollout
 from qp_control.envs.task import RobotTask
 from qp_control.mpc import MPC
 from qp_control.settings import Settings
@@ -20,7 +21,6 @@ from qp_control.training.evaluation import Evaluation, evaluate, mean_interval, 
 from qp_control.training.phase import FailedProblem
 from qp_control.training.rollout import closed_loop, failed_problem
 from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
-from qp_control.viewer import write_replay
 
 SEARCH_EPISODES = 8
 
@@ -81,17 +81,9 @@ class ClosedLoopTask(TrainingTask):
 
     def write_replay(self, path: Path, result: Evaluation) -> Path:
         """Write the first episode as a page. Raises RunError where that fails."""
-        states = result.rollout.states[0].numpy()
+        states, inputs = result.rollout.states[0].numpy(), result.rollout.inputs[0].numpy()
         try:
-            return write_replay(
-                path,
-                self.plant.urdf,
-                self.times(len(states)),
-                states,
-                scenery=self.plant.scenery(),
-                camera=self.plant.camera(),
-                title=f"{self.name}, learned",
-            )
+            return Path(write_rollout(path, self.plant, states, inputs, title=f"{self.name}, learned"))
         except OSError as error:
             raise RunError(f"cannot write {str(path)!r}: {error}") from error
 
