@@ -7,7 +7,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cpp -name 
 # The build's own environment is pinned too; recent versions of pip read a variable of its own for that.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt CMAKE_BUILD_PARALLEL_LEVEL=2 $(BIN)/python -m pip
 
-.PHONY: train test sanitize fuzz install lint bench clean
+.PHONY: train test sanitize fuzz install lint docs bench clean
 
 install: $(VENV)/.installed
 
@@ -64,6 +64,11 @@ lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy && $(BIN)/mypy envs && $(BIN)/mypy benchmarks
 	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
+
+# The pages and the reference; a warning is an error.
+docs: install
+	$(PIP) install --quiet --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 
 # BENCH: options of benchmarks/run_all.py. qpth and mpc ask for an old numpy, and run with a new one.
 BENCH ?=

@@ -142,6 +142,12 @@ def look(task: RobotTask) -> dict[str, Any]:
     return {"scenery": task.scenery(), "camera": task.camera(), **names}
 
 
+def moved_paths(task: RobotTask, states: Floats) -> dict[str, Floats]:
+    """Where the scenery that moves is in the states (T + 1, nx), by name."""
+    each = [task.moved_scenery(state) for state in states]
+    return {name: np.stack([values[name] for values in each]) for name in each[0]}
+
+
 def write_rollout(
     path: str | Path,
     task: RobotTask,
@@ -158,8 +164,7 @@ def write_rollout(
     x = np.asarray(states, dtype=np.float64)
     if x.ndim != 2 or x.shape[1] != task.nx:
         raise ValueError(f"states has shape {x.shape}, expected (T + 1, {task.nx})")
-    each = [task.moved_scenery(state) for state in x]
-    moved = {name: np.stack([values[name] for values in each]) for name in each[0]}
+    moved = moved_paths(task, x)
     if inputs is not None:
         u = np.asarray(inputs, dtype=np.float64)
         if u.shape != (len(x) - 1, task.dynamics.nu):

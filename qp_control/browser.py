@@ -172,6 +172,10 @@ class Browser:
         with Image.open(io.BytesIO(png)) as image:
             return np.array(image.convert("RGB"), dtype=np.uint8)
 
+    def screenshot(self) -> bytes:
+        """The page as it is seen, a PNG file."""
+        return base64.b64decode(self._send("Page.captureScreenshot", format="png")["data"])
+
     def _send(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._next += 1
         number = self._next

@@ -1,21 +1,17 @@
-"""A robot, its surroundings and the camera in a meshcat window, or in a page of this process."""
+"""A robot, its surroundings and the camera in a meshcat window."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import html as html_text
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qp_control import robot_description
-from qp_control.scenery import Floats, Item
+from qp_control.drawn_robot import Robot
+from qp_control.scenery import Floats, Item, Pose
 
 Pathlike = str | os.PathLike[str]
 Moved = Mapping[str, ArrayLike]
@@ -29,58 +25,6 @@ class Camera:
     position: tuple[float, float, float] = (2.0, -2.0, 1.2)
     target: tuple[float, float, float] = (0.0, 0.0, 0.3)
     follow: bool = False
-
-
-class Page:
-    """Stands in for meshcat's window: keeps the scene in this process, without server or socket."""
-
-    def __init__(self) -> None:
-        self.commands: dict[tuple[str, str, str], bytes] = {}
-        self.web_url = ""
-
-    def send(self, command: Any) -> None:
-        import umsgpack  # type: ignore[import-untyped]
-
-        data = command.lower()
-        key = (data["type"], data.get("path", ""), str(data.get("property", "")))
-        self.commands.pop(key, None)
-        self.commands[key] = umsgpack.packb(data)
-
-    def html(self, title: str) -> str:
-        from meshcat.servers.zmqserver import VIEWER_ROOT
-
-        script = Path(VIEWER_ROOT, "main.min.js").read_text(encoding="utf-8")
-        commands = json.dumps([base64.b64encode(c).decode() for c in self.commands.values()])
-        return _TEMPLATE.format(title=html_text.escape(title), script=script, commands=commands)
-
-
-# Everything the page needs is in the file; the policy keeps it from loading anything else.
-_TEMPLATE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';
- script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline';
- img-src data: blob:; font-src data:; connect-src data: blob:; worker-src blob:">
-<title>{title}</title>
-<style>
-body {{ margin: 0; }}
-#meshcat-pane {{ width: 100vw; height: 100vh; overflow: hidden; }}
-</style>
-</head>
-<body>
-<div id="meshcat-pane"></div>
-<script>{script}</script>
-<script>
-function command(data) {{
-  viewer.handle_command_bytearray(Uint8Array.from(atob(data), c => c.charCodeAt(0)));
-}}
-var viewer = new MeshCat.Viewer(document.getElementById("meshcat-pane"));
-{commands}.forEach(command);
-</script>
-</body>
-</html>
-"""
 
 
 class Scene:
@@ -97,21 +41,15 @@ class Scene:
         locked: Sequence[str],
     ) -> None:
         import meshcat
-        import pinocchio as pin
-        from pinocchio.visualize import MeshcatVisualizer
 
-        self.model = robot_description.read_urdf(urdf, floating_base=floating_base, locked=locked)
-        visuals = robot_description.read_visuals(urdf, self.model, package_dirs=package_dirs, locked=locked)
-        self.scenery, self.camera, self._data = {item.name: item for item in scenery}, camera, self.model.createData()
+        self.robot = Robot("robot", urdf, package_dirs=package_dirs, floating_base=floating_base, locked=locked)
+        self.model, self.camera = self.robot.model, camera
+        self.scenery = {item.name: item for item in scenery}
         self._moved: set[str] = set()
         self.root = meshcat.Visualizer(window=window)
-        self.robot = MeshcatVisualizer(self.model, pin.GeometryModel(), visuals)
-        self.robot.initViewer(viewer=self.root)
-        self.robot.loadViewerModel(rootNodeName="robot")
-        self.robot.displayVisuals(True)
-        for item in scenery:
-            item.put_into(self.root["scenery"][item.name])
-            self._place(item, None)
+        for path, item in (("robot", self.robot), *((f"scenery/{item.name}", item) for item in scenery)):
+            item.put_into(self.root[path])
+            self._place(path, item.poses(None))
         self.root["/Grid"].set_property("visible", False)
         self.root["/Axes"].set_property("visible", False)
         self.root["/Background"].set_property("top_color", [0.93, 0.95, 0.98])
@@ -153,51 +91,49 @@ class Scene:
     def display(self, state: ArrayLike, moved: Moved | None = None) -> None:
         q = self.configuration(state)
         self.root.set_transform(self._shift(q))
-        self.robot.display(q)
+        self._place("robot", self.robot.poses(q))
         paths = self.paths(moved, None)
         for name in self._moved | paths.keys():  # what a call before has moved is back where it was
-            self._place(self.scenery[name], paths.get(name))
+            self._place(f"scenery/{name}", self.scenery[name].poses(paths.get(name)))
         self._moved = set(paths)
 
     def animate(self, times: Floats, states: Floats, paths: Mapping[str, Floats]) -> None:
         """Make the states an animation that starts at time 0; paths: of the items of the scenery that move."""
         import meshcat.animation
-        import pinocchio as pin
 
+        configurations = [self.configuration(x) for x in states]
+        frames = [_below("robot", self.robot.poses(q)) for q in configurations]
+        for k, poses in enumerate(frames):
+            for name, moved in paths.items():
+                poses |= _below(f"scenery/{name}", self.scenery[name].poses(moved[k]))
+        resized = {path for path in frames[0] if len({poses[path].scale for poses in frames}) > 1}
         # Key frames carry their time in frames: one frame is a millisecond.
         animation = meshcat.animation.Animation(default_framerate=1000)
-        visuals = self.robot.visual_model
-        placements = pin.GeometryData(visuals)
-        for k, (t, x) in enumerate(zip(times - times[0], states, strict=True)):
-            q = self.configuration(x)
-            pin.forwardKinematics(self.model, self._data, q)
-            pin.updateGeometryPlacements(self.model, self._data, visuals, placements)
+        for k, (t, q, poses) in enumerate(zip(times - times[0], configurations, frames, strict=True)):
             with animation.at_frame(self.root, 1000.0 * float(t)) as frame:
                 if self.camera.follow:
                     frame.set_transform(self._shift(q))
-                for i, visual in enumerate(visuals.geometryObjects):
-                    node = frame[self.robot.getViewerNodeName(visual, pin.GeometryType.VISUAL)]
-                    node.set_transform(placements.oMg[i].homogeneous)
-                    if t == 0.0:
-                        node.set_property("scale", "vector3", [float(s) for s in visual.meshScale])
-                for name, path in paths.items():
-                    pose, node = self.scenery[name].pose(path[k]), frame["scenery"][name]
-                    node.set_transform(pose.matrix)
-                    node.set_property("scale", "vector3", list(pose.scale))
+                for path, pose in poses.items():
+                    frame[path].set_transform(pose.matrix)
+                    if k == 0 or path in resized:
+                        frame[path].set_property("scale", "vector3", list(pose.scale))
         self.root.set_animation(animation, play=True, repetitions=100)
 
-    def _place(self, item: Item, moved: Floats | None) -> None:
-        pose = item.pose(moved)
-        scaled = pose.matrix.copy()
-        scaled[:3, :3] *= pose.scale
-        self.root["scenery"][item.name].set_transform(scaled)
+    def _place(self, path: str, poses: Mapping[str, Pose]) -> None:
+        for node, pose in _below(path, poses).items():
+            scaled = pose.matrix.copy()
+            scaled[:3, :3] *= pose.scale
+            self.root[node].set_transform(scaled)
 
     def _shift(self, q: Floats) -> Floats:
         """What moves the point that the camera looks at to the origin."""
-        import pinocchio as pin
-
         shift = np.eye(4)
         shift[:3, 3] = -np.array(self.camera.target)
         if self.camera.follow:
-            shift[:2, 3] -= pin.centerOfMass(self.model, self._data, q)[:2]
+            shift[:2, 3] -= self.robot.center_of_mass(q)[:2]
         return shift
+
+
+def _below(path: str, poses: Mapping[str, Pose]) -> dict[str, Pose]:
+    """The poses of nodes by their whole paths."""
+    return {f"{path}/{name}" if name else path: pose for name, pose in poses.items()}

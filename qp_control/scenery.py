@@ -1,10 +1,11 @@
-"""What the viewer draws beside the robot: shapes that stay or move, and arrows and cones for forces."""
+"""What the viewer draws beside the robot: shapes that stay or move, lines, and arrows and cones for forces."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,30 @@ class Pose:
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
+HIDE = Pose(np.eye(4), HIDDEN)
+
+
+class Item(abc.ABC):
+    """Something in the scene, a node with others below it. A call says where it is, or leaves it where it was."""
+
+    name: str
+
+    @property
+    @abc.abstractmethod
+    def moved_by(self) -> tuple[int, ...]:
+        """The shape of what says where it is."""
+
+    @abc.abstractmethod
+    def put_into(self, node: Any) -> None:
+        """Make it under a node of meshcat's tree."""
+
+    @abc.abstractmethod
+    def poses(self, moved: Floats | None) -> dict[str, Pose]:
+        """Where its nodes are, by their paths below its own (its own: "")."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Shape:
+class Shape(Item):
     """A box, or with one number for its size a ball of that radius: size and centre [m], color 0xRRGGBB.
 
     It stays where it is unless a call says otherwise (`moved`, the position of its centre; hidden where that is not a
@@ -36,7 +59,9 @@ class Shape:
     position: tuple[float, float, float]
     color: int = 0x888888
 
-    moved_by: ClassVar[tuple[int, ...]] = (3,)
+    @property
+    def moved_by(self) -> tuple[int, ...]:
+        return (3,)
 
     def put_into(self, node: Any) -> None:
         import meshcat.geometry as geometry
@@ -44,21 +69,23 @@ class Shape:
         body = geometry.Sphere(self.size) if isinstance(self.size, float) else geometry.Box(list(self.size))
         node.set_object(body, geometry.MeshLambertMaterial(color=self.color))
 
-    def pose(self, moved: Floats | None) -> Pose:
+    def poses(self, moved: Floats | None) -> dict[str, Pose]:
         if moved is not None and not np.isfinite(moved).all():
-            return Pose(np.eye(4), HIDDEN)
-        return Pose(_placed(np.array(self.position) if moved is None else moved))
+            return {"": HIDE}
+        return {"": Pose(_placed(np.array(self.position) if moved is None else moved))}
 
 
 @dataclasses.dataclass(frozen=True)
-class Arrow:
+class Arrow(Item):
     """An arrow for a force or velocity. `moved` says where it starts and its vector (2, 3), both in metres; it is not
     seen before, nor where one of these is not a number."""
 
     name: str
     color: int = 0xD62728
 
-    moved_by: ClassVar[tuple[int, ...]] = (2, 3)
+    @property
+    def moved_by(self) -> tuple[int, ...]:
+        return (2, 3)
 
     def put_into(self, node: Any) -> None:
         import meshcat.geometry as geometry
@@ -70,19 +97,19 @@ class Arrow:
             node[name].set_object(part, material)
             node[name].set_transform(_placed(np.array([0.0, middle, 0.0])))
 
-    def pose(self, moved: Floats | None) -> Pose:
+    def poses(self, moved: Floats | None) -> dict[str, Pose]:
         if moved is None or not np.isfinite(moved).all():
-            return Pose(np.eye(4), HIDDEN)
+            return {"": HIDE}
         start, vector = moved
         length = float(np.linalg.norm(vector))
         if length < HIDDEN[1]:
-            return Pose(np.eye(4), HIDDEN)
+            return {"": HIDE}
         thick = min(length, THICKEST)
-        return Pose(_placed(start, _from_y(vector / length)), (thick, length, thick))
+        return {"": Pose(_placed(start, _from_y(vector / length)), (thick, length, thick))}
 
 
 @dataclasses.dataclass(frozen=True)
-class FrictionCone:
+class FrictionCone(Item):
     """The forces that a contact with the coefficient `friction` bears: a cone on its tip, `height` [m] high.
 
     `moved` says where the tip is (3,) [m]; it is not seen before, nor where that is not a number.
@@ -93,7 +120,9 @@ class FrictionCone:
     height: float = 0.06
     color: int = 0xE8A33D
 
-    moved_by: ClassVar[tuple[int, ...]] = (3,)
+    @property
+    def moved_by(self) -> tuple[int, ...]:
+        return (3,)
 
     def put_into(self, node: Any) -> None:
         import meshcat.geometry as geometry
@@ -103,13 +132,37 @@ class FrictionCone:
         node["cone"].set_object(cone, material)
         node["cone"].set_transform(_placed(np.array([0.0, 0.0, 0.5 * self.height]), _from_y(np.array([0.0, 0.0, 1.0]))))
 
-    def pose(self, moved: Floats | None) -> Pose:
+    def poses(self, moved: Floats | None) -> dict[str, Pose]:
         if moved is None or not np.isfinite(moved).all():
-            return Pose(np.eye(4), HIDDEN)
-        return Pose(_placed(moved))
+            return {"": HIDE}
+        return {"": Pose(_placed(moved))}
 
 
-Item = Shape | Arrow | FrictionCone
+@dataclasses.dataclass(frozen=True)
+class Line(Item):
+    """A line through `points` points, as of a plan. `moved` says where they are (points, 3) [m]; it is not seen before,
+    nor are its parts to points that are not numbers."""
+
+    name: str
+    points: int
+    radius: float = 0.006
+    color: int = 0x1F77B4
+
+    @property
+    def moved_by(self) -> tuple[int, ...]:
+        return (self.points, 3)
+
+    def put_into(self, node: Any) -> None:
+        import meshcat.geometry as geometry
+
+        part = geometry.Cylinder(1.0, self.radius)
+        for k in range(self.points - 1):
+            node[str(k)].set_object(part, geometry.MeshLambertMaterial(color=self.color))
+
+    def poses(self, moved: Floats | None) -> dict[str, Pose]:
+        if moved is None:
+            return {str(k): HIDE for k in range(self.points - 1)}
+        return {str(k): _between(moved[k], moved[k + 1]) for k in range(self.points - 1)}
 
 
 def _placed(position: Floats, rotation: Floats | None = None) -> Floats:
@@ -118,6 +171,14 @@ def _placed(position: Floats, rotation: Floats | None = None) -> Floats:
     if rotation is not None:
         matrix[:3, :3] = rotation
     return matrix
+
+
+def _between(start: Floats, end: Floats) -> Pose:
+    """Of a cylinder of length one that is to reach from start to end."""
+    length = float(np.linalg.norm(end - start))
+    if not length >= HIDDEN[1]:
+        return HIDE
+    return Pose(_placed(0.5 * (start + end), _from_y((end - start) / length)), (1.0, length, 1.0))
 
 
 def _from_y(direction: Floats) -> Floats:

@@ -23,8 +23,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qp_control.browser import Browser, BrowserError, BrowserNotFound, browser_path
-from qp_control.scene import Camera, Moved, Page, Pathlike, Scene
-from qp_control.scenery import Arrow, FrictionCone, Item, Shape
+from qp_control.drawn_robot import Robot
+from qp_control.movie import capture_frames, scene_picture, write_movie
+from qp_control.page import TIME_BAR, Overlay, Page
+from qp_control.scene import Camera, Moved, Pathlike, Scene
+from qp_control.scenery import Arrow, FrictionCone, Item, Line, Shape
 
 __all__ = [
     "Arrow",
@@ -34,11 +37,15 @@ __all__ = [
     "Camera",
     "FrictionCone",
     "Item",
+    "Line",
     "LiveViewer",
+    "Overlay",
     "PictureTaker",
+    "Robot",
     "Shape",
     "browser_path",
     "capture_frames",
+    "write_movie",
     "write_replay",
 ]
 
@@ -65,13 +72,16 @@ def write_replay(
     floating_base: bool = False,
     locked: Sequence[str] = (),
     moved: Moved | None = None,
+    overlay: Overlay | None = None,
 ) -> Path:
     """Write an animated meshcat scene of a trajectory as one html file that needs neither network nor server.
 
     path: of the html file; missing folders are made. urdf: the robot.
     times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq).
-    scenery, camera: what else is drawn, and from where. moved: of items of the scenery, by name: positions (T, 3) of
-        shapes, starts and vectors (T, 2, 3) of arrows [m].
+    scenery, camera: what else is drawn, other robots too, and from where. moved: of items of the scenery, by name:
+        positions (T, 3) of shapes, starts and vectors (T, 2, 3) of arrows, points (T, points, 3) of lines [m],
+        configurations (T, nq) of robots.
+    overlay: what stands over the picture.
     floating_base: a free-flyer carries the root link. locked: joints of the URDF that the states have no numbers for.
     Returns the path.
 
@@ -80,38 +90,16 @@ def write_replay(
     """
     t, x = _checked_trajectory(times, states)
     page = Page()
-    scene = Scene(page, urdf, scenery, camera or Camera(), package_dirs, floating_base, locked)
+    look = camera or Camera()
+    scene = Scene(page, urdf, scenery, look, package_dirs, floating_base, locked)
     paths = scene.paths(moved, len(t))
     scene.display(x[0], {name: path[0] for name, path in paths.items()})
     scene.animate(t, x, paths)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s"), encoding="utf-8")
+    over = (overlay or Overlay()).html(look.target) + TIME_BAR
+    target.write_text(page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s", over), encoding="utf-8")
     return target
-
-
-def capture_frames(
-    replay: Pathlike, times: ArrayLike, width: int = 640, height: int = 480, *, timeout: float = 60.0
-) -> NDArray[np.uint8]:
-    """Pictures (n, height, width, 3) of a replay written by `write_replay`, at `times` (n,) [s] after its
-    start.
-
-    Raises BrowserNotFound without Chromium or Chrome, BrowserError when it fails or takes longer than
-    `timeout` [s] for one answer, FileNotFoundError without the file.
-    """
-    when = np.atleast_1d(np.asarray(times, dtype=np.float64))
-    with Browser(width, height, timeout=timeout) as browser:
-        browser.open(replay)
-        browser.evaluate("viewer.animator.pause()")
-        frames = [_picture(browser, f"viewer.animator.seek({float(t)!r})", width, height) for t in when]
-    return np.stack(frames)
-
-
-def _picture(browser: Browser, what: str, width: int, height: int) -> NDArray[np.uint8]:
-    """The scene after the JavaScript `what`, of that size whether or not the page has heard of its own yet."""
-    return browser.picture(
-        browser.evaluate(f"{what}, viewer.set_3d_pane_size({width:d}, {height:d}), viewer.capture_image()")
-    )
 
 
 class PictureTaker:
@@ -149,7 +137,7 @@ class PictureTaker:
         self._page.commands.clear()
         self._scene.display(state, moved)
         moves = [base64.b64encode(c).decode() for c in self._page.commands.values()]
-        return _picture(self._browser, f"{json.dumps(moves)}.forEach(command)", width, height)
+        return scene_picture(self._browser, f"{json.dumps(moves)}.forEach(command)", width, height)
 
     def close(self) -> None:
         """End the browser."""
@@ -213,13 +201,14 @@ class LiveViewer:
         self._scene.display(state, moved)
         self._due = time.monotonic() + pause
 
-    def play(self, times: ArrayLike, states: ArrayLike, moved: Sequence[Moved] | None = None) -> None:
-        """Show a trajectory once in real time; arguments as in `write_replay`, moved: of each state, by name."""
+    def play(self, times: ArrayLike, states: ArrayLike, *, moved: Moved | None = None) -> None:
+        """Show a trajectory once in real time; arguments as in `write_replay`."""
         t, x = _checked_trajectory(times, states)
+        paths = self._scene.paths(moved, len(t))
         start = time.monotonic()
-        for when, state, places in zip(t - t[0], x, moved or [{}] * len(x), strict=True):
+        for k, (when, state) in enumerate(zip(t - t[0], x, strict=True)):
             time.sleep(max(0.0, start + when - time.monotonic()))
-            self._scene.display(state, places)
+            self._scene.display(state, {name: path[k] for name, path in paths.items()})
 
     def close(self) -> None:
         """End the server; may be called again."""

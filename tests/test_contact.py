@@ -1,4 +1,4 @@
-"""Contact, friction, joint limits and dry friction against closed forms; gradients against finite differences."""
+"""Contact, friction, joint limits and dry friction against closed forms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pinocchio as pin
 import pytest
 import torch
+from contact_robots import STEP, at_rest, ball, block, contact_cases, leg, run
 from manifold_robots import moved, normal
 from test_ground import TILTED, tilted_field, waves
 
@@ -17,70 +18,6 @@ from qp_control.contact import GRAVITY, Contact, ContactDynamics
 from qp_control.dynamics import RobotDynamics
 from qp_control.ground import HeightField, Plane
 from qp_control.settings import Settings
-from qp_control.shape_contacts import ground_contacts
-from qp_control.shapes import Box, Capsule, CollisionPair, Cylinder, Sphere
-
-STEP = 0.002
-
-
-def block(mu=0.5, size=(0.2, 0.2, 0.1), mass=2.0, **options):
-    """A box that may slide, its corners touching the ground."""
-    model = pin.Model()
-    joint = model.addJoint(0, pin.JointModelFreeFlyer(), pin.SE3.Identity(), "block")
-    model.appendBodyToJoint(joint, pin.Inertia.FromBox(mass, *size), pin.SE3.Identity())
-    contacts = []
-    for k, (a, b) in enumerate([(1, 1), (1, -1), (-1, 1), (-1, -1)]):
-        corner = 0.5 * np.array([a * size[0], b * size[1], -size[2]])
-        model.addFrame(pin.Frame(f"corner {k}", joint, pin.SE3(np.eye(3), corner), pin.FrameType.OP_FRAME))
-        contacts.append(Contact(f"corner {k}", friction=mu))
-    options = {"dt": STEP, "contacts": contacts, "actuated": [0, 1, 2]} | options
-    return ContactDynamics(model, **options)
-
-
-def ball(mu=0.5, radius=0.1, offset=(0.0, 0.0, 0.0), **options):
-    model = pin.Model()
-    joint = model.addJoint(0, pin.JointModelFreeFlyer(), pin.SE3.Identity(), "ball")
-    model.appendBodyToJoint(joint, pin.Inertia.FromSphere(1.0, radius), pin.SE3.Identity())
-    model.addFrame(pin.Frame("ball", joint, pin.SE3.Identity(), pin.FrameType.BODY))
-    contacts = [Contact("ball", radius, mu, offset)]
-    return ContactDynamics(model, dt=STEP, contacts=contacts, actuated=[0, 1, 2], **options)
-
-
-def leg(**options):
-    """A body on a rail with a knee: a foot that may touch the ground, limits and dry friction in its joints."""
-    model = pin.Model()
-    rail = model.addJoint(
-        0, pin.JointModelPZ(), pin.SE3.Identity(), "rail", *map(np.array, ([99.0], [9.0], [-1.0], [9.0]))
-    )
-    model.appendBodyToJoint(rail, pin.Inertia.FromBox(3.0, 0.1, 0.1, 0.1), pin.SE3.Identity())
-    limits = [np.array([value]) for value in (50.0, 20.0, -1.2, 1.2)]
-    hip = model.addJoint(rail, pin.JointModelRY(), pin.SE3.Identity(), "hip", *limits)
-    thigh = pin.SE3(np.eye(3), np.array([0.0, 0.0, -0.15]))
-    model.appendBodyToJoint(hip, pin.Inertia.FromBox(0.5, 0.05, 0.05, 0.3), thigh)
-    limits = [np.array([value]) for value in (50.0, 20.0, -2.0, -0.2)]
-    knee = model.addJoint(hip, pin.JointModelRY(), pin.SE3(np.eye(3), np.array([0.0, 0.0, -0.3])), "knee", *limits)
-    model.appendBodyToJoint(knee, pin.Inertia.FromBox(0.3, 0.04, 0.04, 0.3), thigh)
-    model.addFrame(pin.Frame("rail", rail, pin.SE3.Identity(), pin.FrameType.OP_FRAME))
-    foot = pin.SE3(np.eye(3), np.array([0.0, 0.0, -0.3]))
-    model.addFrame(pin.Frame("foot", knee, foot, pin.FrameType.OP_FRAME))
-    options = {"dt": STEP, "contacts": [Contact("foot", 0.02, 0.7)], "actuated": ["hip", "knee"]} | options
-    return ContactDynamics(model, **options)
-
-
-def at_rest(robot, height, velocity=(0.0, 0.0, 0.0), angular=(0.0, 0.0, 0.0)):
-    x = robot.neutral_state()[None].clone()
-    x[0, 2], x[0, 7:10], x[0, 10:13] = height, torch.tensor(velocity), torch.tensor(angular)
-    return x
-
-
-def run(robot, x, steps, u=None):
-    u = x.new_zeros(len(x), robot.nu) if u is None else u
-    path, forces = [x], []
-    for _ in range(steps):
-        x, found = robot.step_with_forces(x, u)
-        path.append(x)
-        forces.append(found.force)
-    return torch.stack(path), torch.stack(forces)
 
 
 def test_away_from_the_ground_it_is_free_motion():
@@ -242,7 +179,7 @@ def test_a_ball_rolls_on_heights_of_a_plane_as_on_the_plane():
 
 
 def test_points_next_to_the_ground_are_a_gap_away_from_it():
-    robot, x, _ = gradient_cases()["hill"]
+    robot, x, _ = contact_cases()["hill"]
     x = moved(robot.model, x.repeat(20, 1), 0.1 * normal(20, robot.ndx, seed=1))
     _, found = robot.step_with_forces(x, torch.zeros(20, 3))
     points = robot.ground_points(x)
@@ -269,75 +206,6 @@ def test_a_ball_swings_in_a_bowl(mu, inertia):
     # A semi-implicit step is late by half of it; the swing is 1e-3 longer for its amplitude and for sinking in.
     assert (crossed - float(after / (after - before))) * STEP == pytest.approx(quarter, rel=3e-3)
     assert bowl.at(path[:, 0, :3].numpy()).distance.min() - 0.1 > -2e-3
-
-
-def gradient_cases():
-    slide = block(0.5), at_rest(block(), 0.0497, (1.0, 0.4, -0.01), (0.1, 0.2, 0.3)), [3.0, -2.0, 1.0]
-    stick = block(0.9), at_rest(block(), 0.0497, (1e-3, 0.0, 0.0)), [0.5, 0.2, -1.0]
-    tilted = block(0.5), at_rest(block(), 0.049, (0.3, 0.1, -0.5), (2.0, -1.5, 0.5)), [0.0, 0.0, 0.0]
-    roll = ball(0.4), at_rest(ball(), 0.0995, (1.0, 0.3, -0.1), (1.0, 8.0, 2.0)), [0.1, 0.0, 0.0]
-    hill = at_rest(ball(), 0.139, (1.0, 0.3, -0.1), (1.0, 8.0, 2.0))  # a millimetre in the ground
-    hill[0, :2] = torch.tensor([0.23, -0.31])
-    hill = ball(0.4, 0.1, (0.02, -0.01, 0.03), ground=waves()), hill, [0.1, 0.0, 0.0]
-    standing = torch.tensor([[0.565, 0.4, -0.8, -0.3, 0.5, -0.2]], dtype=torch.float64)
-    push = leg(dry_friction=[0.0, 0.5, 0.5]), standing, [4.0, -3.0]
-    shelf = Box("universe", (0.6, 0.6, 0.1), pin.SE3(pin.exp3(np.array([0.0, 0.2, 0.0])), np.array([0.0, 0.0, -0.05])))
-    own = CollisionPair(Capsule("foot", 0.03, (0.0, 0.0, 0.0), (0.0, 0.1, 0.05)), Sphere("rail", 0.488), 0.5)
-    shelved = leg(contacts=[], pairs=[CollisionPair(shelf, Sphere("foot", 0.012)), own]), standing, [4.0, -3.0]
-    limit = leg(dry_friction=[0.0, 0.5, 0.0]), torch.tensor([[1.5, 1.2005, -0.19, 0.0, 1.0, 1.0]]).double(), [9.0, 3.0]
-    cases = {"slide": slide, "stick": stick, "tilted": tilted, "roll": roll, "hill": hill}
-    return cases | {"push": push, "pairs": shelved, "limit": limit}
-
-
-@pytest.mark.parametrize("lift", [False, True])
-@pytest.mark.parametrize("name", gradient_cases())
-def test_gradients_equal_finite_differences(name, lift):
-    robot, x, u = gradient_cases()[name]
-    options = {**robot._options(), "lift": lift, "settings": Settings(eps_abs=1e-12)}
-    robot = ContactDynamics(robot.model, **options)
-    u = torch.tensor([u], dtype=torch.float64)
-    values = {"u": u, "parameters": robot.parameters, "friction": robot.friction, "dry_friction": robot.dry_friction}
-    values = {key: value.clone().requires_grad_() for key, value in values.items()}
-    x = x.clone().requires_grad_()
-    weights = normal(1, robot.nx, seed=1)
-
-    def loss(x, u, parameters, friction, dry_friction):
-        options = {"friction": friction, "dry_friction": dry_friction}
-        return (robot.step(x, u, parameters, **options) * weights).sum()
-
-    _, found = robot.step_with_forces(x, u)
-    assert name == "limit" or (found.force.norm(dim=2) > 1e-3).any(), "nothing touches"
-    assert name != "pairs" or (found.force.norm(dim=2) > 1e-3).all()
-    loss(x, **values).backward()
-    h = 1e-6
-    with torch.no_grad():
-        d = normal(1, robot.ndx, seed=2)
-        ahead, behind = (moved(robot.model, x, side * h * d) for side in (1.0, -1.0))
-        numeric = float(loss(ahead, **values) - loss(behind, **values)) / (2 * h)
-        along = float((x.grad * (ahead - behind)).sum()) / (2 * h)
-        assert along == pytest.approx(numeric, rel=1e-5, abs=1e-6)
-        for key, value in values.items():
-            d = normal(*value.shape, seed=3) * (value.abs() if key == "parameters" else 1.0)
-            if key == "dry_friction":  # those that are none in the model stay none
-                d = d * (value > 0.0)
-            sides = [float(loss(x, **values | {key: value + side * h * d})) for side in (1.0, -1.0)]
-            expected = (sides[0] - sides[1]) / (2 * h)
-            grad = torch.zeros_like(value) if value.grad is None else value.grad
-            assert float((grad * d).sum()) == pytest.approx(expected, rel=1e-5, abs=1e-6), key
-
-
-def test_gradient_through_a_landing_and_a_slide():
-    robot = block(0.5, settings=Settings(eps_abs=1e-12))
-
-    def loss(speed):
-        x = torch.cat([torch.tensor([[0.0, 0.0, 0.052, 0.0, 0.0, 0.0, 1.0]]).double(), speed, torch.zeros(1, 3)], 1)
-        return run(robot, x, 40)[0][-1, 0, :3].sum()
-
-    speed = torch.tensor([[2.0, 0.3, -0.4]], dtype=torch.float64, requires_grad=True)
-    loss(speed).backward()
-    d, h = normal(1, 3, seed=4), 1e-6
-    numeric = float(loss(speed.detach() + h * d) - loss(speed.detach() - h * d)) / (2 * h)
-    assert float((speed.grad * d).sum()) == pytest.approx(numeric, rel=1e-5)
 
 
 def test_elements_do_not_depend_on_threads_order_and_neighbours():
@@ -449,95 +317,3 @@ def test_bad_arguments_are_told():
         robot.step(x * torch.nan, u)
     with pytest.raises(ValueError, match="not on the manifold"):
         robot.step(2.0 * x, u)
-
-
-def tall(**options):
-    """A box 0.2 m wide and 0.6 m high by its shape, its bottom at the origin of its frame."""
-    model = pin.Model()
-    joint = model.addJoint(0, pin.JointModelFreeFlyer(), pin.SE3.Identity(), "box")
-    model.appendBodyToJoint(joint, pin.Inertia.FromBox(3.0, 0.2, 0.2, 0.6), pin.SE3(np.eye(3), np.array([0, 0, 0.3])))
-    model.addFrame(pin.Frame("bottom", joint, pin.SE3.Identity(), pin.FrameType.OP_FRAME))
-    box = Box("bottom", (0.2, 0.2, 0.6), pin.SE3(np.eye(3), np.array([0.0, 0.0, 0.3])))
-    options = {"dt": STEP, "contacts": ground_contacts([box], friction=1.0), "actuated": []} | options
-    return ContactDynamics(model, **options)
-
-
-def on_slope(slope):
-    """The plane that falls by this slope along x, and a state of what stands on it upright, a millimetre in it."""
-    angle = math.atan(slope)
-    plane = Plane((math.sin(angle), 0.0, math.cos(angle)))
-    turn = pin.Quaternion(pin.exp3(np.array([0.0, angle, 0.0])))
-    place = -1e-3 * np.array(plane.normal)
-    return plane, torch.tensor([[*place, *turn.coeffs(), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-
-
-def test_a_box_has_eight_corners():
-    robot = tall()
-    assert len(robot.contacts) == 8 and {c.radius for c in robot.contacts} == {0.0}
-    offsets = np.array([c.offset for c in robot.contacts])
-    np.testing.assert_allclose(np.abs(offsets[:, :2]), 0.1, atol=1e-15)
-    assert sorted(set(offsets[:, 2].round(12).tolist())) == [0.0, 0.6]
-
-
-@pytest.mark.parametrize("as_heights", [False, True])
-def test_a_box_slides_down_a_slope(as_heights):
-    """Low enough not to tip: a = g (sin - mu cos)."""
-    mu, slope = 0.3, 0.5
-    plane, x = on_slope(slope)
-    ground = plane
-    if as_heights:
-        at = np.array([-1.0, 0.0, 1.0, 2.0])
-        ground = HeightField(np.repeat(-slope * at[:, None], 4, 1), 1.0, (-1.0, -1.5))
-    model = block().model
-    contacts = ground_contacts([Box("corner 0", (0.2, 0.2, 0.1), pin.SE3(np.eye(3), np.array([-0.1, -0.1, 0.05])))])
-    robot = ContactDynamics(model, dt=STEP, contacts=contacts, ground=ground, actuated=[])
-    x[0, :3] += torch.from_numpy(0.05 * np.array(plane.normal))
-    steps = 500
-    for _ in range(steps):
-        x = robot.step(x, torch.zeros(1, 0), friction=torch.full((8,), mu))
-    angle = math.atan(slope)
-    expected = GRAVITY * (math.sin(angle) - mu * math.cos(angle)) * steps * STEP
-    assert float(x[0, 7]) == pytest.approx(expected, rel=5e-3)  # along its own x axis, which is the slope's
-    assert x[0, 8:].abs().max() < 1e-2
-
-
-def test_a_box_on_a_slope_rests_and_does_not_sink():
-    plane, x = on_slope(0.25)
-    robot = tall(ground=plane)
-    path, forces = run(robot, x, 2000)
-    gaps = []
-    for k in (500, 1000, 2000):
-        _, found = robot.step_with_forces(path[k], torch.zeros(1, 0))
-        gaps.append(found.gap.min())
-    # A millimetre under its weight on one contact; here four share it, the lower two the most.
-    assert min(gaps) > -1e-3 and max(gaps) < 0.0 and abs(gaps[2] - gaps[1]) < 1e-5
-    assert path[-1, 0, 7:].abs().max() < 1e-3
-    np.testing.assert_allclose(forces[-1, 0].sum(0).numpy(), [0.0, 0.0, 3.0 * GRAVITY], atol=0.05)
-
-
-@pytest.mark.parametrize(("slope", "tips"), [(0.30, False), (0.37, True)])
-def test_a_tall_box_tips_where_its_centre_leaves_its_foot(slope, tips):
-    """Width over height is a third."""
-    plane, x = on_slope(slope)
-    path, _ = run(tall(ground=plane), x, 1000)
-    upright = torch.stack([pin_z(p) for p in path[:, 0, 3:7]]) @ torch.tensor(plane.normal, dtype=torch.float64)
-    if tips:
-        assert upright[-1] < 0.1  # it lies on its side
-        assert path[-1, 0, 7:].abs().max() < 1e-2 and path[-1, 0, :3] @ torch.tensor(plane.normal).double() > 0.09
-    else:
-        assert upright.min() > 0.999
-
-
-def pin_z(quaternion):
-    """The z axis of a body."""
-    return torch.from_numpy(pin.Quaternion(quaternion.numpy()).matrix()[:, 2].copy())
-
-
-def test_a_capsule_lies_on_the_ground_by_its_ends():
-    (start, end) = ground_contacts([Capsule("a", 0.05, (0.0, 0.0, -0.1), (0.0, 0.0, 0.2))], friction=0.4)
-    assert start == Contact("a", 0.05, 0.4, (0.0, 0.0, -0.1)) and end == Contact("a", 0.05, 0.4, (0.0, 0.0, 0.2))
-    rims = ground_contacts([Cylinder("a", 0.05, (0.0, 0.1, 0.0), (0.0, 0.4, 0.0))])
-    assert len(rims) == 16
-    offsets = np.array([c.offset for c in rims])
-    np.testing.assert_allclose(np.hypot(offsets[:, 0], offsets[:, 2]), 0.05, atol=1e-15)
-    assert sorted(set(offsets[:, 1].round(12).tolist())) == [0.1, 0.4]

@@ -9,6 +9,9 @@ import qp_control as qc
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
+    "docs/tutorial.md",
+    "docs/closest_feasible.md",
+    "docs/batches.md",
     "docs/qp_layer.md",
     "docs/optimal_control.md",
     "docs/mpc.md",
@@ -59,6 +62,26 @@ def test_links_and_paths_in_documents_exist(document):
         assert (folder / link).exists(), link
     for path in re.findall(r"(?:tests|benchmarks|cpp|docs)/[\w/]+\.(?:py|md|cpp|hpp)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_reference_has_every_public_name():
+    entries = "\n".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
+    named = set(re.findall(r"auto(?:class|function|exception):: qp_control\.(\w+)$", entries, re.M))
+    assert named == set(qc.__all__)
+
+
+def test_every_example_is_on_its_page():
+    text = (ROOT / "docs/examples.md").read_text()
+    assert set(re.findall(r"literalinclude} \.\./(examples/\S+\.py)", text)) == {
+        str(path.relative_to(ROOT)) for path in (ROOT / "examples").rglob("*.py")
+    }
+
+
+def test_every_page_is_in_a_table_of_contents():
+    for folder in (ROOT / "docs", ROOT / "docs/api"):
+        listed = " ".join(re.findall(r"```{toctree}\n(.*?)```", (folder / "index.md").read_text(), re.S)).split()
+        pages = {path.stem for path in folder.glob("*.md")} - {"index"}
+        assert pages <= set(listed)
 
 
 def test_rooms_named_in_the_architecture_exist():

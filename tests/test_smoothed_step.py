@@ -7,8 +7,8 @@ import math
 import pinocchio as pin
 import pytest
 import torch
+from contact_robots import at_rest, ball, leg
 from manifold_robots import changed, moved, normal
-from test_contact import at_rest, ball, leg
 from torch.distributions import Normal
 
 from qp_control.contact import GRAVITY, ContactDynamics

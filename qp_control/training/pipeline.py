@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from qp_control.envs.base import look
+from qp_control.envs.base import look, moved_paths
 from qp_control.settings import Settings
 from qp_control.training import plots, tasks
 from qp_control.training.baselines import evolution_strategy
@@ -90,8 +90,8 @@ def play(path: Path, *, episodes: int = 3, open_browser: bool = True) -> None:
     try:
         print(viewer.url, flush=True)
         for states in _shown(run, task, controller, episodes).details.rollout.states:
-            moved = [task.plant.moved_scenery(x) for x in states.numpy()]
-            viewer.play(task.times(len(states)), states[:, : task.plant.dynamics.nx].numpy(), moved)
+            x = states.numpy()
+            viewer.play(task.times(len(x)), x[:, : task.plant.dynamics.nx], moved=moved_paths(task.plant, x))
     finally:
         viewer.close()
 

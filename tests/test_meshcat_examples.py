@@ -1,0 +1,48 @@
+"""The meshcat examples write pages that load without errors and show robots that move.
+
+Screenshots are kept where QP_CONTROL_ARTIFACTS names a folder.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_viewer import browser_needed  # noqa: F401, a fixture
+
+from qp_control import viewer
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+SHORT = {"meshcat_cart_pole.py": ["--iterations", "1", "--steps", "12"]}
+
+
+def test_every_meshcat_example_is_tested():
+    assert {path.name for path in EXAMPLES.glob("meshcat_*.py")} - {"meshcat_demo.py"} == set(SHORT)
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_page_of_an_example(name, tmp_path, browser_needed):  # noqa: F811
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", str(EXAMPLES / name)]
+    result = subprocess.run(
+        [*command, "--out", str(tmp_path), *SHORT[name]],
+        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (page,) = tmp_path.glob("*.html")
+    assert page.stat().st_size < 15e6
+    kept = Path(os.environ.get("QP_CONTROL_ARTIFACTS", tmp_path))
+    kept.mkdir(parents=True, exist_ok=True)
+    with viewer.Browser(800, 500) as browser:
+        browser.open(page)
+        duration = browser.evaluate("viewer.animator.pause(), viewer.animator.duration")
+        pictures = []
+        for k, time in enumerate((0.0, 0.9 * duration)):
+            browser.evaluate(f"viewer.animator.seek({time!r}), new Promise(done => requestAnimationFrame(done))")
+            pictures.append(browser.picture(browser.evaluate("viewer.capture_image()")).astype(int))
+            (kept / f"{page.stem}_{k}.png").write_bytes(browser.screenshot())
+        moved = np.abs(pictures[1] - pictures[0]).max(axis=2) > 60
+        assert moved.sum() > 200
+        assert browser.console_errors == []
+        assert browser.evaluate("performance.getEntriesByType('resource').filter(r => r.name.startsWith('http'))") == []

@@ -1,0 +1,107 @@
+"""What replays show beside a robot: another one, plans, a text over the picture, the time; and movies of them."""
+
+import shutil
+
+import numpy as np
+import pytest
+from test_viewer import BLUE, GREEN, RED, TIMES, browser_needed, trajectory, where  # noqa: F401, a fixture
+
+from qp_control import viewer
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
+
+TASK = CartPoleSwingUp()
+FRONT = viewer.Camera(position=(0.0, -3.0, 0.0), target=(0.0, 0.0, 0.0))
+WAIT = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def test_another_robot_moves_beside_the_first(tmp_path, browser_needed):  # noqa: F811
+    other = viewer.Robot("other", TASK.urdf, position=(0.0, 0.0, 1.0), color=0xD62728)
+    still = np.zeros((21, 4))
+    look = {"scenery": [other], "camera": FRONT}
+    page = viewer.write_replay(
+        tmp_path / "two.html", TASK.urdf, TIMES, still, moved={"other": trajectory()[:, :2]}, **look
+    )
+    first, last = viewer.capture_frames(page, [0.0, 1.0])
+    assert where(last, RED)[0] > where(first, RED)[0] + 50
+    assert where(last, BLUE) == pytest.approx(where(first, BLUE), rel=0.3)  # the other pole may hide some of it
+    taker = viewer.PictureTaker(TASK.urdf, **look)
+    picture = taker.picture(np.zeros(4), moved={"other": trajectory()[-1, :2]})
+    assert where(picture, RED)[:2] == pytest.approx(where(last, RED)[:2], abs=3)
+    assert where(taker.picture(np.zeros(4), moved={"other": [np.nan, 0.0]}), RED)[2] == 0
+    taker.close()
+
+
+def test_lines_go_through_their_points(tmp_path, browser_needed):  # noqa: F811
+    line = viewer.Line("plan", 4, radius=0.02, color=0x2E8B2E)
+    points = np.array([[0.0, 0.0, 0.4], [0.4, 0.0, 0.4], [0.4, 0.0, 0.4], [0.8, 0.0, 0.8]])
+    taker = viewer.PictureTaker(TASK.urdf, scenery=[line], camera=FRONT)
+    away = [2.0, np.pi]
+    assert where(taker.picture(away), GREEN)[2] == 0
+    picture = taker.picture(away, moved={"plan": points})
+    # 104 pixels per metre, the middle at (320, 240): a level part, one of no length, and one that rises.
+    pixels = picture.astype(int)
+    green = (pixels[..., 1] > pixels[..., 0] + 40) & (pixels[..., 1] > pixels[..., 2] + 40)
+    rows, columns = np.nonzero(green)
+    assert abs(columns.min() - 320) <= 3 and abs(columns.max() - (320 + 104 * 0.8)) <= 3
+    assert abs(rows[columns < 355].mean() - (240 - 104 * 0.4)) <= 2 and abs(rows.min() - (240 - 104 * 0.8)) <= 3
+    cut = points.copy()
+    cut[3] = np.nan
+    assert 0 < where(taker.picture(away, moved={"plan": cut}), GREEN)[2] < 0.75 * green.sum()
+    taker.close()
+
+
+def test_overlay_tells_and_looks_from_elsewhere(tmp_path, browser_needed):  # noqa: F811
+    over = viewer.Overlay(
+        heading="<learned> & not",
+        legend={"force": 0xD62728},
+        table=[["weight", "before"], ["angle", "1.0"]],
+        eyes={"left": (-3.0, 0.0, 0.0)},
+    )
+    page = viewer.write_replay(tmp_path / "page.html", TASK.urdf, TIMES, trajectory(), camera=FRONT, overlay=over)
+    with viewer.Browser() as browser:
+        browser.open(page)
+        browser.evaluate("viewer.animator.pause(), viewer.animator.seek(0)")
+        text = browser.evaluate("document.getElementById('overlay').innerText")
+        assert all(word in text for word in ("<learned> & not", "force", "weight", "before", "angle", "1.0", "left"))
+        # The cart at -1.5 m is left of the middle from the front, and in the middle from the left.
+        assert where(browser.picture(browser.evaluate("viewer.capture_image()")), BLUE)[0] < 220
+        browser.evaluate(f"document.querySelector('#overlay button').click(), {WAIT}")
+        assert abs(where(browser.picture(browser.evaluate("viewer.capture_image()")), BLUE)[0] - 320) < 40
+        # A click in the middle of the bar goes to the middle of the second that the replay takes.
+        browser.evaluate(
+            "document.getElementById('bar').dispatchEvent(new MouseEvent('click', {clientX: innerWidth / 2}))"
+        )
+        browser.evaluate(WAIT)
+        assert browser.evaluate("document.getElementById('clock').textContent") == "0.50 s"
+        assert browser.console_errors == []
+
+
+def test_table_of_an_overlay_is_checked():
+    with pytest.raises(ValueError, match=r"table has rows of \[1, 2\] cells"):
+        viewer.Overlay(table=[["a", "b"], ["c"]])
+
+
+def test_movies_show_the_page(tmp_path, browser_needed):  # noqa: F811
+    from PIL import Image
+
+    over = viewer.Overlay(heading="Heading", legend={"green": 0x2E8B2E})
+    page = viewer.write_replay(tmp_path / "page.html", TASK.urdf, TIMES, trajectory(), camera=FRONT, overlay=over)
+    movie = viewer.write_movie(tmp_path / "new" / "page.gif", page, frames_per_second=5, width=320, height=240)
+    with Image.open(movie) as gif:
+        assert gif.size == (320, 240) and gif.n_frames == 6
+        frames = []
+        for k in (0, 5):
+            gif.seek(k)
+            frames.append(np.array(gif.convert("RGB")))
+    assert where(frames[1], BLUE)[0] > where(frames[0], BLUE)[0] + 60
+    assert where(frames[0], GREEN)[2] > 50  # of the legend
+    if shutil.which("ffmpeg"):
+        assert viewer.write_movie(tmp_path / "page.mp4", page, frames_per_second=5).stat().st_size > 1000
+
+
+def test_movies_that_cannot_be_made_are_told(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"expected it to end in \.gif or \.mp4"):
+        viewer.write_movie(tmp_path / "page.avi", tmp_path / "page.html")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="ffmpeg"):
+        viewer.write_movie(tmp_path / "page.mp4", tmp_path / "page.html")
