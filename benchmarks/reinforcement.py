@@ -1,10 +1,10 @@
 """How many samples does an MPC need to learn a flight with an unknown load, by gradients or PPO; how many a network?
 
-Curves of validations over control periods flown, of several seeds of `quadrotor_analytic`, `quadrotor_ppo` and
-`quadrotor_network`, the last one with the budget of the second and again with --longer times as many. The table has
-the scores on 50 starts that nobody trained on, with 95 % confidence intervals of the mean over the seeds, beside what
-was tuned by hand and an evolution strategy over the MPC's parameters with the wall time of each recipe. Runs that are
-there already are not trained again. There is no last column: what is compared is not speed.
+Curves of validations over control periods flown, of several seeds of `quadrotor_analytic`, `quadrotor_ppo`, alone and
+guided by a small network, and `quadrotor_network`, the last one with PPO's budget and with --longer times as many. The
+table has the scores on 50 starts that nobody trained on, with 95 % confidence intervals of the mean over the seeds,
+beside what was tuned by hand and an evolution strategy over the MPC's parameters with the wall time of the recipe. Runs
+that are there already are not trained again. There is no last column: what is compared is not speed.
 
     python benchmarks/reinforcement.py [--seeds 0 1 2 3 4] [--folder results/reinforcement]
 """
@@ -29,11 +29,13 @@ QUICK: dict[str, dict[str, Any]] = {
     "quadrotor_ppo": {"ppo_iterations": 2, "robots": 2, "steps": 8, "batch": 16, "epochs": 1},
     "quadrotor_network": {"ppo_iterations": 2, "robots": 2, "steps": 8, "batch": 16, "epochs": 1},
 }
-NAMES = {
-    "quadrotor_analytic": "MPC, gradient through the plant",
-    "quadrotor_ppo": "MPC as the actor of PPO",
-    "quadrotor_network": "network as the actor of PPO",
-}
+# Task, what it is called here, and options of its own.
+RECIPES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("quadrotor_analytic", "MPC, gradient through the plant", {}),
+    ("quadrotor_ppo", "MPC as the actor of PPO", {}),
+    ("quadrotor_ppo", "MPC guided by a network as the actor of PPO", {"guided": True}),
+    ("quadrotor_network", "network as the actor of PPO", {}),
+)
 
 
 def steps_of(options: Any) -> int:
@@ -73,16 +75,16 @@ def picture(path: Path, curves: dict[str, list[tuple[list[int], list[float]]]], 
     for k, (name, runs) in enumerate(curves.items()):
         steps = np.array(runs[0][0])
         returns = np.array([values for _, values in runs])
-        style = "--" if "longer" in name else "-"
+        style, color = "--" if "longer" in name else "-", f"C{min(k, len(RECIPES) - 1)}"
         # The first point, before anything is flown, stands where the axis begins.
-        axes.plot(np.maximum(steps, 100), returns.mean(0), style, color=f"C{min(k, 2)}", label=name)
-        axes.fill_between(np.maximum(steps, 100), returns.min(0), returns.max(0), color=f"C{min(k, 2)}", alpha=0.2)
+        axes.plot(np.maximum(steps, 100), returns.mean(0), style, color=color, label=name)
+        axes.fill_between(np.maximum(steps, 100), returns.min(0), returns.max(0), color=color, alpha=0.2)
     axes.axhline(by_hand, color="black", lw=1.0, ls=":", label="MPC tuned by hand")
     axes.set_xscale("log")
     axes.set_xlabel("control periods flown")
     axes.set_ylabel("return of an episode (200 at most)")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize="small")
+    axes.legend(loc="center left", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -92,30 +94,33 @@ def picture(path: Path, curves: dict[str, list[tuple[list[int], list[float]]]], 
 def main() -> None:
     parser = report.arguments(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--longer", type=int, default=10, help="times the budget, for the network's second curve")
+    parser.add_argument(
+        "--longer", type=int, default=10, help="times the budget, for the network's second curve; 1: none"
+    )
     parser.add_argument("--folder", type=Path, help="of the run folders; default: reinforcement beside the CSV file")
     arguments = parser.parse_args()
     held_out = 50
     if arguments.quick:
         arguments.seeds, arguments.longer, held_out = arguments.seeds[:1], 2, 2
     folder = arguments.folder or arguments.out / ("reinforcement_quick" if arguments.quick else "reinforcement")
-    runs: list[tuple[str, str, dict[str, Any]]] = []
-    for task, name in NAMES.items():
-        changed = {**QUICK[task], "validation_count": 1} if arguments.quick else {}
-        runs.append((task, name, changed))
-    last = runs[-1]
-    longer = create(last[0], None, **last[2]).options.ppo_iterations * arguments.longer
-    rare = {"ppo_iterations": longer, "validate_every": 5 * arguments.longer}
-    runs.append((last[0], f"the same network, {arguments.longer} times longer", last[2] | rare))
+    runs: list[tuple[str, str, str, dict[str, Any]]] = []
+    for task, name, own in RECIPES:
+        quick = {**QUICK[task], "validation_count": 1} if arguments.quick else {}
+        runs.append((task + ("_guided" if own else ""), task, name, own | quick))
+    if arguments.longer > 1:
+        _, task, _, changed = runs[-1]
+        iterations = create(task, None, **changed).options.ppo_iterations * arguments.longer
+        more = changed | {"ppo_iterations": iterations, "validate_every": 5 * arguments.longer}
+        runs.append((f"{task}_longer", task, f"the same network, {arguments.longer} times longer", more))
     print(report.machine("stable-baselines3"))
     columns = {"controller": 44, "measure": 10, "mean": 8, "low": 8, "high": 8}
     table = report.Report("reinforcement", columns | {f"seed {seed}": 8 for seed in arguments.seeds}, arguments.out)
     curves: dict[str, list[tuple[list[int], list[float]]]] = {}
-    for task, name, changed in runs:
-        place = folder / f"{task}{'_longer' if 'longer' in name else ''}"
+    for place_name, task, name, changed in runs:
+        place = folder / place_name
         found: dict[str, list[dict[str, Any]]] = {}
         for seed in arguments.seeds:
-            train(task, place, seed, held_out, changed, baselines="network" not in task)
+            train(task, place, seed, held_out, changed, baselines="network" not in task and "guided" not in place_name)
             for row in json.loads((place / f"seed_{seed}" / "results.json").read_text()):
                 found.setdefault(row["name"], []).append(row)
         steps = steps_of(create(task, None, **changed).options)

@@ -117,7 +117,7 @@ class RobotEnv(gym.Env[Floats, Floats]):
         task, x = self.task, self._simulation.x[0]
         if self._viewer is None:
             kind = PictureTaker if self.render_mode == "rgb_array" else LiveViewer
-            self._viewer = kind(task.urdf, **_look(task))
+            self._viewer = kind(task.urdf, **look(task))
         robot, moved = x[: task.dynamics.nx], task.moved_scenery(x)
         if self._simulation.last is not None:
             before, acting = map(torch.from_numpy, self._simulation.last)
@@ -136,10 +136,16 @@ class RobotEnv(gym.Env[Floats, Floats]):
             self._viewer = None
 
 
-def _look(task: RobotTask) -> dict[str, Any]:
+def look(task: RobotTask) -> dict[str, Any]:
     """How the viewer shows a task."""
     names = {"floating_base": task.floating_base, "package_dirs": task.package_dirs, "locked": task.locked}
     return {"scenery": task.scenery(), "camera": task.camera(), **names}
+
+
+def moved_paths(task: RobotTask, states: Floats) -> dict[str, Floats]:
+    """Where the scenery that moves is in the states (T + 1, nx), by name."""
+    each = [task.moved_scenery(state) for state in states]
+    return {name: np.stack([values[name] for values in each]) for name in each[0]}
 
 
 def write_rollout(
@@ -158,7 +164,7 @@ def write_rollout(
     x = np.asarray(states, dtype=np.float64)
     if x.ndim != 2 or x.shape[1] != task.nx:
         raise ValueError(f"states has shape {x.shape}, expected (T + 1, {task.nx})")
-    moved = moved_over_time(task, x)
+    moved = moved_paths(task, x)
     if inputs is not None:
         u = np.asarray(inputs, dtype=np.float64)
         if u.shape != (len(x) - 1, task.dynamics.nu):
@@ -167,13 +173,7 @@ def write_rollout(
         for name, values in task.drawn_forces(before, torch.from_numpy(u), parameters, after).items():
             moved[name] = np.concatenate([np.full_like(values[:1], np.nan), values])
     times, robot = task.control_period * np.arange(len(x)), x[:, : task.dynamics.nx]
-    return write_replay(path, task.urdf, times, robot, moved=moved, title=title or task.name, **_look(task))
-
-
-def moved_over_time(task: RobotTask, states: Floats) -> dict[str, Floats]:
-    """Where the items of the scenery are that states (T, nx) move, by name."""
-    each = [task.moved_scenery(state) for state in states]
-    return {name: np.stack([values[name] for values in each]) for name in each[0]}
+    return write_replay(path, task.urdf, times, robot, moved=moved, title=title or task.name, **look(task))
 
 
 class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):

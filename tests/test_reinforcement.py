@@ -292,6 +292,15 @@ def test_a_quadrotor_that_has_run_away_harms_no_other(guided: bool) -> None:
     assert all(bool(p.grad.isfinite().all()) for p in controller.parameters() if p.grad is not None)
 
 
+def test_a_guide_learns_at_a_rate_of_its_own() -> None:
+    trainer = Trainer(create("quadrotor_ppo", **SMALL_PPO, **BRIEF, guided=True))
+    trainer.train(until=2)
+    controller, guide, _ = trainer.optimizer.param_groups
+    assert {id(p) for p in guide["params"]} == {id(p) for p in trainer.module.guide.parameters()}
+    assert guide["scale"] == pytest.approx(0.02 * controller["scale"]) and controller["scale"] == pytest.approx(50.0)
+    assert float(trainer.module.guide.network[-1].weight.abs().max()) > 0.0
+
+
 def test_a_guide_that_says_nothing_changes_nothing_and_learns() -> None:
     plain, guided = create("quadrotor_ppo").module(), create("quadrotor_ppo", guided=True).module()
     plant = quadrotor().plant
@@ -310,11 +319,12 @@ def test_a_guide_that_says_nothing_changes_nothing_and_learns() -> None:
     ("name", "iterations", "margin"),
     [
         ("cart_pole_ppo", {"ppo_iterations": 8}, 50.0),
-        pytest.param("cart_pole_sac", {"sac_iterations": 40}, 50.0, marks=pytest.mark.slow),
+        pytest.param("cart_pole_sac", {"sac_iterations": 24}, 30.0, marks=pytest.mark.slow),
     ],
 )
 def test_rewards_alone_improve_the_controller(name: str, iterations: dict[str, int], margin: float) -> None:
-    task = create(name, **iterations, validate_every=5, validation_count=4)
+    """Measured returns of validations: 34 before, 193 after PPO, 109 after SAC."""
+    task = create(name, **iterations, validate_every=4, validation_count=4)
     learned = Trainer(task).train()
     before, after = (task.score(m, HELD_OUT_SEED, 16).values["return"] for m in (task.module(), learned))
     assert before < 40.0  # it falls at once

@@ -85,9 +85,9 @@ class ClosedLoopTask(TrainingTask):
 
     def write_replay(self, path: Path, result: Evaluation) -> Path:
         """Write the first episode as a page. Raises RunError where that fails."""
-        states = result.rollout.states[0].numpy()
+        states, inputs = result.rollout.states[0].numpy(), result.rollout.inputs[0].numpy()
         try:
-            write_rollout(path, self.plant, states, title=f"{self.name}, learned")
+            write_rollout(path, self.plant, states, inputs, title=f"{self.name}, learned")
         except OSError as error:
             raise RunError(f"cannot write {str(path)!r}: {error}") from error
         return path

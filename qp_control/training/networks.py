@@ -59,13 +59,18 @@ class NetworkController(nn.Module):
 class Guide(nn.Module):
     """A network that sets weights and reference of a controller from what is observed; neither, to begin with.
 
-    features: numbers it sees; weights, shifts: how many logarithms of factors and how many shifts it gives.
+    features: numbers it sees; weights, shifts: how many logarithms of factors and how many shifts it gives. rate_scale:
+    of its learning rate under PPO and SAC, as a multiple of the controller's, which is too fast for a network.
     """
 
-    def __init__(self, features: int, weights: int, shifts: int, hidden: tuple[int, ...] = (32,)) -> None:
+    def __init__(
+        self, features: int, weights: int, shifts: int, hidden: tuple[int, ...] = (32,), rate_scale: float = 0.02
+    ) -> None:
         super().__init__()
         self.weights = weights
         self.network = dense_network([features, *hidden, weights + shifts], last_gain=0.0)
+        for parameter in self.network.parameters():
+            parameter.rate_scale = rate_scale  # type: ignore[attr-defined]
 
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Factors (B, weights) and shifts (B, shifts)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from qp_control.envs.base import moved_over_time
+from qp_control.envs.base import look, moved_paths
 from qp_control.settings import Settings
 from qp_control.training import plots, tasks
 from qp_control.training.baselines import evolution_strategy
@@ -97,13 +97,11 @@ def replay(path: Path) -> Path:
 def play(path: Path, *, episodes: int = 3, open_browser: bool = True) -> None:
     """Show episodes of a run's controller in meshcat on 127.0.0.1, in real time."""
     run, task, controller = _open(path)
-    viewer = LiveViewer(
-        task.plant.urdf, scenery=task.plant.scenery(), camera=task.plant.camera(), open_browser=open_browser
-    )
+    viewer = LiveViewer(task.plant.urdf, open_browser=open_browser, **look(task.plant))
     try:
         print(viewer.url, flush=True)
         for states in _shown(run, task, controller, episodes).details.rollout.states.numpy():
-            robot, moved = states[:, : task.plant.dynamics.nx], moved_over_time(task.plant, states)
+            robot, moved = states[:, : task.plant.dynamics.nx], moved_paths(task.plant, states)
             viewer.play(task.times(len(states)), robot, moved=moved)
     finally:
         viewer.close()

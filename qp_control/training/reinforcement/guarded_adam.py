@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+# Of controllers: the first gradients, of values that know nothing yet, are large, and 0.999 remembers them too long.
+BETAS = (0.9, 0.99)
+
 
 class GuardedAdam(torch.optim.Adam):
     """Adam. Each group of parameters may have a `scale` of the learning rate, which schedules set for all alike; groups
@@ -43,6 +46,20 @@ class GuardedAdam(torch.optim.Adam):
         for group, rate in zip(self.param_groups, rates, strict=True):
             group["lr"] = rate
         return done
+
+
+def controller_groups(controller: nn.Module, rate: float) -> list[dict[str, Any]]:
+    """Groups of a controller's parameters that require grad, whose learning rate is `rate` times that of the others.
+
+    `rate_scale` of a parameter, one where it has none, is a factor on its own.
+    """
+    by_scale: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in learned(controller):
+        by_scale.setdefault(getattr(parameter, "rate_scale", 1.0), []).append(parameter)
+    return [
+        {"params": chosen, "scale": rate * scale, "rate_scale": scale, "betas": BETAS}
+        for scale, chosen in by_scale.items()
+    ]
 
 
 def learned(module: nn.Module) -> list[nn.Parameter]:

@@ -76,8 +76,10 @@ class _Reinforcement(Phase):
         self.envs.actor.forget()
         for optimizer in self._guarded():
             optimizer.taken.clear()
-        controller = self.learner.policy.optimizer.param_groups[0]
-        controller["scale"] = self.controller_rate / self.rate if self.done >= self.warm_up else 0.0
+        rate = self.controller_rate / self.rate if self.done >= self.warm_up else 0.0
+        for group in self.learner.policy.optimizer.param_groups:
+            if "rate_scale" in group:
+                group["scale"] = rate * group["rate_scale"]
         with global_random_state(int(torch.randint(2**31, (), generator=generator))):
             self.learner.learn(self.steps * self.robots, reset_num_timesteps=False, log_interval=None)
         self.done += 1

@@ -17,16 +17,13 @@ from torch.distributions import Normal
 from qp_control.plan import Plan
 from qp_control.training.networks import dense_network
 from qp_control.training.reinforcement.actor import Actor
-from qp_control.training.reinforcement.guarded_adam import GuardedAdam, learned
+from qp_control.training.reinforcement.guarded_adam import GuardedAdam, controller_groups
 
 Features = Callable[[Tensor], Tensor]
 Observations = dict[str, Tensor]
 
 # tanh turns the mean of a squashed Gaussian into the action: where the controller is at its bound, this near to it.
 NEARLY_ONE = 0.99
-
-# Of the controller: the first gradients, of values that know nothing yet, are large, and 0.999 remembers them too long.
-BETAS = (0.9, 0.99)
 
 
 def _features_of(observation_space: Any, features: Features | None) -> tuple[Features, int]:
@@ -75,10 +72,8 @@ class ControllerPolicy(BasePolicy):
         self.features, size = _features_of(observation_space, features)
         self.value, self.value_scale = dense_network([size, *net_arch, 1]), value_scale
         self.log_std = nn.Parameter(_deviations(log_std_init, action_space))
-        groups: list[dict[str, Any]] = [
-            {"params": learned(self.controller), "scale": controller_rate, "betas": BETAS},
-            {"params": [self.log_std, *self.value.parameters()]},
-        ]
+        groups = controller_groups(self.controller, controller_rate)
+        groups.append({"params": [self.log_std, *self.value.parameters()]})
         self.optimizer = GuardedAdam(groups, clip=clip, lr=lr_schedule(1.0), eps=1e-5)
 
     def _distribution(self, obs: Observations) -> tuple[Any, Plan]:
@@ -188,10 +183,7 @@ class ControllerSACPolicy(SACPolicy):
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
         super()._build(lr_schedule)
         _, _, scale, clip = self._parts
-        groups: list[dict[str, Any]] = [
-            {"params": learned(self.actor.controller), "scale": scale, "betas": BETAS},
-            {"params": [self.actor.log_std]},
-        ]
+        groups = [*controller_groups(self.actor.controller, scale), {"params": [self.actor.log_std]}]
         self.actor.optimizer = GuardedAdam(groups, clip=clip, lr=lr_schedule(1.0))
         critics = [{"params": list(self.critic.parameters())}]
         self.critic.optimizer = GuardedAdam(critics, clip=clip, lr=lr_schedule(1.0))

@@ -153,8 +153,6 @@ class QuadrotorAnalyticOptions(TrainingOptions):
     """Control periods of a closed loop."""
     closed_loop_rate: float = 0.1
     """Learning rate of Adam."""
-    guided: bool = False
-    """A small network scales Q and moves the waypoint."""
 
 
 class QuadrotorAnalytic(_QuadrotorTask):
