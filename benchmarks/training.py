@@ -4,7 +4,7 @@ Every seed is a run folder of `qp-control train` in --folder; seeds that are the
 are judged on the same 50 samples, none of which was trained on. There is no last column: what is compared is not speed.
 
     python benchmarks/training.py [--tasks cart_pole_swing_up] [--seeds 0 1 2 3 4] [--folder results/training]
-    python benchmarks/training.py --tasks arm_inverse_dynamics arm_unknown_loads --arm-figure docs/arm_tracking.png
+    python benchmarks/training.py --tasks arm_inverse_dynamics arm_unknown_loads --arm-figure docs/figures/arm_tracking.png
 """
 
 from __future__ import annotations

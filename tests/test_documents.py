@@ -77,7 +77,7 @@ def test_reference_has_every_public_name():
 def test_every_example_is_on_its_page():
     text = (ROOT / "docs/examples.md").read_text()
     assert set(re.findall(r"literalinclude} \.\./(examples/\S+\.py)", text)) == {
-        str(path.relative_to(ROOT)) for path in (ROOT / "examples").rglob("*.py")
+        str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.py")
     }
 
 
