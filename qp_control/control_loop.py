@@ -98,9 +98,9 @@ class ControlLoop:
             n_in = len(l)
             rows = (C, l - s_lower[:n_in], u + s_upper[:n_in], lb - s_lower[n_in:], ub + s_upper[n_in:])
             found, below, more = self.lower(found, [A.T @ A, H], rows, levels)
-            steps += more
-            if below > Status.CLOSEST_FEASIBLE:
-                return self.without(below, steps)
+            steps, now = steps + more, max(now, below)
+            if now > Status.CLOSEST_FEASIBLE:
+                return self.without(now, steps)
         torque = T[0] @ found + t[0]
         if self.limit is not None:
             first, last = self.limit

@@ -86,4 +86,16 @@ class LowerLevels:
         self._multipliers[k] = self._active[k] = 0
         if found <= Status.CLOSEST_FEASIBLE:
             self._multipliers[k, used], self._active[k, used] = z[0], active[0]
+        elif found in UNFINISHED:
+            return _allowed(x[0], H, g, C, lower, upper), Status.CLOSEST_FEASIBLE, steps
         return x[0], found, steps
+
+
+def _allowed(z: Array, H: Array, g: Array, C: Array, lower: Array, upper: Array) -> Array:
+    """The part of a step that the rows allow, which hold without it; nothing where that does not pay."""
+    change = C @ z
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = np.where(change > 0.0, upper / change, np.where(change < 0.0, lower / change, 1.0))
+    step = z * min(1.0, float(parts.min(initial=1.0)))
+    better = bool(np.isfinite(step).all()) and (0.5 * H @ step + g) @ step < 0.0
+    return step if better else np.zeros_like(z)

@@ -27,8 +27,12 @@ def reach(limits=(), weights=(1.0, 1.0, 1.0), levels=(1, 2, 3), settings=PRECISE
 
 def residuals(controller, q, v, found):
     x = torch.cat([found.acceleration, found.force.flatten(1)], 1).detach().numpy()
+    return residuals_at(controller, q, v, x)
+
+
+def residuals_at(controller, q, v, x):
     packed = controller.assembly.pack(controller.numbers(), len(q)).detach().numpy()
-    return controller.assembly.native.residuals(q.numpy(), v.numpy(), packed, None, x)[0]
+    return controller.assembly.native.residuals(q.numpy(), v.numpy(), packed, None, np.atleast_2d(x))[0]
 
 
 def test_levels_are_least_squares_in_null_spaces():
@@ -163,3 +167,16 @@ def test_levels_without_freedom_are_left_out():
         controller = qc.InverseDynamics(arm(), tasks, [limit("arm")], settings=PRECISE)
         torques.append(controller.compute(q[0].numpy(), v[0].numpy()).torque)
     np.testing.assert_array_equal(*torques)
+
+
+def test_a_level_that_cannot_be_finished_takes_the_part_of_its_step_that_rows_allow():
+    controller, q, v = reach([limit("arm")])
+    exact = controller.compute(q[0].numpy(), v[0].numpy())
+    controller.reset()
+    loop, _ = controller._prepared()
+    loop.lower.settings = [qc.Settings(max_iter=1).native("closest")]
+    found = controller.compute(q[0].numpy(), v[0].numpy())
+    assert found.status == qc.Status.CLOSEST_FEASIBLE
+    assert bool((np.abs(found.torque) <= limit("arm")._upper).all())
+    cost = [np.square(residuals_at(controller, q[:1], v[:1], tick.x))[0, :3].sum() for tick in (exact, found)]
+    np.testing.assert_allclose(*cost, rtol=1e-6, atol=1e-6)  # the first level's
