@@ -4,8 +4,9 @@ import torch
 
 import qp_control as qc
 from qp_control.certificates import weakly_active_counts
-from qp_control.training.batch_parts import differentiate
-from qp_control.training.phase import DivisiblePhase, Update
+from qp_control.training.batch_parts import descend, differentiate
+from qp_control.training.phase import DivisiblePhase, Phase, Update
+from qp_control.training.process_group import Group
 
 UPPER = torch.tensor([[1.0], [2.0], [0.5]], dtype=torch.float64)  # of x, which would like to be 1
 
@@ -60,3 +61,29 @@ def test_share_of_weakly_active_qps_does_not_depend_on_the_parts() -> None:
         found = differentiate(Bounded(), module, list(module.parameters()), torch.Generator(), parts)
         assert (found.weakly_active, found.differentiated) == (1, 3)
         assert found.weakly_active_share == 1 / 3
+
+
+class Whole(Phase):
+    """A recipe that steps by itself, as reinforcement learning does, and only tells how."""
+
+    def __init__(self) -> None:
+        super().__init__("whole", 2, 0.1)
+
+    def parameters(self, module):
+        return list(module.parameters())
+
+    def update(self, module, generator):
+        with torch.no_grad():
+            module.weight += 1.0
+        return Update(torch.tensor(2.5), torch.zeros(1, dtype=torch.int64), None, 1)
+
+    def backward(self, update, optimizer, clip, generator):
+        return 0.25
+
+
+def test_recipes_may_have_a_backward_pass_of_their_own() -> None:
+    module, phase = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64), Whole()
+    torch.nn.init.ones_(module.weight)
+    optimizer = phase.optimizer(phase.parameters(module))
+    found, norm = descend(phase, module, optimizer, 1.0, torch.Generator(), 2, Group())
+    assert (found.loss, norm, float(module.weight)) == (2.5, 0.25, 2.0)

@@ -5,6 +5,7 @@ The numbers depend on how many parts there are, not on which process did which o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,21 +41,42 @@ class Differentiated:
         return self.weakly_active / max(1, self.differentiated)
 
 
-def differentiate(
+def descend(
     phase: Phase,
+    module: Any,
+    optimizer: torch.optim.Optimizer,
+    clip: float,
+    generator: torch.Generator,
+    parts: int,
+    group: Group,
+) -> tuple[Differentiated, float]:
+    """The next batch of a phase, its gradient put into parameters and optimiser, and the gradient's norm.
+
+    The norm is NaN where the loss is not finite. What cannot be divided is done by every process as a whole.
+    """
+    if isinstance(phase, DivisiblePhase):
+        found = differentiate(phase, module, optimizer.param_groups[0]["params"], generator, parts, group)
+        if not math.isfinite(found.loss):
+            return found, math.nan
+        return found, phase.take(found.loss, found.gradients, optimizer, clip)
+    update = phase.update(module, generator)
+    loss, norm = float(update.loss.detach()), math.nan
+    with weakly_active_counts() as counts:
+        if math.isfinite(loss):
+            norm = phase.backward(update, optimizer, clip, generator)
+    return _described(update, loss, torch.empty(0), counts), norm
+
+
+def differentiate(
+    phase: DivisiblePhase,
     module: Any,
     parameters: Sequence[nn.Parameter],
     generator: torch.Generator,
     parts: int = 1,
     group: Group | None = None,
 ) -> Differentiated:
-    """The next batch of a phase. parts: those that a divisible one is divided into, among the processes of the group.
-
-    An indivisible phase is done by every process as a whole.
-    """
+    """The next batch of a phase. parts: those that it is divided into, among the processes of the group."""
     group = group or Group()
-    if not isinstance(phase, DivisiblePhase):
-        return _of(phase, phase.update(module, generator), parameters, generator)
     drawn = phase.draw(module, generator)
     seed = int(torch.randint(2**62, (), generator=generator))
     pieces = drawn.tensor_split(min(parts, len(drawn)))
@@ -72,6 +94,10 @@ def _of(phase: Phase, update: Update, parameters: Sequence[nn.Parameter], genera
     loss = float(update.loss.detach())
     with weakly_active_counts() as counts:
         gradients = phase.gradients(update, list(parameters), generator)
+    return _described(update, loss, gradients, counts)
+
+
+def _described(update: Update, loss: float, gradients: Tensor, counts: list[Any]) -> Differentiated:
     return Differentiated(
         loss,
         gradients,

@@ -72,6 +72,13 @@ class Phase(abc.ABC):
         """A new one, whose state is tensors per parameter."""
         return torch.optim.Adam(parameters, lr=self.rate)
 
+    def backward(
+        self, update: Update, optimizer: torch.optim.Optimizer, clip: float, generator: torch.Generator
+    ) -> float:
+        """What follows `update` where batches are not divided; returns the gradient's norm, not cut to `clip`."""
+        gradients = self.gradients(update, optimizer.param_groups[0]["params"], generator)
+        return self.take(float(update.loss.detach()), gradients, optimizer, clip)
+
     def gradients(self, update: Update, parameters: list[nn.Parameter], generator: torch.Generator) -> Tensor:
         """(rows, n) the loss's gradient by all parameters; below it, what else the optimiser wants to know.
 

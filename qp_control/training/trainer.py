@@ -18,7 +18,7 @@ from torch import Tensor
 from qp_control.exceptions import TrainingError
 from qp_control.settings import Settings, Status
 from qp_control.training import checkpoint
-from qp_control.training.batch_parts import differentiate
+from qp_control.training.batch_parts import descend
 from qp_control.training.checkpoint import Checkpoint, RunError
 from qp_control.training.phase import FailedProblem, Phase
 from qp_control.training.process_group import Group
@@ -109,18 +109,16 @@ class Trainer:
         if self.best is None:
             self._validate()
         phase.schedule(self.optimizer, done)
-        parameters = self.optimizer.param_groups[0]["params"]
-        update = differentiate(phase, self.module, parameters, self.generator, self.parts, self.group)
-        norm = float("nan")
-        if math.isfinite(update.loss):
-            norm = phase.take(update.loss, update.gradients, self.optimizer, self.options.clip)
+        update, norm = descend(
+            phase, self.module, self.optimizer, self.options.clip, self.generator, self.parts, self.group
+        )
         finite = math.isfinite(norm)
         path = None
         if update.failure is not None or not finite:
             path = self._save_failure(update.failure)
         if finite:
             self.optimizer.step()
-            self.group.as_first(parameters)
+            self.group.as_first([p for group in self.optimizer.param_groups for p in group["params"]])
         stepped = time.perf_counter() - began
         self.iteration += 1
         row: dict[str, Any] = {
