@@ -80,7 +80,7 @@ class ClosedLoopTask(TrainingTask):
 
     def write_replay(self, path: Path, result: Evaluation) -> Path:
         """Write the first episode as a page. Raises RunError where that fails."""
-        states = result.rollout.states[0].numpy()
+        states = result.rollout.states[0, :, : self.plant.dynamics.nx].numpy()
         try:
             return write_replay(
                 path,
@@ -90,6 +90,7 @@ class ClosedLoopTask(TrainingTask):
                 scenery=self.plant.scenery(),
                 camera=self.plant.camera(),
                 title=f"{self.name}, learned",
+                floating_base=self.plant.floating_base,
             )
         except OSError as error:
             raise RunError(f"cannot write {str(path)!r}: {error}") from error

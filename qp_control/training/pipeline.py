@@ -82,12 +82,16 @@ def play(path: Path, *, episodes: int = 3, open_browser: bool = True) -> None:
     """Show episodes of a run's controller in meshcat on 127.0.0.1, in real time."""
     run, task, controller = _open(path)
     viewer = LiveViewer(
-        task.plant.urdf, scenery=task.plant.scenery(), camera=task.plant.camera(), open_browser=open_browser
+        task.plant.urdf,
+        scenery=task.plant.scenery(),
+        camera=task.plant.camera(),
+        open_browser=open_browser,
+        floating_base=task.plant.floating_base,
     )
     try:
         print(viewer.url, flush=True)
         for states in _shown(run, task, controller, episodes).details.rollout.states:
-            viewer.play(task.times(len(states)), states.numpy())
+            viewer.play(task.times(len(states)), states[:, : task.plant.dynamics.nx].numpy())
     finally:
         viewer.close()
 
