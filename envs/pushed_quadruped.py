@@ -10,6 +10,9 @@ import math
 import torch
 from torch import Tensor
 
+from qp_control.scenery import tiles
+from qp_control.viewer import Item
+
 from .quadruped import Quadruped
 from .task import Floats
 
@@ -68,6 +71,10 @@ class PushedQuadruped(Quadruped):
         low = (x_next[..., 2] / self.height - 1.0).square()
         speed = x_next[..., 19:22].square().sum(-1) + 0.1 * x_next[..., 22:25].square().sum(-1)
         return -(10.0 * (1.0 - self.upward(x_next)[..., 2]) + 10.0 * low + 0.3 * speed)
+
+    def scenery(self) -> list[Item]:
+        """The ground alone."""
+        return [*tiles(8.0)]
 
     def survived(self, states: Tensor) -> Tensor:
         """True (n,) for trajectories (n, T + 1, nx) that never fall, and end upright and at their height."""

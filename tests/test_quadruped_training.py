@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import qp_control as qc
-from qp_control.training import RunFolder, Trainer, TrainingTask, create
+from qp_control.training import RunFolder, Trainer, TrainingTask, create, pipeline
 from qp_control.training.legged_rollout import FALLEN, failed_tick, legged_loop
 from qp_control.training.task import HELD_OUT_SEED
 
@@ -87,6 +87,13 @@ def test_a_tick_without_an_answer_is_kept_as_a_qp(name: str, tmp_path: Path) -> 
     assert sol.status == qc.Status.SOLVED
     found, _ = module(x, memory)
     assert torch.allclose(found.acceleration[1], torch.from_numpy(sol.x[:18]), rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_has_its_pictures_and_its_replay(tmp_path: Path) -> None:
+    options = create("quadruped_stand", iterations=1, batch=2, steps=10, validation_count=1).options
+    pipeline.train("quadruped_stand", tmp_path / "run", options, baselines=False, held_out=1)
+    assert (tmp_path / "run" / "pushes.png").stat().st_size > 1000
+    assert (tmp_path / "run" / "replay.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 @pytest.mark.slow

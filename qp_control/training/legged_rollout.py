@@ -41,7 +41,10 @@ def legged_loop(
     own = plant.dynamics.nx
     x, memory = x0, controller.start(x0[:, :own])
     alive = torch.ones(len(x0), dtype=torch.bool)
-    states, inputs, rewards, status = [x0], [], [], []
+    states: list[Tensor] = [x0]
+    inputs: list[Tensor] = []
+    rewards: list[Tensor] = []
+    status: list[Tensor] = []
     failure = None
     for t in range(steps):
         if truncate is not None and t > 0 and t % truncate == 0:
