@@ -90,6 +90,7 @@ def test_play_shows_the_learned_episodes(
             assert Path(urdf).is_file() and options["open_browser"] is False
 
         def play(self, times: Any, states: Any, *, moved: Any) -> None:
+            assert moved == {}  # nothing but the robot
             self.shown.append((times, states))
 
         def close(self) -> None:

@@ -279,6 +279,18 @@ def test_torques_of_a_closed_loop_are_those_of_single_calls() -> None:
     assert qc.solve_qp(**hasty.failure.data).status == qc.Status.SOLVED
 
 
+def test_gradients_that_are_not_finite_end_training_with_a_qp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = create("cart_pole_ppo", **SMALL_PPO, **BRIEF, patience=2)
+    monkeypatch.setattr(task.plant, "observe", lambda x: x * float("nan"))
+    run = RunFolder.create(tmp_path / "run", task.name, vars(task.options))
+    trainer = Trainer(task, run)
+    before = [p.detach().clone() for p in trainer.learnable]
+    with pytest.raises(TrainingError, match=r"2 updates in a row failed.*npz"):
+        trainer.train()
+    assert all(torch.equal(p, q) for p, q in zip(before, trainer.learnable, strict=True))
+    assert [row["updated"] for row in read_metrics(run)] == ["0"]  # the second one raised
+
+
 @pytest.mark.parametrize("guided", [False, True])
 def test_a_quadrotor_that_has_run_away_harms_no_other(guided: bool) -> None:
     controller, plant = create("quadrotor_ppo", guided=guided).module(), quadrotor().plant
