@@ -92,11 +92,9 @@ class _Reinforcement(Phase):
         first = self.learner.policy.optimizer
         return [first, *(o for o in self._beside().values() if isinstance(o, GuardedAdam))]
 
-    def gradients(self, update: Update, parameters: list[nn.Parameter], generator: torch.Generator) -> Tensor:
-        """None: the steps have been taken."""
-        return torch.zeros(1, 0, dtype=torch.float64)
-
-    def take(self, loss: float, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
+    def backward(
+        self, update: Update, optimizer: torch.optim.Optimizer, clip: float, generator: torch.Generator
+    ) -> float:
         """The mean norm of the gradients of the steps taken; NaN where none could be."""
         optimizer.zero_grad()
         every = [norm for o in self._guarded() for norm in o.taken]
