@@ -69,7 +69,7 @@ def peer_plans(learner: MPC, bound: Tensor, x0: Tensor, start: Tensor | None) ->
 
     horizon, batch, nx, nu = learner.horizon, len(x0), learner.nx, learner.nu
     Q, R, P = learner.state_cost(), learner.input_cost(), learner.terminal_cost()
-    running, last = torch.block_diag(Q, R), torch.block_diag(P, R)
+    running, last = (torch.block_diag(cost, R) for cost in (Q, P))  # type: ignore[no-untyped-call]
     C = torch.stack([running] * horizon + [last])[:, None].expand(-1, batch, -1, -1)
     c = x0.new_zeros(horizon + 1, batch, nx + nu)
     upper = bound.expand(horizon + 1, batch, nu)
@@ -105,7 +105,7 @@ def peer_training(task: Any, seconds: float, equal: float) -> dict[str, Any]:
         plan = dataclasses.replace(Plan.at_rest(shown.states[:, 0], learner.horizon, learner.nu), states=x, inputs=u)
         loss = torch.cat(shown.errors(plan, slice(None), learner.input_limit), 1).square().sum(1).mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         steps += 1
     return {"learner": learner, "at_equal": at_equal, "step": spent / max(1, steps), "steps": steps, "seconds": spent}
@@ -126,7 +126,8 @@ def bounds_given(task: Any) -> Any:
 
 
 def recoveries(table: report.Report, tasks: list[str], counts: list[int], budget: float, quick: bool) -> None:
-    short = {"identification_iterations": 3, "imitation_iterations": 3, "bound_iterations": 3} if quick else {}
+    few = ("identification_iterations", "imitation_iterations", "bound_iterations")
+    short: dict[str, Any] = dict.fromkeys(few, 3) if quick else {}
     for name in tasks:
         for count in counts:
             row = {"task": name, "demonstrations": count}
@@ -205,7 +206,8 @@ def demonstrations(count: int) -> tuple[Tensor, Plan]:
 def published_run(x0: Tensor, shown: Plan, run: int, steps: int) -> dict[str, float]:
     """One learner: loss and model error at the end, and the CPU seconds until both were below the published ones."""
     mpc = published_controller(0.5 + 2.0 * uniform(torch.Generator().manual_seed(run), 4))
-    weight, generator = mpc.state_cost.log, torch.Generator().manual_seed(run)
+    cost: Any = mpc.state_cost
+    weight, generator = cost.log, torch.Generator().manual_seed(run)
     optimizer = GaussNewton([weight])
     found = {"below published": float("nan")}
     began = time.process_time()
@@ -238,7 +240,7 @@ def published(table: report.Report, runs: int, count: int, steps: int) -> None:
 
 
 def picture(table: report.Report) -> None:
-    shown = [row for row in table.rows if "action error" in row]
+    shown: list[dict[str, Any]] = [row for row in table.rows if "action error" in row]
     labels = {id(row): f"{row['task'].removesuffix('_recovery')} {row['demonstrations']}" for row in shown}
     series: dict[str, dict[str, float]] = {}
     for row in shown:

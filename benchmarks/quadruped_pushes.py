@@ -60,7 +60,8 @@ def main() -> None:
         for name in arguments.tasks:
             kept: dict[str, Any] = {}
             for index, seed in enumerate(arguments.seeds):
-                task: Any = create(name, seed=seed, **(QUICK if arguments.quick else {}))
+                options: dict[str, Any] = QUICK if arguments.quick else {}
+                task: Any = create(name, seed=seed, **options)
                 found = controllers(task)
                 if index == 0:
                     fixed = [("untuned", task.module(), 0.0), ("tuned by hand", task.hand_tuned(), 0.0)]

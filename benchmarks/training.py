@@ -4,7 +4,7 @@ Every seed is a run folder of `qp-control train` in --folder; seeds that are the
 are judged on the same 50 samples, none of which was trained on. There is no last column: what is compared is not speed.
 
     python benchmarks/training.py [--tasks cart_pole_swing_up] [--seeds 0 1 2 3 4] [--folder results/training]
-    python benchmarks/training.py --tasks arm_inverse_dynamics arm_unknown_loads --arm-figure docs/figures/arm_tracking.png
+    python benchmarks/training.py --tasks arm_inverse_dynamics arm_unknown_loads --arm-figure docs/figures/arm.png
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def main() -> None:
     table = report.Report("training", columns, arguments.out)
     for name, controllers in scores.items():
         for controller, measures in controllers.items():
-            for measure, found in measures.items():
-                seeds = {f"seed {seed}": value for seed, value in zip(arguments.seeds, found, strict=True)}
+            for measure, each in measures.items():
+                seeds = {f"seed {seed}": value for seed, value in zip(arguments.seeds, each, strict=True)}
                 table.add({"task": name, "controller": controller, "measure": measure, **seeds})
     if arguments.arm_figure is not None:
         arm_figure(arguments.arm_figure, folder)

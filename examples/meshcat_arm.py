@@ -1,4 +1,4 @@
-"""An arm with a load that nobody told its controller about follows a point: gains, weights and load as learned, and not.
+"""An arm with a load that nobody told its controller about follows a point, before and after learning gains and load.
 
 python examples/meshcat_arm.py [--run runs/arm_inverse_dynamics] [--movie gif] [--live]
 Without a run it learns for a minute first.

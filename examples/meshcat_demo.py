@@ -52,7 +52,7 @@ class Demo:
                 state = self.plant.step(state, torch.clamp(decided.input, -limit, limit))
 
     def show(self, states: Any, seconds: float | None = None, **look: Any) -> None:
-        """Write the page, and what else is asked for. seconds: from one state to the next; look: as in `write_replay`."""
+        """Write the page, and what else is asked for. seconds: between states; look: as in `write_replay`."""
         given, name = self.given, self.task.name
         times = (seconds or self.plant.control_period) * np.arange(len(states))
         look = {"floating_base": self.plant.floating_base, "locked": self.plant.locked} | look

@@ -9,8 +9,8 @@ import torch
 from meshcat_demo import BLUE, GREY, NOWHERE, ORANGE, RED, Demo
 
 from qp_control.envs.contact_task import WEIGHT
-from qp_control.viewer import Arrow, Camera, FrictionCone, Overlay, Robot
 from qp_control.scenery import tiles
+from qp_control.viewer import Arrow, Camera, FrictionCone, Overlay, Robot
 
 SLOWER, EVERY = 4, 2  # times slower; control periods from one picture to the next
 APART = np.array([0.0, 0.9, 0.0])  # [m]
@@ -55,9 +55,10 @@ def _ground(friction):
 
 
 starts = plant.sample_starts(40, 20_000)
-(untuned, with_untuned, fell), (learned, with_learned, stayed) = (stand(c, starts) for c in (demo.untuned, demo.learned))
-telling = (stayed & ~fell).nonzero().flatten().tolist()
-print(f"of {len(starts)} pushes {int(fell.sum())} are survived untuned, {int(stayed.sum())} learned")
+untuned, with_untuned, up_untuned = stand(demo.untuned, starts)
+learned, with_learned, up_learned = stand(demo.learned, starts)
+telling = (up_learned & ~up_untuned).nonzero().flatten().tolist()
+print(f"of {len(starts)} pushes {int(up_untuned.sum())} are survived untuned, {int(up_learned.sum())} learned")
 which = telling[0] if telling else 0
 names = (("untuned", untuned, with_untuned, APART), ("learned", learned, with_learned, 0 * APART))
 moved, scenery = {}, [*tiles(8.0), Arrow("push", ORANGE)]
@@ -69,9 +70,10 @@ for name, states, inputs, position in names:
         scenery.append(FrictionCone(f"{name} {foot} cone", starts[which, -plant.goal_size].item(), height=0.1))
 friction_and_push = starts[which, -plant.goal_size :].tolist()
 push = np.array([*friction_and_push[1:3], 0.0])
-shown = np.concatenate([learned[1:, which, :3].numpy() - 0.2 * push, np.broadcast_to(0.2 * push, (demo.given.steps, 3))], 1)
+trunk = learned[1:, which, :3].numpy()
+shown = np.stack([trunk - 0.2 * push, np.broadcast_to(0.2 * push, trunk.shape)], 1)
 shown[20:] = NOWHERE
-moved |= {"untuned": untuned[1:, which, :19].numpy(), "push": shown.reshape(-1, 2, 3)}
+moved |= {"untuned": untuned[1:, which, :19].numpy(), "push": shown}
 demo.show(
     learned[1::EVERY, which, : plant.dynamics.nx].numpy(),
     seconds=SLOWER * EVERY * plant.control_period,

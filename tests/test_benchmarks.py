@@ -15,7 +15,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 PNG = b"\x89PNG\r\n\x1a\n"
-LEARNING = ["identification", "imitation", "quadruped_pushes", "reinforcement", "scaling", "training"]  # not in run_all.py
+LEARNING = ["identification", "imitation", "quadruped_pushes", "reinforcement", "scaling", "training"]
 LONGER = ["instructions", "nonlinear_mpc", "repeated_solves", *LEARNING]  # ten seconds each
 QUICK = ["accuracy", "contact", "dynamics", "environments", "infeasible", "inverse_dynamics", "mpc_scaling"]
 QUICK += ["inverse_dynamics_peers", "ocp_layers", "qp_layers", "qp_sets", "structure", "time_limits", "worst_ticks"]

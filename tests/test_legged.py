@@ -12,7 +12,7 @@ import torch
 import qp_control as qc
 from qp_control.envs.pushed_quadruped import PushedQuadruped
 from qp_control.legged import Gait, SingleRigidBody, Standing, Trotting, WholeBody, landing, swing, trot
-from qp_control.legged.positive_numbers import PositiveNumbers
+from qp_control.legged.shared_numbers import SharedNumbers
 from qp_control.legged.single_rigid_body import BodyPlan
 
 UPRIGHT = math.cos(0.2)
@@ -142,7 +142,7 @@ def test_gradient_of_a_plan_equals_differences() -> None:
 
 
 def test_numbers_are_positive_and_shared_by_places() -> None:
-    numbers = PositiveNumbers({"gain": [1.0, 4.0], "friction": 0.5}, {"friction": ("a.friction", "b.friction")})
+    numbers = SharedNumbers({"gain": [1.0, 4.0], "friction": 0.5}, {"friction": ("a.friction", "b.friction")})
     assert torch.allclose(numbers["gain"], tensor(1.0, 4.0)) and set(numbers()) == {"a.friction", "b.friction"}
     numbers.set(gain=2.0)
     assert torch.allclose(numbers["gain"], tensor(2.0, 2.0))
@@ -151,7 +151,7 @@ def test_numbers_are_positive_and_shared_by_places() -> None:
     with pytest.raises(ValueError, match="expected one positive number or 2"):
         numbers.set(gain=[1.0, -1.0])
     with pytest.raises(ValueError, match="expected positive numbers"):
-        PositiveNumbers({"gain": 0.0})
+        SharedNumbers({"gain": 0.0})
 
 
 def test_centre_of_mass_is_shifted_over_feet_that_stay(plant: PushedQuadruped) -> None:

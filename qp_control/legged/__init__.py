@@ -11,7 +11,7 @@ All are batched and differentiable, through plan, foot placement and torques.
 
 from qp_control.legged.foot_steps import Swing, landing, swing
 from qp_control.legged.gait import Gait, trot
-from qp_control.legged.positive_numbers import PositiveNumbers
+from qp_control.legged.shared_numbers import SharedNumbers
 from qp_control.legged.single_rigid_body import BodyPlan, SingleRigidBody
 from qp_control.legged.standing import Standing, StandingMemory
 from qp_control.legged.trotting import Trotting, TrottingMemory
@@ -20,7 +20,7 @@ from qp_control.legged.whole_body import Target, WholeBody
 __all__ = [
     "BodyPlan",
     "Gait",
-    "PositiveNumbers",
+    "SharedNumbers",
     "SingleRigidBody",
     "Standing",
     "StandingMemory",

@@ -12,7 +12,7 @@ from qp_control.inverse_dynamics import Control, ControlProblem
 from qp_control.layers import LayerSolution
 from qp_control.legged.foot_steps import landing, swing
 from qp_control.legged.gait import Gait, trot
-from qp_control.legged.positive_numbers import PositiveNumbers
+from qp_control.legged.shared_numbers import SharedNumbers
 from qp_control.legged.single_rigid_body import BodyPlan, SingleRigidBody, about_vertical
 from qp_control.legged.standing import level
 from qp_control.legged.whole_body import Target, WholeBody
@@ -92,7 +92,7 @@ class Trotting(nn.Module):
         self.body = SingleRigidBody(
             mass, turned, feet=len(whole_body.feet), horizon=horizon, dt=every * period, settings=settings
         )
-        self.numbers = PositiveNumbers(UNTUNED)
+        self.numbers = SharedNumbers(UNTUNED)
         self.numbers.set(**values)
 
     def start(self, x: Tensor, command: Tensor | None = None, clock: Tensor | None = None) -> TrottingMemory:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qp_control.inverse_dynamics import Control, ControlProblem, InverseDynamics
 from qp_control.layers import LayerSolution
-from qp_control.legged.positive_numbers import PositiveNumbers
+from qp_control.legged.shared_numbers import SharedNumbers
 from qp_control.limits import TorqueLimit
 from qp_control.robot_model import RobotModel
 from qp_control.settings import Settings
@@ -109,7 +109,7 @@ class WholeBody(nn.Module):
         ]
         self.controller = InverseDynamics(model, tasks, [TorqueLimit()], contacts, settings=settings)
         self.controller.requires_grad_(False)
-        self.numbers = PositiveNumbers(UNTUNED, self._places())
+        self.numbers = SharedNumbers(UNTUNED, self._places())
         self.numbers.set(**values)
 
     def _places(self) -> dict[str, list[str]]:

@@ -31,7 +31,6 @@ class Controller(Protocol):
         """The problem of a call: an `OcpQP`, or the arguments of `qc.solve_qp`."""
 
 
-
 @dataclass(frozen=True)
 class Rollout:
     """T control periods of B closed loops.
@@ -125,7 +124,7 @@ def failed_problem(
     with torch.no_grad():
         problem = controller.build(one, carried)
     if isinstance(problem, OcpQP):
-        data = problem.element(0).data() | {"horizon": controller.horizon}
+        data = problem.element(0).data() | {"horizon": plan.inputs.shape[1]}
     else:  # arguments of a dense QP, whose weights the batch shares
         data = {
             name: value[0] if value.ndim and not name.startswith("weight") else value for name, value in problem.items()

@@ -1,4 +1,4 @@
-"""Positive numbers of a controller that are learned by their logarithms."""
+"""Positive numbers that several parts of a controller share, learned by their logarithms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class PositiveNumbers(nn.Module):
+class SharedNumbers(nn.Module):
     """Weights, gains or coefficients, some of them shared by several parts of a controller.
 
     values: by name, a positive number or several. places: by name, the numbers of a controller that it sets, such as
