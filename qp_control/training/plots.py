@@ -95,7 +95,7 @@ def pushes(path: Path, tasks: dict[str, tuple[Any, dict[str, Any]]]) -> Path:
     """Which pushes controllers survived: of each task by name their velocities (n, 2) [m/s], and by the name of each
     controller whether it did (n,). Returns the path."""
     columns = max(len(survived) for _, survived in tasks.values())
-    figure = Figure(figsize=(3.2 * columns, 3.5 * len(tasks)), layout="constrained")
+    figure = Figure(figsize=(3.2 * columns, 4.4 * len(tasks)), layout="constrained")
     rows: Any = figure.subplots(len(tasks), columns, sharex="row", sharey="row", squeeze=False)
     for axes, (task, (velocity, survived)) in zip(rows, tasks.items(), strict=True):
         for axis, (name, kept) in zip(axes, survived.items(), strict=True):
