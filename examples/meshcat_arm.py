@@ -33,7 +33,7 @@ def track(name, controller, position):
             place = data.oMi[k + 1].translation + position
             moved[f"{name} {joint}"].append(place if limited[k] else [NOWHERE] * 3)
     error = np.linalg.norm(np.array(tools) - np.array(moved[f"{name} target"]), axis=1)
-    return np.array(q), moved, error[plant.episode_steps // 4 :]
+    return np.array(q), moved, error[len(error) // 4 :]
 
 
 scenery, moved, errors = [Robot("untuned", plant.urdf, position=tuple(APART), color=GREY)], {}, []

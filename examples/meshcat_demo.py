@@ -26,8 +26,10 @@ class Demo:
 
     def __init__(self, doc: str | None, task: str, phases: list[str], steps: int, **options: Any) -> None:
         parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("--run", type=Path, help=f"folder of `qp-control train {task}`; without, it learns first")
-        parser.add_argument("--iterations", type=int, help="of each phase, where there is no run")
+        parser.add_argument("--run", type=Path, help=f"folder of `qp-control train {task}`; else it learns first")
+        parser.add_argument(
+            "--iterations", type=int, help="of each phase, where there is no run; 0: nothing is learned"
+        )
         parser.add_argument("--steps", type=int, default=steps, help="control periods")
         parser.add_argument("--out", type=Path, default=Path("runs/meshcat"), help="folder of the page and the movie")
         parser.add_argument("--movie", choices=("gif", "mp4"), help="record the page; needs Chromium, mp4 also ffmpeg")
@@ -36,7 +38,9 @@ class Demo:
         few = {} if self.given.iterations is None else dict.fromkeys(phases, self.given.iterations)
         self.task: Any = create(task, **few, **options)
         self.plant, self.untuned = self.task.plant, self.task.module()
-        if self.given.run is None:
+        if self.given.iterations == 0:
+            self.learned = self.task.module()
+        elif self.given.run is None:
             self.learned = Trainer(self.task).train()
         else:
             self.learned = load_module(RunFolder.open(self.given.run), self.task)

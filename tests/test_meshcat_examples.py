@@ -15,7 +15,12 @@ from test_viewer import browser_needed  # noqa: F401, a fixture
 from qp_control import viewer
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-SHORT = {"meshcat_cart_pole.py": ["--iterations", "1", "--steps", "12"]}
+SHORT = {
+    "meshcat_arm.py": ["--iterations", "0", "--steps", "60"],
+    "meshcat_cart_pole.py": ["--iterations", "1", "--steps", "12"],
+    "meshcat_quadrotor.py": ["--iterations", "0", "--steps", "30"],
+    "meshcat_quadruped.py": ["--iterations", "0", "--steps", "40"],
+}
 
 
 def test_every_meshcat_example_is_tested():
