@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from qp_control.scenery import tiles
-from qp_control.viewer import Item
+from qp_control.contact import ContactForces
+from qp_control.viewer import FrictionCone, Item
 
 from .quadruped import Quadruped
 from .task import Floats
@@ -72,9 +72,18 @@ class PushedQuadruped(Quadruped):
         speed = x_next[..., 19:22].square().sum(-1) + 0.1 * x_next[..., 22:25].square().sum(-1)
         return -(10.0 * (1.0 - self.upward(x_next)[..., 2]) + 10.0 * low + 0.3 * speed)
 
+    def forces(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> ContactForces:
+        plant, bodies, _, goal = self._split(x, parameters)
+        friction = goal[..., :1].expand(-1, len(self.feet))
+        return self.dynamics.step_with_forces(plant, u, bodies, friction=friction)[1]
+
     def scenery(self) -> list[Item]:
-        """The ground alone."""
-        return [*tiles(8.0)]
+        """Without the cones, as friction differs from start to start."""
+        return [item for item in super().scenery() if not isinstance(item, FrictionCone)]
+
+    def drawn_forces(self, x: Tensor, u: Tensor, parameters: Tensor | None, x_next: Tensor) -> dict[str, Floats]:
+        drawn = super().drawn_forces(x, u, parameters, x_next)
+        return {name: path for name, path in drawn.items() if name.startswith("force")}
 
     def survived(self, states: Tensor) -> Tensor:
         """True (n,) for trajectories (n, T + 1, nx) that never fall, and end upright and at their height."""

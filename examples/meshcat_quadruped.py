@@ -36,7 +36,7 @@ def stand(controller, starts):
 def forces(name, states, inputs, position):
     """Arrows of the ground's forces, red where they are all that friction bears, and the tips of the cones."""
     friction = states[0, -plant.goal_size].item()
-    force = plant.forces(states[:-1], inputs, _ground(friction)).force.numpy()
+    force = plant.forces(states[:-1], inputs).force.numpy()
     tip = plant.dynamics.ground_points(states[1:, : plant.dynamics.nx]).numpy() + position
     tip[force[..., 2] < 1e-3 * weight] = NOWHERE
     slides = np.hypot(force[..., 0], force[..., 1]) > 0.93 * friction * force[..., 2]  # the cone has some facets
@@ -47,11 +47,6 @@ def forces(name, states, inputs, position):
         moved[f"{name} {foot} slides"] = np.where(slides[:, k, None, None], arrows[:, k], NOWHERE)
         moved[f"{name} {foot} cone"] = tip[:, k]
     return moved
-
-
-def _ground(friction):
-    """The plant's parameters with this coefficient."""
-    return torch.cat([plant.dynamics.parameters, torch.full_like(plant.dynamics.friction, friction)])
 
 
 starts = plant.sample_starts(40, 20_000)

@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import qp_control as qc
 
@@ -37,8 +39,18 @@ def test_readme_example_runs_and_prints_what_it_is_about(capsys):
     assert float(slope) == pytest.approx(-0.5, abs=1e-12)
 
 
+@pytest.fixture
+def settings_kept():
+    """Pages set what torch and NumPy have one of per process."""
+    dtype = torch.get_default_dtype()
+    with np.printoptions():
+        yield
+    torch.set_default_dtype(dtype)
+    torch.set_printoptions(profile="default")
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_code_of_a_page_prints_what_stands_below_it(page, capsys, tmp_path, monkeypatch):
+def test_code_of_a_page_prints_what_stands_below_it(page, capsys, tmp_path, monkeypatch, settings_kept):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / page).read_text()
     blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)

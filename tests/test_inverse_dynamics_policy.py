@@ -230,7 +230,7 @@ def test_short_training_finds_most_of_the_load_and_a_fifth_of_the_error_is_left(
 
 def test_short_training_of_a_network_beats_the_constants_it_begins_with() -> None:
     """On targets and loads not trained on."""
-    task = create("arm_unknown_loads", iterations=10, validation_count=4, validate_every=10)
+    task = create("arm_unknown_loads", iterations=16, validation_count=8, validate_every=8)
     before, after = scores(task, task.module(), Trainer(task).train())
     assert after["tracking error [mm]"] < 0.8 * before["tracking error [mm]"]
 
