@@ -65,9 +65,11 @@ lint: install
 	$(BIN)/mypy && $(BIN)/mypy envs && $(BIN)/mypy benchmarks
 	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
 
-# The pages and the reference; a warning is an error.
+# The pages and the reference; a warning is an error. Their packages alone are installed: an editable install would compile
+# again. Python 3.11 or newer.
 docs: install
-	$(PIP) install --quiet --editable '.[docs]'
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
+	  | $(PIP) install --quiet -r /dev/stdin
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 
 # BENCH: options of benchmarks/run_all.py. qpth and mpc ask for an old numpy, and run with a new one.
