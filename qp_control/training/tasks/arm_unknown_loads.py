@@ -39,7 +39,7 @@ class ArmUnknownLoadsOptions(TrainingOptions):
     """Without it gains, weights, and one load for all episodes are learned alone: the best constants."""
     hidden: int = 16
     """Units in each of its two hidden layers."""
-    iterations: int = 20
+    iterations: int = 60
     """Updates."""
     batch: int = 6
     """Closed loops per update."""
