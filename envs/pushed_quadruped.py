@@ -36,7 +36,7 @@ class PushedQuadruped(Quadruped):
 
     def __init__(self, push: tuple[float, float], when: tuple[int, int] = (0, 0)) -> None:
         self.push, self.when = push, when
-        self.episode_steps = when[1] + AFTER  # type: ignore[misc]
+        self.episode_steps = when[1] + AFTER
         super().__init__()
 
     def starts(self, draw: Floats) -> Tensor:

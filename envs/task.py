@@ -53,7 +53,7 @@ class RobotTask(abc.ABC):
     locked: Sequence[str] = ()  # joints of the URDF that the plant does not have
     control_period: ClassVar[float]  # [s]
     substeps: ClassVar[int]  # simulation steps in a control period
-    episode_steps: ClassVar[int]  # control periods in an episode
+    episode_steps: int  # control periods in an episode
     goal_steps: ClassVar[int]  # control periods at the goal, up to the end, that make a success
     draws: int  # random numbers that a start state is made of
     goal_size: int = 0

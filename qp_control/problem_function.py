@@ -121,12 +121,13 @@ def _along(
     moved = [x if d is None or x is None else x + d for x, d in zip(point, way, strict=True)]
     lengths: list[tuple[int, slice, Tensor]] = []
     for k, blocks in ((0, ctx.directions.q), (2, ctx.directions.numbers)):
-        if way[k] is None:
+        there = moved[k]
+        if way[k] is None or there is None:
             continue
         for block in blocks:
-            part = moved[k][:, block]  # type: ignore[index]
+            part = there[:, block]
             length = part.norm(dim=1, keepdim=True)
-            moved[k][:, block] = part / length  # type: ignore[index]
+            there[:, block] = part / length
             lengths.append((k, block, length))
     gradients: list[Optional] = [None] * 4
     if any(wanted[:4]):
