@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qp_control.contact import Contact, ContactDynamics
-from qp_control.robot_description import read_urdf
+from qp_control.robot.contact import Contact, ContactDynamics
+from qp_control.robot.description import read_urdf
 
 Array = NDArray[np.float64]
 DT = 0.002  # [s] of all steps

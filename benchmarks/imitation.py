@@ -31,10 +31,10 @@ import report
 import torch
 from torch import Tensor, nn
 
-from qp_control.mpc import MPC
-from qp_control.plan import Plan
-from qp_control.sqp import SqpSettings
-from qp_control.torch_dynamics import TorchDynamics
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.plan import Plan
+from qp_control.mpc.sqp import SqpSettings
+from qp_control.robot.torch_dynamics import TorchDynamics
 from qp_control.training import Trainer, create
 from qp_control.training.gauss_newton import GaussNewton, random_products
 from qp_control.training.task import HELD_OUT_SEED

@@ -37,7 +37,7 @@ import torch
 
 import qp_control as qc
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
 from qp_control.systems import ARM_LENGTHS, ARM_MASSES, flying_body, quadrotor, seven_joint_arm
 
 COLUMNS = {

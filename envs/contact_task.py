@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qp_control.contact import GRAVITY, ContactDynamics, ContactForces
-from qp_control.scenery import tiles
+from qp_control.robot.contact import GRAVITY, ContactDynamics, ContactForces
 from qp_control.viewer import Arrow, FrictionCone, Item
+from qp_control.viewer.scenery import tiles
 
 from .task import Floats, RobotTask
 

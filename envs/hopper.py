@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qp_control.contact import Contact, ContactDynamics
+from qp_control.robot.contact import Contact, ContactDynamics
 from qp_control.viewer import Camera, Item, Shape
 
 from .base import RobotEnv, RobotVectorEnv

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qp_control.model_parameters import point_mass
+from qp_control.robot.model_parameters import point_mass
 
 from .arm_track import ArmTrack
 from .arrays import Array, library

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from qp_control.contact import ContactForces
+from qp_control.robot.contact import ContactForces
 from qp_control.viewer import FrictionCone, Item
 
 from .quadruped import Quadruped

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qp_control.dynamics import RobotDynamics
-from qp_control.robot_description import read_urdf
+from qp_control.robot.description import read_urdf
+from qp_control.robot.dynamics import RobotDynamics
 from qp_control.viewer import Camera, Item, Shape
 
 from .arrays import Array, constant, library

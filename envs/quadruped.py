@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qp_control.contact import Contact, ContactDynamics
-from qp_control.robot_description import read_urdf
+from qp_control.robot.contact import Contact, ContactDynamics
+from qp_control.robot.description import read_urdf
 from qp_control.viewer import Camera
 
 from .base import RobotEnv, RobotVectorEnv

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qp_control.contact import ContactDynamics
-from qp_control.dynamics import RobotDynamics
+from qp_control.robot.contact import ContactDynamics
+from qp_control.robot.dynamics import RobotDynamics
 from qp_control.viewer import Camera, Item
 
 from .arrays import Array, library

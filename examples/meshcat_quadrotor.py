@@ -8,9 +8,9 @@ import numpy as np
 from meshcat_demo import BLUE, GREEN, GREY, ORANGE, RED, Demo
 
 from qp_control.envs.task import rotation_by_rows
-from qp_control.scenery import tiles
 from qp_control.training.evaluation import starts
 from qp_control.viewer import Arrow, Camera, Line, Overlay, Robot, Shape
+from qp_control.viewer.scenery import tiles
 
 LONGEST = 0.7  # [m] arrow of the largest thrust
 demo = Demo(__doc__, "quadrotor_analytic", ["closed_loop_iterations"], steps=200)

@@ -9,8 +9,8 @@ import torch
 from meshcat_demo import BLUE, GREY, NOWHERE, ORANGE, RED, Demo
 
 from qp_control.envs.contact_task import WEIGHT
-from qp_control.scenery import tiles
 from qp_control.viewer import Arrow, Camera, FrictionCone, Overlay, Robot
+from qp_control.viewer.scenery import tiles
 
 SLOWER, EVERY = 4, 2  # times slower; control periods from one picture to the next
 APART = np.array([0.0, 0.9, 0.0])  # [m]

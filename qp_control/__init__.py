@@ -8,71 +8,71 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from qp_control.derivatives import Gradients, Tangent, qp_adjoint, qp_tangent
 from qp_control.exceptions import ProblemFileError, QPControlError, SolveError
-from qp_control.ocp import OcpSolution, OcpStart, shifted, solve_ocp
-from qp_control.ocp_derivatives import OcpGradients, OcpTangent, ocp_adjoint, ocp_tangent
-from qp_control.ocp_gain import ocp_gain
-from qp_control.ocp_problem import OcpQP
-from qp_control.problem_io import load_problem, save_problem
-from qp_control.qp import Solution, solve_qp
-from qp_control.ragged import solve_qps
+from qp_control.ocp.derivatives import OcpGradients, OcpTangent, ocp_adjoint, ocp_tangent
+from qp_control.ocp.gain import ocp_gain
+from qp_control.ocp.problem import OcpQP
+from qp_control.ocp.solve import OcpSolution, OcpStart, shifted, solve_ocp
+from qp_control.qp.derivatives import Gradients, Tangent, qp_adjoint, qp_tangent
+from qp_control.qp.files import load_problem, save_problem
+from qp_control.qp.ragged import solve_qps
+from qp_control.qp.solve import Solution, solve_qp
 from qp_control.settings import Settings, Status
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "AccelerationRegularization": "qp_control.tasks",
-    "AngularMomentumTask": "qp_control.tasks",
-    "CenterOfMassTask": "qp_control.tasks",
-    "CollisionPair": "qp_control.shapes",
-    "Contact": "qp_control.contact",
-    "ContactDynamics": "qp_control.contact",
-    "ContactForceTask": "qp_control.tasks",
-    "ForceRegularization": "qp_control.tasks",
-    "FrameBarrier": "qp_control.limits",
-    "FrameTask": "qp_control.tasks",
-    "HeightField": "qp_control.ground",
-    "InverseDynamics": "qp_control.inverse_dynamics",
-    "InverseDynamicsPolicy": "qp_control.inverse_dynamics_policy",
-    "JointAccelerationLimit": "qp_control.limits",
-    "JointPositionLimit": "qp_control.limits",
-    "JointVelocityLimit": "qp_control.limits",
-    "LayerSolution": "qp_control.layers",
-    "MPC": "qp_control.mpc",
-    "NumberNetwork": "qp_control.inverse_dynamics_policy",
-    "OcpLayer": "qp_control.ocp_layers",
-    "OcpLayerSolution": "qp_control.ocp_layers",
-    "OrientationTask": "qp_control.tasks",
-    "Payload": "qp_control.model_parameters",
-    "Plan": "qp_control.plan",
-    "Plane": "qp_control.ground",
-    "PlaneBarrier": "qp_control.limits",
-    "PointContact": "qp_control.supports",
-    "PositionTask": "qp_control.tasks",
-    "PositiveNumbers": "qp_control.inverse_dynamics_policy",
-    "PostureTask": "qp_control.tasks",
-    "QPLayer": "qp_control.layers",
-    "RelativeFrameTask": "qp_control.tasks",
-    "RobotDynamics": "qp_control.dynamics",
-    "RobotModel": "qp_control.robot_model",
-    "Situation": "qp_control.inverse_dynamics_policy",
-    "SmoothedStep": "qp_control.smoothed_step",
-    "SphereBarrier": "qp_control.limits",
-    "SqpSettings": "qp_control.sqp",
-    "StageRows": "qp_control.nonlinear_ocp",
-    "StateRows": "qp_control.nonlinear_ocp",
-    "SurfaceContact": "qp_control.supports",
-    "TorchDynamics": "qp_control.torch_dynamics",
-    "TorqueLimit": "qp_control.limits",
-    "TorqueRegularization": "qp_control.tasks",
-    "collision_pairs": "qp_control.shapes",
-    "contacts_from_urdf": "qp_control.shape_contacts",
-    "export_mpc": "qp_control.export",
-    "ground_contacts": "qp_control.shape_contacts",
-    "keep_out": "qp_control.nonlinear_ocp",
-    "shapes_from_urdf": "qp_control.shapes",
-    "speed_limit": "qp_control.nonlinear_ocp",
+    "AccelerationRegularization": "qp_control.inverse_dynamics.tasks",
+    "AngularMomentumTask": "qp_control.inverse_dynamics.tasks",
+    "CenterOfMassTask": "qp_control.inverse_dynamics.tasks",
+    "CollisionPair": "qp_control.robot.shapes",
+    "Contact": "qp_control.robot.contact",
+    "ContactDynamics": "qp_control.robot.contact",
+    "ContactForceTask": "qp_control.inverse_dynamics.tasks",
+    "ForceRegularization": "qp_control.inverse_dynamics.tasks",
+    "FrameBarrier": "qp_control.inverse_dynamics.limits",
+    "FrameTask": "qp_control.inverse_dynamics.tasks",
+    "HeightField": "qp_control.robot.ground",
+    "InverseDynamics": "qp_control.inverse_dynamics.controller",
+    "InverseDynamicsPolicy": "qp_control.inverse_dynamics.policy",
+    "JointAccelerationLimit": "qp_control.inverse_dynamics.limits",
+    "JointPositionLimit": "qp_control.inverse_dynamics.limits",
+    "JointVelocityLimit": "qp_control.inverse_dynamics.limits",
+    "LayerSolution": "qp_control.qp.layer",
+    "MPC": "qp_control.mpc.controller",
+    "NumberNetwork": "qp_control.inverse_dynamics.policy",
+    "OcpLayer": "qp_control.ocp.layer",
+    "OcpLayerSolution": "qp_control.ocp.layer",
+    "OrientationTask": "qp_control.inverse_dynamics.tasks",
+    "Payload": "qp_control.robot.model_parameters",
+    "Plan": "qp_control.mpc.plan",
+    "Plane": "qp_control.robot.ground",
+    "PlaneBarrier": "qp_control.inverse_dynamics.limits",
+    "PointContact": "qp_control.inverse_dynamics.contacts",
+    "PositionTask": "qp_control.inverse_dynamics.tasks",
+    "PositiveNumbers": "qp_control.inverse_dynamics.policy",
+    "PostureTask": "qp_control.inverse_dynamics.tasks",
+    "QPLayer": "qp_control.qp.layer",
+    "RelativeFrameTask": "qp_control.inverse_dynamics.tasks",
+    "RobotDynamics": "qp_control.robot.dynamics",
+    "RobotModel": "qp_control.robot.model",
+    "Situation": "qp_control.inverse_dynamics.policy",
+    "SmoothedStep": "qp_control.robot.smoothed_step",
+    "SphereBarrier": "qp_control.inverse_dynamics.limits",
+    "SqpSettings": "qp_control.mpc.sqp",
+    "StageRows": "qp_control.mpc.nonlinear_ocp",
+    "StateRows": "qp_control.mpc.nonlinear_ocp",
+    "SurfaceContact": "qp_control.inverse_dynamics.contacts",
+    "TorchDynamics": "qp_control.robot.torch_dynamics",
+    "TorqueLimit": "qp_control.inverse_dynamics.limits",
+    "TorqueRegularization": "qp_control.inverse_dynamics.tasks",
+    "collision_pairs": "qp_control.robot.shapes",
+    "contacts_from_urdf": "qp_control.robot.shape_contacts",
+    "export_mpc": "qp_control.mpc.export",
+    "ground_contacts": "qp_control.robot.shape_contacts",
+    "keep_out": "qp_control.mpc.nonlinear_ocp",
+    "shapes_from_urdf": "qp_control.robot.shapes",
+    "speed_limit": "qp_control.mpc.nonlinear_ocp",
 }
 
 __all__ = [

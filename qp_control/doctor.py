@@ -18,7 +18,7 @@ from rich.table import Table
 import qp_control as qc
 from qp_control import _solver
 from qp_control._cpu import usable_kernels
-from qp_control.browser import BrowserNotFound, browser_path
+from qp_control.viewer.browser import BrowserNotFound, browser_path
 
 PACKAGES = ("qp-control", "numpy", "torch", "pin", "meshcat", "gymnasium")
 EXTRAS = {"stable-baselines3": "rl", "example-robot-data-loaders": "robots"}

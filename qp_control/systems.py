@@ -7,8 +7,8 @@ import pinocchio as pin
 import torch
 from torch import Tensor
 
-from qp_control.dynamics import RobotDynamics
-from qp_control.torch_dynamics import TorchDynamics
+from qp_control.robot.dynamics import RobotDynamics
+from qp_control.robot.torch_dynamics import TorchDynamics
 
 GRAVITY = 9.81  # [m/s^2]
 ARM_LENGTHS = (0.2, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1)  # [m]

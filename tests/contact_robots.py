@@ -9,10 +9,10 @@ import pinocchio as pin
 import torch
 from test_ground import waves
 
-from qp_control.contact import Contact, ContactDynamics
-from qp_control.ground import Plane
-from qp_control.shape_contacts import ground_contacts
-from qp_control.shapes import Box, Capsule, CollisionPair, Sphere
+from qp_control.robot.contact import Contact, ContactDynamics
+from qp_control.robot.ground import Plane
+from qp_control.robot.shape_contacts import ground_contacts
+from qp_control.robot.shapes import Box, Capsule, CollisionPair, Sphere
 
 STEP = 0.002
 

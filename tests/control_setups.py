@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from legged_robots import SOLE, arm, around, biped, quadruped, standing
 
-from qp_control.inverse_dynamics import InverseDynamics
-from qp_control.limits import (
+from qp_control.inverse_dynamics.contacts import PointContact, SurfaceContact
+from qp_control.inverse_dynamics.controller import InverseDynamics
+from qp_control.inverse_dynamics.limits import (
     FrameBarrier,
     JointAccelerationLimit,
     JointPositionLimit,
@@ -15,9 +16,7 @@ from qp_control.limits import (
     SphereBarrier,
     TorqueLimit,
 )
-from qp_control.settings import Settings
-from qp_control.supports import PointContact, SurfaceContact
-from qp_control.tasks import (
+from qp_control.inverse_dynamics.tasks import (
     AccelerationRegularization,
     AngularMomentumTask,
     CenterOfMassTask,
@@ -30,6 +29,7 @@ from qp_control.tasks import (
     RelativeFrameTask,
     TorqueRegularization,
 )
+from qp_control.settings import Settings
 
 BATCH = 3
 # Forces cost so little that a dual residual of 1e-8 would leave 1e-4 N open.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qp_control import limits, tasks
-from qp_control.supports import SupportContact
+from qp_control.inverse_dynamics import limits, tasks
+from qp_control.inverse_dynamics.contacts import SupportContact
 
 Numbers = dict[str, Tensor]
 

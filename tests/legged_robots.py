@@ -7,7 +7,7 @@ import pinocchio as pin
 import torch
 from manifold_robots import move
 
-from qp_control.robot_model import RobotModel
+from qp_control.robot.model import RobotModel
 
 
 def _add(model, parent, joint, name, place, mass, size, centre, effort=40.0, velocity=20.0, reach=(-2.0, 2.0)):

@@ -6,7 +6,7 @@ import numpy as np
 import pinocchio as pin
 import torch
 
-from qp_control.dynamics import RobotDynamics
+from qp_control.robot.dynamics import RobotDynamics
 
 
 def normal(*shape, seed=0):

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qp_control.ocp_problem import OCP_NAMES, WEIGHTS, OcpSizes, base_rank
-from qp_control.problem import NAMES, Sizes
+from qp_control.ocp.problem import OCP_NAMES, WEIGHTS, OcpSizes, base_rank
+from qp_control.qp.problem import NAMES, Sizes
 
 Optional = torch.Tensor | None
 _Index = npt.NDArray[np.int64]

@@ -3,7 +3,7 @@
 import torch
 
 import qp_control as qc
-from qp_control.certificates import weakly_active_counts
+from qp_control.qp.certificates import weakly_active_counts
 from qp_control.training.batch_parts import descend, differentiate
 from qp_control.training.phase import DivisiblePhase, Phase, Update
 from qp_control.training.process_group import Group

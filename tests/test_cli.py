@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from qp_control import cli, doctor
-from qp_control.browser import BrowserNotFound
 from qp_control.training import pipeline
+from qp_control.viewer.browser import BrowserNotFound
 
 QUICK = [
     "--seed=1",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import qp_control as qc
-from qp_control.mpc import MPC
-from qp_control.plan import Plan
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.plan import Plan
 from qp_control.training import closed_loop, create
 from qp_control.training.losses import negative_return
 from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining

@@ -14,9 +14,9 @@ from manifold_robots import moved, normal
 from test_ground import TILTED, tilted_field, waves
 
 from qp_control import SolveError
-from qp_control.contact import GRAVITY, Contact, ContactDynamics
-from qp_control.dynamics import RobotDynamics
-from qp_control.ground import HeightField, Plane
+from qp_control.robot.contact import GRAVITY, Contact, ContactDynamics
+from qp_control.robot.dynamics import RobotDynamics
+from qp_control.robot.ground import HeightField, Plane
 from qp_control.settings import Settings
 
 

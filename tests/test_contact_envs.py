@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import qp_control.envs  # noqa: F401, registers the environments
-from qp_control.contact import GRAVITY
 from qp_control.envs.base import write_rollout
 from qp_control.envs.contact_task import WEIGHT
 from qp_control.envs.hopper import Hopper
 from qp_control.envs.quadruped import Quadruped
 from qp_control.envs.quadruped_push import QuadrupedPush
 from qp_control.envs.quadruped_walk import QuadrupedWalk
+from qp_control.robot.contact import GRAVITY
 
 TASKS = [Hopper, Quadruped, QuadrupedPush, QuadrupedWalk]
 

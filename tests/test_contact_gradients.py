@@ -7,7 +7,7 @@ import torch
 from contact_robots import block, contact_cases, run
 from manifold_robots import moved, normal
 
-from qp_control.contact import ContactDynamics
+from qp_control.robot.contact import ContactDynamics
 from qp_control.settings import Settings
 
 

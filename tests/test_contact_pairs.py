@@ -12,11 +12,11 @@ import pytest
 import torch
 from manifold_robots import moved, normal
 
-from qp_control.contact import GRAVITY, Contact, ContactDynamics
-from qp_control.ground import HeightField
+from qp_control.robot.contact import GRAVITY, Contact, ContactDynamics
+from qp_control.robot.ground import HeightField
+from qp_control.robot.shape_contacts import ground_contacts
+from qp_control.robot.shapes import Box, Capsule, CollisionPair, Cylinder, Sphere, collision_pairs
 from qp_control.settings import Settings
-from qp_control.shape_contacts import ground_contacts
-from qp_control.shapes import Box, Capsule, CollisionPair, Cylinder, Sphere, collision_pairs
 
 STEP = 0.002
 PLACED = pin.SE3(pin.exp3(np.array([0.3, -0.4, 0.5])), np.array([0.02, -0.01, 0.03]))

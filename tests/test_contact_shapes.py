@@ -10,10 +10,10 @@ import pytest
 import torch
 from contact_robots import STEP, block, on_slope, run, tall
 
-from qp_control.contact import GRAVITY, Contact, ContactDynamics
-from qp_control.ground import HeightField
-from qp_control.shape_contacts import ground_contacts
-from qp_control.shapes import Box, Capsule, Cylinder
+from qp_control.robot.contact import GRAVITY, Contact, ContactDynamics
+from qp_control.robot.ground import HeightField
+from qp_control.robot.shape_contacts import ground_contacts
+from qp_control.robot.shapes import Box, Capsule, Cylinder
 
 
 def test_a_box_has_eight_corners():

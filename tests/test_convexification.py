@@ -8,8 +8,8 @@ import torch
 
 import qp_control as qc
 from qp_control import _solver
-from qp_control.convexification import convexified
-from qp_control.nonlinear_ocp import NonlinearOcp
+from qp_control.mpc.convexification import convexified
+from qp_control.mpc.nonlinear_ocp import NonlinearOcp
 from qp_control.systems import cart_pole
 
 N, NX, NU = 8, 4, 2

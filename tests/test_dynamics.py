@@ -11,8 +11,8 @@ import pinocchio as pin
 import pytest
 import torch
 
-from qp_control.dynamics import RobotDynamics
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
+from qp_control.robot.dynamics import RobotDynamics
 
 URDF = CartPoleSwingUp.urdf
 INTEGRATORS = ("euler", "semi_implicit", "rk4")
@@ -406,7 +406,7 @@ def test_another_minor_version_of_pinocchio_is_refused():
     code = (
         "import sys, types\n"
         "fake = types.ModuleType('pinocchio'); fake.__version__ = '4.2.0'; sys.modules['pinocchio'] = fake\n"
-        "import qp_control.robot_description\n"
+        "import qp_control.robot.description\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.returncode != 0

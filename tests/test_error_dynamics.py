@@ -8,7 +8,7 @@ import pytest
 import torch
 from manifold_robots import changed, moved, normal, random_states, space_arm
 
-from qp_control.dynamics import RobotDynamics
+from qp_control.robot.dynamics import RobotDynamics
 from qp_control.systems import flying_body, seven_joint_arm
 
 ROBOTS = {"body": flying_body, "arm": space_arm}

@@ -10,7 +10,7 @@ from qp_control.envs.arm_reach import ArmReach
 from qp_control.envs.arm_track import ArmTrack
 from qp_control.envs.quadruped import Quadruped
 from qp_control.envs.quadruped_walk import QuadrupedWalk
-from qp_control.robot_description import read_urdf, read_visuals
+from qp_control.robot.description import read_urdf, read_visuals
 
 INSTALLED = importlib.util.find_spec("example_robot_data") is not None
 needed = pytest.mark.skipif(not INSTALLED, reason="example-robot-data-loaders is not installed")

@@ -10,7 +10,7 @@ import pytest
 from scipy.interpolate import CubicHermiteSpline
 from scipy.optimize import minimize
 
-from qp_control.ground import HeightField, Plane
+from qp_control.robot.ground import HeightField, Plane
 
 TILTED = np.array([0.2, -0.1, 1.0]) / math.sqrt(1.05)
 

@@ -14,11 +14,16 @@ from control_setups import SETUPS
 from legged_robots import SOLE, arm, around, biped, quadruped, standing
 
 import qp_control as qc
-from qp_control.inverse_dynamics import InverseDynamics
-from qp_control.limits import JointAccelerationLimit, JointPositionLimit, JointVelocityLimit, PlaneBarrier, TorqueLimit
-from qp_control.settings import Settings, Status
-from qp_control.supports import PointContact, SurfaceContact
-from qp_control.tasks import (
+from qp_control.inverse_dynamics.contacts import PointContact, SurfaceContact
+from qp_control.inverse_dynamics.controller import InverseDynamics
+from qp_control.inverse_dynamics.limits import (
+    JointAccelerationLimit,
+    JointPositionLimit,
+    JointVelocityLimit,
+    PlaneBarrier,
+    TorqueLimit,
+)
+from qp_control.inverse_dynamics.tasks import (
     AccelerationRegularization,
     CenterOfMassTask,
     ForceRegularization,
@@ -28,6 +33,7 @@ from qp_control.tasks import (
     PostureTask,
     TorqueRegularization,
 )
+from qp_control.settings import Settings, Status
 
 FEET = ["lf foot", "rf foot", "lh foot", "rh foot"]
 

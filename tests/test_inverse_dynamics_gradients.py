@@ -10,10 +10,10 @@ from control_setups import BATCH, SETUPS
 from legged_robots import arm
 from manifold_robots import moved, normal
 
-from qp_control.inverse_dynamics import InverseDynamics
-from qp_control.limits import JointAccelerationLimit
+from qp_control.inverse_dynamics.controller import InverseDynamics
+from qp_control.inverse_dynamics.limits import JointAccelerationLimit
+from qp_control.inverse_dynamics.tasks import PostureTask
 from qp_control.settings import Status
-from qp_control.tasks import PostureTask
 
 
 def outputs(found):

@@ -11,7 +11,7 @@ import torch
 
 import qp_control as qc
 from qp_control.envs.loaded_arm import LoadedArm
-from qp_control.inverse_dynamics_policy import Situation
+from qp_control.inverse_dynamics.policy import Situation
 from qp_control.training import RunFolder, Trainer, create
 from qp_control.training.evaluation import evaluate
 from qp_control.training.rollout import closed_loop, failed_problem

@@ -9,7 +9,7 @@ from test_beyond_lanes import padded
 
 import qp_control as qc
 from qp_control import _solver
-from qp_control.problem import problem_from_arrays
+from qp_control.qp.problem import problem_from_arrays
 
 SIZES = [(25, 0, 0), (26, 5, 0), (33, 4, 20), (60, 10, 40)]
 IN_LANES = [(1, 0, 1), (3, 0, 2), (10, 0, 10), (24, 5, 20)]

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import qp_control as qc
-import qp_control.least_shift
-from qp_control.least_shift import least_shift
-from qp_control.merit import violation
-from qp_control.mpc import MPC
-from qp_control.nonlinear_ocp import NonlinearOcp, StageRows, StateRows
-from qp_control.sqp import SqpSettings, solve_sqp
-from qp_control.sqp_steps import iterate
+import qp_control.mpc.least_shift
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.least_shift import least_shift
+from qp_control.mpc.merit import violation
+from qp_control.mpc.nonlinear_ocp import NonlinearOcp, StageRows, StateRows
+from qp_control.mpc.sqp import SqpSettings, solve_sqp
+from qp_control.mpc.sqp_steps import iterate
 from qp_control.systems import cart_pole, quadrotor
 
 CLOSEST, SOLVED = qc.Status.CLOSEST_FEASIBLE, qc.Status.SOLVED
@@ -228,7 +228,7 @@ def test_starts_whose_elastic_problems_are_far_from_convex_converge(monkeypatch)
         plan = mpc(x0)
         assert (plan.status == CLOSEST).all() and plan.iterations.max() < 60
         # Without repaired stages they do not.
-        monkeypatch.setattr(qp_control.least_shift, "iterate", lambda *a, **k: iterate(*a, **k | {"repair": False}))
+        monkeypatch.setattr(qp_control.mpc.least_shift, "iterate", lambda *a, **k: iterate(*a, **k | {"repair": False}))
         assert (mpc(x0).status == qc.Status.MAX_ITER).any()
 
 

@@ -11,9 +11,9 @@ import torch
 from manifold_robots import changed, moved, normal, random_states, space_arm
 
 import qp_control as qc
-from qp_control.mpc import MPC
-from qp_control.nonlinear_ocp import StageRows, StateRows, keep_out
-from qp_control.sqp import SqpSettings
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.nonlinear_ocp import StageRows, StateRows, keep_out
+from qp_control.mpc.sqp import SqpSettings
 from qp_control.systems import flying_body
 from qp_control.training import closed_loop
 

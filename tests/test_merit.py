@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import qp_control as qc
-from qp_control.merit import Penalty
-from qp_control.nonlinear_ocp import NonlinearOcp
+from qp_control.mpc.merit import Penalty
+from qp_control.mpc.nonlinear_ocp import NonlinearOcp
 from qp_control.systems import cart_pole
 
 

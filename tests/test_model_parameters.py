@@ -8,10 +8,10 @@ import pytest
 import torch
 from manifold_robots import normal
 
-from qp_control.dynamics import RobotDynamics
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
-from qp_control.model_parameters import LogCholesky, Payload
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
+from qp_control.robot.dynamics import RobotDynamics
+from qp_control.robot.model_parameters import LogCholesky, Payload
 
 
 def arm():

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import qp_control as qc
-from qp_control.dynamics import RobotDynamics
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
+from qp_control.robot.dynamics import RobotDynamics
 
 HORIZON = 20
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import qp_control as qc
-from qp_control.mpc import MPC
-from qp_control.nonlinear_ocp import StageRows, StateRows, keep_out, speed_limit
-from qp_control.sqp import SqpSettings
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.nonlinear_ocp import StageRows, StateRows, keep_out, speed_limit
+from qp_control.mpc.sqp import SqpSettings
 from qp_control.systems import cart_pole, quadrotor, seven_joint_arm
 
 TIGHT = SqpSettings(eps=1e-10)

@@ -8,9 +8,9 @@ from test_ocp_layer import gradients, tensors
 from torch.autograd import forward_ad
 
 import qp_control as qc
-from qp_control.ocp_function import at_solution
-from qp_control.ocp_kkt_functions import OcpSetup
-from qp_control.ocp_problem import OCP_NAMES, ocp_sizes, with_stage_axis
+from qp_control.ocp.function import at_solution
+from qp_control.ocp.kkt_functions import OcpSetup
+from qp_control.ocp.problem import OCP_NAMES, ocp_sizes, with_stage_axis
 
 KINDS = {
     "input boxes": {"tight": 3.0},

@@ -10,7 +10,7 @@ from test_ocp_soft import soft_ocp
 from test_ocp_tangent import directions, tangents
 
 import qp_control as qc
-from qp_control.ocp_problem import OCP_NAMES
+from qp_control.ocp.problem import OCP_NAMES
 
 CLOSEST = qc.Settings(infeasible="closest")
 CASES = {name: (lambda options=options: random_ocp(2, **options)) for name, options in KINDS.items()}

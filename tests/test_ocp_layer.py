@@ -13,8 +13,8 @@ from test_ocp import infeasible
 from torch.autograd import forward_ad
 
 import qp_control as qc
-from qp_control.ocp import POINT, SHIFTS, SLACKS
-from qp_control.ocp_problem import OCP_NAMES, base_rank, ocp_sizes
+from qp_control.ocp.problem import OCP_NAMES, base_rank, ocp_sizes
+from qp_control.ocp.solve import POINT, SHIFTS, SLACKS
 
 FIELDS = (*POINT, *SHIFTS, *SLACKS, "objective")
 KINDS = {

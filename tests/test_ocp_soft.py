@@ -9,7 +9,7 @@ from qp_data import DATA, QP, Answer
 from test_ocp_layer import FIELDS, gradients, loss_of, tensors
 
 import qp_control as qc
-from qp_control.ocp import POINT, SHIFTS, SLACKS
+from qp_control.ocp.solve import POINT, SHIFTS, SLACKS
 
 
 def soft_ocp(seed, *, weights="both", rows=3, terminal_rows=2, hard=0.0, tight=0.7, **options):

@@ -11,7 +11,7 @@ import torch
 from manifold_robots import normal
 from trees import TREES, tree_model
 
-from qp_control.robot_model import RobotModel
+from qp_control.robot.model import RobotModel
 
 BATCH = 3
 

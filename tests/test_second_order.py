@@ -9,7 +9,7 @@ import torch
 from manifold_robots import moved, normal, random_states
 from trees import TREES, tree_model
 
-from qp_control.dynamics import RobotDynamics
+from qp_control.robot.dynamics import RobotDynamics
 
 
 def one_body(joint, name):

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import qp_control
-from qp_control.contact import ContactDynamics
-from qp_control.robot_description import read_urdf
-from qp_control.shape_contacts import contacts_from_urdf
-from qp_control.shapes import Box, Capsule, Cylinder, Sphere, collision_pairs, shapes_from_urdf
+from qp_control.robot.contact import ContactDynamics
+from qp_control.robot.description import read_urdf
+from qp_control.robot.shape_contacts import contacts_from_urdf
+from qp_control.robot.shapes import Box, Capsule, Cylinder, Sphere, collision_pairs, shapes_from_urdf
 
 INERTIAL = '<inertial><mass value="1"/><inertia ixx="0.01" ixy="0" ixz="0" iyy="0.01" iyz="0" izz="0.01"/></inertial>'
 URDF = f"""

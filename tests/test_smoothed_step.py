@@ -11,8 +11,8 @@ from contact_robots import at_rest, ball, leg
 from manifold_robots import changed, moved, normal
 from torch.distributions import Normal
 
-from qp_control.contact import GRAVITY, ContactDynamics
-from qp_control.smoothed_step import SmoothedStep
+from qp_control.robot.contact import GRAVITY, ContactDynamics
+from qp_control.robot.smoothed_step import SmoothedStep
 
 
 def foot_above(gap):

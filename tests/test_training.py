@@ -15,7 +15,7 @@ import torch
 
 import qp_control as qc
 import qp_control.envs
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
 from qp_control.training import (
     RunError,
     RunFolder,

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from qp_control.dynamics import RobotDynamics
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
-from qp_control.robot_description import check_urdf, read_urdf, read_visuals
+from qp_control.robot.description import check_urdf, read_urdf, read_visuals
+from qp_control.robot.dynamics import RobotDynamics
 
 GOOD = CartPoleSwingUp.urdf.read_text(encoding="utf-8")
 

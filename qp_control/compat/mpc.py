@@ -32,11 +32,11 @@ from torch import Tensor, nn
 
 from qp_control.compat.stage_costs import CostFunction, Slew, iterate_cost, native, quadratic, quadratic_cost, rollout
 from qp_control.exceptions import SolveError
-from qp_control.nonlinear_ocp import NonlinearOcp, times
-from qp_control.ocp_layers import OcpLayer, OcpLayerSolution
+from qp_control.mpc.nonlinear_ocp import NonlinearOcp, times
+from qp_control.mpc.sqp import SqpSettings, implicit, solve_sqp
+from qp_control.ocp.layer import OcpLayer, OcpLayerSolution
+from qp_control.robot.torch_dynamics import TorchDynamics
 from qp_control.settings import Settings, Status
-from qp_control.sqp import SqpSettings, implicit, solve_sqp
-from qp_control.torch_dynamics import TorchDynamics
 
 _SMALLEST_EPS = {torch.float64: 1e-8}
 _SINGLE_EPS = 1e-4  # of functions in single precision

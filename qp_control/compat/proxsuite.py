@@ -27,7 +27,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from qp_control.compat.qp_batches import present, settings, with_batch
-from qp_control.layers import QPLayer
+from qp_control.qp.layer import QPLayer
 
 
 def QPFunction(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from qp_control.compat.qp_batches import present, settings, with_batch
-from qp_control.layers import LayerSolution, QPLayer
+from qp_control.qp.layer import LayerSolution, QPLayer
 
 
 class QPSolvers(Enum):

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qp_control.input_memory import InputMemory
-from qp_control.nonlinear_ocp import NonlinearOcp, times
-from qp_control.ocp_layers import OcpLayer, OcpLayerSolution
+from qp_control.mpc.input_memory import InputMemory
+from qp_control.mpc.nonlinear_ocp import NonlinearOcp, times
+from qp_control.mpc.sqp import SqpSettings, implicit, solve_sqp
+from qp_control.ocp.layer import OcpLayer, OcpLayerSolution
+from qp_control.robot.torch_dynamics import value_and_jacobians
 from qp_control.settings import Status
-from qp_control.sqp import SqpSettings, implicit, solve_sqp
-from qp_control.torch_dynamics import value_and_jacobians
 
 _HALVINGS = 12
 _LEAST_CURVATURE = 1e-8  # of the cost in a step

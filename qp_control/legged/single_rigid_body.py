@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qp_control.contact import GRAVITY
-from qp_control.ocp_layers import OcpLayer, OcpLayerSolution
+from qp_control.ocp.layer import OcpLayer, OcpLayerSolution
+from qp_control.robot.contact import GRAVITY
 from qp_control.settings import Settings
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qp_control.inverse_dynamics import Control, ControlProblem
-from qp_control.layers import LayerSolution
+from qp_control.inverse_dynamics.controller import Control, ControlProblem
 from qp_control.legged.whole_body import Target, WholeBody
+from qp_control.qp.layer import LayerSolution
 
 
 class StandingMemory(NamedTuple):

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qp_control.contact import GRAVITY
-from qp_control.inverse_dynamics import Control, ControlProblem
-from qp_control.layers import LayerSolution
+from qp_control.inverse_dynamics.controller import Control, ControlProblem
 from qp_control.legged.foot_steps import landing, swing
 from qp_control.legged.gait import Gait, trot
 from qp_control.legged.shared_numbers import SharedNumbers
 from qp_control.legged.single_rigid_body import BodyPlan, SingleRigidBody, about_vertical
 from qp_control.legged.standing import level
 from qp_control.legged.whole_body import Target, WholeBody
+from qp_control.qp.layer import LayerSolution
+from qp_control.robot.contact import GRAVITY
 from qp_control.settings import Settings, Status
 
 UNTUNED: dict[str, Any] = {

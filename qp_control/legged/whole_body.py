@@ -7,14 +7,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from qp_control.inverse_dynamics import Control, ControlProblem, InverseDynamics
-from qp_control.layers import LayerSolution
-from qp_control.legged.shared_numbers import SharedNumbers
-from qp_control.limits import TorqueLimit
-from qp_control.robot_model import RobotModel
-from qp_control.settings import Settings
-from qp_control.supports import PointContact
-from qp_control.tasks import (
+from qp_control.inverse_dynamics.contacts import PointContact
+from qp_control.inverse_dynamics.controller import Control, ControlProblem, InverseDynamics
+from qp_control.inverse_dynamics.limits import TorqueLimit
+from qp_control.inverse_dynamics.tasks import (
     AngularMomentumTask,
     CenterOfMassTask,
     ContactForceTask,
@@ -23,6 +19,10 @@ from qp_control.tasks import (
     PostureTask,
     TorqueRegularization,
 )
+from qp_control.legged.shared_numbers import SharedNumbers
+from qp_control.qp.layer import LayerSolution
+from qp_control.robot.model import RobotModel
+from qp_control.settings import Settings
 
 UNTUNED: dict[str, Any] = {
     "com_weight": [1.0, 1.0, 1.0],

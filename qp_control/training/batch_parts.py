@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qp_control.certificates import weakly_active_counts
+from qp_control.qp.certificates import weakly_active_counts
 from qp_control.training.phase import DivisiblePhase, FailedProblem, Phase, Update
 from qp_control.training.process_group import Group
 

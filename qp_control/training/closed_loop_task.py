@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qp_control.envs.base import write_rollout
 from qp_control.envs.task import RobotTask
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
 from qp_control.settings import Settings
 from qp_control.training import losses, plots
 from qp_control.training.checkpoint import RunError

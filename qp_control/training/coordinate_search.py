@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
 from qp_control.settings import Status
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.gauss_newton import flat

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qp_control.mpc import MPC
-from qp_control.plan import Plan
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.plan import Plan
 from qp_control.settings import Status
 from qp_control.training.identification import chosen_parameters
 from qp_control.training.phase import DivisiblePhase, LeastSquares, Update

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
 from qp_control.settings import Settings
 from qp_control.training.evaluation import mean_interval
 from qp_control.training.expert_imitation import Demonstrations, demonstrate

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qp_control.envs.task import RobotTask
-from qp_control.inverse_dynamics import ControlProblem
+from qp_control.inverse_dynamics.controller import ControlProblem
 from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem, Phase, Update
 from qp_control.training.rollout import Rollout

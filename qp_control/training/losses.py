@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qp_control.mpc import MPC
-from qp_control.plan import Plan
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.plan import Plan
 from qp_control.training.phase import FailedProblem
 from qp_control.training.planner import Trajectories
 from qp_control.training.rollout import Rollout, failed_problem

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from qp_control.plan import Plan
+from qp_control.mpc.plan import Plan
 
 
 def dense_network(sizes: list[int], last_gain: float = 1.0) -> nn.Sequential:

@@ -8,10 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from qp_control.dynamics import RobotDynamics
 from qp_control.envs.task import RobotTask
 from qp_control.exceptions import TrainingError
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
+from qp_control.robot.dynamics import RobotDynamics
 from qp_control.training import losses
 from qp_control.training.closed_loop_task import weights
 from qp_control.training.evaluation import starts

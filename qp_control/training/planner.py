@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qp_control.dynamics import RobotDynamics
+from qp_control.robot.dynamics import RobotDynamics
 
 LINE_SEARCH = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03, 0.01)
 

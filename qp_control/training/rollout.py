@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from qp_control.ocp_problem import OcpQP
+from qp_control.ocp.problem import OcpQP
 from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from qp_control import __version__
-from qp_control.problem_io import save_problem
+from qp_control.qp.files import save_problem
 from qp_control.training.checkpoint import RunError, write_file
 from qp_control.training.phase import FailedProblem
 

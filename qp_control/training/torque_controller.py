@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qp_control.inverse_dynamics import InverseDynamics
-from qp_control.plan import Plan
+from qp_control.inverse_dynamics.controller import InverseDynamics
+from qp_control.mpc.plan import Plan
 
 
 class TorqueController(nn.Module):

@@ -1,5 +1,5 @@
 // A level of a strict hierarchy below the first: its QP in coordinates z of x + Z z, Z a basis of what no level above
-// sees. See qp_control/hierarchy.py.
+// sees. See qp_control/inverse_dynamics/hierarchy.py.
 #pragma once
 
 #include <Eigen/Core>

@@ -1,4 +1,4 @@
-// Parameters that Python has exported (qp_control/export.py): a folder with numbers by name in controller.json, and
+// Parameters that Python has exported (qp_control/mpc/export.py): a folder with numbers by name in controller.json, and
 // arrays by name in controller.safetensors (https://github.com/huggingface/safetensors).
 #pragma once
 

@@ -5,7 +5,7 @@
 //               (M qdd + h - J_f'f)_i = 0 where nothing drives, T x + t = tau elsewhere
 //
 // The numbers of a controller, such as weights, gains and references, stand in one vector; parts know where. Their
-// meaning is that of the parts in Python: qp_control/tasks.py, supports.py and limits.py. A loop of one robot is in
+// meaning is that of the parts in Python: qp_control/inverse_dynamics: tasks.py, contacts.py and limits.py. A loop of one robot is in
 // inverse_dynamics_loop.hpp.
 #pragma once
 

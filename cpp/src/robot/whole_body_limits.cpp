@@ -20,7 +20,7 @@ constexpr double tiny = 1e-18;     // [m^2]: the distance of points that coincid
 constexpr double out_of_reach = 1e-9;
 
 // The largest acceleration of a joint that has `left` before it and the velocity v, and its derivatives; the rule
-// stands at JointPositionLimit in qp_control/limits.py.
+// stands at JointPositionLimit in qp_control/inverse_dynamics/limits.py.
 struct Slope {
   double value = infinity, left = 0.0, v = 0.0, a = 0.0;
 };

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qp_control.plan import Plan
+from qp_control.mpc.plan import Plan
 from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem
 from qp_control.training.rollout import failed_problem

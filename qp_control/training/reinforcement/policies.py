@@ -14,7 +14,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from qp_control.plan import Plan
+from qp_control.mpc.plan import Plan
 from qp_control.training.networks import dense_network
 from qp_control.training.reinforcement.actor import Actor
 from qp_control.training.reinforcement.guarded_adam import GuardedAdam, controller_groups

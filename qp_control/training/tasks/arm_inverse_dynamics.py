@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from qp_control.envs.loaded_arm import LoadedArm
-from qp_control.inverse_dynamics_policy import InverseDynamicsPolicy
+from qp_control.inverse_dynamics.policy import InverseDynamicsPolicy
 from qp_control.settings import Settings
 from qp_control.training.analytic_gradient import AnalyticGradient
 from qp_control.training.options import TrainingOptions

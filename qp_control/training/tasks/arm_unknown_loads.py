@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from qp_control.envs.loaded_arm import LoadedArm
-from qp_control.inverse_dynamics_policy import InverseDynamicsPolicy, NumberNetwork, Situation, Source
-from qp_control.model_parameters import Payload
+from qp_control.inverse_dynamics.policy import InverseDynamicsPolicy, NumberNetwork, Situation, Source
+from qp_control.robot.model_parameters import Payload
 from qp_control.settings import Settings
 from qp_control.training.analytic_gradient import AnalyticGradient
 from qp_control.training.options import TrainingOptions

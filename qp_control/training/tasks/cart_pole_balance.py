@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from qp_control.dynamics import RobotDynamics
 from qp_control.envs.cart_pole import CartPole
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
+from qp_control.robot.dynamics import RobotDynamics
 from qp_control.settings import Settings
 from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.options import TrainingOptions

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qp_control.contact import ContactDynamics
 from qp_control.envs.task import ASSETS
-from qp_control.model_parameters import BodyScales
+from qp_control.robot.contact import ContactDynamics
+from qp_control.robot.model_parameters import BodyScales
 from qp_control.settings import Settings
 from qp_control.training.evaluation import mean_interval
 from qp_control.training.identification import Identification

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qp_control.dynamics import RobotDynamics
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
+from qp_control.robot.dynamics import RobotDynamics
 from qp_control.settings import Settings
 from qp_control.training.analytic_gradient import AnalyticGradient
 from qp_control.training.closed_loop_task import ClosedLoopTask

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qp_control.mpc import MPC
-from qp_control.nonlinear_ocp import StateRows, keep_out, speed_limit
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.nonlinear_ocp import StateRows, keep_out, speed_limit
+from qp_control.robot.torch_dynamics import TorchDynamics
 from qp_control.settings import Settings
-from qp_control.torch_dynamics import TorchDynamics
 from qp_control.training.coordinate_search import CoordinateSearch
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.expert_task import ExpertTask

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from qp_control.dynamics import RobotDynamics
 from qp_control.envs.task import ASSETS
-from qp_control.model_parameters import BodyScales, FreeParameters
-from qp_control.mpc import MPC
+from qp_control.mpc.controller import MPC
+from qp_control.robot.dynamics import RobotDynamics
+from qp_control.robot.model_parameters import BodyScales, FreeParameters
+from qp_control.robot.torch_dynamics import TorchDynamics
 from qp_control.settings import Settings
-from qp_control.torch_dynamics import TorchDynamics
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.expert_task import ExpertTask
 from qp_control.training.identification import Identification

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from qp_control.envs.loaded_arm import CENTRE, FRICTION, LoadedArm
-from qp_control.inverse_dynamics import InverseDynamics
-from qp_control.inverse_dynamics_policy import InverseDynamicsPolicy, PositiveNumbers, Situation, Source
-from qp_control.limits import JointPositionLimit, JointVelocityLimit, TorqueLimit
-from qp_control.model_parameters import Payload
-from qp_control.robot_model import RobotModel
+from qp_control.inverse_dynamics.controller import InverseDynamics
+from qp_control.inverse_dynamics.limits import JointPositionLimit, JointVelocityLimit, TorqueLimit
+from qp_control.inverse_dynamics.policy import InverseDynamicsPolicy, PositiveNumbers, Situation, Source
+from qp_control.inverse_dynamics.tasks import PositionTask, PostureTask, TorqueRegularization
+from qp_control.robot.model import RobotModel
+from qp_control.robot.model_parameters import Payload
 from qp_control.settings import Settings
-from qp_control.tasks import PositionTask, PostureTask, TorqueRegularization
 from qp_control.training import plots
 from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.evaluation import evaluate, mean_interval, share_interval, starts

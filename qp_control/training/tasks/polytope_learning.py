@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qp_control.mpc import MPC
-from qp_control.nonlinear_ocp import StateRows
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.nonlinear_ocp import StateRows
 from qp_control.settings import Settings
 from qp_control.training.coordinate_search import CoordinateSearch
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation

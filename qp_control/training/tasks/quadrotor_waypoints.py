@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qp_control.dynamics import RobotDynamics
 from qp_control.envs.quadrotor import Quadrotor
-from qp_control.mpc import MPC
-from qp_control.ocp_problem import OcpQP
-from qp_control.plan import Plan
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.plan import Plan
+from qp_control.ocp.problem import OcpQP
+from qp_control.robot.dynamics import RobotDynamics
 from qp_control.settings import Settings
 from qp_control.training.analytic_gradient import AnalyticGradient
 from qp_control.training.closed_loop_task import ClosedLoopTask

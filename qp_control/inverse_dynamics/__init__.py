@@ -1,0 +1,1 @@
+"""Whole-body control by inverse dynamics: tasks, limits and contacts, their QP, and the controller."""

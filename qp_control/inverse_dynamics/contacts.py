@@ -1,0 +1,158 @@
+"""Contacts that carry a robot, for controllers by inverse dynamics.
+
+The point of a contact asks to stay where it is: with the acceleration a of its frame (linear [m/s^2], and angular
+[rad/s^2] where a surface touches) it costs
+
+    activation weight/2 |a - stiffness e + damping velocity|^2,   e from its reference,
+
+and its forces f on the robot, one (3,) [N] per point that touches, in the world's axes, obey
+
+    d_k'f <= friction cos(pi / facets) n'f     for each facet, d_k its direction across the normal n
+    activation min_force <= n'f <= activation max_force,   summed over its points.
+
+The pyramid is inside the cone, so that what obeys it does not slip. activation goes from 0, in the air, to 1; between
+them it says how much of its load a foot may still or already take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import torch
+
+from qp_control.inverse_dynamics.parts import Number, Part, positive
+from qp_control.inverse_dynamics.tasks import Values, neutral_pose
+from qp_control.qp.problem import Array
+from qp_control.robot.model import RobotModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class SupportOptions(TypedDict, total=False):
+    """What all contacts take by keyword; their meanings stand at `PointContact`, their defaults at `SupportContact`."""
+
+    normal: Sequence[float]
+    friction: Values
+    facets: int
+    min_force: Values
+    max_force: Values
+    activation: Values
+    weight: Values
+    stiffness: Values
+    damping: Values
+    reference: Values | None
+    shift_weight: float
+    name: str | None
+
+
+class SupportContact(Part):
+    has_position = True
+    has_orientation: bool
+
+    def __init__(
+        self,
+        frame: str,
+        points: Any,
+        *,
+        normal: Sequence[float] = (0.0, 0.0, 1.0),
+        friction: Values = 0.7,
+        facets: int = 4,
+        min_force: Values = 0.0,
+        max_force: Values = 1e4,
+        activation: Values = 1.0,
+        weight: Values = 1e3,
+        stiffness: Values = 0.0,
+        damping: Values = 20.0,
+        reference: Values | None = None,
+        shift_weight: float = 1.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name or f"{frame} contact")
+        self.frame, self.facets = frame, int(facets)
+        if self.facets < 3:
+            raise ValueError(f"facets of {self.name!r} is {facets}, expected at least 3")
+        self.points = np.array(points, dtype=np.float64).reshape(-1, 3)
+        self.normal = np.array(normal, dtype=np.float64)
+        length = float(np.linalg.norm(self.normal))
+        if self.normal.shape != (3,) or not (math.isfinite(length) and length > 0.0):
+            raise ValueError(f"normal of {self.name!r} is {normal}, expected three numbers that are not all zero")
+        self.normal /= length
+        if not len(self.points) or not np.isfinite(self.points).all():
+            raise ValueError(f"points of {self.name!r} are {points}, expected at least one of three numbers")
+        self.hard = math.isinf(float(torch.as_tensor(weight).max()))
+        self.shift_weight = positive("shift_weight", shift_weight)
+        self.rows = list(range(6 if self.has_orientation else 3))
+        self._given = {
+            "weight": weight, "stiffness": stiffness, "damping": damping, "reference": reference,
+            "activation": activation, "friction": friction, "min_force": min_force, "max_force": max_force,
+        }  # fmt: skip
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        given, size = self._given, len(self.rows)
+        pose = neutral_pose(model, self.frame, "universe")[: 7 if self.has_orientation else 3]
+        motion = {} if self.hard else {"weight": Number(given["weight"], size, True)}
+        return motion | {
+            "stiffness": Number(given["stiffness"], size, True),
+            "damping": Number(given["damping"], size, True),
+            "reference": Number(pose if given["reference"] is None else given["reference"], len(pose)),
+            "activation": Number(given["activation"], 1),
+            "friction": Number(given["friction"], 1, True),
+            "min_force": Number(given["min_force"], 1),
+            "max_force": Number(given["max_force"], 1),
+        }
+
+    def directions(self) -> Array:
+        """(facets, 3), across the normal."""
+        helper = np.eye(3)[0 if abs(self.normal[0]) < 0.9 else 1]
+        first = helper - helper @ self.normal * self.normal
+        first /= np.linalg.norm(first)
+        angles = 2.0 * math.pi * np.arange(self.facets) / self.facets
+        second = np.cross(self.normal, first)
+        across: Array = np.outer(np.cos(angles), first) + np.outer(np.sin(angles), second)
+        return across
+
+
+class PointContact(SupportContact):
+    """A frame whose origin touches something, and carries a force.
+
+    frame: its name; that of the contact is "<frame> contact" unless given. normal (3,): of what it touches, in the
+    world, of any length but zero. friction: coefficient, learned; facets: sides of the pyramid of friction. min_force,
+    max_force [N]: of the normal force where the activation is 1.
+    activation: 0 to 1, see the top of the file. weight [s^4/m^2] of the acceleration, learned; infinite: it is a
+        constraint, whatever the activation, which then scales the forces alone.
+    stiffness [1/s^2] towards reference (3,) [m], damping [1/s], both learned: what it does against having moved.
+    shift_weight: of its limits of force (and acceleration, where that is a constraint); the larger, the less they give
+        way where others contradict them.
+    """
+
+    has_orientation = False
+
+    def __init__(
+        self,
+        frame: str,
+        **options: Unpack[SupportOptions],
+    ) -> None:
+        super().__init__(frame, np.zeros((1, 3)), **options)
+
+
+class SurfaceContact(SupportContact):
+    """A frame that touches something with a surface (6D), and carries a force at each of its corners.
+
+    points (k, 3) [m]: the corners, in the frame; their forces together are every force and torque that keeps the centre
+    of pressure between them. min_force, max_force [N]: of the sum of their normal forces. reference (7,): pose, see
+    `FrameTask`; the others as in `PointContact`, with weight and gains for six axes.
+    """
+
+    has_orientation = True
+
+    def __init__(
+        self,
+        frame: str,
+        points: Any,
+        **options: Unpack[SupportOptions],
+    ) -> None:
+        super().__init__(frame, points, **options)

@@ -1,0 +1,377 @@
+"""Whole-body control by inverse dynamics: one QP per control period, every number of which can be learned.
+
+    minimise    sum_tasks weight/2 |J x - a|^2        over x = (qdd, f)
+    subject to  M qdd + n + d o v = S'tau + J_f'f     (rows of what is not driven; the others give tau = T x + t)
+                constraints among the tasks, torque limits, cones of friction, normal forces, distances, bounds of qdd
+
+qdd: accelerations (nv) [m/s^2, rad/s^2], f: forces at the points of contacts (3 each) [N], tau: torques of the driven
+joints (nu) [N m or N]. The shapes of the QP depend neither on state nor numbers.
+
+Limits that contradict each other give the nearest QP that can be solved: the dynamics and, unless told otherwise, the
+torque limits hold exactly; the other rows are shifted by the least sum of squares, each in units of what is usual for
+it (9.81 m/s^2 or rad/s^2; the robot's weight) and weighted by the `shift_weight` of its part. Status CLOSEST_FEASIBLE
+and the shifts say so.
+
+Gradients reach every number of tasks, limits and contacts, the inertial parameters, q and v.
+
+Source: A. Del Prete, N. Mansard, O. E. Ramos, O. Stasse, F. Nori, "Implementing torque control with high-ratio gear
+boxes and without joint-torque sensors", Int. J. Humanoid Robotics 13 (2016), and its library TSID.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from qp_control.exceptions import SolveError
+from qp_control.inverse_dynamics import limits as limit_kinds
+from qp_control.inverse_dynamics import tasks as task_kinds
+from qp_control.inverse_dynamics.assembly import Assembly
+from qp_control.inverse_dynamics.contacts import SupportContact
+from qp_control.inverse_dynamics.control_loop import ControlLoop, Tick, table
+from qp_control.inverse_dynamics.hierarchy import Rows, next_level, seen, shifted_rows
+from qp_control.inverse_dynamics.parts import Part
+from qp_control.inverse_dynamics.robot_states import RobotStates, State
+from qp_control.qp.layer import LayerSolution, QPLayer
+from qp_control.qp.problem import Array
+from qp_control.robot.contact import GRAVITY
+from qp_control.robot.model import RobotModel
+from qp_control.settings import Settings, Status
+
+ROUNDING = 1e-13  # of the largest numbers of a QP
+
+
+class ControlProblem(NamedTuple):
+    """The QPs of a batch of states, as data; those of one state are without the axis B.
+
+    minimise 1/2 x'H x + g'x subject to A x = b, l <= C x <= u, lb <= x <= ub; torques are T x + t.
+    """
+
+    H: Tensor
+    g: Tensor
+    A: Tensor
+    b: Tensor
+    C: Tensor
+    l: Tensor
+    u: Tensor
+    lb: Tensor
+    ub: Tensor
+    weight_eq: Tensor
+    """(n_eq,) weights of the shifts of A x = b, infinite where it holds exactly."""
+    weight_in: Tensor
+    weight_box: Tensor
+    T: Tensor
+    t: Tensor
+
+
+class Control(NamedTuple):
+    """What a controller decides; of one state without the axis B."""
+
+    torque: Tensor
+    """(B, nu) of the driven joints, within hard limits [N m or N]; zero where there is no answer."""
+    acceleration: Tensor
+    """(B, nv) that they give [m/s^2 or rad/s^2]."""
+    force: Tensor
+    """(B, points, 3) of the contacts on the robot, in the world's axes [N]."""
+    status: Tensor
+    """(B,) int64, see `Status`; CLOSEST_FEASIBLE: `shift` says which limits gave way."""
+    shift: Tensor
+    """(B, rows) by how much each row gave way, in the order of the controller's `row_names`, in the row's unit."""
+    solution: LayerSolution
+    """Of the QPs; the warm start of a next call."""
+
+
+class InverseDynamics(nn.Module):
+    """Controller by inverse dynamics; see the top of this file for its problem.
+
+    model: a `RobotModel` (also a `RobotDynamics` or `ContactDynamics`).
+    tasks: see qp_control.inverse_dynamics.tasks.
+    limits: see qp_control.inverse_dynamics.limits; torques are limited only by a `TorqueLimit`.
+    contacts: see qp_control.inverse_dynamics.contacts.
+    settings: of the QP solver; its relative tolerance is at least 1e-13.
+
+    `parts` has them by name, with their numbers as parameters. Names must be unique.
+
+    Raises ValueError for frames, joints or contacts that do not exist and for names that occur twice.
+    """
+
+    def __init__(
+        self,
+        model: RobotModel,
+        tasks: Sequence[task_kinds.Task],
+        limits: Sequence[limit_kinds.Limit] = (),
+        contacts: Sequence[SupportContact] = (),
+        *,
+        settings: Settings | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.limits = model, list(limits)
+        self.contacts, self.task_list = list(contacts), list(tasks)
+        points = sum(len(contact.points) for contact in self.contacts)
+        self.points, self.n = points, model.nv + 3 * points
+        self.parts = nn.ModuleDict()
+        self._part_list: list[Part] = [*self.task_list, *self.contacts, *self.limits]
+        for part in self._part_list:
+            if part.name in self.parts:
+                raise ValueError(f"two parts have the name {part.name!r}")
+            if isinstance(part, task_kinds.ForceRegularization):
+                part.points = points
+            part.join(model)
+            self.parts[part.name] = part
+        self._check_once(limit_kinds.TorqueLimit)
+        self.undriven = [i for i in range(model.nv) if i not in model._indices]
+        self.force_offsets: dict[str, tuple[int, int]] = {}
+        first = model.nv
+        for contact in self.contacts:
+            self.force_offsets[contact.name] = first, len(contact.points)
+            first += 3 * len(contact.points)
+        for task in self.task_list:
+            if isinstance(task, task_kinds.ContactForceTask) and task.contact not in self.force_offsets:
+                raise ValueError(f"{task.name!r} has the contact {task.contact!r}, expected {[*self.force_offsets]}")
+        self.assembly = Assembly(model, self.task_list, self.contacts, self.limits, self.force_offsets)
+        self.levels = sorted({task.level for task in self.task_list if task.level is not None and not task.hard} | {1})
+        self.row_names, self.shift_weights = self._rows()
+        self.states = RobotStates(model)
+        self._loop: ControlLoop | None = None
+        self._watched: list[nn.Parameter] = []
+        self._versions: list[int] | None = None
+        self._sizes = {f"{part.name}.{key}": size for part in self._part_list for key, size in part.sizes.items()}
+        settings = settings or Settings(threads=model.threads)
+        # Forces of thousands times weights of thousands: their rounding alone may be above an absolute tolerance.
+        self.layer = QPLayer(dataclasses.replace(settings, eps_rel=max(settings.eps_rel, ROUNDING)))
+        # Levels above others leave directions open, where rows that merely touch must not hold the derivative.
+        self.upper_layer = QPLayer(dataclasses.replace(self.layer.settings, weakly_active="one_sided"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_loop": None, "_versions": None}  # a copy begins without the ticks before
+
+    def _check_once(self, kind: type[Part]) -> None:
+        if sum(isinstance(part, kind) for part in self.limits) > 1:
+            raise ValueError(f"there is more than one {kind.__name__}, expected one at most")
+
+    def _rows(self) -> tuple[list[str], tuple[Tensor, Tensor, Tensor]]:
+        """Names of the rows of A, C and the bounds of qdd, and the weights of their shifts."""
+        model, parts = self.model, (*self.task_list, *self.contacts)
+        velocities = velocity_names(model)
+        mass = float(model.parameters[: 10 * model.bodies : 10].sum())
+        self.usual = np.array([GRAVITY] * model.nv + [mass * GRAVITY] * (self.n - model.nv))
+        acceleration, force = 1.0 / GRAVITY**2, 1.0 / (mass * GRAVITY) ** 2
+        eq = [(f"dynamics of {velocities[i]}", math.inf) for i in self.undriven]
+        for part in parts:
+            if part.hard:
+                eq += [(f"{part.name} {row}", acceleration * part.shift_weight) for row in part.rows]
+        ineq = []
+        for limit in self.limits:
+            if isinstance(limit, limit_kinds.TorqueLimit):
+                half = 0.5 * (limit.value("upper", {}) - limit.value("lower", {})).detach()
+                scales = torch.where(half.isfinite() & (half > 0.0), half, 1.0).tolist()
+                weights = [limit.shift_weight / scale**2 for scale in scales]
+                ineq += [(f"torque of {velocities[i]}", w) for i, w in zip(model._indices, weights, strict=True)]
+        for contact in self.contacts:
+            names = [f"point {p} facet {k}" for p in range(len(contact.points)) for k in range(contact.facets)]
+            ineq += [(f"{contact.name} {name}", force * contact.shift_weight) for name in (*names, "normal force")]
+        box = [1.0] * self.n
+        for limit in self.limits:
+            if isinstance(limit, limit_kinds.Barrier):
+                ineq.append((limit.name, acceleration * limit.shift_weight))
+            elif isinstance(limit, limit_kinds.JointLimit):
+                for i in limit.v_index:
+                    box[i] = acceleration * limit.shift_weight
+        names = [name for name, _ in (*eq, *ineq)] + [f"acceleration of {name}" for name in velocities]
+        weights = [torch.tensor([w for _, w in rows], dtype=torch.float64) for rows in (eq, ineq)]
+        return names, (weights[0], weights[1], torch.tensor(box, dtype=torch.float64))
+
+    def numbers(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """All numbers by name, (size,) or (B, size): the controller's own or those given."""
+        given = given or {}
+        known = {f"{part.name}.{key}": part for part in self._part_list for key in part.sizes}
+        for name in given:
+            if name not in known:
+                raise ValueError(f"there is no number {name!r}, only {', '.join(known)}")
+        native = {name: torch.as_tensor(value).to("cpu", torch.float64) for name, value in given.items()}
+        values = {name: part.value(name[len(part.name) + 1 :], native) for name, part in known.items()}
+        for task in self.task_list:
+            if isinstance(task, task_kinds.PostureTask):
+                name = f"{task.name}.reference"
+                values[name] = self.states.normalised(values[name])
+        return values
+
+    def build(
+        self,
+        q: Tensor,
+        v: Tensor,
+        numbers: Mapping[str, Tensor] | None = None,
+        *,
+        parameters: Tensor | None = None,
+    ) -> ControlProblem:
+        """The QPs of states q (B, nq), v (B, nv), differentiable in all arguments; arguments as in `forward`.
+
+        Elements whose state is none have the QP of the neutral state.
+        """
+        state = self.states(q, v)
+        problem = self._problem(state.q, state.v, self.numbers(numbers), parameters)
+        H, g, A, b, C, l, u, lb, ub, T, t = problem if state.batched else [array[0] for array in problem]
+        return ControlProblem(H, g, A, b, C, l, u, lb, ub, *self.shift_weights, T, t)
+
+    def _problem(
+        self, q: Tensor, v: Tensor, numbers: dict[str, Tensor], parameters: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        for name, value in numbers.items():
+            if value.ndim == 2 and len(value) not in (1, len(q)):
+                raise ValueError(f"{name} has a batch of {len(value)}, expected {len(q)}")
+        return self.assembly.problem(q, v, self.assembly.pack(numbers, len(q)), parameters)
+
+    def forward(
+        self,
+        q: Tensor,
+        v: Tensor,
+        numbers: Mapping[str, Tensor] | None = None,
+        *,
+        parameters: Tensor | None = None,
+        shift_weights: tuple[Tensor, Tensor, Tensor] | None = None,
+        warm_start: LayerSolution | None = None,
+    ) -> Control:
+        """Torques for states q (B, nq), v (B, nv) or one state (nq,), (nv,).
+
+        numbers: values of numbers of parts such as "com.reference" or "posture.weight" for this call, (size,) or
+            (B, size), one number or (B, 1) for all of a vector.
+        parameters: of the model, (n_par,) or (B, n_par), see `RobotModel`.
+        shift_weights: of the rows of A, C and x instead of the controller's own, see `shift_weights`; differentiable.
+        warm_start: `solution` of an earlier call.
+
+        Quaternions and (cos, sin) of any length but zero are taken for those of length one. Where a state is none (NaN,
+        infinite, zero quaternion) the status is INVALID_INPUT, the torques are zero and there is no gradient.
+        """
+        state = self.states(q, v)
+        values = self.numbers(numbers)
+        *data, T, t = self._problem(state.q, state.v, self._of_level(values, self.levels[0]), parameters)
+        weight_eq, weight_in, weight_box = self.shift_weights if shift_weights is None else shift_weights
+        sol = self.layer(*data, weight_eq=weight_eq, weight_in=weight_in, weight_box=weight_box, warm_start=warm_start)
+        x, status = sol.x, sol.status
+        if len(self.levels) > 1:
+            x, status = self._lower_levels(state, values, parameters, sol, data)
+        status = torch.where(state.valid, status, int(Status.INVALID_INPUT))
+        x = torch.where((status < Status.DUAL_INFEASIBLE).unsqueeze(-1), x, 0.0)
+        torque = (T @ x.unsqueeze(-1)).squeeze(-1) + t
+        for limit in self.limits:
+            if isinstance(limit, limit_kinds.TorqueLimit) and limit.shift_weight == torch.inf:
+                # Of what the solver's tolerance leaves, none may remain.
+                lower, upper = (values[f"{limit.name}.{key}"] for key in ("lower", "upper"))
+                torque = torch.minimum(torch.maximum(torque, lower), upper)
+        torque = torch.where((status < Status.DUAL_INFEASIBLE).unsqueeze(-1), torque, 0.0)
+        nv = self.model.nv
+        shift = torch.cat(
+            [sol.s_eq.abs(), torch.maximum(sol.s_lower, sol.s_upper), torch.maximum(sol.s_lb, sol.s_ub)[:, :nv]], 1
+        )
+        force = x[:, nv:].reshape(len(x), self.points, 3)
+        finish = state.finish
+        return Control(finish(torque), finish(x[:, :nv]), finish(force), finish(status), finish(shift), sol)
+
+    def _of_level(self, values: dict[str, Tensor], level: int) -> dict[str, Tensor]:
+        """The numbers, with the weights of tasks and contacts of other levels zero."""
+        if len(self.levels) == 1:
+            return values
+        return values | {name: torch.zeros_like(values[name]) for name, _ in self.weights_beside(level)}
+
+    def weights_beside(self, level: int) -> list[tuple[str, int]]:
+        """Names and sizes of the weights of tasks and contacts of other levels."""
+        others = [task for task in self.task_list if (task.level or self.levels[-1]) != level]
+        parts: list[Part] = [*others, *(self.contacts if level != self.levels[0] else [])]
+        return [(f"{part.name}.weight", part.sizes["weight"]) for part in parts if not part.hard]
+
+    def _lower_levels(
+        self, state: State, values: dict[str, Tensor], parameters: Tensor | None, sol: LayerSolution, data: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """x and status after all levels."""
+        H, _, A, *_ = data
+        rows = shifted_rows(Rows(*data[2:]), sol)
+        x, status, above = sol.x, sol.status, [A.mT @ A, H]
+        for level in self.levels[1:]:
+            H, g, *_ = self._problem(state.q, state.v, self._of_level(values, level), parameters)
+            layer = self.layer if level == self.levels[-1] else self.upper_layer
+            x, now = next_level(layer, x, seen(*above), H, g, rows)
+            status = torch.where(now > Status.CLOSEST_FEASIBLE, torch.maximum(now, status), status)
+            above.append(H)
+        return x, status
+
+    def compute(
+        self,
+        q: npt.ArrayLike,
+        v: npt.ArrayLike,
+        numbers: Mapping[str, npt.ArrayLike] | None = None,
+        *,
+        parameters: npt.ArrayLike | None = None,
+    ) -> Tick:
+        """One tick of a control loop with one robot, from and to NumPy; arguments as in `forward`, without a batch.
+
+        It starts from the solution of the tick before. Without an answer (NaN, time limit, ..) the torques are those of
+        the tick before, zero at first, and the status says why; `reset` forgets that tick. Numbers of parts are read
+        anew where they have been changed.
+        """
+        loop, packed = self._prepared()
+        if numbers:
+            packed = loop.exchange(packed, numbers, self._sizes)
+        q, v = np.asarray(q, dtype=np.float64), np.asarray(v, dtype=np.float64)
+        for name, value, size in (("q", q, self.model.nq), ("v", v, self.model.nv)):
+            if value.shape != (size,):
+                raise ValueError(f"{name} has shape {value.shape}, expected ({size},)")
+        par = None if parameters is None else np.asarray(parameters, dtype=np.float64)
+        found = loop.tick(q, v, packed, par)
+        if found.status > Status.CLOSEST_FEASIBLE and self.layer.settings.on_failure == "raise":
+            raise SolveError(f"no torques at this tick: {found.status.name}", {}, found)
+        return found
+
+    def reset(self) -> None:
+        """Forget the ticks of `compute` so far."""
+        self._loop = None
+
+    def describe(
+        self,
+        q: npt.ArrayLike,
+        v: npt.ArrayLike,
+        numbers: Mapping[str, npt.ArrayLike] | None = None,
+        *,
+        parameters: npt.ArrayLike | None = None,
+    ) -> str:
+        """A table for one state: weight, error and residual |J x - a| of each task, active limits and what gave way."""
+        _, packed = self._prepared()
+        loop = ControlLoop(self, self.layer.settings)
+        packed = loop.exchange(packed, numbers or {}, self._sizes)
+        par = None if parameters is None else np.asarray(parameters, dtype=np.float64)
+        state = self.states(*(torch.as_tensor(np.asarray(t, dtype=np.float64)) for t in (q, v)))
+        at = state.q[0].numpy(), state.v[0].numpy()
+        found = loop.tick(*at, packed, par)
+        if not bool(state.valid[0]) or found.status > Status.CLOSEST_FEASIBLE:
+            status = found.status if bool(state.valid[0]) else Status.INVALID_INPUT
+            return f"status {status.name}: no answer"
+        return table(self, *at, packed, par, found)
+
+    def _prepared(self) -> tuple[ControlLoop, Array]:
+        """The control loop, and the numbers as they are now."""
+        # Not by self.parameters(), which takes as long as the QP.
+        watched = [p for part in self._part_list for p in part._parameters.values() if p is not None]
+        versions = [p._version for p in watched]
+        if self._loop is None:
+            self._loop = ControlLoop(self, self.layer.settings)
+        if versions != self._versions or any(map(operator.is_not, watched, self._watched)):
+            self._watched, self._versions = watched, versions
+            with torch.no_grad():
+                self._packed = self.assembly.pack(self.numbers(), 1).numpy()
+        return self._loop, self._packed
+
+
+def velocity_names(model: RobotModel) -> list[str]:
+    """A name for each velocity coordinate."""
+    names = []
+    for name in list(model.model.names)[1:]:
+        nv = model.model.joints[model.model.getJointId(name)].nv
+        names += [name] if nv == 1 else [f"{name} {k}" for k in range(nv)]
+    return names

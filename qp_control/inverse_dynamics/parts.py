@@ -1,0 +1,122 @@
+"""What tasks, limits and contacts of a controller have in common: a name, and numbers that are learned or exchanged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.robot.model import RobotModel
+
+
+class Number(NamedTuple):
+    """A vector of a part: its value, of the given size or one number for all of it, and whether it is learned."""
+
+    value: Any
+    size: int
+    learned: bool = False
+
+
+class Part(nn.Module):
+    """A task, limit or contact.
+
+    Its numbers become parameters of the module when it joins a controller; there they are called `name.number`, such as
+    "com.weight", and may be given per call and per element of the batch instead. Those named in its description as
+    learned require grad.
+    """
+
+    rows: list[int]
+    """Of a task or contact: which axes of the full one count."""
+    hard: bool
+    """Of a task or contact: it is a constraint."""
+    shift_weight: float
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if not name or "." in name:
+            raise ValueError(f"name is {name!r}, expected one without dots")
+        self.name = name
+        self.sizes: dict[str, int] = {}
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        raise NotImplementedError
+
+    def join(self, model: RobotModel) -> None:
+        """Make the numbers, for the model of a controller.
+
+        Raises:
+            ValueError: the part has a controller already; a number of the wrong size; names the model does not have.
+        """
+        if self.sizes:
+            raise ValueError(f"{self.name!r} belongs to a controller already")
+        for key, number in self.numbers(model).items():
+            self.sizes[key] = number.size
+            if number.value is None:  # to be had from the others, see `value`
+                self.register_parameter(key, None)
+                continue
+            value = torch.as_tensor(number.value, dtype=torch.float64).detach().clone()
+            if value.shape not in ((), (number.size,)):
+                raise ValueError(
+                    f"{self.name}.{key} has shape {tuple(value.shape)}, expected one number or ({number.size},)"
+                )
+            if bool(torch.isnan(value).any()):
+                raise ValueError(f"{self.name}.{key} is {number.value}, expected numbers")
+            self.register_parameter(key, nn.Parameter(value, requires_grad=number.learned))
+
+    def value(self, key: str, given: Mapping[str, Tensor]) -> Tensor:
+        """The number in use, (size,) or (B, size)."""
+        name, size = f"{self.name}.{key}", self.sizes[key]
+        own: Tensor | None = given.get(name, getattr(self, key))
+        if own is None:
+            return critical(self.value("stiffness", given))
+        if own.ndim == 0 or own.shape[-1] == 1 != size:
+            return own.expand(*own.shape[:-1], size)
+        if own.shape[-1] != size or own.ndim > 2:
+            raise ValueError(f"{name} has shape {tuple(own.shape)}, expected ({size},) or (B, {size}), or 1 for {size}")
+        return own
+
+
+def critical(stiffness: Tensor) -> Tensor:
+    """Damping 2 sqrt(stiffness), whose derivative at zero is left out."""
+    positive = stiffness > 0.0
+    return torch.where(positive, 2.0 * torch.where(positive, stiffness, 1.0).sqrt(), 0.0)
+
+
+def positive(name: str, value: float) -> float:
+    """The value of what must be a positive number."""
+    if not (math.isfinite(value) and value > 0.0):
+        raise ValueError(f"{name} is {value}, expected a positive number")
+    return float(value)
+
+
+def axes_of(name: str, mask: Sequence[bool] | None, size: int) -> list[int]:
+    """Which of `size` axes a mask leaves, all without one."""
+    if mask is None:
+        return list(range(size))
+    if len(mask) != size or not any(mask):
+        raise ValueError(f"mask of {name!r} is {mask}, expected {size} times True or False, and one of them True")
+    return [i for i, kept in enumerate(mask) if kept]
+
+
+def frame_index(model: RobotModel, name: str) -> int:
+    """Number of a frame; ValueError where there is none."""
+    return model._frame_indices([name])[0]
+
+
+def plain_joints(model: RobotModel) -> dict[str, tuple[int, int]]:
+    """Indices of configuration and velocity of each joint that has one of each."""
+    native = model.model
+    joints = {name: native.joints[native.getJointId(name)] for name in list(native.names)[1:]}
+    return {name: (int(j.idx_q), int(j.idx_v)) for name, j in joints.items() if j.nq == j.nv == 1}
+
+
+def chosen_joints(model: RobotModel, part: str, joints: Sequence[str] | None) -> list[str]:
+    """Joints with one coordinate, the named ones or all; ValueError for others."""
+    known = plain_joints(model)
+    for name in joints or ():
+        if name not in known:
+            raise ValueError(f"{part!r} has the joint {name!r}, expected joints of one coordinate: {', '.join(known)}")
+    return list(known if joints is None else joints)

@@ -1,0 +1,75 @@
+"""States of a robot as they come from outside: of any kind of numbers, not quite normalised, or none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from qp_control.robot.model import RobotModel
+
+
+class State(NamedTuple):
+    """States as the model takes them, which of them were some, and what makes results look like the arguments."""
+
+    q: Tensor
+    v: Tensor
+    valid: Tensor
+    batched: bool
+    finish: Callable[[Tensor], Tensor]
+
+
+class RobotStates:
+    """Reads states: normalises quaternions and (cos, sin), and puts the neutral state in place of what is none."""
+
+    def __init__(self, model: RobotModel) -> None:
+        self.nq, self.nv = model.nq, model.nv
+        self.neutral = model.neutral_state()[: model.nq]
+        self.units: list[slice] = []
+        for joint in list(model.model.joints)[1:]:
+            # The last numbers of a joint's configuration that are a direction: what it has more than velocities, and
+            # the three or one that these are for.
+            size = {(7, 6): 4, (4, 3): 4 if joint.shortname() != "JointModelPlanar" else 2, (2, 1): 2}.get(
+                (joint.nq, joint.nv), 0
+            )
+            if size:
+                end = int(joint.idx_q + joint.nq)
+                self.units.append(slice(end - size, end))
+
+    def __call__(self, q: Tensor, v: Tensor) -> State:
+        for name, value, size in (("q", q, self.nq), ("v", v, self.nv)):
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
+            if value.ndim not in (1, 2) or value.shape[-1] != size:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, expected ({size},) or (B, {size})")
+        batched = q.ndim == 2
+        if v.ndim != q.ndim or (batched and len(q) != len(v)):
+            raise ValueError(f"q has shape {tuple(q.shape)} and v {tuple(v.shape)}, expected the same batch")
+        q_, v_ = (t.to("cpu", torch.float64).reshape(-1, t.shape[-1]) for t in (q, v))
+        valid = q_.isfinite().all(1) & v_.isfinite().all(1)
+        for unit in self.units:
+            length = q_[:, unit].detach().norm(dim=1)
+            valid = valid & (length > 1e-6) & (length < 1e6)
+        if not bool(valid.all()):
+            q_ = torch.where(valid.unsqueeze(1), q_, self.neutral)
+            v_ = torch.where(valid.unsqueeze(1), v_, 0.0)
+        q_ = self.normalised(q_)
+
+        def finish(result: Tensor) -> Tensor:
+            result = result if batched else result[0]
+            return result.to(q.device, q.dtype if result.is_floating_point() else None)
+
+        return State(q_, v_, valid, batched, finish)
+
+    def normalised(self, q: Tensor) -> Tensor:
+        """Configurations (..., nq), their quaternions and (cos, sin) made of length one."""
+        if not self.units:
+            return q
+        blocks, done = [], 0
+        for unit in self.units:
+            part = q[..., unit]
+            blocks += [q[..., done : unit.start], part / part.norm(dim=-1, keepdim=True)]
+            done = unit.stop
+        return torch.cat([*blocks, q[..., done:]], -1)

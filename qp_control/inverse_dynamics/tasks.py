@@ -1,0 +1,328 @@
+"""Tasks of a controller by inverse dynamics: what the robot is to do, as costs or as constraints.
+
+A task of motion has an error e [m or rad] and asks for the acceleration
+
+    a* = acceleration + stiffness e + damping (velocity - its velocity)
+
+and costs weight/2 |a - a*|^2, summed over its axes; with an infinite weight a = a* is a constraint. stiffness [1/s^2],
+damping [1/s] (None: critical, 2 sqrt(stiffness)) and weight are one number or one per axis, and learned.
+
+Tasks of one `level` are weighed against each other; those of level 2 have what freedom level 1 leaves, and so on.
+Contacts are of level 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import numpy as np
+import pinocchio as pin
+import torch
+
+from qp_control.inverse_dynamics.parts import Number, Part, axes_of, frame_index, positive
+from qp_control.robot.model import RobotModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Values = Any  # a number, a sequence of numbers, an array or a tensor
+
+
+class MotionOptions(TypedDict, total=False):
+    """What all tasks of motion take by keyword; their meanings and defaults stand at `MotionTask`."""
+
+    weight: Values
+    stiffness: Values
+    damping: Values | None
+    velocity: Values
+    acceleration: Values
+    shift_weight: float
+    level: int
+    name: str | None
+
+
+class Task(Part):
+    """A term of the cost. `rows`: of the full task, which axes it has."""
+
+    def __init__(self, name: str, weight: Values, shift_weight: float = 1.0, level: int | None = 1) -> None:
+        super().__init__(name)
+        if level is not None and level < 1:
+            raise ValueError(f"level of {name!r} is {level}, expected at least 1")
+        self.level = level
+        self._given: dict[str, Values] = {"weight": weight}
+        self.hard = bool(np.all(np.isinf(np.asarray(torch.as_tensor(weight).detach()))))
+        self.shift_weight = positive("shift_weight", shift_weight)
+        self.rows: list[int] = []
+
+    def _weight(self) -> dict[str, Number]:
+        # A constraint has none.
+        return {} if self.hard else {"weight": Number(self._given["weight"], len(self.rows), True)}
+
+
+class MotionTask(Task):
+    """A task with an error; see the top of the file.
+
+    reference: what is to be reached; None: as in the model's neutral configuration.
+    weight [s^4/m^2 or s^4/rad^2], stiffness [1/s^2], damping [1/s] (None: critical): one number or one per axis, all
+        learned.
+    velocity, acceleration: of the reference.
+    shift_weight: of a constraint that others contradict; the larger, the less it gives way.
+    level: of a strict hierarchy, from 1. name: in the controller; the kind of task has one of its own.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        reference: Values | None,
+        *,
+        weight: Values = 1.0,
+        stiffness: Values = 100.0,
+        damping: Values | None = None,
+        velocity: Values = 0.0,
+        acceleration: Values = 0.0,
+        shift_weight: float = 1.0,
+        level: int = 1,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name or kind, weight, shift_weight, level)
+        self._given |= {
+            "stiffness": stiffness, "damping": damping,
+            "reference": reference, "velocity": velocity, "acceleration": acceleration,
+        }  # fmt: skip
+
+    def _motion(self, positions: int, velocities: int, at_start: Any) -> dict[str, Number]:
+        given, size = self._given, len(self.rows)
+        reference = at_start if given["reference"] is None else given["reference"]
+        return self._weight() | {
+            "stiffness": Number(given["stiffness"], size, True),
+            "damping": Number(given["damping"], size, True),
+            "reference": Number(reference, positions),
+            "velocity": Number(given["velocity"], velocities),
+            "acceleration": Number(given["acceleration"], velocities),
+        }
+
+
+class FrameTask(MotionTask):
+    """A frame of the robot is to have a pose (SE3), in the world or seen from another frame.
+
+    frame: its name. relative_to: name of the frame it is seen from; None: the world.
+    reference: pose (7,), position [m] and quaternion (x, y, z, w) of any length but zero; None: the one in the model's
+        neutral configuration. velocity (6,) linear [m/s] and angular [rad/s], acceleration (6,) [m/s^2, rad/s^2]: of
+        the reference, as seen from there in its axes.
+    axes: "world" (those of the frame it is seen from) or "frame": of errors, gains, weights and mask.
+    mask: which of the six axes (linear, angular) count.
+    weight, stiffness, damping and the others: see `MotionTask`. name: the frame's unless given.
+
+    The error is that of position, and the rotation vector from the frame to its reference.
+    """
+
+    has_position, has_orientation = True, True
+
+    def __init__(
+        self,
+        frame: str,
+        reference: Values | None = None,
+        *,
+        relative_to: str | None = None,
+        axes: Literal["world", "frame"] = "world",
+        mask: Sequence[bool] | None = None,
+        **options: Unpack[MotionOptions],
+    ) -> None:
+        super().__init__(frame, reference, **options)
+        if axes not in ("world", "frame"):
+            raise ValueError(f"axes is {axes!r}, expected 'world' or 'frame'")
+        self.frame, self.base, self.own_axes = frame, relative_to or "universe", axes == "frame"
+        self.rows = axes_of(self.name, mask, 3 * (self.has_position + self.has_orientation))
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        motions = 3 * (self.has_position + self.has_orientation)
+        pose = neutral_pose(model, self.frame, self.base)
+        first, last = 0 if self.has_position else 3, 7 if self.has_orientation else 3
+        return self._motion(last - first, motions, pose[first:last])
+
+
+class PositionTask(FrameTask):
+    """The origin of a frame is to be somewhere: `FrameTask` without orientation.
+
+    reference (3,) [m], velocity (3,) [m/s], acceleration (3,) [m/s^2], mask of three axes.
+    """
+
+    has_orientation = False
+
+
+class OrientationTask(FrameTask):
+    """A frame is to point somewhere: `FrameTask` without position.
+
+    reference (4,), a quaternion (x, y, z, w), velocity (3,) [rad/s], acceleration (3,) [rad/s^2], mask of three axes.
+    """
+
+    has_position = False
+
+
+class RelativeFrameTask(FrameTask):
+    """A frame is to have a pose as seen from another frame of the robot: `FrameTask` with `relative_to`."""
+
+    def __init__(self, frame: str, relative_to: str, reference: Values | None = None, **options: Any) -> None:
+        options = {"name": f"{frame} from {relative_to}"} | options
+        super().__init__(frame, reference, relative_to=relative_to, **options)
+
+
+class CenterOfMassTask(MotionTask):
+    """The centre of mass is to be somewhere, in the world.
+
+    reference (3,) [m] (None: as in the model's neutral configuration), velocity (3,) [m/s], acceleration (3,) [m/s^2];
+    mask: which of the world's axes count; the others as in `MotionTask`.
+    """
+
+    def __init__(
+        self,
+        reference: Values | None = None,
+        *,
+        mask: Sequence[bool] | None = None,
+        **options: Unpack[MotionOptions],
+    ) -> None:
+        super().__init__("com", reference, **options)
+        self.rows = axes_of(self.name, mask, 3)
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        return self._motion(3, 3, model.centroid(model.neutral_state()[: model.nq]).position)
+
+
+class PostureTask(MotionTask):
+    """Joints are to be somewhere.
+
+    reference (nq,): a configuration [m or rad] (None: the model's neutral one). velocity, acceleration (nv,).
+    joints: the names of those that count (None: all but floating bases), with weights and gains for each of their
+        velocity coordinates, or one for all; the others as in `MotionTask`.
+    """
+
+    def __init__(
+        self,
+        reference: Values | None = None,
+        *,
+        joints: Sequence[str] | None = None,
+        **options: Unpack[MotionOptions],
+    ) -> None:
+        super().__init__("posture", reference, **options)
+        self.joints = joints
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        native = model.model
+        known = {name: native.joints[native.getJointId(name)] for name in list(native.names)[1:]}
+        free = [name for name, joint in known.items() if joint.shortname() != "JointModelFreeFlyer"]
+        for name in self.joints or ():
+            if name not in known:
+                raise ValueError(f"{self.name!r} has the joint {name!r}, expected names from {', '.join(known)}")
+        chosen = [known[name] for name in (free if self.joints is None else self.joints)]
+        self.rows = [int(i) for joint in chosen for i in range(joint.idx_v, joint.idx_v + joint.nv)]
+        return self._motion(model.nq, model.nv, model.neutral_state()[: model.nq])
+
+
+class AngularMomentumTask(Task):
+    """The angular momentum L about the centre of mass is to be something, usually nothing.
+
+    It asks for dL/dt = rate + damping (reference - L). reference (3,) [kg m^2/s], rate (3,) [N m], in the world's axes;
+    damping [1/s], learned; weight [1/(N m)^2]; mask: which axes count.
+    """
+
+    def __init__(
+        self,
+        reference: Values = 0.0,
+        *,
+        mask: Sequence[bool] | None = None,
+        weight: Values = 1e-2,
+        damping: Values = 10.0,
+        rate: Values = 0.0,
+        shift_weight: float = 1.0,
+        level: int = 1,
+        name: str = "angular_momentum",
+    ) -> None:
+        super().__init__(name, weight, shift_weight, level)
+        self._given |= {"damping": damping, "reference": reference, "rate": rate}
+        self.rows = axes_of(name, mask, 3)
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        given, size = self._given, len(self.rows)
+        return self._weight() | {
+            "damping": Number(given["damping"], size, True),
+            "reference": Number(given["reference"], 3),
+            "rate": Number(given["rate"], 3),
+        }
+
+
+class Regularization(Task):
+    """weight/2 |value - reference|^2 of numbers that the controller decides on; never a constraint.
+
+    level: see the top of the file; None: the last one there is.
+    """
+
+    def __init__(self, name: str, weight: Values, reference: Values = 0.0, level: int | None = None) -> None:
+        super().__init__(name, weight, level=level)
+        if not np.all(np.isfinite(np.asarray(torch.as_tensor(weight).detach()))):
+            raise ValueError(f"weight of {name!r} is {weight}, expected finite numbers")
+        self._given["reference"] = reference
+
+    def _sized(self, size: int) -> dict[str, Number]:
+        self.rows = list(range(size))
+        return self._weight() | {"reference": Number(self._given["reference"], size)}
+
+
+class ContactForceTask(Regularization):
+    """The force at a contact, all its points together, is to be something.
+
+    contact: its name. reference (3,) [N] on the robot, in the world's axes; weight [1/N^2], one or for each axis.
+    """
+
+    def __init__(
+        self, contact: str, reference: Values = 0.0, *, weight: Values = 1e-4, name: str | None = None
+    ) -> None:
+        super().__init__(name or f"{contact} force", weight, reference)
+        self.contact = contact
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        return self._sized(3)
+
+
+class TorqueRegularization(Regularization):
+    """Torques of the driven joints are to be small, or near a reference (nu,) [N m or N]; weight [1/(N m)^2, 1/N^2]."""
+
+    def __init__(
+        self, reference: Values = 0.0, *, weight: Values = 1e-4, level: int | None = None, name: str = "torque"
+    ) -> None:
+        super().__init__(name, weight, reference, level)
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        return self._sized(model.nu)
+
+
+class AccelerationRegularization(Regularization):
+    """Accelerations are to be small, or near a reference (nv,) [m/s^2 or rad/s^2]; weight [s^4/m^2, s^4/rad^2]."""
+
+    def __init__(
+        self, reference: Values = 0.0, *, weight: Values = 1e-4, level: int | None = None, name: str = "acceleration"
+    ) -> None:
+        super().__init__(name, weight, reference, level)
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        return self._sized(model.nv)
+
+
+class ForceRegularization(Regularization):
+    """Forces at the points of all contacts are to be small; weight [1/N^2]."""
+
+    def __init__(self, *, weight: Values = 1e-4, level: int | None = None, name: str = "force") -> None:
+        super().__init__(name, weight, level=level)
+        self.points = 0  # known to the controller
+
+    def numbers(self, model: RobotModel) -> dict[str, Number]:
+        return self._sized(3 * self.points)
+
+
+def neutral_pose(model: RobotModel, frame: str, base: str) -> torch.Tensor:
+    """(7,) of a frame as seen from another one in the neutral configuration."""
+    frame_index(model, frame), frame_index(model, base)
+    found = model.frame_motions([base, frame], model.neutral_state()[: model.nq])
+    (p_a, p_b), (R_a, R_b) = found.position.numpy(), found.rotation.numpy()
+    pose = pin.SE3(R_a, p_a).actInv(pin.SE3(R_b, p_b))
+    return torch.from_numpy(pin.SE3ToXYZQUAT(pose))

@@ -1,0 +1,1 @@
+"""Model predictive control: the nonlinear problem, its QPs, and the controller."""

@@ -1,0 +1,416 @@
+"""Model predictive control of nonlinear systems, every number of which can be learned.
+
+    minimise    sum_{k<N} 1/2 |x_k - r_k|_Q^2 + 1/2 |u_k|_R^2 + 1/2 |x_N - r_N|_P^2
+    subject to  x_0 given, x_{k+1} = f(x_k, u_k)
+                |u_k| <= input limit, |x_k| <= state limit, k = 1..N
+                |u_k - u_{k-1}| <= rate limit,  further rows, linear or not
+
+mode "real_time": one call solves one QP, the problem linearised along the plan of the call before. The plan goes into
+the next call, shifted, and carries gradient; detaching it makes gradients of closed loops wrong, since the
+linearisation point moves with everything that happened before. mode "converged": one call iterates (qp_control.mpc.sqp)
+until the nonlinear problem is solved, and gradients are those of its solution by the implicit function theorem.
+
+Limits that cannot be met are shifted by the least amount (closest feasible).
+
+Source: M. Diehl, H. G. Bock, J. P. Schloeder, "A real-time iteration scheme for nonlinear optimization in optimal
+feedback control", SIAM J. Control Optim. 43 (2005).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.exceptions import SolveError
+from qp_control.mpc.coordinates import Errors, States, check_limited
+from qp_control.mpc.input_memory import with_rate_limit
+from qp_control.mpc.nonlinear_ocp import NonlinearOcp, Rows, StateRows
+from qp_control.mpc.plan import Plan
+from qp_control.mpc.sqp import SqpSettings, implicit, solve_sqp
+from qp_control.mpc.weights import make_weight
+from qp_control.ocp.layer import OcpLayer
+from qp_control.ocp.problem import OCP_NAMES, OcpQP
+from qp_control.robot.dynamics import RobotDynamics
+from qp_control.robot.model_parameters import model_parameters
+from qp_control.settings import Settings, Status
+
+_NOT_YOURS = ("A", "B", "c", "x0")
+
+
+class MPC(nn.Module):
+    """Model predictive controller; see the top of this file for its problem.
+
+    dynamics: the controller's model, a `RobotDynamics`, a `TorchDynamics`, or anything with nx, nu, step, linearize and
+        second_order as they have; its dt is the control period [s].
+    horizon: N, the number of control periods looked ahead.
+    input_limit: (nu,) largest |u| [N or N m]; None: the model's effort limits.
+    state_limit: (nx,) largest |x|, infinite where there is none; None: no limits. Coordinates of joints with
+        quaternions or (cos, sin) have none; limit functions of them by rows.
+    state_slack: (linear, quadratic) weights of violating the state limits; None: they are hard, and shifted where they
+        cannot be met.
+    reference: (nx,) state to reach; None: zero, or the model's neutral configuration at rest.
+    rate_limit: (nu,) largest change of u per second [N/s or N m/s]; None: no limits.
+    delay: control periods from when an input is sent until it acts. The plan then begins where the inputs under way
+        will have led, and carries them.
+    state_cost, input_cost, terminal_cost: "diagonal", "full", a rank, or a module that returns Q, R or P when called.
+    model: the parameters of a robot's model, "scales" of its bodies, "log_cholesky" (all ten numbers of each, always
+        those of real bodies), or a module that returns them when called.
+    rows: further rows that are functions of state and input: `StateRows`, `StageRows`, `keep_out`, `speed_limit`, or
+        modules that return one when called, whose parameters are learned.
+    data: further arguments of the problem's `OcpQP` such as C, D, lower, upper, C_N, r or u_lower; tensors that
+        require grad become parameters. They go before what stands above.
+    mode: "real_time" or "converged".
+    sqp: options of the SQP method; settings: of the QP solver (None: closest-feasible mode).
+
+    Parameters: those of the modules state_cost, input_cost, terminal_cost (ones to begin with) and model (see
+    `model_parameters`); input_fraction (nu,) and state_fraction (limited states,), logits of the share of the limits
+    that is used, 0.98 to begin with.
+
+    Where configurations form no vector space (quaternions of free-flyers and ball joints, continuous joints as cos and
+    sin), the problem is one of errors x (-) r from the reference, 2 nv numbers each (`RobotDynamics.difference`): they
+    take the place of x - r above, the costs of states have 2 nv rows, and so has what is given as data. Plans and rows'
+    functions have full states. Gradients by the reference are along its tangent; what is more than half a turn away
+    from it counts as turned the other way.
+
+    Raises ValueError for wrong shapes and for limits of coordinates that have none.
+    """
+
+    def __init__(
+        self,
+        dynamics: Any,
+        horizon: int,
+        *,
+        input_limit: Tensor | Sequence[float] | None = None,
+        state_limit: Tensor | Sequence[float] | None = None,
+        state_slack: tuple[float, float] | None = None,
+        reference: Tensor | Sequence[float] | None = None,
+        rate_limit: Tensor | Sequence[float] | None = None,
+        delay: int = 0,
+        state_cost: str | int | nn.Module = "diagonal",
+        input_cost: str | int | nn.Module = "diagonal",
+        terminal_cost: str | int | nn.Module = "full",
+        model: str | nn.Module = "scales",
+        rows: Sequence[Rows | nn.Module] = (),
+        data: Mapping[str, Tensor] | None = None,
+        mode: Literal["real_time", "converged"] = "real_time",
+        sqp: SqpSettings | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        super().__init__()
+        for name, number, least in (("horizon", horizon, 1), ("delay", delay, 0)):
+            if number < least:
+                raise ValueError(f"{name} is {number}, expected at least {least}")
+        if mode not in ("real_time", "converged"):
+            raise ValueError(f"mode is {mode!r}, expected 'real_time' or 'converged'")
+        self.dynamics, self.horizon, self.delay, self.mode = dynamics, int(horizon), int(delay), mode
+        self.nx, self.nu = dynamics.nx, dynamics.nu
+        nx, nu = self.nx, self.nu
+        # Without a vector space the problem is one of errors from the reference, which are fewer numbers.
+        self.in_errors = not dynamics.vector_space
+        if self.in_errors and not isinstance(dynamics, RobotDynamics):
+            raise ValueError("configurations that form no vector space are those of a RobotDynamics only")
+        size = dynamics.ndx if self.in_errors else nx
+        limits = _limit("state_limit", state_limit, nx)
+        self.limited = [i for i in range(nx) if limits[i].isfinite()]
+        if self.in_errors:
+            check_limited(dynamics, self.limited)
+        self.input_limit: Tensor
+        self.state_limit: Tensor
+        self.reference: Tensor
+        given = dynamics.effort_limit if input_limit is None else input_limit
+        self.register_buffer("input_limit", _limit("input_limit", given, nu), persistent=False)
+        self.register_buffer("state_limit", limits[self.limited], persistent=False)
+        own = _vector("reference", reference, nx, 0.0)
+        if self.in_errors:
+            own = dynamics.neutral_state() if reference is None else Errors(dynamics, own).reference
+        self.register_buffer("reference", own, persistent=False)
+        self.rate_limit = None if rate_limit is None else _limit("rate_limit", rate_limit, nu)
+        if self.rate_limit is not None and not dynamics.dt:
+            raise ValueError("rate_limit is given, and the dynamics have no control period dt")
+        self.state_slack, self.rows = state_slack, tuple(rows)
+        self.learned_rows = nn.ModuleList(group for group in self.rows if isinstance(group, nn.Module))
+
+        self.state_cost, self.input_cost = make_weight(state_cost, size), make_weight(input_cost, nu)
+        self.terminal_cost = make_weight(terminal_cost, size)
+        self.model = model_parameters(dynamics, model)
+        share = float(torch.logit(torch.tensor(0.98, dtype=torch.float64)))
+        self.input_fraction: nn.Parameter | None
+        self.state_fraction: nn.Parameter | None
+        self.input_fraction = nn.Parameter(torch.full((nu,), share, dtype=torch.float64))
+        self.state_fraction = nn.Parameter(torch.full((len(self.limited),), share, dtype=torch.float64))
+        self.data = nn.ParameterDict()
+        for name, value in _checked_names(data or {}).items():
+            self.data[name] = nn.Parameter(value, requires_grad=value.requires_grad)
+        self.sqp = sqp or SqpSettings()
+        # Where multipliers are as large as 1e9, an absolute tolerance alone asks for more digits than there are.
+        self.layer = OcpLayer(settings or Settings(eps_rel=1e-12), horizon=self.horizon)
+
+    @property
+    def model_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the model, for optimisers that treat them apart."""
+        return list(self.model.parameters())
+
+    def input_bound(self) -> Tensor:
+        """(nu,) the largest |u| that is planned [N or N m]."""
+        return _part(self.input_limit, self.input_fraction)
+
+    def state_bound(self) -> Tensor:
+        """(limited states,) the largest |x| that is planned."""
+        return _part(self.state_limit, self.state_fraction)
+
+    def set_weights(self, q: Any = None, r: Any = None, terminal: Any = None) -> MPC:
+        """Set Q, R and the terminal weight: diagonals, matrices, or what else their modules take."""
+        given = {"state_cost": q, "input_cost": r, "terminal_cost": terminal}
+        for name, value in given.items():
+            if value is None:
+                continue
+            assign = getattr(getattr(self, name), "assign", None)
+            if assign is None:
+                raise ValueError(f"{name} is a module of your own without a method assign: set its parameters instead")
+            assign(value)
+        return self
+
+    @torch.no_grad()
+    def frozen(self) -> MPC:
+        """A copy for control loops: weights, bounds and the model's parameters are constants, worked out once."""
+        copy_ = copy.deepcopy(self)
+        for name in ("state_cost", "input_cost", "terminal_cost", "model"):
+            setattr(copy_, name, _Constant(getattr(self, name)()))
+        for name, bound in (("input", self.input_bound()), ("state", self.state_bound())):
+            setattr(copy_, f"{name}_limit", bound)
+            setattr(copy_, f"{name}_fraction", None)
+        return copy_.requires_grad_(False)
+
+    def cold_plan(self, x0: Tensor) -> Plan:
+        """The plan that stays at x0 (B, nx) with zero input: where the first call linearises."""
+        return Plan.at_rest(x0, self.horizon, self.nu, self.delay)
+
+    def problem(
+        self, x0: Tensor, previous: Tensor | None = None, *, reference: Tensor | None = None, **data: Tensor
+    ) -> NonlinearOcp:
+        """The nonlinear problem from x0 (B, nx), as data.
+
+        previous (B, nu): the input before, needed by a rate limit. reference (nx,), (B, nx) or (B, N + 1, nx): instead
+        of the controller's own. data: arguments of an OcpQP (Q, R, Q_N, q, r, C, D, lower, ..), for the whole batch or
+        per element, instead of the controller's own.
+        """
+        return self._problem(self._coordinates(reference), x0, previous, data)
+
+    def _coordinates(self, reference: Tensor | None) -> States:
+        """What the states of the problem are, around a reference or the controller's own."""
+        r = torch.as_tensor(self.reference if reference is None else reference, dtype=torch.float64)
+        if r.ndim not in (1, 2, 3) or r.shape[-1] != self.nx or (r.ndim == 3 and r.shape[1] != self.horizon + 1):
+            got, N = tuple(r.shape), self.horizon
+            raise ValueError(
+                f"reference has shape {got}, expected (nx,), (B, nx) or (B, N + 1, nx), nx {self.nx}, N {N}"
+            )
+        return (Errors if self.in_errors else States)(self.dynamics, r)
+
+    def _problem(
+        self, coordinates: States, x0: Tensor, previous: Tensor | None, data: dict[str, Tensor]
+    ) -> NonlinearOcp:
+        _checked_names(data)
+        given = dict(self.data.items()) | data
+        if "Q" not in given:
+            given["Q"] = self.state_cost()
+        if "R" not in given:
+            given["R"] = self.input_cost()
+        if "Q_N" not in given and given["Q"].shape[-3:-2] != (self.horizon + 1,):
+            given["Q_N"] = self.terminal_cost()
+        coordinates.add_reference(given, self.horizon)
+        rows = [coordinates.rows(group() if isinstance(group, nn.Module) else group) for group in self.rows]
+        if not {"u_lower", "u_upper"} & given.keys():
+            bound = self.input_bound()
+            given |= {"u_lower": -bound, "u_upper": bound}
+        if self.limited:
+            chosen, lower, upper = coordinates.box(self.limited, self.state_bound())
+            if self.state_slack is not None:
+                linear, quadratic = self.state_slack
+                rows.append(StateRows(lambda x: x[..., chosen], lower, upper, linear, quadratic))
+            elif not {"x_lower", "x_upper"} & given.keys():
+                size = coordinates.dynamics.nx
+                given |= {"x_lower": -_spread(-lower, chosen, size), "x_upper": _spread(upper, chosen, size)}
+        ocp = NonlinearOcp(coordinates.dynamics, self.horizon, coordinates.of(x0), given, self.model(), rows)
+        if self.rate_limit is None:
+            return ocp
+        if previous is None:
+            previous = x0.new_zeros(len(x0), self.nu)
+        return with_rate_limit(ocp, previous, self.rate_limit * self.dynamics.dt)
+
+    def build(self, x0: Tensor, plan: Plan | None = None, **options: Tensor) -> OcpQP:
+        """The QP at the states x0 (B, nx) along `plan` (already shifted), as plain data; options as in `problem`.
+
+        plan None: along the plan that stays at x0 with zero input. Elements whose state or plan is not finite, or so
+        large that numbers overflow, have NaN in x0 and in the dynamics. Raises ValueError for wrong shapes.
+        """
+        x0, plan = self._checked(x0, plan)
+        _, qp, finite, _, _ = self._build_finite(x0, plan, options)
+        if bool(finite.all()):
+            return qp
+        nan = torch.tensor(float("nan"), dtype=torch.float64)
+        dynamics: dict[str, Any] = {
+            name: torch.where(_like(finite, v), v, nan) for name in _NOT_YOURS for v in [getattr(qp, name)]
+        }
+        return dataclasses.replace(qp, **dynamics)
+
+    def _build_finite(
+        self, x0: Tensor, plan: Plan, options: dict[str, Any], *, graph: bool = True
+    ) -> tuple[NonlinearOcp, OcpQP, Tensor, tuple[Tensor, Tensor], States]:
+        """The problem, its QP along the plan (graph: differentiable), which elements (B,) are real, the trajectory
+        linearised along, and what its states are.
+
+        Numbers that are not finite must not meet the zero gradient of their element (0 NaN = NaN). So the others are
+        built at the reference, at rest, and their answers are to be thrown away.
+        """
+        options = dict(options)
+        coordinates = self._coordinates(options.pop("reference", None))
+        # Without gradients the solver's statuses tell which linearisations are not finite.
+        check = torch.is_grad_enabled() or self.in_errors or self.mode == "converged"
+        check = check or not _all_finite(x0, plan.states, plan.inputs, plan.previous, plan.pending)
+        finite = torch.ones(len(x0), dtype=torch.bool)
+        if check:
+            finite = _finite(plan.inputs, plan.previous, plan.pending)
+            finite = finite & coordinates.valid(x0) & coordinates.valid(plan.states)
+        while True:
+            good = not check or bool(finite.all())
+            safe = plan if good else plan.where(finite, self.reference)
+            start = x0 if good else torch.where(finite[:, None], x0, self.reference)
+            for k in range(self.delay):
+                start = self.dynamics.step(start, safe.pending[:, k], self.model())
+            ocp = self._problem(coordinates, start, safe.previous, options)
+            x = coordinates.of(torch.cat([start[:, None], safe.states[:, 1:]], 1))
+            if self.rate_limit is not None:
+                before = torch.cat([safe.previous[:, None], safe.inputs], 1)
+                x = torch.cat([x, before], -1)
+            with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
+                qp = ocp.around(x, safe.inputs)
+            if not check:
+                return ocp, qp, finite, (x, safe.inputs), coordinates
+            now = finite & _finite(qp.A, qp.B, qp.c, qp.x0)
+            if bool((now == finite).all()):
+                return ocp, qp, finite, (x, safe.inputs), coordinates
+            finite = now
+
+    def forward(self, x0: Tensor, plan: Plan | None = None, **options: Tensor) -> Plan:
+        """Plan from the states x0 (B, nx).
+
+        plan: of the previous call, shifted: `mpc(x, plan.shift())`; None for a cold start. options: reference and
+        arguments of the problem per call, see `problem`. Gradients reach x0, the passed plan ("real_time"), options and
+        all parameters.
+
+        An element without an answer (NaN state, a QP that did not converge) keeps the passed plan and has a status that
+        says so; what it contributes to gradients is then that of the passed plan. An element that did not converge in
+        mode "converged" (MAX_ITER) has the last trajectory, without gradient. Raises ValueError for wrong shapes, and
+        SolveError for such elements where the settings say on_failure="raise".
+        """
+        x0, plan = self._checked(x0, plan)
+        real_time = self.mode == "real_time"
+        # Gradients of what has converged are those of the QP around the solution, not of the first one.
+        ocp, qp, finite, (x, u), coordinates = self._build_finite(x0, plan, options, graph=real_time)
+        start = plan.warm_start(x.detach(), u.detach())
+        if real_time:
+            grad = torch.is_grad_enabled()
+            out = self.layer(**qp.data(), warm_start=start) if grad else self.layer.solve(qp, start)
+        else:
+            answers = solve_sqp(ocp, x.detach(), u.detach(), self.layer, self.sqp, start, qp)
+            out = implicit(ocp, answers, self.layer) if torch.is_grad_enabled() else answers.point
+        status = torch.where(finite, out.status, int(Status.INVALID_INPUT))
+        solved = (status == Status.SOLVED) | (status == Status.CLOSEST_FEASIBLE)
+        if self.layer.settings.on_failure == "raise" and not bool(solved.all()):
+            index = int((~solved).nonzero()[0])
+            message = f"the problem of element {index} has no answer: {Status(int(status[index])).name}"
+            raise SolveError(message, self.build(x0, plan, **options).element(index).data(), out)
+        usable = solved
+        if self.mode == "converged":
+            usable = usable | (finite & (status == Status.MAX_ITER) & _finite(out.x, out.u))
+        found = out.x[..., : coordinates.dynamics.nx]
+        if self.in_errors:  # NaN leads to no state
+            found = torch.where(usable[:, None, None], found, 0.0)
+        return plan.replaced(usable, out, status, coordinates.states(found))
+
+    def _checked(self, x0: Tensor, plan: Plan | None) -> tuple[Tensor, Plan]:
+        if not isinstance(x0, Tensor):
+            raise ValueError(f"x0 is a {type(x0).__name__}, expected a torch.Tensor")
+        if x0.ndim != 2 or x0.shape[1] != self.nx:
+            raise ValueError(f"x0 has shape {tuple(x0.shape)}, expected (B, nx) = (B, {self.nx})")
+        x0 = x0.to(device="cpu", dtype=torch.float64)
+        if plan is None:
+            return x0, self.cold_plan(x0)
+        batch, N, nu = len(x0), self.horizon, self.nu
+        shapes = {"states": (N + 1, self.nx), "inputs": (N, nu), "previous": (nu,), "pending": (self.delay, nu)}
+        for name, shape in shapes.items():
+            got = tuple(getattr(plan, name).shape)
+            if got != (batch, *shape):
+                raise ValueError(f"plan.{name} has shape {got}, expected {(batch, *shape)}")
+        return x0, plan
+
+
+class _Constant(nn.Module):
+    """Returns what it was given."""
+
+    def __init__(self, value: Tensor | None) -> None:
+        super().__init__()
+        self.value: Tensor | None
+        self.register_buffer("value", value)
+
+    def forward(self) -> Tensor | None:
+        return self.value
+
+
+def _part(limit: Tensor, fraction: nn.Parameter | None) -> Tensor:
+    """The share of a limit that is used, all of it where there is no fraction."""
+    return limit if fraction is None else limit * fraction.sigmoid()
+
+
+def _spread(bound: Tensor, chosen: list[int], size: int) -> Tensor:
+    """bound (..., chosen) of some coordinates as one (..., size) of all, infinite where there is none."""
+    index = torch.tensor(chosen)
+    return bound.new_full((*bound.shape[:-1], size), float("inf")).index_copy(-1, index, bound)
+
+
+def _finite(*values: Tensor) -> Tensor:
+    """(B,) bool: no number of this element is NaN or infinite."""
+    # A sum is finite where its terms are, but for terms so large that they are of no use either.
+    total = torch.stack([v.detach().flatten(1).sum(1) for v in values])
+    return total.isfinite().all(0)
+
+
+def _all_finite(*values: Tensor) -> bool:
+    return math.isfinite(sum(float(v.sum()) for v in values))
+
+
+def _like(mask: Tensor, value: Tensor) -> Tensor:
+    """mask (B,) with as many axes as value."""
+    return mask.view(-1, *[1] * (value.ndim - 1))
+
+
+def _checked_names(data: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for name in data:
+        if name not in OCP_NAMES or name in _NOT_YOURS:
+            known = ", ".join(n for n in OCP_NAMES if n not in _NOT_YOURS)
+            raise ValueError(f"{name!r} is no argument of the problem, expected one of {known}")
+    return dict(data)
+
+
+def _vector(name: str, value: Tensor | Sequence[float] | None, size: int, default: float) -> Tensor:
+    if value is None:
+        return torch.full((size,), default, dtype=torch.float64)
+    vector = torch.as_tensor(value, dtype=torch.float64).clone()
+    if vector.shape != (size,):
+        raise ValueError(f"{name} has shape {tuple(vector.shape)}, expected ({size},)")
+    if bool(vector.isnan().any()):
+        raise ValueError(f"{name} is {vector.tolist()}: NaN")
+    return vector
+
+
+def _limit(name: str, value: Tensor | Sequence[float] | None, size: int) -> Tensor:
+    vector = _vector(name, value, size, float("inf"))
+    if not bool((vector > 0.0).all()):
+        raise ValueError(f"{name} is {vector.tolist()}, expected positive numbers")
+    return vector

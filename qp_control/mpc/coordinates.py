@@ -1,0 +1,120 @@
+"""What the states of a controller's problem are: those of the model, or their errors from the reference.
+
+States of a vector space are taken as they are, and the reference gives linear terms of the cost:
+
+    1/2 |x - r|_Q^2 = 1/2 |x|_Q^2 - r'Q x + constant
+
+States with quaternions are taken as errors (`ErrorDynamics`), whose cost 1/2 |error|_Q^2 has no linear terms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from qp_control.mpc.nonlinear_ocp import Rows, StateRows
+from qp_control.robot.dynamics import RobotDynamics
+from qp_control.robot.manifold import ErrorDynamics
+
+
+class States:
+    """The model's states as they are; reference (nx,), (B, nx) or (B, N + 1, nx)."""
+
+    def __init__(self, dynamics: Any, reference: Tensor) -> None:
+        self.dynamics, self.reference = dynamics, reference
+
+    def of(self, x: Tensor) -> Tensor:
+        """Coordinates of trajectories x (B, N + 1, nx) or states x (B, nx) of stage 0."""
+        return x
+
+    def states(self, coordinates: Tensor) -> Tensor:
+        """The trajectories (B, N + 1, nx) that have the coordinates."""
+        return coordinates
+
+    def valid(self, x: Tensor) -> Tensor:
+        """(B,): all states (B, ..., nx) of an element are some."""
+        return x.detach().flatten(1).isfinite().all(1)
+
+    def add_reference(self, data: dict[str, Tensor], horizon: int) -> None:
+        """Linear terms of the cost, where `data` has none."""
+        r = self.reference
+        if not bool(r.any()):
+            return
+        stages = r if r.ndim == 3 else r[..., None, :]
+        if "q" not in data:
+            Q = data["Q"][..., :horizon, :, :] if data["Q"].ndim > 2 else data["Q"]
+            data["q"] = -(Q @ stages[..., :horizon, :, None])[..., 0]
+        if "q_N" not in data and "Q_N" in data:
+            data["q_N"] = -(data["Q_N"] @ stages[..., -1, :, None])[..., 0]
+
+    def rows(self, rows: Rows) -> Rows:
+        """Rows that are functions of states, as functions of the coordinates."""
+        return rows
+
+    def box(self, chosen: Sequence[int], bound: Tensor) -> tuple[list[int], Tensor, Tensor]:
+        """Which coordinates, and between what, |x[chosen]| <= bound means, at the stages 1..N."""
+        return list(chosen), -bound, bound
+
+
+class Errors(States):
+    """Errors of a robot's states from the reference."""
+
+    dynamics: ErrorDynamics
+
+    def __init__(self, robot: RobotDynamics, reference: Tensor) -> None:
+        super().__init__(robot.around(reference), reference)
+        self.robot = robot
+
+    def of(self, x: Tensor) -> Tensor:
+        return self.dynamics.to_error(x)
+
+    def states(self, coordinates: Tensor) -> Tensor:
+        return self.dynamics.from_error(coordinates)
+
+    def valid(self, x: Tensor) -> Tensor:
+        good = self.robot.on_manifold(x)
+        return good if good.ndim == 1 else good.flatten(1).all(1)
+
+    def add_reference(self, data: dict[str, Tensor], horizon: int) -> None:
+        pass  # the cost of errors has no linear terms
+
+    def rows(self, rows: Rows) -> Rows:
+        inner, integrate = rows.function, self.robot.integrate
+        r = self.dynamics.at(1, None) if isinstance(rows, StateRows) else self.dynamics.at(0, -1)
+        r = r.view(1, 1, -1) if r.ndim == 1 else r
+
+        def of_error(error: Tensor, *more: Tensor) -> Tensor:
+            *arguments, r = more
+            return inner(integrate(r, error), *arguments)
+
+        # The reference is data, so that a part of the batch takes its own.
+        return dataclasses.replace(rows, function=of_error, data=(*rows.data, r))
+
+    def box(self, chosen: Sequence[int], bound: Tensor) -> tuple[list[int], Tensor, Tensor]:
+        place = plain_coordinates(self.robot)
+        r = self.dynamics.at(1, None)[..., list(chosen)]
+        r = r[0] if r.ndim == 3 and len(r) == 1 else r
+        return [place[i] for i in chosen], -bound - r, bound - r
+
+
+def plain_coordinates(robot: RobotDynamics) -> dict[int, int]:
+    """The coordinates of a robot's states whose error is their difference: their place among the errors."""
+    place = {robot.nq + i: robot.nv + i for i in range(robot.nv)}
+    for joint in list(robot.model.joints)[1:]:
+        if joint.nq == joint.nv:
+            place |= {joint.idx_q + i: joint.idx_v + i for i in range(joint.nq)}
+    return place
+
+
+def check_limited(robot: RobotDynamics, chosen: Sequence[int]) -> None:
+    """Raise ValueError unless the chosen coordinates of a robot's states are plain."""
+    place = plain_coordinates(robot)
+    for i in chosen:
+        if i not in place:
+            raise ValueError(
+                f"state_limit limits coordinate {i}, which belongs to a joint whose configurations form no vector "
+                "space: limit functions of it by rows=[StateRows(..)]"
+            )

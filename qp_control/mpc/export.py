@@ -1,0 +1,121 @@
+"""Controllers as files that a program without Python runs (cpp/include/qp_control/linear_mpc.hpp).
+
+A folder with controller.json, numbers by name, and controller.safetensors, float64 arrays by name: the data of the
+controller's problem but for x0, in the letters and shapes of an OcpQP, one stage where all are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.plan import Plan
+from qp_control.ocp.problem import base_rank
+from qp_control.qp.problem import Array
+
+FORMAT = 1
+_LINEAR = 1e-9  # change of the data with the plan, relative, that is none
+
+
+@torch.no_grad()
+def export_mpc(mpc: MPC, folder: str | os.PathLike[str], plan: Plan | None = None) -> Path:
+    """Write the parameters of a linear controller for C++ programs.
+
+    Args:
+        mpc: the controller, in mode "real_time". Its weights, limits and reference are those at this moment.
+        folder: where to; it is made where it does not exist, and files of an earlier export in it are replaced.
+        plan: of one element, along which dynamics and rows are linearised, for example `mpc.cold_plan(x)` at an
+            equilibrium x (1, nx). None: dynamics and rows are linear or affine already, which is checked.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: the controller is not linear and no plan is given; configurations form no vector space; the plan is
+            that of a batch, or delays meet dynamics that differ from stage to stage.
+    """
+    if mpc.in_errors:
+        raise ValueError("configurations with quaternions or (cos, sin) cannot be exported: they form no vector space")
+    if plan is not None and len(plan.states) != 1:
+        raise ValueError(f"plan has {len(plan.states)} elements, expected one")
+    arrays = _problem_data(mpc, _resting(mpc, 0) if plan is None else plan)
+    if plan is None:
+        other = _problem_data(mpc, _resting(mpc, 1))
+        for name, value in arrays.items():
+            if not np.allclose(value, other[name], rtol=_LINEAR, atol=_LINEAR):
+                raise ValueError(f"{name} depends on the state or the input: give the plan to linearise along")
+    if mpc.delay and any(name in arrays and arrays[name].ndim > base_rank(name) for name in ("A", "B", "c")):
+        raise ValueError("a delay is given, and the dynamics differ from stage to stage")
+    settings = mpc.layer.settings
+    rows = [arrays[name].shape[-2] for name in ("C", "D") if name in arrays]
+    numbers: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": "linear_mpc",
+        "horizon": mpc.horizon,
+        "model_nx": mpc.nx,
+        "nx": arrays["A"].shape[-1],
+        "nu": mpc.nu,
+        "rows": rows[0] if rows else 0,
+        "terminal_rows": arrays["C_N"].shape[-2] if "C_N" in arrays else 0,
+        "delay": mpc.delay,
+        "period": float(mpc.dynamics.dt or 0.0),
+        "eps_abs": settings.eps_abs,
+        "eps_rel": settings.eps_rel,
+        "max_iter": int(settings.max_iter),
+        "closest": int(settings.infeasible != "certify"),
+    }
+    arrays["reference"] = mpc.reference.numpy().astype(np.float64)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Written beside and moved: a full disk leaves no half file under the final name.
+    partial = folder / "controller.partial"
+    try:
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial)
+        os.replace(partial, folder / "controller.safetensors")
+        partial.write_text(json.dumps(numbers, indent=2) + "\n")
+        os.replace(partial, folder / "controller.json")
+    finally:
+        partial.unlink(missing_ok=True)
+    return folder
+
+
+def _resting(mpc: MPC, seed: int) -> Plan:
+    """A plan somewhere: data that are the same along any do not depend on it."""
+    if seed == 0:
+        return mpc.cold_plan(mpc.reference[None])
+    random = torch.Generator().manual_seed(seed)
+    state = mpc.reference + torch.randn(1, mpc.nx, generator=random, dtype=torch.float64)
+    plan = mpc.cold_plan(state)
+    inputs = torch.randn(plan.inputs.shape, generator=random, dtype=torch.float64)
+    states = plan.states + torch.randn(plan.states.shape, generator=random, dtype=torch.float64)
+    return Plan(**{**vars(plan), "inputs": inputs, "states": states})
+
+
+def _problem_data(mpc: MPC, plan: Plan) -> dict[str, Array]:
+    """The data of the problem along the plan but for x0, without the axis of the batch; equal stages only once."""
+    data = mpc.build(plan.states[:, 0], plan).data()
+    del data["x0"]
+    return {name: _compact(name, value) for name, value in data.items()}
+
+
+def _compact(name: str, value: Tensor) -> Array:
+    array: Array = value.detach().numpy().astype(np.float64)
+    rank = base_rank(name)
+    while array.ndim > rank and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim == rank + 2:
+        raise ValueError(f"{name} has a batch of {len(array)}, expected one element")
+    if array.ndim == rank + 1:
+        if name.endswith("_N"):
+            raise ValueError(f"{name} has a batch of {len(array)}, expected one element")
+        if (array == array[0]).all():
+            array = array[0]
+    return array

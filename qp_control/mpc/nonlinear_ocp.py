@@ -1,0 +1,274 @@
+"""A nonlinear optimal-control problem over the stages k = 0..N, and its QP around a trajectory.
+
+    minimise    the cost of an OcpQP (Q, R, S, q, r, Q_N, q_N)
+    subject to  x_0 = x0,  x_{k+1} = f(x_k, u_k)                        (y_0, y_{k+1})
+                rows, terminal rows and boxes of an OcpQP               (z, z_N, w_x, w_u)
+                lower <= h(x_k) <= upper, k = 1..N                      (StateRows)
+                lower <= h(x_k, u_k) <= upper, k = 0..N-1               (StageRows)
+
+The QP around (xbar, ubar) has f and h linearised there, in the same coordinates: its solution is the next trajectory.
+Behind the linear rows of the problem stand those of the functions, in the order given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qp_control.ocp.problem import OcpQP, base_rank
+from qp_control.robot.torch_dynamics import value_and_jacobians, weighted_hessian
+
+_INFINITY = float("inf")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What rows of states and of stages have alike."""
+
+    function: Callable[..., Tensor]
+    lower: Any = -_INFINITY
+    upper: Any = _INFINITY
+    slack_linear: Any = None
+    slack_quadratic: Any = None
+    data: tuple[Tensor, ...] = ()
+
+
+class StateRows(_Rows):
+    """lower <= function(x, *data) <= upper for the states x_1..x_N; function maps (..., nx) to (..., rows).
+
+    lower, upper: numbers or tensors that broadcast to (B, N, rows). slack_linear, slack_quadratic: weights of a soft
+    row's violation, likewise; None: hard rows. data: tensors the function takes as well, shared, or with the axes (B,
+    N) or (B, 1) in front.
+    """
+
+    def values(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.function(x, *self.data)
+
+
+class StageRows(_Rows):
+    """lower <= function(x, u, *data) <= upper for the stages k = 0..N-1; the rest as in `StateRows`."""
+
+    def values(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.function(x, u, *self.data)
+
+
+Rows = StateRows | StageRows
+
+
+def keep_out(position: Callable[[Tensor], Tensor], centre: Any, radius: Any, **slack: Any) -> StateRows:
+    """Rows that keep position(x) (..., d) [m] outside a ball: |position(x) - centre|^2 >= radius^2.
+
+    centre (d,), (B, 1, d) or (B, N, d) [m], radius a number or (B, N, 1) [m]; slack_linear, slack_quadratic make the
+    row soft.
+    """
+
+    def squared(x: Tensor, c: Tensor) -> Tensor:
+        offset = position(x) - c
+        return (offset * offset).sum(-1, keepdim=True)
+
+    centre, radius = (torch.as_tensor(value, dtype=torch.float64) for value in (centre, radius))
+    return StateRows(squared, lower=radius**2, data=(centre,), **slack)
+
+
+def speed_limit(velocity: Callable[[Tensor], Tensor], limit: Any, **slack: Any) -> StateRows:
+    """Rows |velocity(x)|^2 <= limit^2, velocity(x) (..., d) [m/s], limit a number or (B, N, 1) [m/s]."""
+
+    def squared(x: Tensor) -> Tensor:
+        v = velocity(x)
+        return (v * v).sum(-1, keepdim=True)
+
+    return StateRows(squared, upper=torch.as_tensor(limit, dtype=torch.float64) ** 2, **slack)
+
+
+@dataclass(frozen=True)
+class NonlinearOcp:
+    """The problem of a batch of B; see the top of this file.
+
+    dynamics: an object with step, linearize and second_order, as `RobotDynamics`, `TorchDynamics` and `ErrorDynamics`
+        are.
+    x0 (B, nx). data: arguments of an OcpQP but A, B, c and x0. parameters: of the dynamics, (n_par,) or (B, n_par).
+    """
+
+    dynamics: Any
+    horizon: int
+    x0: Tensor
+    data: dict[str, Tensor]
+    parameters: Tensor | None = None
+    rows: Sequence[Rows] = field(default=())
+
+    @property
+    def batch(self) -> int:
+        return len(self.x0)
+
+    def element(self, elements: Tensor) -> NonlinearOcp:
+        """A part of the batch."""
+        data = {
+            name: value[elements] if per_element(name, value) and len(value) > 1 else value
+            for name, value in self.data.items()
+        }
+        par = self.parameters
+        rows = [_part_of_rows(r, elements) for r in self.rows]
+        par = par[elements] if par is not None and par.ndim > 1 else par
+        dynamics = part_of_dynamics(self.dynamics, elements)
+        return dataclasses.replace(self, dynamics=dynamics, x0=self.x0[elements], data=data, parameters=par, rows=rows)
+
+    def step(self, states: Tensor, inputs: Tensor) -> Tensor:
+        """f(x_k, u_k) (B, N, nx) of states (B, N + 1, nx) and inputs (B, N, nu)."""
+        next_states: Tensor = self.dynamics.step(states[:, :-1], inputs, self._stage_parameters())
+        return next_states
+
+    def around(self, states: Tensor, inputs: Tensor) -> OcpQP:
+        """The QP linearised along states (B, N + 1, nx), inputs (B, N, nu); differentiable in everything."""
+        x = states[:, :-1]
+        x_next, A, B = self.dynamics.linearize(x, inputs, self._stage_parameters())
+        c = x_next - times(torch.cat([A, B], -1), torch.cat([x, inputs], -1))
+        data = dict(self.data)
+        if self.rows:
+            data |= self._linearized_rows(states, inputs)
+        return OcpQP(A=A, B=B, c=c, x0=self.x0, horizon=self.horizon, **data)
+
+    def curvature(self, states: Tensor, inputs: Tensor, y: Tensor, z: Tensor, z_N: Tensor) -> tuple[Tensor, Tensor]:
+        """What f and h add to the Hessian of the Lagrangian: (B, N, n, n) by (x_k, u_k), (B, nx, nx) by x_N."""
+        x, nx = states[:, :-1], states.shape[-1]
+        total: Tensor = self.dynamics.second_order(x, inputs, y[:, 1:], self._stage_parameters())
+        end = states.new_zeros(self.batch, nx, nx)
+        stage, terminal = self._linear_rows()
+        for rows in self.rows:
+            if isinstance(rows, StateRows):
+                later, none = states[:, 1:], torch.zeros_like(inputs)
+                m = rows.values(later, none).shape[-1]
+                weights = torch.cat([z[:, 1:, stage : stage + m], z_N[:, None, terminal : terminal + m]], 1)
+                found = weighted_hessian(rows.values, later, none, weights)
+                total = total.clone()
+                total[:, 1:] += found[:, :-1]
+                end = end + found[:, -1, :nx, :nx]
+                terminal += m
+            else:
+                m = rows.values(x, inputs).shape[-1]
+                total = total + weighted_hessian(rows.values, x, inputs, z[..., stage : stage + m])
+            stage += m
+        return total, end
+
+    def _linear_rows(self) -> tuple[int, int]:
+        stage = next((self.data[name].shape[-2] for name in ("C", "D") if name in self.data), 0)
+        return stage, self.data["C_N"].shape[-2] if "C_N" in self.data else 0
+
+    def _stage_parameters(self) -> Tensor | None:
+        par = self.parameters
+        return par if par is None or par.ndim == 1 else par[:, None].expand(-1, self.horizon, -1)
+
+    def _linearized_rows(self, states: Tensor, inputs: Tensor) -> dict[str, Tensor]:
+        B, N, nx = self.batch, self.horizon, states.shape[-1]
+        nu = inputs.shape[-1]
+        stage, terminal = self._linear_rows()
+        blocks = _Blocks(self.data, stage, terminal, self)
+        for rows in self.rows:
+            of_state = isinstance(rows, StateRows)
+            x = states[:, 1:] if of_state else states[:, :-1]
+            u = inputs.new_zeros(B, N, nu) if of_state else inputs
+            h, J_x, J_u = value_and_jacobians(rows.values, x, u)
+            constant = times(J_x, x) + times(J_u, u) - h
+            m = h.shape[-1]
+
+            def bound(value: Any, like: Tensor = h) -> Tensor:
+                return torch.as_tensor(value, dtype=like.dtype).expand(like.shape)
+
+            entries = {
+                "C": J_x,
+                "D": J_u,
+                "lower": bound(rows.lower) + constant,
+                "upper": bound(rows.upper) + constant,
+            }
+            soft = rows.slack_linear is not None or rows.slack_quadratic is not None
+            hard = _INFINITY if not soft else 0.0
+            weights = {
+                "slack_linear": bound(hard if rows.slack_linear is None else rows.slack_linear),
+                "slack_quadratic": bound(0.0 if rows.slack_quadratic is None else rows.slack_quadratic),
+            }
+            if of_state:
+                # x_0 is given: its rows are free.
+                first = {"C": h.new_zeros(B, 1, m, nx), "D": h.new_zeros(B, 1, m, nu)}
+                first |= {"lower": h.new_full((B, 1, m), -_INFINITY), "upper": h.new_full((B, 1, m), _INFINITY)}
+                first |= {name: value[:, :1] for name, value in weights.items()}
+                entries |= weights
+                blocks.add({f"{name}_N": value[:, -1] for name, value in entries.items() if name != "D"}, soft)
+                entries = {name: torch.cat([first[name], value[:, :-1]], 1) for name, value in entries.items()}
+            else:
+                entries |= weights
+            blocks.add(entries, soft)
+        return blocks.joined()
+
+
+_ROW_DATA = ("lower", "upper", "slack_linear", "slack_quadratic")
+
+
+class _Blocks:
+    """Rows of an OcpQP under construction: the linear ones of `data`, then blocks of further ones."""
+
+    def __init__(self, data: dict[str, Tensor], stage: int, terminal: int, ocp: NonlinearOcp) -> None:
+        nx, nu = ocp.x0.shape[-1], ocp.dynamics.nu
+        B, N, like = ocp.batch, ocp.horizon, ocp.x0
+        shapes = {"C": (B, N, stage, nx), "D": (B, N, stage, nu), "C_N": (B, terminal, nx)}
+        defaults = {"C": 0.0, "D": 0.0, "lower": -_INFINITY, "upper": _INFINITY}
+        defaults |= {"slack_linear": 0.0, "slack_quadratic": 0.0}
+        self.parts: dict[str, list[Tensor]] = {}
+        self.soft = any(name.startswith("slack") for name in data)
+        for name in ("C", "D", *_ROW_DATA, "C_N", *[f"{name}_N" for name in _ROW_DATA]):
+            end = name.endswith("_N")
+            shape = shapes.get(name, (B, terminal) if end else (B, N, stage))
+            pair = ("slack_linear_N", "slack_quadratic_N") if end else ("slack_linear", "slack_quadratic")
+            hard = name == pair[0] and not any(p in data for p in pair)
+            value = _INFINITY if hard else defaults.get(name.removesuffix("_N"), 0.0)
+            given = full(name, data[name], ocp).expand(shape) if name in data else like.new_full(shape, value)
+            self.parts[name] = [given]
+
+    def add(self, entries: dict[str, Tensor], soft: bool) -> None:
+        self.soft |= soft
+        for name, value in entries.items():
+            self.parts[name].append(value)
+
+    def joined(self) -> dict[str, Tensor]:
+        axis = {"C": 2, "D": 2, "C_N": 1}
+        whole = {
+            name: torch.cat(parts, axis.get(name, -1))
+            for name, parts in self.parts.items()
+            if self.soft or not name.startswith("slack")
+        }
+        return {name: value for name, value in whole.items() if value.shape[axis.get(name, -1)] > 0}
+
+
+def full(name: str, value: Tensor, ocp: NonlinearOcp) -> Tensor:
+    """An argument of an OcpQP with its axes of elements and stages: (B, N or N + 1, ...), without stages (B, ...)."""
+    base = base_rank(name)
+    if name.endswith("_N") or name == "x0":
+        return value.expand(ocp.batch, *value.shape[-base:])
+    stages = value.shape[-base - 1] if value.ndim > base else 1
+    stages = ocp.horizon if stages == 1 else stages
+    return value.expand(ocp.batch, stages, *value.shape[-base:])
+
+
+def times(matrix: Tensor, vector: Tensor) -> Tensor:
+    return (matrix @ vector[..., None])[..., 0]
+
+
+def per_element(name: str, value: Tensor) -> bool:
+    stageless = name.endswith("_N") or name == "x0"
+    return value.ndim == base_rank(name) + (1 if stageless else 2)
+
+
+def part_of_dynamics(dynamics: Any, elements: Tensor) -> Any:
+    """Those of a part of the batch, where they differ by element (`ErrorDynamics`)."""
+    return dynamics.element(elements) if hasattr(dynamics, "element") else dynamics
+
+
+def _part_of_rows(rows: Rows, elements: Tensor) -> Rows:
+    def part(value: Any) -> Any:
+        return value[elements] if isinstance(value, Tensor) and value.ndim == 3 and len(value) > 1 else value
+
+    data = tuple(part(value) for value in rows.data)
+    return dataclasses.replace(rows, data=data, **{name: part(getattr(rows, name)) for name in _ROW_DATA})

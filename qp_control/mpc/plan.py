@@ -1,0 +1,145 @@
+"""What a controller intends, and what its next call starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qp_control.ocp.solve import OcpStart
+from qp_control.settings import Status
+
+_STAGES = ("states", "inputs", "y", "z", "w_x", "w_u")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call of `MPC` returns and the next one takes. Batch of B, horizon N.
+
+    states (B, N + 1, nx), inputs (B, N, nu) [N or N m]; both carry gradient.
+    status (B,): `qc.Status` of each element; iterations (B,), primal_residual (B,), dual_residual (B,).
+    previous (B, nu): the input before inputs[:, 0]; pending (B, delay, nu): inputs sent that do not act yet, the oldest
+    first.
+    y, z, z_N, w_x, w_u: multipliers of the problem, for the warm start; empty before the first call.
+    Where status is neither SOLVED nor CLOSEST_FEASIBLE, the plan is the one that was passed in (a converged controller
+    gives its last trajectory with MAX_ITER).
+    """
+
+    states: Tensor
+    inputs: Tensor
+    status: Tensor
+    iterations: Tensor
+    primal_residual: Tensor
+    dual_residual: Tensor
+    previous: Tensor
+    pending: Tensor
+    y: Tensor
+    z: Tensor
+    z_N: Tensor
+    w_x: Tensor
+    w_u: Tensor
+
+    @classmethod
+    def at_rest(cls, x0: Tensor, horizon: int, nu: int, delay: int = 0) -> Plan:
+        """The plan that stays at x0 (B, nx) with zero input."""
+        batch, nx = x0.shape
+        zero, none = x0.new_zeros(batch), x0.new_zeros(batch, 0)
+        return cls(
+            states=x0[:, None].expand(batch, horizon + 1, nx),
+            inputs=x0.new_zeros(batch, horizon, nu),
+            status=torch.full((batch,), int(Status.SOLVED)),
+            iterations=torch.zeros(batch, dtype=torch.int64),
+            primal_residual=zero,
+            dual_residual=zero,
+            previous=x0.new_zeros(batch, nu),
+            pending=x0.new_zeros(batch, delay, nu),
+            y=none,
+            z=none,
+            z_N=none,
+            w_x=none,
+            w_u=none,
+        )
+
+    @property
+    def input(self) -> Tensor:
+        """The input to send now, u_0 (B, nu) [N or N m]."""
+        return self.inputs[:, 0]
+
+    @property
+    def solved(self) -> Tensor:
+        """(B,) bool: the problem of this element was solved, with limits shifted or not."""
+        return (self.status == Status.SOLVED) | (self.status == Status.CLOSEST_FEASIBLE)
+
+    def shift(self) -> Plan:
+        """The plan one control period later; its last stage is repeated."""
+
+        N = self.inputs.shape[1]
+        stages = torch.arange(1, N + 2)
+        stages[N] = N
+        inputs = torch.arange(1, N + 1)
+        inputs[N - 1] = N - 1
+        moved = {}
+        for name in _STAGES:
+            value = getattr(self, name)
+            if value.ndim == 3 and value.shape[-1] > 0:
+                moved[name] = value.index_select(1, stages if value.shape[1] > N else inputs)
+        pending = torch.cat([self.pending, self.inputs[:, :1]], 1)[:, 1:]
+        return dataclasses.replace(self, **moved, previous=self.inputs[:, 0], pending=pending)
+
+    def detach(self) -> Plan:
+        """The same plan without gradient: what a controller outside of training carries."""
+        return Plan(*(getattr(self, field.name).detach() for field in dataclasses.fields(self)))
+
+    def warm_start(self, x: Tensor, u: Tensor) -> Any:
+        """A start of the QP around the trajectory x, u with this plan's multipliers; None before the first call."""
+        if self.y.ndim != 3:
+            return None
+        return OcpStart(x, u, self.y, self.z, self.z_N, self.w_x, self.w_u)
+
+    def where(self, good: Tensor, state: Tensor) -> Plan:
+        """This plan for the elements `good` (B,), for the others the one that rests at `state` (nx,)."""
+        three, two = good[:, None, None], good[:, None]
+        return dataclasses.replace(
+            self,
+            states=torch.where(three, self.states, state),
+            inputs=torch.where(three, self.inputs, 0.0),
+            previous=torch.where(two, self.previous, 0.0),
+            pending=torch.where(three, self.pending, 0.0),
+        )
+
+    def replaced(self, usable: Tensor, out: Any, status: Tensor, states: Tensor) -> Plan:
+        """The plan that the solution `out` of the problem is, where it is usable (B,); this one elsewhere.
+
+        states (B, N + 1, nx): the model's states in the solution.
+        """
+
+        all_usable = bool(usable.all())
+
+        def choose(new: Tensor, old: Tensor) -> Tensor:
+            return new if all_usable else torch.where(usable.view(-1, *[1] * (new.ndim - 1)), new, old)
+
+        def multipliers(name: str) -> Tensor:
+            new: Tensor = getattr(out, name).detach()
+            old: Tensor = getattr(self, name)
+            if all_usable:
+                return new
+            return choose(new, old if old.shape == new.shape else torch.zeros_like(new))
+
+        return Plan(
+            states=choose(states, self.states),
+            inputs=choose(out.u, self.inputs),
+            status=status,
+            iterations=out.iterations,
+            primal_residual=out.primal_residual.detach(),
+            dual_residual=out.dual_residual.detach(),
+            previous=self.previous,
+            pending=self.pending,
+            **{name: multipliers(name) for name in ("y", "z", "z_N", "w_x", "w_u")},
+        )
+
+    def __getitem__(self, elements: Any) -> Plan:
+        """The plan of a part of the batch (an index that keeps the batch axis: slice, mask or index tensor)."""
+        return Plan(*(getattr(self, field.name)[elements] for field in dataclasses.fields(self)))

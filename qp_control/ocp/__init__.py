@@ -1,0 +1,1 @@
+"""Optimal-control QPs: argument rules, solver, derivatives on arrays; the solution as a function in torch."""

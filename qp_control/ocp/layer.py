@@ -1,0 +1,208 @@
+"""Optimal-control QP as a differentiable torch layer."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from qp_control.ocp.compiled import solve_compiled
+from qp_control.ocp.function import at_solution, solve_arrays
+from qp_control.ocp.function import solve as solve_eager
+from qp_control.ocp.kkt_functions import FIELDS, OcpSetup
+from qp_control.ocp.problem import OCP_NAMES, OcpQP, ocp_sizes, with_stage_axis
+from qp_control.ocp.solve import POINT
+from qp_control.qp.kkt_products import Optional
+from qp_control.qp.layer import as_start, check_tensor, is_native, to_native
+from qp_control.qp.problem import symmetry_tolerance
+from qp_control.settings import Settings
+
+
+class OcpLayerSolution(NamedTuple):
+    """Solutions of a batch of optimal-control QPs, in the dtype and on the device of A; without batched data, without
+    the axis B. Signs as in `OcpSolution`; gradients pass through all fields up to `objective`."""
+
+    x: torch.Tensor
+    """(B, N + 1, nx) states."""
+    u: torch.Tensor
+    """(B, N, nu) inputs."""
+    y: torch.Tensor
+    """(B, N + 1, nx) multipliers of x_0 = x0 and of the dynamics: the costates."""
+    z: torch.Tensor
+    """(B, N, rows) multipliers of lower <= C x + D u <= upper."""
+    z_N: torch.Tensor
+    """(B, terminal_rows) multipliers of lower_N <= C_N x_N <= upper_N."""
+    w_x: torch.Tensor
+    """(B, N + 1, nx) multipliers of the boxes of the states."""
+    w_u: torch.Tensor
+    """(B, N, nu) multipliers of the boxes of the inputs."""
+    s_lower: torch.Tensor
+    """(B, N, rows) shift >= 0: lower - s_lower <= C x + D u."""
+    s_upper: torch.Tensor
+    """(B, N, rows)"""
+    s_lower_N: torch.Tensor
+    """(B, terminal_rows)"""
+    s_upper_N: torch.Tensor
+    """(B, terminal_rows)"""
+    s_x_lower: torch.Tensor
+    """(B, N + 1, nx)"""
+    s_x_upper: torch.Tensor
+    """(B, N + 1, nx)"""
+    s_u_lower: torch.Tensor
+    """(B, N, nu)"""
+    s_u_upper: torch.Tensor
+    """(B, N, nu)"""
+    slack_lower: torch.Tensor
+    """(B, N, rows) slack of soft rows, zero on hard ones: lower - slack_lower <= C x + D u."""
+    slack_upper: torch.Tensor
+    """(B, N, rows)"""
+    slack_lower_N: torch.Tensor
+    """(B, terminal_rows)"""
+    slack_upper_N: torch.Tensor
+    """(B, terminal_rows)"""
+    objective: torch.Tensor
+    """(B,) the cost of (x, u) and of the slacks."""
+    status: torch.Tensor
+    """(B,) int64, see `Status`."""
+    iterations: torch.Tensor
+    """(B,) int64, Newton steps."""
+    primal_residual: torch.Tensor
+    """(B,) largest violation of a (shifted) constraint or of the dynamics."""
+    dual_residual: torch.Tensor
+    """(B,) largest entry of the stationarity conditions."""
+    duality_gap: torch.Tensor
+    """(B,) difference of primal and dual cost."""
+
+
+def _make_setup(
+    shapes: tuple[torch.Size | None, ...], horizon: int | None, settings: Settings, tolerance: float
+) -> OcpSetup:
+    present = {name: tuple(shape) for name, shape in zip(OCP_NAMES, shapes, strict=True) if shape is not None}
+    return OcpSetup(ocp_sizes(present, horizon), settings, tolerance)
+
+
+_cached_setup = lru_cache(maxsize=256)(_make_setup)
+
+
+class OcpLayer(torch.nn.Module):
+    """Solves batches of optimal-control QPs at a cost linear in the horizon, and differentiates through the solutions.
+
+        minimise    sum_{k<N} 1/2 [x; u]'[Q S'; S R][x; u] + q'x + r'u, + 1/2 x_N'Q_N x_N + q_N'x_N
+        subject to  x_0 = x0, x_{k+1} = A x_k + B u_k + c
+                    lower <= C x_k + D u_k <= upper, k < N, lower_N <= C_N x_N <= upper_N
+                    u_lower <= u_k <= u_upper, k < N, x_lower <= x_k <= x_upper, k >= 1
+
+    Rows of C, D and C_N may be soft, with weights of their slacks' linear and quadratic cost, see `solve_ocp`.
+
+    Where the constraints of an element contradict each other, all but the dynamics and soft rows are shifted by the
+    least amount, with status CLOSEST_FEASIBLE; `Settings(infeasible="certify")` turns that off. Elements are
+    independent.
+
+    Forward mode, derivatives beyond the first (create_graph) and torch.func transforms are linear in the horizon too.
+
+    Args:
+        settings: options; `on_failure` says what happens to elements without an answer.
+        horizon: N, where no argument has an axis of stages.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, horizon: int | None = None) -> None:
+        super().__init__()
+        self.settings = settings or Settings()
+        self.horizon = horizon
+
+    def extra_repr(self) -> str:
+        return f"{self.settings}, horizon={self.horizon}"
+
+    def forward(
+        self,
+        A: torch.Tensor,
+        B: torch.Tensor,
+        x0: torch.Tensor | None = None,
+        *,
+        Q: torch.Tensor | None = None,
+        R: torch.Tensor | None = None,
+        S: torch.Tensor | None = None,
+        q: torch.Tensor | None = None,
+        r: torch.Tensor | None = None,
+        Q_N: torch.Tensor | None = None,
+        q_N: torch.Tensor | None = None,
+        c: torch.Tensor | None = None,
+        C: torch.Tensor | None = None,
+        D: torch.Tensor | None = None,
+        lower: torch.Tensor | None = None,
+        upper: torch.Tensor | None = None,
+        C_N: torch.Tensor | None = None,
+        lower_N: torch.Tensor | None = None,
+        upper_N: torch.Tensor | None = None,
+        x_lower: torch.Tensor | None = None,
+        x_upper: torch.Tensor | None = None,
+        u_lower: torch.Tensor | None = None,
+        u_upper: torch.Tensor | None = None,
+        slack_linear: torch.Tensor | None = None,
+        slack_quadratic: torch.Tensor | None = None,
+        slack_linear_N: torch.Tensor | None = None,
+        slack_quadratic_N: torch.Tensor | None = None,
+        warm_start: Any = None,
+    ) -> OcpLayerSolution:
+        """Solve.
+
+        Args:
+            A .. slack_quadratic_N: as in `solve_ocp`: an axis N in front of an argument is one of stages, a further
+                axis B one of elements. What stages or elements share has the sum as its gradient.
+            warm_start: anything with x, u, y, z, z_N, w_x, w_u, for example what an earlier call returned.
+
+        Returns:
+            The solutions; `status` is per element.
+
+        Raises:
+            ValueError: shapes that do not fit, Q or R not symmetric.
+            TypeError: an argument is not a floating-point tensor.
+            SolveError: an element has no answer and `on_failure` is "raise".
+        """
+        inputs = [
+            Q, R, S, q, r, Q_N, q_N, A, B, c, x0, C, D, lower, upper, C_N, lower_N, upper_N,
+            x_lower, x_upper, u_lower, u_upper, slack_linear, slack_quadratic, slack_linear_N, slack_quadratic_N,
+        ]  # fmt: skip
+        for name, value in zip(OCP_NAMES, inputs, strict=True):
+            if value is not None:
+                check_tensor(name, value)
+        shapes = tuple([None if value is None else value.shape for value in inputs])
+        tolerance = max([symmetry_tolerance(t.dtype) for t in (Q, R, Q_N, A) if t is not None])
+        compiling = torch.compiler.is_compiling()
+        setup = (_make_setup if compiling else _cached_setup)(shapes, self.horizon, self.settings, tolerance)
+        named = zip(OCP_NAMES, inputs, strict=True)
+        native = [None if value is None else to_native(with_stage_axis(name, value)) for name, value in named]
+        start = [] if warm_start is None else [to_native(as_start(getattr(warm_start, name))) for name in POINT]
+        solve = solve_compiled if compiling else solve_eager
+        outputs = solve(setup, [*native, *start])
+        if not is_native(A):
+            outputs = tuple(t.to(A.device, A.dtype if t.is_floating_point() else None) for t in outputs)
+        return OcpLayerSolution(*outputs)
+
+    def solve(self, qp: OcpQP, warm_start: Any = None) -> OcpLayerSolution:
+        """Solve `qp`, float64 on the CPU, without gradients and whatever `on_failure` says: the statuses tell."""
+        setup, inputs = self._native(qp)
+        start = [] if warm_start is None else [as_start(getattr(warm_start, name)) for name in POINT]
+        arrays = solve_arrays(setup, [*inputs, *start], report=False)
+        return OcpLayerSolution(*map(torch.from_numpy, arrays))
+
+    def at_solution(self, qp: OcpQP, solution: OcpLayerSolution) -> OcpLayerSolution:
+        """A known solution of `qp` with the derivatives by its data, without solving.
+
+        The Hessians of the stages may be indefinite, as in the QP that belongs to the converged solution of a nonlinear
+        problem; only on the directions that dynamics and active constraints leave it must be positive definite.
+        Elements whose status says that they have no solution contribute nothing to gradients. All tensors are float64
+        on the CPU.
+        """
+        setup, inputs = self._native(qp)
+        fields = at_solution(setup, inputs, solution[:FIELDS], solution.status)
+        return OcpLayerSolution(*fields, *solution[FIELDS:])
+
+    def _native(self, qp: OcpQP) -> tuple[OcpSetup, list[Optional]]:
+        data = qp.data()
+        inputs = [data.get(name) for name in OCP_NAMES]
+        shapes = tuple(None if value is None else value.shape for value in inputs)
+        setup = _cached_setup(shapes, qp.horizon or self.horizon, self.settings, symmetry_tolerance(torch.float64))
+        named = zip(OCP_NAMES, inputs, strict=True)
+        return setup, [None if value is None else to_native(with_stage_axis(name, value)) for name, value in named]

@@ -1,0 +1,1 @@
+"""Quadratic programs: argument rules, solver, derivatives on arrays; the solution as a function in torch."""

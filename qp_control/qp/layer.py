@@ -1,0 +1,176 @@
+"""QP as a differentiable torch layer."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from qp_control.qp.compiled import solve_compiled
+from qp_control.qp.function import solve as solve_eager
+from qp_control.qp.kkt_functions import INPUTS, Setup
+from qp_control.qp.problem import drop_unit_batch, sizes_of, symmetry_tolerance
+from qp_control.qp.solve import START, start_field
+from qp_control.settings import Settings
+
+
+class LayerSolution(NamedTuple):
+    """Solutions of a batch of QPs, in the dtype and on the device of g; without batched data, without the axis B.
+
+    H x + g + A'y + C'z + w = 0; z_i > 0: upper bound active, z_i < 0: lower bound active, the same for w.
+    Gradients pass through all fields up to `objective`.
+    """
+
+    x: torch.Tensor
+    """(B, n) minimisers."""
+    y: torch.Tensor
+    """(B, n_eq) multipliers of A x = b."""
+    z: torch.Tensor
+    """(B, n_in) multipliers of l <= C x <= u."""
+    w: torch.Tensor
+    """(B, n) multipliers of lb <= x <= ub."""
+    s_eq: torch.Tensor
+    """(B, n_eq) shift: A x = b + s_eq."""
+    s_lower: torch.Tensor
+    """(B, n_in) shift >= 0: l - s_lower <= C x."""
+    s_upper: torch.Tensor
+    """(B, n_in) shift >= 0: C x <= u + s_upper."""
+    s_lb: torch.Tensor
+    """(B, n) shift >= 0: lb - s_lb <= x."""
+    s_ub: torch.Tensor
+    """(B, n) shift >= 0: x <= ub + s_ub."""
+    objective: torch.Tensor
+    """(B,) 1/2 x'H x + g'x."""
+    status: torch.Tensor
+    """(B,) int64, see `Status`."""
+    iterations: torch.Tensor
+    """(B,) int64, Newton steps."""
+    primal_residual: torch.Tensor
+    """(B,) largest violation of a (shifted) constraint."""
+    dual_residual: torch.Tensor
+    """(B,) largest entry of |H x + g + A'y + C'z + w|."""
+    duality_gap: torch.Tensor
+    """(B,) |x'H x + g'x + b'y + u'z+ + l'z- + ub'w+ + lb'w-|."""
+    active_in: torch.Tensor
+    """(B, n_in) int8, 1: l <= C x <= u is held at its upper bound, -1: at its lower one, 0: its multiplier is zero. For
+    warm starts: where rounding is all there is of z, its sign does not tell the bound."""
+    active_box: torch.Tensor
+    """(B, n) int8, the same of lb <= x <= ub."""
+
+
+def _make_setup(
+    shapes: tuple[torch.Size | None, ...], settings: Settings, tolerance: float
+) -> tuple[Setup, tuple[int, ...]]:
+    """Sizes and options of a call, and which inputs have a batch axis of one that stands for the whole batch."""
+    present = {name: tuple(shape) for name, shape in zip(INPUTS, shapes, strict=True) if shape is not None}
+    sizes = sizes_of(present)
+    unit = tuple(k for k, name in enumerate(INPUTS) if name in present and drop_unit_batch(name, present[name], sizes))
+    return Setup(sizes, settings, tolerance), unit
+
+
+_cached_setup = lru_cache(maxsize=256)(_make_setup)
+
+
+class QPLayer(torch.nn.Module):
+    """Solves batches of QPs and differentiates through the solutions, also of infeasible problems.
+
+        minimise    1/2 x'H x + g'x
+        subject to  A x = b,  l <= C x <= u,  lb <= x <= ub
+
+    Where the constraints of an element contradict each other, its solution is that of the QP whose constraints are
+    shifted by the least amount, with status CLOSEST_FEASIBLE (Bambade et al., ICLR 2024);
+    `Settings(infeasible="certify")` turns that off. Elements are independent: one without a solution changes nothing
+    for its neighbours, and contributes nothing to gradients.
+
+    Args:
+        settings: options; `on_failure` says what happens to elements without an answer.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or Settings()
+
+    def extra_repr(self) -> str:
+        return repr(self.settings)
+
+    def forward(
+        self,
+        H: torch.Tensor | None = None,
+        g: torch.Tensor | None = None,
+        A: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        C: torch.Tensor | None = None,
+        l: torch.Tensor | None = None,
+        u: torch.Tensor | None = None,
+        lb: torch.Tensor | None = None,
+        ub: torch.Tensor | None = None,
+        *,
+        weight_eq: torch.Tensor | None = None,
+        weight_in: torch.Tensor | None = None,
+        weight_box: torch.Tensor | None = None,
+        warm_start: Any = None,
+    ) -> LayerSolution:
+        """Solve.
+
+        Args:
+            H: (n, n) or (B, n, n), symmetric positive semidefinite; None: zero.
+            g: (n,) or (B, n), always needed.
+            A, b: (n_eq, n), (n_eq,), or batches of them.
+            C, l, u: (n_in, n), (n_in,), (n_in,), or batches; a missing bound is infinite.
+            lb, ub: (n,) or (B, n).
+            weight_eq, weight_in, weight_box: weights of the shifts in the closest feasible problem.
+            warm_start: anything with x, y, z, w, for example what an earlier call returned; `active_in` and
+                `active_box`, if it has them, name the active set to try first (by their signs), otherwise the signs
+                of z and w do.
+
+        Data without the batch axis is shared; its gradient is the sum over the batch.
+
+        Returns:
+            The solutions; `status` is per element.
+
+        Raises:
+            ValueError: shapes that do not fit, H not symmetric.
+            TypeError: an argument is not a floating-point tensor.
+            SolveError: an element has no answer and `on_failure` is "raise".
+        """
+        inputs = [H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box]
+        for name, value in zip(INPUTS, inputs, strict=True):
+            check_tensor(name, value)
+        shapes = tuple(None if value is None else value.shape for value in inputs)
+        tolerance = symmetry_tolerance(torch.float64 if H is None else H.dtype)
+        compiling = torch.compiler.is_compiling()
+        setup, unit_batch = (_make_setup if compiling else _cached_setup)(shapes, self.settings, tolerance)
+        for k in unit_batch:
+            inputs[k] = inputs[k][0]  # type: ignore[index]
+        assert g is not None  # sizes_of has refused its absence
+        start = [None] * len(START) if warm_start is None else [as_start(start_field(warm_start, n)) for n in START]
+
+        # Casting inside the graph: gradients come back in the dtype and on the device of each input.
+        solve = solve_compiled if compiling else solve_eager
+        outputs = solve(setup, [value if is_native(value) else to_native(value) for value in (*inputs, *start)])
+        if not is_native(g):
+            outputs = tuple(t.to(g.device, g.dtype if t.is_floating_point() else None) for t in outputs)
+        return LayerSolution(*outputs)
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Raise TypeError unless `value` is None or a floating-point tensor."""
+    if value is not None and not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+        what = f"a tensor of dtype {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise TypeError(f"{name} is {what}, expected a floating-point tensor")
+
+
+def is_native(value: torch.Tensor | None) -> bool:
+    """Whether the solver takes it as it is."""
+    return value is None or (value.dtype is torch.float64 and value.is_cpu)
+
+
+def to_native(value: torch.Tensor | None) -> torch.Tensor | None:
+    """As the solver takes it."""
+    return value if value is None or is_native(value) else value.to("cpu", torch.float64)
+
+
+def as_start(value: Any) -> torch.Tensor:
+    """A field of a starting point, without its graph."""
+    return value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)

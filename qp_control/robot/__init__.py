@@ -1,0 +1,1 @@
+"""Rigid bodies, dynamics with a control period, and contact."""

@@ -1,0 +1,224 @@
+"""Robots in meshcat: a replay as one html file that opens offline, a live view on 127.0.0.1, and pictures.
+
+Only pictures need a browser on this machine (headless Chromium or Chrome). Meshes of a URDF are read from its
+own folder and from `package_dirs`, and from nowhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qp_control.viewer.browser import Browser
+from qp_control.viewer.movie import scene_picture
+from qp_control.viewer.page import TIME_BAR, Overlay, Page
+from qp_control.viewer.scene import Camera, Moved, Pathlike, Scene
+from qp_control.viewer.scenery import Item
+
+
+def _checked_trajectory(times: ArrayLike, states: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    t, x = np.array(times, dtype=np.float64), np.array(states, dtype=np.float64)
+    if x.ndim != 2 or t.shape != x.shape[:1] or len(t) == 0:
+        raise ValueError(f"times has shape {t.shape} and states {x.shape}, expected (T,) and (T, nx), T >= 1")
+    if not np.isfinite(t).all() or np.any(np.diff(t) <= 0.0):
+        raise ValueError("times must be finite and increasing")
+    return t, x
+
+
+def write_replay(
+    path: Pathlike,
+    urdf: Pathlike,
+    times: ArrayLike,
+    states: ArrayLike,
+    *,
+    scenery: Sequence[Item] = (),
+    camera: Camera | None = None,
+    title: str | None = None,
+    package_dirs: Sequence[Pathlike] = (),
+    floating_base: bool = False,
+    locked: Sequence[str] = (),
+    moved: Moved | None = None,
+    overlay: Overlay | None = None,
+) -> Path:
+    """Write an animated meshcat scene of a trajectory as one html file that needs neither network nor server.
+
+    path: of the html file; missing folders are made. urdf: the robot.
+    times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq).
+    scenery, camera: what else is drawn, other robots too, and from where. moved: of items of the scenery, by name:
+        positions (T, 3) of shapes, starts and vectors (T, 2, 3) of arrows, points (T, points, 3) of lines [m],
+        configurations (T, nq) of robots.
+    overlay: what stands over the picture.
+    floating_base: a free-flyer carries the root link. locked: joints of the URDF that the states have no numbers for.
+    Returns the path.
+
+    Raises ValueError for a trajectory that does not fit the robot, OSError (such as PermissionError) naming
+    the file where it cannot be written.
+    """
+    t, x = _checked_trajectory(times, states)
+    page = Page()
+    look = camera or Camera()
+    scene = Scene(page, urdf, scenery, look, package_dirs, floating_base, locked)
+    paths = scene.paths(moved, len(t))
+    scene.display(x[0], {name: path[0] for name, path in paths.items()})
+    scene.animate(t, x, paths)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    over = (overlay or Overlay()).html(look.target) + TIME_BAR
+    # Written beside and moved: a full disk leaves the page before as it was.
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_text(page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s", over), encoding="utf-8")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+class PictureTaker:
+    """Pictures of a robot's states by a headless browser that is kept open; `close()` ends it.
+
+    Arguments as in `write_replay`. Raises BrowserNotFound where there is no Chromium or Chrome.
+    """
+
+    def __init__(
+        self,
+        urdf: Pathlike,
+        *,
+        scenery: Sequence[Item] = (),
+        camera: Camera | None = None,
+        package_dirs: Sequence[Pathlike] = (),
+        floating_base: bool = False,
+        locked: Sequence[str] = (),
+    ) -> None:
+        self._page = Page()
+        self._scene = Scene(self._page, urdf, scenery, camera or Camera(), package_dirs, floating_base, locked)
+        self._browser = Browser()
+        try:
+            with tempfile.TemporaryDirectory(prefix="qp-control-page-") as folder:
+                file = Path(folder, "scene.html")
+                file.write_text(self._page.html(self._scene.model.name), encoding="utf-8")
+                self._browser.open(file)
+        except BaseException:
+            self.close()
+            raise
+
+    def picture(
+        self, state: ArrayLike, width: int = 640, height: int = 480, *, moved: Moved | None = None
+    ) -> NDArray[np.uint8]:
+        """The state (nx,) or configuration (nq,) as a (height, width, 3) picture; moved: as in `write_replay`, now."""
+        self._page.commands.clear()
+        self._scene.display(state, moved)
+        moves = [base64.b64encode(c).decode() for c in self._page.commands.values()]
+        return scene_picture(self._browser, f"{json.dumps(moves)}.forEach(command)", width, height)
+
+    def close(self) -> None:
+        """End the browser."""
+        self._browser.close()
+
+
+class LiveViewer:
+    """A meshcat view that follows `display(state)`, served on 127.0.0.1 only; `close()` ends the server.
+
+    url: the page to look at; it is opened in the user's browser when `open_browser`. Other arguments as in
+    `write_replay`.
+    """
+
+    def __init__(
+        self,
+        urdf: Pathlike,
+        *,
+        scenery: Sequence[Item] = (),
+        camera: Camera | None = None,
+        package_dirs: Sequence[Pathlike] = (),
+        floating_base: bool = False,
+        locked: Sequence[str] = (),
+        open_browser: bool = True,
+    ) -> None:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "qp_control.viewer.meshcat_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._server = server
+        sockets: list[Any] = []
+        self._close = weakref.finalize(self, _end_server, os.getpid(), server, sockets)
+        assert server.stdout is not None
+        urls = [server.stdout.readline().strip().partition("=")[2] for _ in range(2)]
+        if not all(urls):
+            self.close()
+            raise RuntimeError(f"meshcat's server ended with exit status {server.poll()}")
+        window = _connect(*urls)
+        sockets.append(window.zmq_socket)
+        self.url = urls[1]
+        try:
+            self._scene = Scene(window, urdf, scenery, camera or Camera(), package_dirs, floating_base, locked)
+        except BaseException:
+            self.close()
+            raise
+        self._due = 0.0
+        if open_browser and not webbrowser.open(self.url):
+            print(f"open {self.url} to see the robot", file=sys.stderr)
+
+    @property
+    def process_id(self) -> int:
+        """The server's process."""
+        return self._server.pid
+
+    def display(self, state: ArrayLike, *, pause: float = 0.0, moved: Moved | None = None) -> None:
+        """Show the state (nx,) or configuration (nq,), not before `pause` [s] after the previous call: real
+        time. moved as in `write_replay`, of one state."""
+        time.sleep(max(0.0, self._due - time.monotonic()))
+        self._scene.display(state, moved)
+        self._due = time.monotonic() + pause
+
+    def play(self, times: ArrayLike, states: ArrayLike, *, moved: Moved | None = None) -> None:
+        """Show a trajectory once in real time; arguments as in `write_replay`."""
+        t, x = _checked_trajectory(times, states)
+        paths = self._scene.paths(moved, len(t))
+        start = time.monotonic()
+        for k, (when, state) in enumerate(zip(t - t[0], x, strict=True)):
+            time.sleep(max(0.0, start + when - time.monotonic()))
+            self._scene.display(state, {name: path[k] for name, path in paths.items()})
+
+    def close(self) -> None:
+        """End the server; may be called again."""
+        self._close()
+
+
+def _connect(zmq_url: str, web_url: str) -> Any:
+    """meshcat's window on a running server, without its constructor, which prints and leaves a socket behind."""
+    from meshcat.visualizer import ViewerWindow
+
+    window = ViewerWindow.__new__(ViewerWindow)
+    window.server_proc, window.zmq_url, window.web_url = None, zmq_url, web_url
+    window.connect_zmq()
+    window.zmq_socket.RCVTIMEO = 10_000  # [ms] a dead server must not hang the caller
+    window.zmq_socket.LINGER = 0
+    return window
+
+
+def _end_server(owner: int, server: subprocess.Popen[str], sockets: list[Any]) -> None:
+    if os.getpid() != owner:  # a forked copy of the object: the server is its parent's
+        return
+    for socket in sockets:
+        socket.close()
+    server.kill()
+    server.wait()
+    for pipe in (server.stdin, server.stdout):
+        if pipe is not None:
+            pipe.close()
