@@ -265,9 +265,12 @@ const Register levels_allocate_nothing(
 
 const Register soft_rows("rows that are paid for give way nearly the least, and hard ones hold", [] {
   const Quadruped robot;
-  Controller controller(robot, 12.0);
+  Controller controller(robot, 3.0);
   // More than these torques can push.
-  for (const Support& s : controller.parts.supports) controller.numbers[s.min_force] = 400.0;
+  for (const Support& s : controller.parts.supports) {
+    controller.numbers[s.min_force] = 2000.0;
+    controller.numbers[s.max_force] = 5000.0;
+  }
   VectorXd q(robot.model.nq), v(robot.model.nv);
   state(robot, 3, q, v);
 
