@@ -111,7 +111,11 @@ struct InverseDynamicsLoop::Implementation {
     if (levels.size() > 1)
       lower = std::make_unique<LowerLevels>(static_cast<int>(levels.size()) - 1, dims.n, dims.n_in, options.settings,
                                             looser);
-    matrices.resize(rows.sizes(), rows.nu());
+    // Somewhere, for the memory that it takes.
+    q = robot.neutral();
+    numbers.setZero();
+    const VectorXd rest = VectorXd::Zero(robot.nv());
+    rows.problem(q.data(), rest.data(), numbers.data(), matrices);
     tick.torque.setZero(rows.nu());
     tick.x.setZero(dims.n);
     tick.shift.setZero(dims.n_eq + dims.n_in + robot.nv());
