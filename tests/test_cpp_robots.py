@@ -64,8 +64,8 @@ def states_around(controller, q, v, ticks, size=0.05):
     return model.integrate(start, torch.from_numpy(walk)).numpy()
 
 
-def check_answers(controller, found, ticks, allocating=1):
-    """Against Python's ticks. allocating: of them, those that may allocate, where the solver first needs something."""
+def check_answers(found, ticks):
+    """Against Python's ticks."""
     torque, x, shift, status, allocated = found
     np.testing.assert_array_equal(status[:, 0], [tick.status for tick in ticks])
     # The solver's tolerances leave 1e-11 of the dual residual, the curvature is 1e-4 and more.
@@ -76,7 +76,8 @@ def check_answers(controller, found, ticks, allocating=1):
         expected = np.array([getattr(ticks[k], name) for k in answered])
         np.testing.assert_allclose(values[answered], expected, rtol=0, atol=1e-7 * max(1.0, np.abs(expected).max()))
     if platform.libc_ver()[0] == "glibc":
-        assert (allocated > 0).sum() <= allocating, allocated[:, 0]
+        # One tick, where the solver first needs its means against contradictions, or levels know their freedom.
+        assert (allocated > 0).sum() <= 1, allocated[:, 0]
 
 
 @pytest.mark.parametrize("name", SETUPS)
@@ -89,7 +90,7 @@ def test_exported_controllers_give_the_torques_of_python(package, tmp_path, name
     found = answers(package, controller, tmp_path, states)
     ticks = [controller.compute(state[:nq], state[nq:]) for state in states]
     assert ticks[7].status == qc.Status.INVALID_INPUT and sum(tick.status.has_solution for tick in ticks) == 39
-    check_answers(controller, found, ticks, allocating=4)
+    check_answers(found, ticks)
 
 
 @pytest.mark.parametrize("kind", ["arm", "quadruped"])
@@ -99,7 +100,7 @@ def test_strict_levels_are_those_of_python(package, tmp_path, kind):
     states = states_around(controller, q, v, 40, size=0.02)
     ticks = [controller.compute(state[:nq], state[nq:]) for state in states]
     assert len(controller.levels) == 3 and any(tick.status == qc.Status.SOLVED for tick in ticks)
-    check_answers(controller, answers(package, controller, tmp_path, states), ticks, allocating=4)
+    check_answers(answers(package, controller, tmp_path, states), ticks)
 
 
 def test_references_are_set_from_tick_to_tick_and_posture_quaternions_have_any_length(package, tmp_path):
@@ -112,7 +113,7 @@ def test_references_are_set_from_tick_to_tick_and_posture_quaternions_have_any_l
         controller.compute(state[:nq], state[nq:], {"posture.reference": posture})
         for state, posture in zip(states, postures, strict=True)
     ]
-    check_answers(controller, found, ticks, allocating=4)
+    check_answers(found, ticks)
 
 
 def test_identified_parameters_are_exported(package, tmp_path):
@@ -121,7 +122,7 @@ def test_identified_parameters_are_exported(package, tmp_path):
     parameters = controller.model.parameters.numpy() * 1.1
     found = answers(package, controller, tmp_path, states, parameters=parameters)
     ticks = [controller.compute(state[:6], state[6:], parameters=parameters) for state in states]
-    check_answers(controller, found, ticks, allocating=4)
+    check_answers(found, ticks)
 
 
 def test_exported_controller_runs_at_its_rate_and_allocates_nothing(package, tmp_path):
