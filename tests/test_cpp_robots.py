@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from control_setups import SETUPS
+from safetensors.numpy import load_file, save
 from test_cpp import ROOT, check_ticks, consumers, run
 from test_inverse_dynamics_levels import limit, reach, walk
 
@@ -161,9 +162,12 @@ def test_damaged_controllers_are_refused(package, tmp_path):
     described["terms"][0]["frame"] = "nose"
     arrays, numbers, robot = (folder / name for name in ("controller.safetensors", "controller.json", "robot.txt"))
     good = numbers.read_bytes()
+    fewer = load_file(arrays)
+    fewer["weight_box"] = fewer["weight_box"][1:]
     for path, content, message in (
         (arrays, arrays.read_bytes()[:-100], "damaged"),
         (arrays, arrays.read_bytes().replace(b"posture.weight", b"posture.weighs"), "no array posture.weight"),
+        (arrays, save(fewer), "shift_weights has"),
         (numbers, json.dumps(described).encode(), "no frame nose"),
         (numbers, good.replace(b'"kind": "posture"', b'"kind": "dance"'), "no kind dance"),
         (numbers, good.replace(b'"kind": "inverse_dynamics"', b'"kind": "linear_mpc"'), "expected inverse_dynamics"),

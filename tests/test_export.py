@@ -1,6 +1,8 @@
 """Exported controllers as files; the programs that run them are in test_cpp.py."""
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pinocchio as pin
@@ -95,6 +97,15 @@ def test_controllers_by_inverse_dynamics_are_written_by_name(tmp_path):
     again = pin.Model()
     again.loadFromText(str(tmp_path / "robot.txt"))
     assert again == model.model
+
+
+def test_the_example_for_cpp_has_the_numbers_that_its_program_sets(tmp_path):
+    path = Path(__file__).resolve().parents[1] / "examples/cpp/export_inverse_dynamics.py"
+    controller = runpy.run_path(str(path))["controller"]()
+    description, arrays = read(qc.export_inverse_dynamics(controller, tmp_path))
+    assert [term["name"] for term in description["terms"]] == ["tool", "posture"]
+    assert all(arrays[f"tool.{key}"].shape == (3,) for key in ("reference", "velocity", "acceleration"))
+    assert controller.compute(arrays["posture.reference"], np.zeros(6)).status == qc.Status.SOLVED
 
 
 class Own(qc.PositionTask):

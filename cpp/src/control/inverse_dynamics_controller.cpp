@@ -14,8 +14,13 @@ struct InverseDynamicsController::Implementation {
   InverseDynamicsLoop loop;
 };
 
-InverseDynamicsController::InverseDynamicsController(const std::string& folder)
-    : implementation_(new Implementation(folder)) {}
+InverseDynamicsController::InverseDynamicsController(const std::string& folder) {
+  try {
+    implementation_ = std::make_unique<Implementation>(folder);
+  } catch (const std::invalid_argument& error) {  // of sizes that do not fit together
+    throw std::runtime_error(folder + " is damaged: " + error.what());
+  }
+}
 InverseDynamicsController::~InverseDynamicsController() = default;
 
 const pinocchio::Model& InverseDynamicsController::model() const { return implementation_->files.model; }
