@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from qp_control import viewer
-from qp_control.training import RunFolder, Trainer, create
+from qp_control.training import RunFolder, Trainer, closed_loop, create
 from qp_control.training.trainer import load_module
 
 BLUE, RED, GREY, ORANGE, GREEN = 0x1F77B4, 0xD62728, 0x9AA0A6, 0xF07823, 0x2CA02C
@@ -47,13 +47,11 @@ class Demo:
 
     def closed_loop(self, controller: Any, x: Any) -> Iterator[tuple[Any, Any]]:
         """State (nx,) and what the controller decides there, period by period, from x (nx,)."""
-        state, decided = torch.as_tensor(x, dtype=torch.float64)[None], None
-        for _ in range(self.given.steps):
-            with torch.no_grad():
-                decided = controller(state, None if decided is None else decided.shift())
-                yield state[0].numpy(), decided
-                limit = controller.input_limit
-                state = self.plant.step(state, torch.clamp(decided.input, -limit, limit))
+        decided: list[Any] = []
+        start = torch.as_tensor(x, dtype=torch.float64)[None]
+        with torch.no_grad():
+            loop = closed_loop(controller, self.plant.step, start, self.given.steps, see=decided.append)
+        return zip(loop.states[0, :-1].numpy(), decided, strict=True)
 
     def show(self, states: Any, seconds: float | None = None, **look: Any) -> None:
         """Write the page, and what else is asked for. seconds: between states; look: as in `write_replay`."""

@@ -9,6 +9,7 @@ import torch
 from meshcat_demo import BLUE, GREY, NOWHERE, ORANGE, RED, Demo
 
 from qp_control.envs.contact_task import WEIGHT
+from qp_control.training import closed_loop
 from qp_control.viewer import Arrow, Camera, FrictionCone, Overlay, Robot
 from qp_control.viewer.scenery import tiles
 
@@ -21,16 +22,9 @@ weight = 9.81 * plant.dynamics.parameters[: 10 * plant.dynamics.bodies : 10].sum
 
 @torch.no_grad()
 def stand(controller, starts):
-    """States (steps + 1, B, nx) from starts (B, nx), and whether each robot stayed up."""
-    own = plant.dynamics.nx
-    x, memory = starts, controller.start(starts[:, :own])
-    states, inputs = [x], []
-    for _ in range(demo.given.steps):
-        found, memory = controller(x[:, :own], memory)
-        x = torch.where(plant.failed(x)[:, None], x, plant.step(x, found.torque))
-        states.append(x)
-        inputs.append(found.torque)
-    return torch.stack(states), torch.stack(inputs), ~plant.failed(x)
+    """States (steps + 1, B, nx) from starts (B, nx), torques, and whether each robot stayed up."""
+    loops = closed_loop(controller, plant.step, starts, demo.given.steps, failed=plant.failed)
+    return loops.states.transpose(0, 1), loops.inputs.transpose(0, 1), ~plant.failed(loops.states[:, -1])
 
 
 def forces(name, states, inputs, position):
