@@ -21,6 +21,7 @@ extensions = [
     "sphinx_design",
     # Ours, beside this file.
     "docstrings",
+    "gallery",
     "mathml",
 ]
 myst_enable_extensions = ["colon_fence", "dollarmath"]

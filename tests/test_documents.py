@@ -1,6 +1,7 @@
 """The documents keep their promises: the README's example runs, links lead somewhere, versions agree."""
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 import torch
 
 import qp_control as qc
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "docs"))
+import gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -86,11 +90,26 @@ def test_reference_has_every_public_name():
     assert named == set(qc.__all__)
 
 
-def test_every_example_is_on_its_page():
-    text = (ROOT / "docs/examples.md").read_text()
-    assert set(re.findall(r"literalinclude} \.\./(examples/\S+\.py)", text)) == {
-        str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.py")
-    }
+def test_every_example_is_in_the_gallery():
+    assert gallery.PLACE in (ROOT / "docs/examples.md").read_text()
+    text = gallery.markdown()
+    shown = [name for name in re.findall(r"literalinclude} \.\./examples/(\S+\.py)", text)]
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+    assert "## More" not in text  # every one has a place
+    names = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    for picture in gallery.DOCS.glob("figures/examples/*.png"):
+        assert picture.stem in names and f":img-top: figures/examples/{picture.name}" in text, picture.name
+        assert picture.stat().st_size < 100e3, picture.name
+    for name, figure in gallery.FIGURES.items():
+        assert name in names and (gallery.DOCS / f"figures/{figure}.png").exists(), name
+
+
+def test_an_example_without_a_docstring_is_refused(tmp_path):
+    (tmp_path / "09_new.py").write_text('"""What it shows."""\n')
+    assert "What it shows" in gallery.markdown(tmp_path)
+    (tmp_path / "09_new.py").write_text("print()\n")
+    with pytest.raises(ValueError, match=r"09_new\.py has no docstring"):
+        gallery.markdown(tmp_path)
 
 
 def test_every_page_is_in_a_table_of_contents():
