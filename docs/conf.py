@@ -23,6 +23,7 @@ extensions = [
     "docstrings",
     "gallery",
     "mathml",
+    "results",
 ]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3

@@ -1,5 +1,6 @@
 """The documents keep their promises: the README's example runs, links lead somewhere, versions agree."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import qp_control as qc
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "docs"))
 import gallery
+import results
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -102,6 +104,19 @@ def test_every_example_is_in_the_gallery():
         assert picture.stat().st_size < 100e3, picture.name
     for name, figure in gallery.FIGURES.items():
         assert name in names and (gallery.DOCS / f"figures/{figure}.png").exists(), name
+
+
+def test_every_result_is_on_the_page_of_benchmarks():
+    assert results.PLACE in (ROOT / "docs/benchmarks.md").read_text()
+    text = results.markdown()
+    assert {f"{path.stem}.csv" for path in results.files()} == set(re.findall(r"dropdown} `(\w+\.csv)`", text))
+    for source in results.files():
+        for where in json.loads(source.with_suffix(".json").read_text()).values():
+            assert where["command"] in text and where["date"] in text
+    # A value as the table shows it: the first forward time of the layers.
+    assert (
+        f"| {float(results.report.read_csv(results.report.RESULTS / 'qp_layers.csv')[0]['forward_ms']):.3g} |" in text
+    )
 
 
 def test_an_example_without_a_docstring_is_refused(tmp_path):
