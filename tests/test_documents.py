@@ -1,8 +1,11 @@
 """The documents keep their promises: the README's example runs, links lead somewhere, versions agree."""
 
 import json
+import os
 import re
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ import results
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
+    "docs/install.md",
     "docs/tutorial.md",
     "docs/closest_feasible.md",
     "docs/batches.md",
@@ -67,6 +71,17 @@ def test_code_of_a_page_prints_what_stands_below_it(page, capsys, tmp_path, monk
         assert capsys.readouterr().out == printed
 
 
+@pytest.mark.skipif("QP_CONTROL_TSID" not in os.environ, reason="QP_CONTROL_TSID names no interpreter that has tsid")
+def test_code_for_tsid_prints_what_stands_below_it():
+    text = (ROOT / "docs/coming_from.md").read_text().split("## TSID")[1]
+    code, printed = re.search(r"((?:    .*\n|\n)+?)\n((?:    [\d[].*\n)+)\nand here", text).groups()
+    done = subprocess.run(
+        [os.environ["QP_CONTROL_TSID"], "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=60, check=True, cwd=ROOT / "envs" / "assets",
+    )  # fmt: skip
+    assert done.stdout == textwrap.dedent(printed)
+
+
 def test_every_status_and_option_of_gradients_is_on_the_layers_page():
     text = (ROOT / "docs/qp_layer.md").read_text()
     for status in qc.Status:
@@ -82,8 +97,10 @@ def test_links_and_paths_in_documents_exist(document):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
     for link in links:
         assert (folder / link).exists(), link
-    for path in re.findall(r"(?<!examples/)(?:tests|benchmarks|cpp|docs)/[\w/]+\.(?:py|md|cpp|hpp)", text):
-        assert (ROOT / path).exists(), path
+    named = r"(?<![\w/])(?:tests|benchmarks|cpp|docs|examples|envs|qp_control)/[\w/]+\.(?:py|md|cpp|hpp|urdf)"
+    for path in re.findall(named, text):
+        # Headers are named as they are included.
+        assert (ROOT / path).exists() or (ROOT / "cpp/include" / path).exists(), path
 
 
 def test_reference_has_every_public_name():
