@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -57,18 +57,18 @@ class RatesOptions:
 
 def task_of(options: RatesOptions, model: Model, rate: float, seed: int) -> tuple[Denoising | Digits, Options]:
     peers = options.peers if seed < options.peer_seeds else ()
-    shared = {
+    shared: dict[str, Any] = {
         "epochs": options.epochs, "rate": rate, "optimiser": "sgd", "seed": seed, "samples": options.samples,
         "peers": peers, "peer_epochs": options.epochs, "threads": options.threads,
         "out": options.out / f"learning_rates_{options.task}" / f"{rate:g}",
     }  # fmt: skip
     task: Denoising | Digits
     if options.task == "denoising":
-        settings = DenoisingOptions(data=options.data, **shared)  # type: ignore[arg-type]
+        settings = DenoisingOptions(data=options.data, **shared)
         # The same data for every seed, which is that of the order.
         task = Denoising(dataclasses.replace(settings, seed=0), model)
         return task, settings
-    chosen = DigitsOptions(mnist=options.data, **shared)  # type: ignore[arg-type]
+    chosen = DigitsOptions(mnist=options.data, **shared)
     return Digits(chosen, model), chosen
 
 
