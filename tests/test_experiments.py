@@ -342,7 +342,7 @@ def test_cart_pole_learns_alike_with_every_solver(tmp_path):
     ours = losses["qp-control", "layer"]
     assert len(ours) == 8 and ours[-1] < ours[0]
     for (solver, _), found in losses.items():
-        # Impulses are good to 1e-6, the state after 20 steps to 1e-4; steps of Adam enlarge what that changes in small gradients.
+        # Impulses are good to 1e-6, the state after 20 steps to 1e-4; Adam's steps enlarge errors of small gradients.
         assert found[0] == pytest.approx(ours[0], rel=1e-4)
         assert found[:3] == pytest.approx(ours[:3], rel=1e-8 if solver == "qp-control" else 1e-2)
     assert_plotted(tmp_path, "cart_pole")
