@@ -108,7 +108,7 @@ class QpControl(Layer):
     def solve(self, problem: Problem) -> Answer:
         p = problem
         lb = p.g.new_zeros(p.g.shape[1]) if p.nonnegative else None
-        # closest, also where the peers are told that every problem is feasible: rounding decides otherwise now and then.
+        # closest also where the peers are told that every problem is feasible: rounding decides otherwise now and then.
         # eps_rel, as too large a learning rate makes entries of 1e6 in H, whose products round at 1e-6.
         settings = qc.Settings(eps_abs=self.eps, eps_rel=1e-3 * self.eps, threads=self.threads, infeasible="closest")
         layer = qc.QPLayer(settings)
