@@ -261,7 +261,7 @@ def bars(
     import matplotlib.pyplot as plt
 
     labels = list(groups)
-    figure, axes = plt.subplots(figsize=(max(5.0, 1.5 + 0.25 * len(labels) * (len(series) + 1)), 4))
+    figure, axes = plt.subplots(figsize=(min(12.0, max(5.0, 1.5 + 0.25 * len(labels) * (len(series) + 1))), 4))
     width = 0.8 / max(1, len(series))
     for k, (name, values) in enumerate(series.items()):
         at = [i + width * k for i, group in enumerate(labels) if group in values]
