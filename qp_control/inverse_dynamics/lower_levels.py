@@ -65,7 +65,7 @@ class LowerLevels:
         self, k: int, H: Array, g: Array, C: Array, lower: Array, upper: Array, used: list[int]
     ) -> tuple[Array, Status, int]:
         n, none = len(g), np.zeros((1, 0))
-        start = [
+        start: list[Any] = [
             np.zeros((1, n)),
             none,
             self._multipliers[k, used][None],
