@@ -13,7 +13,7 @@ namespace qp_control {
 
 class LowerLevels {
  public:
-  // count: of levels; n: size of x; rows: of C. settings: of the solver, and those where a level is not finished.
+  // count: of levels; n: size of x; rows: of C.
   LowerLevels(int count, int n, int rows, const Settings& settings);
 
   // Forgets the ticks before.
