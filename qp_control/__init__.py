@@ -50,7 +50,7 @@ _LAZY = {
     "PlaneBarrier": "qp_control.inverse_dynamics.limits",
     "PointContact": "qp_control.inverse_dynamics.contacts",
     "PositionTask": "qp_control.inverse_dynamics.tasks",
-    "PositiveNumbers": "qp_control.inverse_dynamics.policy",
+    "PositiveNumbers": "qp_control.inverse_dynamics.positive_numbers",
     "PostureTask": "qp_control.inverse_dynamics.tasks",
     "QPLayer": "qp_control.qp.layer",
     "RelativeFrameTask": "qp_control.inverse_dynamics.tasks",

@@ -108,8 +108,10 @@ class QpControl(Layer):
     def solve(self, problem: Problem) -> Answer:
         p = problem
         lb = p.g.new_zeros(p.g.shape[1]) if p.nonnegative else None
-        # Also where the peers are told that every problem is feasible: rounding decides otherwise now and then.
-        layer = qc.QPLayer(qc.Settings(eps_abs=self.eps, threads=self.threads, infeasible="closest"))
+        # closest also where the peers are told that every problem is feasible: rounding decides otherwise now and then.
+        # eps_rel, as too large a learning rate makes entries of 1e6 in H, whose products round at 1e-6.
+        settings = qc.Settings(eps_abs=self.eps, eps_rel=1e-3 * self.eps, threads=self.threads, infeasible="closest")
+        layer = qc.QPLayer(settings)
         out = layer(p.H, p.g, p.A, p.b, p.C, p.l, p.u, lb)
         shift = torch.cat([out.s_eq, out.s_upper - out.s_lower, out.s_ub - out.s_lb][: 3 if p.nonnegative else 2], 1)
         failed = out.status > qc.Status.CLOSEST_FEASIBLE

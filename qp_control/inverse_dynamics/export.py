@@ -64,6 +64,7 @@ def export_inverse_dynamics(
     description = {
         "eps_abs": settings.eps_abs,
         "eps_rel": settings.eps_rel,
+        "reduced_eps_rel": settings.reduced_eps_rel,
         "max_iter": int(settings.max_iter),
         "time_limit": settings.time_limit or 0.0,
         "closest": int(settings.infeasible != "certify"),

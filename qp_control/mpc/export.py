@@ -65,6 +65,7 @@ def export_mpc(mpc: MPC, folder: str | os.PathLike[str], plan: Plan | None = Non
         "period": float(mpc.dynamics.dt or 0.0),
         "eps_abs": settings.eps_abs,
         "eps_rel": settings.eps_rel,
+        "reduced_eps_rel": settings.reduced_eps_rel,
         "max_iter": int(settings.max_iter),
         "closest": int(settings.infeasible != "certify"),
     }

@@ -124,7 +124,9 @@ def _compare(
     loss = task.search_loss() if baselines else None
     if loss is not None:
         with console.status(f"(1+1) evolution strategy, {trainer.seconds:.0f} s"), many_small_problems():
-            found = evolution_strategy(task.module(), loss, seconds=trainer.seconds, seed=task.options.seed)
+            found = evolution_strategy(
+                task.module(), loss, seconds=trainer.seconds, seed=task.options.seed, step_size=task.search_step
+            )
         rows.append(_row("(1+1) evolution strategy, equal time", score(found.module), found.seconds))
     rows.append(_row("learned", after, trainer.seconds))
     return rows, before, after

@@ -42,6 +42,8 @@ class TrainingTask(abc.ABC):
     """Names of a score's values."""
     percent: ClassVar[tuple[str, ...]] = ()
     """Those that are shares."""
+    search_step: float = 0.3
+    """First step of a search without gradients, along each number that is learned."""
     needs: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Packages that not everybody has, each with the extra of qp-control that brings it."""
 

@@ -7,7 +7,7 @@ own folder and from `package_dirs`, and from nowhere else.
 from qp_control.viewer.browser import Browser, BrowserError, BrowserNotFound, browser_path
 from qp_control.viewer.drawn_robot import Robot
 from qp_control.viewer.movie import capture_frames, write_movie
-from qp_control.viewer.page import Overlay
+from qp_control.viewer.page import Overlay, Stage
 from qp_control.viewer.scene import Camera
 from qp_control.viewer.scenery import Arrow, FrictionCone, Item, Line, Shape
 from qp_control.viewer.views import LiveViewer, PictureTaker, write_replay
@@ -26,6 +26,7 @@ __all__ = [
     "PictureTaker",
     "Robot",
     "Shape",
+    "Stage",
     "browser_path",
     "capture_frames",
     "write_movie",

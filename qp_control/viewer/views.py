@@ -17,14 +17,14 @@ import weakref
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qp_control.viewer.browser import Browser
 from qp_control.viewer.movie import scene_picture
-from qp_control.viewer.page import TIME_BAR, Overlay, Page
+from qp_control.viewer.page import TIME_BAR, Overlay, Page, Stage, animation, panel
 from qp_control.viewer.scene import Camera, Moved, Pathlike, Scene
 from qp_control.viewer.scenery import Item
 
@@ -38,11 +38,27 @@ def _checked_trajectory(times: ArrayLike, states: ArrayLike) -> tuple[NDArray[np
     return t, x
 
 
+def _stages(states: ArrayLike | Sequence[Stage]) -> list[Stage]:
+    """What a replay shows, checked: one run without a name, or the stages."""
+    given: list[Any] = list(states) if isinstance(states, Sequence) else []
+    if not any(isinstance(stage, Stage) for stage in given):
+        return [Stage("", cast(ArrayLike, states))]
+    for stage in given:
+        if not isinstance(stage, Stage):
+            raise TypeError(f"states has a {type(stage).__name__} among its stages, expected Stage alone")
+        if stage.values.keys() != given[0].values.keys():
+            names = list(given[0].values)
+            raise ValueError(
+                f"stage {stage.name!r} has the values {list(stage.values)}, expected {names} as in the first"
+            )
+    return given
+
+
 def write_replay(
     path: Pathlike,
     urdf: Pathlike,
     times: ArrayLike,
-    states: ArrayLike,
+    states: ArrayLike | Sequence[Stage],
     *,
     scenery: Sequence[Item] = (),
     camera: Camera | None = None,
@@ -56,7 +72,8 @@ def write_replay(
     """Write an animated meshcat scene of a trajectory as one html file that needs neither network nor server.
 
     path: of the html file; missing folders are made. urdf: the robot.
-    times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq).
+    times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq); or several `Stage`s, recorded runs
+        that a slider on the page chooses among, the last one shown first.
     scenery, camera: what else is drawn, other robots too, and from where. moved: of items of the scenery, by name:
         positions (T, 3) of shapes, starts and vectors (T, 2, 3) of arrows, points (T, points, 3) of lines [m],
         configurations (T, nq) of robots.
@@ -67,20 +84,25 @@ def write_replay(
     Raises ValueError for a trajectory that does not fit the robot, OSError (such as PermissionError) naming
     the file where it cannot be written.
     """
-    t, x = _checked_trajectory(times, states)
+    stages = _stages(states)
     page = Page()
     look = camera or Camera()
     scene = Scene(page, urdf, scenery, look, package_dirs, floating_base, locked)
-    paths = scene.paths(moved, len(t))
+    runs = []
+    for stage in stages:
+        t, x = _checked_trajectory(times, stage.states)
+        paths = scene.paths({**(moved or {}), **stage.moved}, len(t))
+        runs.append(scene.clips(t, x, paths))
     scene.display(x[0], {name: path[0] for name, path in paths.items()})
-    scene.animate(t, x, paths)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    over = (overlay or Overlay()).html(look.target) + TIME_BAR
+    over = (overlay or Overlay()).html(look.target, panel(stages)) + TIME_BAR
     # Written beside and moved: a full disk leaves the page before as it was.
     partial = target.with_name(target.name + ".partial")
     try:
-        partial.write_text(page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s", over), encoding="utf-8")
+        partial.write_text(
+            page.html(title or f"{scene.model.name} - {t[-1] - t[0]:g} s", over, animation(runs)), encoding="utf-8"
+        )
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -228,10 +228,12 @@ class Reader {
     Settings& s = out_.options.settings;
     s.eps_abs = files_.number("eps_abs");
     s.eps_rel = files_.number("eps_rel");
+    s.reduced_eps_rel = files_.number("reduced_eps_rel");
     s.max_iter = static_cast<int>(files_.number("max_iter"));
     s.time_limit = files_.number("time_limit");
     s.closest = files_.number("closest") != 0.0;
-    if (!(s.eps_abs > 0.0 && s.eps_rel >= 0.0 && s.max_iter > 0)) fail("the settings make no sense");
+    if (!(s.eps_abs > 0.0 && s.eps_rel >= 0.0 && s.reduced_eps_rel >= 0.0 && s.max_iter > 0))
+      fail("the settings make no sense");
     // Their sizes are looked at by the loop.
     for (const char* name : {"weight_eq", "weight_in", "weight_box"}) {
       const auto found = files_.arrays.find(name);

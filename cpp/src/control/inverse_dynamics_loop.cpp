@@ -22,8 +22,8 @@ using Eigen::VectorXd;
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double gravity = 9.81;            // [m/s^2], what an acceleration is measured by
-constexpr double looser_tolerance = 1e-10;  // relative, where the first one is out of the reach of double precision
+constexpr double gravity = 9.81;             // [m/s^2], what an acceleration is measured by
+constexpr double reduced_tolerance = 1e-10;  // relative, where rounding keeps an absolute one out of reach
 
 // Where a configuration has a direction, a quaternion or (cos, sin): its first number and its size.
 struct Unit {
@@ -94,7 +94,6 @@ struct InverseDynamicsLoop::Implementation {
         x(dims.n),
         shift_lower(dims.n_eq + dims.n_in + dims.n),
         shift_upper(shift_lower) {
-    looser = options.settings;
     const auto check = [](const std::vector<double>& values, long expected, const char* name) {
       if (values.empty() || static_cast<long>(values.size()) == expected) return;
       throw std::invalid_argument(std::string(name) + " has " + std::to_string(values.size()) + " numbers, expected " +
@@ -102,15 +101,15 @@ struct InverseDynamicsLoop::Implementation {
     };
     check(options.shift_weights, dims.rows(), "shift_weights");
     check(options.parameters, robot.n_par(), "parameters");
-    looser.eps_rel = std::max(looser.eps_rel, looser_tolerance);
+    Settings& settings = options.settings;
+    settings.reduced_eps_rel = std::max(settings.reduced_eps_rel, reduced_tolerance);
     robot.set_parameters(robot.nominal_parameters().data());
     mass = robot.mass();
     if (!options.parameters.empty()) robot.set_parameters(options.parameters.data());
     weights = Eigen::Map<const VectorXd>(options.shift_weights.data(), options.shift_weights.size());
     if (weights.size() > 0) make_soft_rows();
     if (levels.size() > 1)
-      lower = std::make_unique<LowerLevels>(static_cast<int>(levels.size()) - 1, dims.n, dims.n_in, options.settings,
-                                            looser);
+      lower = std::make_unique<LowerLevels>(static_cast<int>(levels.size()) - 1, dims.n, dims.n_in, settings);
     // Somewhere, for the memory that it takes.
     q = robot.neutral();
     numbers.setZero();
@@ -173,18 +172,16 @@ struct InverseDynamicsLoop::Implementation {
     qp.weight_eq = weights.data();
     qp.weight_in = qp.weight_eq + dims.n_eq;
     qp.weight_box = qp.weight_in + dims.n_in;
-    for (const Settings* settings : {&options.settings, &looser}) {
-      solver.solve(qp, *settings, Deadline(settings->time_limit), warm, solution);
-      tick.iterations += solution.iterations;
-      warm = solution.status <= Status::CLOSEST_FEASIBLE;
-      if (warm) {
-        x = solution.x;
-        const int size = static_cast<int>(shift_lower.size());
-        shift_lower = solution.shift_lower.head(size);
-        shift_upper = solution.shift_upper.head(size);
-      }
-      if (solution.status != Status::MAX_ITER && solution.status != Status::NUMERICAL_ERROR) return solution.status;
+    solver.solve(qp, options.settings, Deadline(options.settings.time_limit), warm, solution);
+    tick.iterations += solution.iterations;
+    warm = solution.status <= Status::CLOSEST_FEASIBLE;
+    if (warm) {
+      x = solution.x;
+      const int size = static_cast<int>(shift_lower.size());
+      shift_lower = solution.shift_lower.head(size);
+      shift_upper = solution.shift_upper.head(size);
     }
+    if (solution.status != Status::MAX_ITER && solution.status != Status::NUMERICAL_ERROR) return solution.status;
     const Status found = soft->solve(m, x, shift_upper, tick.iterations);
     shift_lower = shift_upper.cwiseMax(0.0);
     shift_upper = (-shift_upper).cwiseMax(0.0);
@@ -194,7 +191,7 @@ struct InverseDynamicsLoop::Implementation {
   void make_soft_rows() {
     VectorXd usual = VectorXd::Constant(dims.n, mass * gravity);
     usual.head(robot.nv()).setConstant(gravity);
-    soft = std::make_unique<SoftRows>(rows.sizes(), weights, usual, looser);
+    soft = std::make_unique<SoftRows>(rows.sizes(), weights, usual, options.settings);
   }
 
   void store() {
@@ -228,7 +225,6 @@ struct InverseDynamicsLoop::Implementation {
   const std::vector<int> levels;
   std::unique_ptr<LowerLevels> lower;  // of more than one
   std::unique_ptr<SoftRows> soft;
-  Settings looser;
   double mass = 0.0;
   VectorXd q, numbers, weights, x, shift_lower, shift_upper;
   ControlTick tick;

@@ -32,8 +32,8 @@ void allow(const ReducedLevel& level, VectorXd& change, Eigen::Ref<VectorXd> z) 
 
 }  // namespace
 
-LowerLevels::LowerLevels(int count, int n, int rows, const Settings& settings, const Settings& looser)
-    : n_(n), rows_(rows + n), settings_(settings), looser_(looser), all_{Eigen::MatrixXd::Identity(n, n)} {
+LowerLevels::LowerLevels(int count, int n, int rows, const Settings& settings)
+    : n_(n), rows_(rows + n), settings_(settings), all_{Eigen::MatrixXd::Identity(n, n)} {
   for (int k = 0; k < count; ++k) levels_.emplace_back();
   above_.reserve(2);
   change_.resize(rows_);
@@ -91,13 +91,8 @@ Status LowerLevels::solve(One& one, int& iterations) {
     found.z[i] = one.multipliers[i];
     found.active[i] = one.active[i];
   }
-  bool warm = true;
-  for (const Settings* settings : {&settings_, &looser_}) {
-    one.solver->solve(qp, *settings, Deadline(settings->time_limit), warm, found);
-    iterations += found.iterations;
-    warm = false;
-    if (!unfinished(found.status)) break;
-  }
+  one.solver->solve(qp, settings_, Deadline(settings_.time_limit), true, found);
+  iterations += found.iterations;
   one.multipliers.setZero();
   one.active.setZero();
   if (found.status <= Status::CLOSEST_FEASIBLE) {

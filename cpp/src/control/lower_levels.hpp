@@ -13,8 +13,8 @@ namespace qp_control {
 
 class LowerLevels {
  public:
-  // count: of levels; n: size of x; rows: of C. settings: of the solver, and those where a level is not finished.
-  LowerLevels(int count, int n, int rows, const Settings& settings, const Settings& looser);
+  // count: of levels; n: size of x; rows: of C.
+  LowerLevels(int count, int n, int rows, const Settings& settings);
 
   // Forgets the ticks before.
   void reset();
@@ -38,7 +38,7 @@ class LowerLevels {
   Status solve(One& level, int& iterations);
 
   const int n_, rows_;
-  const Settings settings_, looser_;
+  const Settings settings_;
   const Freedom all_;
   std::vector<One> levels_;
   std::vector<Eigen::Ref<const RowMajorMatrix>> above_;
