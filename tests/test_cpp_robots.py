@@ -65,13 +65,12 @@ def states_around(controller, q, v, ticks, size=0.05):
     return model.integrate(start, torch.from_numpy(walk)).numpy()
 
 
-def check_answers(found, ticks):
-    """Against Python's ticks."""
+def check_answers(found, ticks, torques=1e-9):
+    """Against Python's ticks, torques in parts of the largest."""
     torque, x, shift, status, allocated = found
     np.testing.assert_array_equal(status[:, 0], [tick.status for tick in ticks])
-    # The solver's tolerances leave 1e-11 of the dual residual, the curvature is 1e-4 and more.
     expected, largest = [tick.torque for tick in ticks], max(1.0, np.abs(torque).max())
-    np.testing.assert_allclose(torque, expected, rtol=0, atol=1e-9 * largest)
+    np.testing.assert_allclose(torque, expected, rtol=0, atol=torques * largest)
     answered = [k for k, tick in enumerate(ticks) if tick.status.has_solution]
     for values, name in ((x, "x"), (shift, "shift")):
         expected = np.array([getattr(ticks[k], name) for k in answered])
@@ -101,7 +100,8 @@ def test_strict_levels_are_those_of_python(package, tmp_path, kind):
     states = states_around(controller, q, v, 40, size=0.02)
     ticks = [controller.compute(state[:nq], state[nq:]) for state in states]
     assert len(controller.levels) == 3 and any(tick.status == qc.Status.SOLVED for tick in ticks)
-    check_answers(answers(package, controller, tmp_path, states), ticks)
+    # A level that hardly sees a direction, 1e-5 of what it sees most, multiplies what the tolerance leaves, 1e-9.
+    check_answers(answers(package, controller, tmp_path, states), ticks, torques=1e-5)
 
 
 def test_references_are_set_from_tick_to_tick_and_posture_quaternions_have_any_length(package, tmp_path):
