@@ -103,6 +103,18 @@ def test_a_tick_without_an_answer_is_kept_as_a_qp(name: str, tmp_path: Path) -> 
     assert torch.allclose(decision.acceleration[1], torch.from_numpy(sol.x[:18]), rtol=1e-5, atol=1e-5)
 
 
+def test_a_plan_without_an_answer_is_kept_as_a_qp() -> None:
+    task: Any = create("quadruped_trot")
+    module, x = task.module(qc.Settings(max_iter=1)), task.plant.sample_starts(2, 0)
+    with torch.no_grad():
+        failure = task.loops(module, x, 1).failure
+    assert failure is not None and failure.status == qc.Status.MAX_ITER and failure.data["horizon"] == 12
+    sol = qc.solve_ocp(**failure.data)
+    plan = task.module().forward(x[:1])
+    assert sol.status == qc.Status.SOLVED
+    assert torch.allclose(plan.body_force.detach().flatten(), torch.from_numpy(sol.u[0]), rtol=0, atol=1e-3)  # [N]
+
+
 @pytest.mark.parametrize("name", ["quadruped_stand", "quadruped_trot"])
 def test_loops_go_on_from_what_was_carried(name: str) -> None:
     """In one piece or in two, and by elements: of what a decision carries nothing is lost, and gaits may differ."""
