@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from qp_control.mpc.controller import MPC
 from qp_control.mpc.plan import Plan
 from qp_control.settings import Status
-from qp_control.training.identification import chosen_parameters
-from qp_control.training.phase import DivisiblePhase, LeastSquares, Update
+from qp_control.training.phase import DivisiblePhase, LeastSquares, Update, chosen_parameters
 from qp_control.training.rollout import failed_problem
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,3 +158,9 @@ class LeastSquares(Phase):
         first, last = self.damping
         share = done / max(1, self.iterations - 1)
         optimizer.param_groups[0]["damping"] = first * (last / first) ** share
+
+
+def chosen_parameters(module: nn.Module, names: Sequence[str] | None) -> list[nn.Parameter]:
+    """Those that require grad and have entries, and whose names begin with one of `names`."""
+    found = [(n, p) for n, p in module.named_parameters() if p.requires_grad and p.numel()]
+    return [p for n, p in found if names is None or n.startswith(tuple(names))]
