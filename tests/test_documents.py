@@ -30,6 +30,7 @@ PAGES = [
     "docs/inverse_dynamics.md",
     "docs/contact.md",
     "docs/environments.md",
+    "docs/viewing.md",
     "docs/training.md",
     "docs/coming_from.md",
     "docs/cpp.md",
