@@ -74,7 +74,7 @@ def write_replay(
     """Write an animated meshcat scene of a trajectory as one html file that needs neither network nor server.
 
     path: of the html file; missing folders are made. urdf: the robot.
-    times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq); or several `Stage`s, recorded runs
+    times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq); or a list of `Stage`, recorded runs
         that a slider on the page chooses among, the last one shown first.
     scenery, camera: what else is drawn, other robots too, and from where. moved: of items of the scenery, by name:
         positions (T, 3) of shapes, starts and vectors (T, 2, 3) of arrows, points (T, points, 3) of lines [m],
