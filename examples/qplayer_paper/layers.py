@@ -109,8 +109,8 @@ class QpControl(Layer):
         p = problem
         lb = p.g.new_zeros(p.g.shape[1]) if p.nonnegative else None
         # closest also where the peers are told that every problem is feasible: rounding decides otherwise now and then.
-        # eps_rel, as too large a learning rate makes entries of 1e8 in H, with which residuals round at 1e-5.
-        settings = qc.Settings(eps_abs=self.eps, eps_rel=1e-2 * self.eps, threads=self.threads, infeasible="closest")
+        # eps_rel, as too large a learning rate makes entries of 1e8 in H, with which residuals round at 1e-5 and above.
+        settings = qc.Settings(eps_abs=self.eps, eps_rel=0.1 * self.eps, threads=self.threads, infeasible="closest")
         layer = qc.QPLayer(settings)
         out = layer(p.H, p.g, p.A, p.b, p.C, p.l, p.u, lb)
         shift = torch.cat([out.s_eq, out.s_upper - out.s_lower, out.s_ub - out.s_lb][: 3 if p.nonnegative else 2], 1)
