@@ -59,7 +59,7 @@ class WaypointController(nn.Module):
         super().__init__()
         self.plant = plant
         model = RobotDynamics(plant.dynamics.model, dt=plant.control_period, actuated=[2, 3, 4, 5])
-        self.nx, self.horizon = model.nx, HORIZON
+        self.nx = model.nx
         low, high = (torch.from_numpy(bound) for bound in (plant.action_space.low, plant.action_space.high))
         vectors = [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7]  # position, attitude, velocity, angular velocity
         self.mpc = MPC(
@@ -77,10 +77,8 @@ class WaypointController(nn.Module):
         self.trim = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.guide = Guide(21, weights=model.ndx, shifts=3) if guided else None
         self.input_limit = high
-        goal = torch.zeros(plant.goal_size, dtype=torch.float64)
-        self.reference = torch.cat([model.neutral_state(), goal])
 
-    def cold_plan(self, x: Tensor) -> Plan:
+    def _cold_plan(self, x: Tensor) -> Plan:
         """Hovering where it is."""
         plan = self.mpc.cold_plan(x[:, : self.nx])
         plan.inputs[..., 0] = self.plant.hover
@@ -100,13 +98,13 @@ class WaypointController(nn.Module):
 
     def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
         """As `MPC`."""
-        plan = self.cold_plan(x) if plan is None else plan
+        plan = self._cold_plan(x) if plan is None else plan
         found: Plan = self.mpc(x[:, : self.nx], plan, **self._problem(x))
         return found
 
     def build(self, x: Tensor, plan: Plan | None = None) -> OcpQP:
         """As of `MPC`."""
-        plan = self.cold_plan(x) if plan is None else plan
+        plan = self._cold_plan(x) if plan is None else plan
         return self.mpc.build(x[:, : self.nx], plan, **self._problem(x))
 
 
@@ -249,11 +247,10 @@ class QuadrotorNetwork(QuadrotorPpo):
 
     def module(self, settings: Settings | None = None) -> NetworkController:
         low, high = (torch.from_numpy(bound) for bound in (self.plant.action_space.low, self.plant.action_space.high))
-        neutral = self.plant.dynamics.neutral_state()
-        reference = torch.cat([neutral, torch.zeros(self.plant.goal_size, dtype=torch.float64)])
+        size = self.plant.observation_space.shape[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
-            return NetworkController(self.plant.observe, low, high, reference)
+            return NetworkController(self.plant.observe, size, low, high)
 
     def first_problem(self, module: Any) -> FailedProblem | None:
         return None
