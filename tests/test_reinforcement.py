@@ -315,6 +315,44 @@ def test_a_guide_learns_at_a_rate_of_its_own() -> None:
     assert float(trainer.module.guide.network[-1].weight.abs().max()) > 0.0
 
 
+@pytest.mark.parametrize(("name", "small"), [("arm_ppo", SMALL_PPO), ("quadrotor_sac", SMALL_SAC)])
+def test_an_update_of_a_task_changes_all_that_it_learns(name: str, small: dict[str, Any]) -> None:
+    trainer = Trainer(create(name, **small, **BRIEF))
+    before = [p.detach().clone() for p in trainer.learnable]
+    rows: list[dict[str, Any]] = []
+    trainer.train(rows.append, until=3)
+    assert all(torch.any(p != q) for p, q in zip(before, trainer.learnable, strict=True))
+    assert [row["unsolved_share"] for row in rows] == 3 * [0.0] and rows[-1]["gradient_norm"] > 0.0
+
+
+def test_further_epochs_teach_values_alone() -> None:
+    trainer = Trainer(create("cart_pole_ppo", **SMALL_PPO, **BRIEF, value_epochs=1))
+    trainer.train(until=2)
+    phase: Any = trainer.phase
+    before, policy = [p.detach().clone() for p in trainer.learnable], phase.learner.policy
+
+    def error() -> float:
+        (samples,) = phase.learner.rollout_buffer.get()
+        return float((policy.predict_values(samples.observations).flatten() - samples.returns).square().mean())
+
+    with torch.no_grad():
+        first = error()
+    for _ in range(50):
+        phase._further()
+    with torch.no_grad():
+        assert error() < 0.5 * first
+    assert all(torch.equal(p, q) for p, q in zip(before, trainer.learnable, strict=True))
+
+
+def test_the_rate_of_a_controller_fades() -> None:
+    trainer = Trainer(
+        create("cart_pole_ppo", **SMALL_PPO, **BRIEF, fade=0.1, warm_up=1, rate=1e-3, controller_rate=1e-2)
+    )
+    scales: list[float] = []
+    trainer.train(lambda row: scales.append(trainer.optimizer.param_groups[0]["scale"]))
+    assert scales == pytest.approx([0.0, 10.0 * 0.1 ** (1 / 3), 10.0 * 0.1 ** (2 / 3), 1.0])
+
+
 def test_a_guide_that_says_nothing_changes_nothing_and_learns() -> None:
     plain, guided = create("quadrotor_ppo").module(), create("quadrotor_ppo", guided=True).module()
     plant = quadrotor().plant

@@ -6,7 +6,7 @@ through the plant's derivatives, by PPO with the MPC as the actor, and by PPO wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.networks import Guide, NetworkController
 from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import FailedProblem, Phase
+from qp_control.training.reinforcement_task import PpoOptions, PpoTask, RewardTask, SacOptions, SacTask
 
 WAYPOINTS = 3
 MASS_SCALE = 1.3  # of the plant
@@ -173,70 +174,82 @@ class QuadrotorAnalytic(_QuadrotorTask):
 
 
 @dataclass(frozen=True)
-class QuadrotorPpoOptions(TrainingOptions):
+class QuadrotorPpoOptions(PpoOptions):
     """Quadrotor with an unknown load flies to waypoints by MPC: PPO with the MPC as the actor."""
 
     ppo_iterations: int = 40
-    """Rollouts, each with its updates."""
     robots: int = 64
-    """Flying at once."""
     steps: int = 32
-    """Control periods of each, per rollout."""
-    epochs: int = 3
-    """Passes over a rollout."""
-    batch: int = 256
-    """Samples per update."""
+    epochs: int = 1
+    batch: int = 2048
+    value_epochs: int = 6
+    warm_up: int = 3
     rate: float = 3e-3
-    """Learning rate of the value network."""
-    controller_rate: float = 0.15
-    """Learning rate of the controller."""
+    controller_rate: float = 0.2
+    fade: float = 0.3
     thrust_deviation: float = 0.4
     """Of thrusts in [-1, 1], to begin with."""
     torque_deviation: float = 0.06
     """Of torques in [-1, 1], to begin with."""
-    discount: float = 0.98
-    """Of rewards, per control period."""
-    trace: float = 0.95
-    """lambda of generalised advantage estimation."""
     guided: bool = False
     """A small network scales Q and moves the waypoint."""
 
 
-class QuadrotorPpo(_QuadrotorTask):
+class _Rewarded(_QuadrotorTask, RewardTask):
+    """What learning from rewards alone shares."""
+
+    def deviation(self) -> list[float]:
+        return [self.options.thrust_deviation] + 3 * [self.options.torque_deviation]
+
+    def seen_by_critics(self) -> Callable[[Tensor], Tensor]:
+        """The clock too: at the next waypoint rewards begin anew."""
+
+        def features(x: Tensor) -> Tensor:
+            leg = x[:, -1:] / self.plant.leg_steps
+            return torch.cat([self.plant.observe(x), leg - leg.floor(), leg / self.plant.waypoints], 1)
+
+        return features
+
+
+class QuadrotorPpo(_Rewarded, PpoTask):
     """Learned by PPO."""
 
     name = "quadrotor_ppo"
     options_type = QuadrotorPpoOptions
-    needs = (("stable_baselines3", "rl"),)
 
-    def phases(self) -> list[Phase]:
-        # It needs stable-baselines3, which not everybody has.
-        from qp_control.training.reinforcement import ProximalPolicy
 
-        o: QuadrotorPpoOptions = self.options
-        return [
-            ProximalPolicy(
-                self,
-                o.ppo_iterations,
-                o.rate,
-                robots=o.robots,
-                steps=o.steps,
-                epochs=o.epochs,
-                batch=o.batch,
-                deviation=[o.thrust_deviation] + 3 * [o.torque_deviation],
-                controller_rate=o.controller_rate,
-                discount=o.discount,
-                gae_lambda=o.trace,
-            )
-        ]
+@dataclass(frozen=True)
+class QuadrotorSacOptions(SacOptions):
+    """Quadrotor with an unknown load flies to waypoints by MPC: SAC with the MPC as the actor."""
+
+    sac_iterations: int = 40
+    robots: int = 32
+    steps: int = 32
+    batch: int = 128
+    kept: int = 50_000
+    rate: float = 3e-3
+    controller_rate: float = 0.02
+    thrust_deviation: float = 0.4
+    """Of thrusts in [-1, 1], to begin with."""
+    torque_deviation: float = 0.06
+    """Of torques in [-1, 1], to begin with."""
+
+
+class QuadrotorSac(_Rewarded, SacTask):
+    """Learned by SAC."""
+
+    name = "quadrotor_sac"
+    options_type = QuadrotorSacOptions
 
 
 @dataclass(frozen=True)
 class QuadrotorNetworkOptions(QuadrotorPpoOptions):
     """Quadrotor with an unknown load flies to waypoints by a plain network: PPO, to compare with."""
 
+    epochs: int = 3
+    batch: int = 256
     controller_rate: float = 1e-3
-    """Learning rate of the network."""
+    fade: float = 1.0
 
 
 class QuadrotorNetwork(QuadrotorPpo):
