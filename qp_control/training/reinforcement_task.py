@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -59,6 +59,8 @@ class SacOptions(TrainingOptions):
     """Samples per update."""
     kept: int = 20_000
     """Samples, of which updates are drawn."""
+    warm_up: int = 2
+    """Rollouts from which the critics learn alone."""
     rate: float = 1e-3
     """Learning rate of the critics."""
     controller_rate: float = 0.01
@@ -78,7 +80,8 @@ class RewardTask(ClosedLoopTask):
 
     def seen_by_critics(self) -> Callable[[Tensor], Tensor]:
         """What a value network or critics see of states (B, nx)."""
-        return self.plant.observe
+        observe: Callable[[Tensor], Tensor] = self.plant.observe
+        return observe
 
 
 class PpoTask(RewardTask):
@@ -111,7 +114,9 @@ class PpoTask(RewardTask):
 
 
 class SacTask(RewardTask):
-    """Learned by SAC; its options are `SacOptions`."""
+    """Learned by SAC; its options are `SacOptions`. further: options of stable-baselines3's SAC."""
+
+    further: ClassVar[dict[str, Any]] = {}
 
     def phases(self) -> list[Phase]:
         from qp_control.training.reinforcement import SoftActorCritic
@@ -127,9 +132,11 @@ class SacTask(RewardTask):
                 updates=o.updates,
                 batch=o.batch,
                 kept=o.kept,
+                warm_up=o.warm_up,
                 deviation=self.deviation(),
                 controller_rate=o.controller_rate,
                 discount=o.discount,
                 features=self.seen_by_critics(),
+                **self.further,
             )
         ]

@@ -93,7 +93,7 @@ class _Reinforcement(Phase):
         status = torch.cat([s.flatten() for s in actor.statuses])
         return Update(loss, status, actor.failure, self.steps * self.robots)
 
-    def _further(self) -> None:  # noqa: B027, most have nothing to add
+    def _further(self) -> None:
         """What an iteration does behind the learner's own updates."""
 
     def _guarded(self) -> list[GuardedAdam]:
@@ -212,7 +212,7 @@ class ProximalPolicy(_Reinforcement):
             for samples in self.learner.rollout_buffer.get(VALUE_BATCH):
                 policy.optimizer.zero_grad()
                 values = policy.predict_values(samples.observations).flatten()
-                torch.nn.functional.mse_loss(values, samples.returns).backward()
+                torch.autograd.backward(nn.functional.mse_loss(values, samples.returns))
                 policy.optimizer.step()
 
     def _beside(self) -> dict[str, nn.Module | torch.optim.Optimizer]:

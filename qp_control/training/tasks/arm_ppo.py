@@ -8,23 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from qp_control.envs.arrays import Array, library
-from qp_control.envs.loaded_arm import LoadedArm
+from qp_control.envs.loaded_arm import RewardedArm
 from qp_control.inverse_dynamics.policy import InverseDynamicsPolicy
 from qp_control.settings import Settings
 from qp_control.training.reinforcement_task import PpoOptions, PpoTask
 from qp_control.training.tasks.arm_inverse_dynamics import BY_HAND, BY_HAND_TOLD
 from qp_control.training.tasks.loaded_arm import LoadedArmTask, policy, tell
-
-NEAR = 0.01  # [m] distances below are as good as none
-
-
-class RewardedArm(LoadedArm):
-    """`LoadedArm` whose rewards have a slope at all distances of the tool from its target."""
-
-    def _reward(self, x_next: Array, u: Array, way: Array) -> Array:
-        """1 - ln(1 + (distance / 1 cm)^2) / 10."""
-        return 1.0 - 0.1 * library(way).log(1.0 + (way * way).sum(-1) / NEAR**2)
 
 
 @dataclass(frozen=True)
@@ -69,7 +58,7 @@ class ArmPpo(LoadedArmTask, PpoTask):
         periods, and small beside what is left of the present distance."""
 
         def features(x: Tensor) -> Tensor:
-            near = 1.0 - self.plant._reward(x, x, self.plant.way(x))
+            near = self.plant.nearness(self.plant.way(x))
             return torch.cat([self.plant.observe(x), near[:, None]], 1)
 
         return features
