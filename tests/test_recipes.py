@@ -251,7 +251,7 @@ def test_killed_runs_go_on_to_the_same_numbers(tmp_path: Path, kills: int) -> No
             killed += 1
         process.wait()
     assert killed >= min(2, kills)
-    assert finished_rows(folder) == expected and len(expected) == 205
+    assert finished_rows(folder) == expected and len(expected) == 206
 
 
 def test_every_task_can_be_made_scored_and_trained_a_step() -> None:
