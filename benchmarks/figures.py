@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ SEEDS = [
     ("swing_up", ["cart_pole_swing_up"], "return", "return (at most 200)"),
     ("recovery", ["lqr_recovery", "pendulum_recovery", "cart_pole_recovery"], "action error", "held-out action error"),
     ("constraints", ["constraint_learning"], "limit error", "largest relative error of the limits"),
+    ("walls", ["polytope_learning"], "wall error", "largest error of the walls"),
     ("identification", ["cart_pole_identification"], "parameter error", "largest relative error"),
 ]
 
@@ -72,7 +74,8 @@ def of_seeds(rows: list[Row], tasks: list[str], measure: str, label: str) -> Fig
 
 
 def of_imitation(rows: list[Row]) -> Figure:
-    """Held-out action errors over the number of demonstrations, ours and mpc.pytorch's at equal time and at the end."""
+    """Held-out action errors over the number of demonstrations, ours and mpc.pytorch's at equal time and at the end:
+    medians of the seeds, and a dot each."""
     rows = [row for row in rows if row["action error"]]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure, panels = plt.subplots(
@@ -87,8 +90,11 @@ def of_imitation(rows: list[Row]) -> Figure:
     for axes, task in zip(panels[0], tasks, strict=True):
         for controller, measure, color, label in curves:
             found = [row for row in rows if row["task"] == task and row["controller"] == controller]
-            x, y = [int(row["demonstrations"]) for row in found], [number(row[measure]) for row in found]
-            axes.plot(x, y, "o-", color=color, ms=4, label=label)
+            x = sorted({int(row["demonstrations"]) for row in found})
+            each = [[number(row[measure]) for row in found if int(row["demonstrations"]) == count] for count in x]
+            axes.plot(x, [statistics.median(values) for values in each], "o-", color=color, ms=4, label=label)
+            for count, values in zip(x, each, strict=True):
+                axes.plot([count] * len(values), values, ".", color=color, ms=3, alpha=0.5)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xticks([10, 50, 100], ["10", "50", "100"])
@@ -103,21 +109,20 @@ def of_imitation(rows: list[Row]) -> Figure:
 
 
 def of_noise(rows: list[Row]) -> Figure:
-    """Largest relative error of seven numbers over the noise of the measurements."""
+    """Largest relative error of seven numbers over the noise of the measurements, and the least possible one."""
     figure, axes = plt.subplots(figsize=(4.6, 3.0), layout="constrained")
-    kinds = list(dict.fromkeys((row["trajectories"], row["steps"]) for row in rows))
-    for k, (trajectories, steps) in enumerate(kinds):
-        found = [row for row in rows if (row["trajectories"], row["steps"]) == (trajectories, steps)]
+    for k, trajectories in enumerate(dict.fromkeys(row["trajectories"] for row in rows)):
+        found = [row for row in rows if row["trajectories"] == trajectories]
         x = [number(row["noise"]) for row in found]
-        middle, worst = ([number(row[name]) for row in found] for name in ("largest", "worst seed"))
-        label = f"{trajectories} trajectories" + ("" if steps == "1" else f", {steps} periods ahead")
-        axes.plot(x, middle, "o-", color=f"C{k}", ms=4, label=label)
-        axes.plot(x, worst, ":", color=f"C{k}")
+        middle, worst, bound = ([number(row[name]) for row in found] for name in ("largest", "worst seed", "bound"))
+        axes.plot(x, middle, "o", color=f"C{k}", ms=4, label=f"{trajectories} trajectories")
+        axes.plot(x, worst, "x", color=f"C{k}", ms=4)
+        axes.plot(x, bound, ":", color=f"C{k}")
     axes.axhline(0.01, color="black", lw=0.8, ls="--")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("noise, share of the states' scale", fontsize=9)
-    axes.set_ylabel("largest relative error\n(median of seeds; dotted: worst)", fontsize=9)
+    axes.set_ylabel("largest relative error: median of seeds,\nworst (x), bound of Cramer and Rao", fontsize=8)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     return figure

@@ -1,4 +1,4 @@
-"""Identification of a cart-pole from noisy measurements: errors of masses and frictions, beside the least possible ones.
+"""Identification of a cart-pole from noisy measurements: errors of masses and frictions beside the least possible.
 
 The noise is Gaussian, a share of (0.1 m, 0.1 rad, 0.5 m/s, 1 rad/s): 1e-3 is that of good encoders (0.1 mm, 0.1 mrad,
 0.5 mm/s, 1 mrad/s). Errors are relative, of the numbers that motion tells: the mass of both bodies, the pole's first
@@ -6,8 +6,8 @@ moment and inertia, viscous and dry friction of both joints; of several seeds th
 that of all seven numbers, "within 1 %" the share of seeds in which all are. Trajectories have 40 control periods.
 
 "bound": the largest of the seven standard deviations that no estimator without bias goes below (Cramer and Rao, for
-initial states that are unknown too); "over bound": the root of the mean square of errors over their bounds, which is one
-for an efficient estimator; "deviation": the root of the mean square of errors over the standard deviations that a run
+initial states that are unknown too); "over bound": the root of the mean square of errors over their bounds, one for an
+efficient estimator; "deviation": the root of the mean square of errors over the standard deviations that a run
 reports, which knows neither truth nor noise. "predictions": the largest error where only predictions from one measured
 state to the next are compared. What is judged is where the updates end, not the best validation, as that knows the
 truth.

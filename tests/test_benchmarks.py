@@ -59,6 +59,15 @@ def test_quick_mode_writes_a_table_and_a_plot(name: str, tmp_path: Path) -> None
         assert str(tmp_path) not in source["command"] and "qp-control" in source["packages"]
 
 
+def test_published_imitation_is_printed_by_one_command(tmp_path: Path) -> None:
+    done = run(FOLDER / "imitation.py", "--quick", "--tasks", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with open(tmp_path / "imitation.csv", newline="") as file:
+        rows = {row["controller"]: row for row in csv.DictReader(file)}
+    assert float(rows.pop("trajax; DiffMPC's time (published)")["loss"]) == 0.054
+    assert rows and all(float(row["loss"]) > 0.0 and float(row["model error"]) > 0.0 for row in rows.values())
+
+
 def test_every_benchmark_is_tested_and_documented() -> None:
     assert programs() - {"run_all", "counted_solves", "crocoddyl_peer", "tsid_peer", "figures", "readme"} == {
         *QUICK,

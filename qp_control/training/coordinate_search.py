@@ -28,9 +28,9 @@ class CoordinateSearch(ExpertImitation):
     """Tries `changes` of one learned number after the other and keeps what makes the loss smallest.
 
     count: of the numbers. sweeps: times that each has its turn. directions: what is changed instead of single numbers,
-    `count` directions in the space of all of them, asked for before every sweep: where numbers have to change
-    together, changes of one alone end in a narrow valley. It takes one update for the module as it is, and one per turn
-    and change. Batches are all of the demonstrations.
+    `count` directions in the space of all of them, asked for before every turn: where numbers have to change together,
+    changes of one alone end in a narrow valley. It takes one update for the module as it is, and one per turn and
+    change. Batches are all of the demonstrations.
     """
 
     def __init__(
@@ -91,7 +91,6 @@ class Trials(torch.optim.Optimizer):
         state, here = self.state[parameters[0]], flat(parameters, parameters)
         if not state:
             state.update(tried=here.new_tensor(0.0), base=here, best=here, loss=here.new_tensor(loss))
-            state["directions"] = self.directions(here)
         elif loss < float(state["loss"]):
             state.update(best=here, loss=here.new_tensor(loss))
 
@@ -101,14 +100,12 @@ class Trials(torch.optim.Optimizer):
         parameters, changes = self.param_groups[0]["params"], self.param_groups[0]["changes"]
         state = self.state[parameters[0]]
         turn, change = divmod(int(state["tried"]), len(changes))
-        count = len(state["directions"])
         if change == 0:
             state["base"] = state["best"]
-            if turn % count == 0:
-                state["directions"] = self.directions(state["base"])
+        directions = self.directions(state["base"])
         next_values = state["best"].clone()
-        if turn < self.param_groups[0]["sweeps"] * count:
-            next_values = state["base"] + changes[change] * state["directions"][turn % count]
+        if turn < self.param_groups[0]["sweeps"] * len(directions):
+            next_values = state["base"] + changes[change] * directions[turn % len(directions)]
         state["tried"] = state["tried"] + 1
         for p, value in zip(parameters, next_values.split([p.numel() for p in parameters]), strict=True):
             p.copy_(value.view_as(p))

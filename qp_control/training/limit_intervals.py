@@ -97,7 +97,9 @@ def limit_estimates(module: MPC, demonstrations: Demonstrations, limits: Sequenc
 
 
 class WidestLimits(Phase):
-    """Takes the widest value of one limit per iteration, from the best module of all validations on."""
+    """Takes the widest value of one limit per iteration, from where the phase before ended."""
+
+    from_best = False  # the best validation need not explain the demonstrations best
 
     def __init__(self, name: str, demonstrations: Demonstrations, limits: Sequence[LearnedLimit]) -> None:
         super().__init__(name, len(limits), 1.0)

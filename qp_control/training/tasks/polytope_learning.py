@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from qp_control.mpc.controller import MPC
 from qp_control.mpc.nonlinear_ocp import StateRows
 from qp_control.settings import Settings
-from qp_control.training.coordinate_search import CoordinateSearch
+from qp_control.training.coordinate_search import CoordinateSearch, Directions
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.expert_task import ExpertTask
 from qp_control.training.limit_intervals import LearnedLimit, limit_estimates
@@ -22,8 +23,8 @@ from qp_control.training.tasks.constraint_learning import point_controller
 
 ANGLES, DISTANCES = (1.7, 3.5, 5.6), (0.3, 0.35, 0.32)  # the walls': direction [rad], distance from the origin [m]
 BELIEVED = (1.85, 3.35, 5.7)  # [rad]
-WIDE = (-0.8, -0.6, -0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4)  # changes tried at first: of angles and log_distances
-FINE = (-0.4, -0.2, -0.1, -0.05, -0.025, 0.025, 0.05, 0.1, 0.2, 0.4)  # later
+CHANGES = (-0.4, -0.2, -0.1, -0.05, -0.025, 0.025, 0.05, 0.1, 0.2, 0.4)  # tried: of angles and log_distances
+PLACES = 24  # directions of walls tried elsewhere
 NEAR = 0.05  # [m] demonstrations come to a wall where they are not farther from it
 
 
@@ -34,7 +35,8 @@ class PolytopeLearningOptions(TrainingOptions):
     demonstrations: int = 100
     """Plans of the expert that are learned from."""
     rounds: int = 3
-    """Searches, each with updates by gradients after it: gradients alone end where a wall touches no plan any more."""
+    """Searches, each with updates by gradients after it: gradients alone end where a wall touches no plan any more, or
+    in narrow valleys."""
     iterations: int = 30
     """Updates by gradients in a round."""
     horizon: int = 10
@@ -97,11 +99,16 @@ class PolytopeLearning(ExpertTask):
         o: PolytopeLearningOptions = self.options
         phases: list[Phase] = []
         for k in range(o.rounds):
-            changes = WIDE if k == 0 else FINE
             weight = o.shift_weight if k < o.rounds - 1 else 0.0
-            turns = self.turns_and_distances
+
+            def search(
+                name: str, count: int, changes: Sequence[float], directions: Directions, weight: float = weight
+            ) -> Phase:
+                return CoordinateSearch(name, self.shown, count, changes, directions=directions, shift_weight=weight)
+
             phases += [
-                CoordinateSearch("search", self.shown, 6, changes, sweeps=2, directions=turns, shift_weight=weight),
+                search("placing", 3 * PLACES, (1.0,), self.places),
+                search("search", 6, CHANGES, self.turns_and_distances),
                 ExpertImitation("walls", self.shown, o.iterations, batch=o.demonstrations, shift_weight=weight),
             ]
         return phases
@@ -117,6 +124,17 @@ class PolytopeLearning(ExpertTask):
         eye = torch.eye(6, dtype=values.dtype)
         eye[:3, 3:] = torch.diag(touched / distances)
         return eye
+
+    def places(self, values: Tensor) -> Tensor:
+        """(3 PLACES, 6) from angles and log_distances to walls put elsewhere, one after the other: all around, as near
+        as demonstrations that keep to the walls let them be. A wall that helps nowhere is dropped for one that does."""
+        angles = torch.arange(PLACES, dtype=values.dtype) * (2.0 * torch.pi / PLACES)
+        kept = self.shown.states[self.shown.feasible] if bool(self.shown.feasible.any()) else self.shown.states
+        farthest = (kept[:, 1:, :2] @ torch.stack([angles.cos(), angles.sin()])).amax((0, 1)).clamp(min=0.05)
+        moved = values.new_zeros(3, PLACES, 6)
+        for k in range(3):
+            moved[k, :, k], moved[k, :, 3 + k] = angles - values[k], farthest.log() - values[3 + k]
+        return moved.flatten(0, 1)
 
     def estimates(self, module: MPC) -> list[Estimate]:
         distances = [
