@@ -26,12 +26,12 @@ class ArmPpoOptions(PpoOptions):
     """Control periods that the tool has to get to its target: the evolution strategy's errors count from there on."""
     ppo_iterations: int = 50
     robots: int = 32
-    epochs: int = 1
-    batch: int = 2048
-    value_epochs: int = 5
-    warm_up: int = 3
+    epochs: int = 4
+    batch: int = 1024
+    value_epochs: int = 6
+    warm_up: int = 2
     rate: float = 3e-3
-    controller_rate: float = 0.2
+    controller_rate: float = 0.1
     fade: float = 0.2
     discount: float = 0.9
     trace: float = 0.9
