@@ -10,6 +10,8 @@ import torch
 from mujoco_models import MujocoRobot
 from numpy.typing import NDArray
 
+from qp_control.training import closed_loop
+
 SUBSTEPS = 5  # of 1 ms in a control period
 
 
@@ -26,20 +28,19 @@ def survived(task: Any, controller: Any, count: int, seed: int) -> NDArray[np.bo
     data = [mujoco.MjData(robot.model) for _ in range(count)]
     for body, state in zip(data, full, strict=True):
         body.qpos[:], body.qvel[:] = np.split(state[1:], [robot.model.nq])
-    memory = controller.start(x[:, :own])
-    states = [x]
-    for _ in range(plant.episode_steps):
-        found, memory = controller(x[:, :own], memory)
+
+    def step(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         pushed, goal = plant.pushed(x[:, :own], x[:, own:]), plant.next_goal(x[:, own:])
         velocities = robot.full_state(pushed.numpy())[:, 1 + robot.model.nq :]
         after = np.empty((count, own))
         for k, body in enumerate(data):
             robot.model.geom_friction[:, 0] = float(goal[k, 0])
-            body.qvel[:], body.ctrl[:] = velocities[k], found.torque[k].numpy()
+            body.qvel[:], body.ctrl[:] = velocities[k], u[k].numpy()
             for _ in range(SUBSTEPS):
                 mujoco.mj_step(robot.model, body)
             after[k] = robot.our_state(np.concatenate([[0.0], body.qpos, body.qvel]))
-        x = torch.cat([torch.from_numpy(after), goal], 1)
-        states.append(x)
-    kept: NDArray[np.bool_] = plant.survived(torch.stack(states, 1)).numpy()
+        return torch.cat([torch.from_numpy(after), goal], 1)
+
+    states = closed_loop(controller, step, x, plant.episode_steps).states
+    kept: NDArray[np.bool_] = plant.survived(states).numpy()
     return kept

@@ -1,6 +1,7 @@
 """Fly a quadrotor with an unknown load to waypoints by MPC, learned through its plant, by PPO or SAC, or by a network.
 
-python examples/train_quadrotor.py [analytic | ppo | sac | network] [iterations]; all but the first: 'qp-control[rl]'
+python examples/train_quadrotor.py [analytic | ppo | sac | network] [iterations]
+All but the first need stable-baselines3: pip install 'qp-control[rl]'
 """
 
 import sys

@@ -79,14 +79,32 @@ def test_network_begins_without_influence_and_stays_within_its_bounds() -> None:
 
 def test_positive_numbers_begin_with_the_controllers() -> None:
     controller = policy(LoadedArm(1.0, 1.0)).controller
-    numbers = qc.PositiveNumbers(controller, ["tool.stiffness", "posture.damping", "torque.weight"])()
+    numbers = qc.PositiveNumbers.of(controller, ["tool.stiffness", "posture.damping", "torque.weight"])()
     assert numbers["tool.stiffness"].item() == pytest.approx(100.0)
     # Critical where it was not given.
     assert numbers["posture.damping"].tolist() == pytest.approx(6 * [2.0 * 10.0**0.5])
     with pytest.raises(ValueError, match=r"there is no number 'hand.weight', only tool.weight"):
-        qc.PositiveNumbers(controller, ["hand.weight"])
+        qc.PositiveNumbers.of(controller, ["hand.weight"])
     with pytest.raises(ValueError, match=r"posture.velocity is .* expected positive numbers"):
-        qc.PositiveNumbers(controller, ["posture.velocity"])
+        qc.PositiveNumbers.of(controller, ["posture.velocity"])
+
+
+def test_positive_numbers_are_shared_by_places_and_set_by_hand() -> None:
+    numbers = qc.PositiveNumbers({"gain": [1.0, 4.0], "friction": 0.5}, {"friction": ("a.friction", "b.friction")})
+    found = numbers()
+    assert set(found) == {"gain", "a.friction", "b.friction"} and found["gain"].tolist() == pytest.approx([1.0, 4.0])
+    sum(value.sum() for value in found.values()).backward()
+    assert numbers.log["friction"].grad.item() == pytest.approx(2 * 0.5)
+    numbers.set(gain=2.0)
+    assert numbers["gain"].tolist() == pytest.approx([2.0, 2.0])
+    with pytest.raises(ValueError, match=r"there is no number 'mass', only gain, friction"):
+        numbers.set(mass=1.0)
+    with pytest.raises(ValueError, match=r"expected one positive number or 2"):
+        numbers.set(gain=[1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"gain is \[1.0, -1.0\], expected positive numbers"):
+        numbers.set(gain=[1.0, -1.0])
+    with pytest.raises(ValueError, match=r"expected positive numbers"):
+        qc.PositiveNumbers({"gain": 0.0})
 
 
 def test_gradient_through_loops_with_a_network_a_load_and_late_torques() -> None:

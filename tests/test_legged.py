@@ -12,8 +12,8 @@ import torch
 import qp_control as qc
 from qp_control.envs.pushed_quadruped import PushedQuadruped
 from qp_control.legged import Gait, SingleRigidBody, Standing, Trotting, WholeBody, landing, swing, trot
-from qp_control.legged.shared_numbers import SharedNumbers
 from qp_control.legged.single_rigid_body import BodyPlan
+from qp_control.training.rollout import closed_loop
 
 UPRIGHT = math.cos(0.2)
 
@@ -31,17 +31,19 @@ def body_of(plant: PushedQuadruped, **values: Any) -> WholeBody:
     return WholeBody(plant.dynamics, plant.feet, **values)
 
 
-def loop(plant: PushedQuadruped, controller: Any, x: torch.Tensor, memory: Any, ticks: int, friction: float) -> Any:
+def loop(plant: PushedQuadruped, controller: Any, x: torch.Tensor, begin: Any, ticks: int, friction: float) -> Any:
     """States (B, ticks + 1, nx), statuses and forces on the feet."""
-    states, status, force = [x], [], []
+    force: list[torch.Tensor] = []
     mu = torch.full((4,), friction, dtype=torch.float64)
-    for _ in range(ticks):
-        found, memory = controller(x, memory)
-        x = plant.dynamics.step(x, found.torque, friction=mu)
-        states.append(x)
-        status.append(found.status)
-        force.append(found.force)
-    return torch.stack(states, 1), torch.stack(status, 1), torch.stack(force, 1)
+    found = closed_loop(
+        controller,
+        lambda x, u: plant.dynamics.step(x, u, friction=mu),
+        x,
+        ticks,
+        plan=begin,
+        see=lambda decision: force.append(decision.force),
+    )
+    return found.states, found.status, torch.stack(force, 1)
 
 
 def test_gait_lifts_and_loads_every_foot_once_a_cycle() -> None:
@@ -141,19 +143,6 @@ def test_gradient_of_a_plan_equals_differences() -> None:
     assert torch.autograd.gradcheck(loss, inputs, eps=1e-5, atol=1e-2, rtol=1e-4, fast_mode=True)
 
 
-def test_numbers_are_positive_and_shared_by_places() -> None:
-    numbers = SharedNumbers({"gain": [1.0, 4.0], "friction": 0.5}, {"friction": ("a.friction", "b.friction")})
-    assert torch.allclose(numbers["gain"], tensor(1.0, 4.0)) and set(numbers()) == {"a.friction", "b.friction"}
-    numbers.set(gain=2.0)
-    assert torch.allclose(numbers["gain"], tensor(2.0, 2.0))
-    with pytest.raises(ValueError, match="there is no number 'mass', only gain, friction"):
-        numbers.set(mass=1.0)
-    with pytest.raises(ValueError, match="expected one positive number or 2"):
-        numbers.set(gain=[1.0, -1.0])
-    with pytest.raises(ValueError, match="expected positive numbers"):
-        SharedNumbers({"gain": 0.0})
-
-
 def test_centre_of_mass_is_shifted_over_feet_that_stay(plant: PushedQuadruped) -> None:
     controller = Standing(body_of(plant, com_weight=30.0, posture_weight=1e-3, friction=0.5), plant.stand)
     x = plant.stand[None].clone()
@@ -192,8 +181,8 @@ def test_a_robot_trots_on_the_spot_and_as_commanded(plant: PushedQuadruped) -> N
     command = tensor([0.0, 0.0, 0.0], [0.4, 0.0, 0.0], [0.0, 0.15, 0.0], [0.2, 0.0, 0.4])
     x = plant.stand[None].repeat(4, 1)
     with torch.no_grad():
-        memory = controller.start(x, command, torch.tensor([0, 0, 36, 36]))
-        states, status, force = loop(plant, controller, x, memory, 288, 0.6)
+        begin = controller.start(x, command, torch.tensor([0, 0, 36, 36]))
+        states, status, force = loop(plant, controller, x, begin, 288, 0.6)
     assert (status == qc.Status.SOLVED).all()
     last = states[:, -144:]  # two cycles
     seen = torch.cat([last[..., 19:21], last[..., 24:25]], -1).mean(1)

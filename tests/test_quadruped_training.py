@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 
 import qp_control as qc
 from qp_control.training import RunFolder, Trainer, TrainingTask, create, pipeline
-from qp_control.training.legged_rollout import FALLEN, failed_tick, legged_loop
+from qp_control.training.batch_parts import differentiate
+from qp_control.training.evaluation import evaluate
+from qp_control.training.rollout import closed_loop, failed_problem
 from qp_control.training.task import HELD_OUT_SEED
 
 
@@ -56,13 +59,23 @@ def test_a_step_along_the_gradient_lowers_the_cost_of_the_same_pushes() -> None:
     assert norm > 0.0 and float(after) < float(update.loss.detach())
 
 
+def test_pushes_of_an_update_can_be_divided() -> None:
+    """Among processes: its parts have the gradient of the whole."""
+    task: Any = create("quadruped_trot", batch=3, steps=8, iterations=1)
+    phase, module = task.phases()[0], task.module()
+    numbers = phase.parameters(module)
+    whole, parts = (differentiate(phase, module, numbers, torch.Generator().manual_seed(2), k) for k in (1, 2))
+    assert len(numbers) == 24 and float(whole.gradients.norm()) > 0.0
+    # Batches of another size differ by rounding, which the loop's adjoint enlarges.
+    torch.testing.assert_close(parts.gradients, whole.gradients, rtol=1e-6, atol=1e-9)
+
+
 def test_what_fell_costs_the_same_and_has_no_gradient(stand: Any) -> None:
     """A robot that lies on its side from the start: its neighbour's gradient is the same with and without it."""
     x0, module = stand.plant.sample_starts(2, 3), stand.module()
     x0[1, 3:7] = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64) / 2**0.5
-    pair = legged_loop(module, stand.plant, x0, 10)
-    alone = legged_loop(module, stand.plant, x0[:1], 10)
-    assert torch.equal(pair.rewards[1, 1:], torch.full((9,), -FALLEN, dtype=torch.float64))
+    pair, alone = stand.loops(module, x0, 10), stand.loops(module, x0[:1], 10)
+    assert torch.equal(pair.rewards[1, 1:], torch.full((9,), stand.failed_reward, dtype=torch.float64))
     assert torch.equal(pair.states[1, 2], pair.states[1, 10])
     numbers = list(module.whole_body.numbers.log.values())
     got = torch.autograd.grad(pair.rewards[:, 1:].sum(), numbers, allow_unused=True)
@@ -74,10 +87,12 @@ def test_what_fell_costs_the_same_and_has_no_gradient(stand: Any) -> None:
 @pytest.mark.parametrize("name", ["quadruped_stand", "quadruped_trot"])
 def test_a_tick_without_an_answer_is_kept_as_a_qp(name: str, tmp_path: Path) -> None:
     task: Any = create(name)
-    module = task.module()
-    x = task.plant.sample_starts(2, 0)[:, : task.plant.dynamics.nx]
-    memory, status = module.start(x), torch.tensor([0, int(qc.Status.MAX_ITER)])
-    failure = failed_tick(module, x, memory, status, 7)
+    module, x = task.module(), task.plant.sample_starts(2, 0)
+    with torch.no_grad():
+        first = module(x)
+        given = first.shift()
+        decision = dataclasses.replace(module(x, given), status=torch.tensor([0, int(qc.Status.MAX_ITER)]))
+    failure = failed_problem(module, x, given, decision, 7)
     assert (failure.element, failure.step, failure.status) == (1, 7, qc.Status.MAX_ITER)
     run = RunFolder.create(tmp_path / "run", name, {})
     path = run.save_failure(failure, 3)
@@ -85,8 +100,71 @@ def test_a_tick_without_an_answer_is_kept_as_a_qp(name: str, tmp_path: Path) -> 
     problem = qc.load_problem(path)
     sol = qc.solve_qp(**problem)
     assert sol.status == qc.Status.SOLVED
-    found, _ = module(x, memory)
-    assert torch.allclose(found.acceleration[1], torch.from_numpy(sol.x[:18]), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(decision.acceleration[1], torch.from_numpy(sol.x[:18]), rtol=1e-5, atol=1e-5)
+
+
+def test_a_plan_without_an_answer_is_kept_as_a_qp() -> None:
+    task: Any = create("quadruped_trot")
+    module, x = task.module(qc.Settings(max_iter=1)), task.plant.sample_starts(2, 0)
+    with torch.no_grad():
+        failure = task.loops(module, x, 1).failure
+    assert failure is not None and failure.status == qc.Status.MAX_ITER and failure.data["horizon"] == 12
+    sol = qc.solve_ocp(**failure.data)
+    plan = task.module().forward(x[:1])
+    assert sol.status == qc.Status.SOLVED
+    assert torch.allclose(plan.body_force.detach().flatten(), torch.from_numpy(sol.u[0]), rtol=0, atol=1e-3)  # [N]
+
+
+@pytest.mark.parametrize("name", ["quadruped_stand", "quadruped_trot"])
+def test_loops_go_on_from_what_was_carried(name: str) -> None:
+    """In one piece or in two, and by elements: of what a decision carries nothing is lost, and gaits may differ."""
+    task: Any = create(name)
+    module, x0 = task.module(), task.plant.sample_starts(3, 1)
+    decided: list[Any] = []
+    with torch.no_grad():
+        whole = closed_loop(module, task.plant.step, x0, 16, see=decided.append)
+        assert bool(decided[4].solved.all()) and bool((decided[4].iterations > 0).all())
+        x, plan = whole.states[:, 5], decided[4].shift().detach()
+        rest = closed_loop(module, task.plant.step, x, 11, plan=plan)
+        assert torch.equal(rest.states, whole.states[:, 5:])
+        # Elements of several loops in one batch, at several places of the gait: planned again where it is time.
+        places = (3, 6, 9)
+        mixed = [decided[k].shift()[1:2] for k in places]
+        batch = dataclasses.replace(mixed[0], **{f.name: joined(mixed, f.name) for f in dataclasses.fields(mixed[0])})
+        together = closed_loop(
+            module, task.plant.step, torch.cat([whole.states[1:2, k + 1] for k in (3, 6, 9)]), 6, plan=batch
+        )
+    for row, k in enumerate((3, 6, 9)):
+        # Solved to 1e-9 or so from elsewhere, and carried on by unstable dynamics over 30 ms.
+        torch.testing.assert_close(together.states[row], whole.states[1, k + 1 : k + 8], rtol=0, atol=1e-6)
+
+
+def joined(decisions: list[Any], name: str) -> Any:
+    values = [getattr(decision, name) for decision in decisions]
+    if isinstance(values[0], tuple):
+        return type(values[0])(*(torch.cat(parts) for parts in zip(*values, strict=True)))
+    return torch.cat(values)
+
+
+@pytest.mark.parametrize("name", ["quadruped_stand", "quadruped_trot"])
+def test_a_state_that_is_none_leaves_the_other_robots(name: str) -> None:
+    task: Any = create(name)
+    module, x0 = task.module(), task.plant.sample_starts(3, 2)
+    bad = x0.clone()
+    bad[0, 8] = float("nan")
+    with torch.no_grad():
+        good, rollout = task.loops(module, x0, 8), task.loops(module, bad, 8)
+        assert rollout.status[0, 0] == qc.Status.INVALID_INPUT and bool((rollout.status[1:] == qc.Status.SOLVED).all())
+        torch.testing.assert_close(rollout.states[1:], good.states[1:], rtol=0, atol=1e-9)
+        assert bool((rollout.rewards[0] == task.failed_reward).all())
+
+
+def test_whole_episodes_are_judged_as_of_any_controller(stand: Any) -> None:
+    x0 = stand.plant.sample_starts(3, 2)
+    x0[0, 8], x0[1, 19:22] = float("nan"), 5.0
+    result = evaluate(stand.plant, stand.module(), x0)
+    assert bool(result.returns.isfinite().all()) and result.success < 1.0
+    assert bool((result.rollout.status[0] == qc.Status.INVALID_INPUT).all())
 
 
 def test_a_run_has_its_pictures_and_its_replay(tmp_path: Path) -> None:

@@ -1,15 +1,8 @@
-"""Recipes that find hidden numbers: Gauss-Newton steps, experts, identification; and runs that are killed."""
+"""Recipes that find hidden numbers: Gauss-Newton steps, experts, identification."""
 
 from __future__ import annotations
 
 import copy
-import csv
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -215,43 +208,6 @@ def test_resumed_recovery_equals_an_uninterrupted_one(tmp_path: Path, stop: int)
     again.train()
     assert all(torch.equal(a, b) for a, b in zip(whole.module.parameters(), again.module.parameters(), strict=True))
     assert whole.run is not None and rows_of(whole.run) == rows_of(run)
-
-
-def command(folder: Path) -> list[str]:
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in SHORT.items()]
-    options += ["--imitation-iterations=200", "--no-baselines", "--held-out=2", "--resume"]
-    return [sys.executable, "-m", "qp_control.cli", "train", "pendulum_recovery", f"--run={folder}", *options]
-
-
-def finished_rows(folder: Path) -> list[dict[str, str]]:
-    done = subprocess.run(command(folder), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    with open(folder / "metrics.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if k not in TIMING} for row in csv.DictReader(file)]
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_runs_go_on_to_the_same_numbers(tmp_path: Path, kills: int) -> None:
-    """SIGKILL at any moment from the first checkpoint on: no later row differs, none is missing."""
-    expected = finished_rows(tmp_path / "whole")
-    folder, generator = tmp_path / "killed", random.Random(0)
-    killed = 0
-    for _ in range(kills):
-        checkpoint = folder / "checkpoint.safetensors"
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120.0
-        while process.poll() is None and time.monotonic() < deadline:
-            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
-                time.sleep(0.1 * generator.random())
-                break
-            time.sleep(0.01)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        process.wait()
-    assert killed >= min(2, kills)
-    assert finished_rows(folder) == expected and len(expected) == 205
 
 
 def test_every_task_can_be_made_scored_and_trained_a_step() -> None:

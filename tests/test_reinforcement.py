@@ -65,7 +65,7 @@ def arm_controller(**options: Any) -> qc.InverseDynamicsPolicy:
     home = [0.0, 0.2, 1.4, 0.3, 1.0, 0.0]
     tasks = [qc.PostureTask(home, stiffness=100.0), qc.TorqueRegularization()]
     control = qc.InverseDynamics(robot, tasks, [qc.TorqueLimit(limit, -limit)], **options)
-    return qc.InverseDynamicsPolicy(control, [qc.PositiveNumbers(control, ["posture.stiffness"])])
+    return qc.InverseDynamicsPolicy(control, [qc.PositiveNumbers.of(control, ["posture.stiffness"])])
 
 
 def quadrotor() -> Any:

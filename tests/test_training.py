@@ -321,20 +321,6 @@ def test_phase_ends_early_where_validations_do_not_improve(monkeypatch: pytest.M
     ]
 
 
-class Recording:
-    """A controller that keeps its plans."""
-
-    def __init__(self, controller: MPC, plans: list[Any]) -> None:
-        self.controller, self.plans = controller, plans
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.controller, name)
-
-    def __call__(self, x: torch.Tensor, plan: Any) -> Any:
-        self.plans.append(self.controller(x, plan))
-        return self.plans[-1]
-
-
 def test_truncated_gradient_equals_that_of_shorter_loops(task: CartPoleSwingUpTraining) -> None:
     """The same numbers, and the gradient by the weights the sum of what the pieces give from where they start."""
     controller, x0 = task.hand_tuned(), starts(task.plant, 2, 3)
@@ -344,7 +330,7 @@ def test_truncated_gradient_equals_that_of_shorter_loops(task: CartPoleSwingUpTr
     plans: list[Any]
     for _ in range(2):
         plans = []
-        piece = closed_loop(Recording(controller, plans), task.plant.step, x, 3, reward=task.plant.reward, plan=plan)
+        piece = closed_loop(controller, task.plant.step, x, 3, reward=task.plant.reward, plan=plan, see=plans.append)
         expected += torch.autograd.grad(piece.rewards.sum(), controller.state_cost.log_diagonal)[0]
         x, plan = piece.states[:, -1].detach(), plans[-1].detach().shift()
     assert torch.allclose(got, expected, rtol=1e-12, atol=1e-14)

@@ -157,34 +157,6 @@ class InverseDynamicsPolicy(nn.Module):
         return x[:, : model.nq], x[:, model.nq : model.nx]
 
 
-class PositiveNumbers(nn.Module):
-    """A source: constants that are learned as logarithms, so that gains and weights stay positive.
-
-    controller: whose numbers they begin with. names: such as "tool.stiffness" or "posture.weight"; "tool.damping" of a
-    task that has none begins at the critical one, and does not follow the stiffness any more.
-
-    Raises ValueError for numbers that do not exist or are not positive.
-    """
-
-    def __init__(self, controller: InverseDynamics, names: Sequence[str]) -> None:
-        super().__init__()
-        own = controller.numbers()
-        self.log = nn.ParameterDict()
-        for name in names:
-            if name not in own:
-                raise ValueError(f"there is no number {name!r}, only {', '.join(own)}")
-            part, key = name.split(".")
-            given = getattr(controller.parts[part], key)
-            value = own[name].detach() if given is None else given.detach().reshape(-1)  # one for all stays one
-            if not bool(((value > 0.0) & value.isfinite()).all()):
-                raise ValueError(f"{name} is {value.tolist()}, expected positive numbers")
-            self.log[name.replace(".", ":")] = nn.Parameter(value.log())
-
-    def forward(self, situation: Situation | None = None) -> dict[str, Tensor]:
-        """By name."""
-        return {name.replace(":", "."): value.exp() for name, value in self.log.items()}
-
-
 class NumberNetwork(nn.Module):
     """A source: a network that changes numbers of the sources before by what it observes, within bounds.
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from qp_control.inverse_dynamics.controller import Control, ControlProblem
+from qp_control.legged.decision import LeggedDecision
 from qp_control.legged.whole_body import Target, WholeBody
-from qp_control.qp.layer import LayerSolution
 
 
-class StandingMemory(NamedTuple):
-    """What a tick hands to the next one."""
+@dataclass(frozen=True)
+class StandingDecision(LeggedDecision):
+    """offset (B, 3): of the centre of mass from where it is without [m]. orientation (B, 4): of the trunk, level, in
+    the direction of the start. The rest as of `LeggedDecision`."""
 
-    shift: Tensor
-    """(B, 3) of the centre of mass from where it is without [m]"""
+    offset: Tensor
     orientation: Tensor
-    """(B, 4) of the trunk, level, in the direction of the start"""
-    warm_start: LayerSolution | None
-
-    def detach(self) -> StandingMemory:
-        """Without graph."""
-        return self
 
 
 class Standing(nn.Module):
-    """Keeps a robot on its feet, wherever they slide to.
+    """Keeps a robot on its feet, wherever they slide to. A `Controller` of `qp_control.training.closed_loop`.
 
     stand (nx,): the state of standing, with feet on the ground at height zero.
     """
@@ -40,35 +34,45 @@ class Standing(nn.Module):
         self.height = float(model.centroid(self.stand).position[2] - feet[:, 2].mean())
         """Of the centre of mass over the feet [m]."""
 
-    def start(self, x: Tensor, shift: Tensor | None = None) -> StandingMemory:
-        """From states (B, nx); shift (B, 3) or (3,) [m]: of the centre of mass, in the world."""
-        by = x.new_zeros(len(x), 3) if shift is None else shift.expand(len(x), 3)
-        return StandingMemory(by, level(x[:, 3:7]), None)
+    @property
+    def input_limit(self) -> Tensor:
+        """(nu,) [N m] the effort limits of the robot."""
+        return self.whole_body.model.effort_limit
 
-    def forward(self, x: Tensor, memory: StandingMemory) -> tuple[Control, StandingMemory]:
-        """Torques for states x (B, nx), and what the next tick is to be given."""
-        found = self.whole_body(*self._parts(x), self.target(x, memory), memory.warm_start)
-        return found, memory._replace(warm_start=found.solution)
+    def start(self, x: Tensor, offset: Tensor | None = None) -> StandingDecision:
+        """What the first call takes in states x (B, nx), where not all is as usual.
 
-    def problem(self, x: Tensor, memory: StandingMemory) -> ControlProblem:
-        """The QPs of a tick, as data."""
-        return self.whole_body.build(*self._parts(x), self.target(x, memory))
+        offset (B, 3) or (3,) [m]: of the centre of mass, in the world.
+        """
+        by = x.new_zeros(len(x), 3) if offset is None else offset.expand(len(x), 3)
+        nothing = LeggedDecision.nothing(self.whole_body, len(x))
+        return StandingDecision(**nothing, offset=by, orientation=level(self.whole_body.finite(x)[:, 3:7]))
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        nq = self.whole_body.model.nq
-        return x[:, :nq], x[:, nq:]
+    def forward(self, x: Tensor, before: StandingDecision | None = None) -> StandingDecision:
+        """Torques for states x (B, nx), which may have more of the plant behind them.
 
-    def target(self, x: Tensor, memory: StandingMemory) -> Target:
+        before: the decision of the control period before.
+        """
+        before = self.start(x) if before is None else before
+        found = self.whole_body(*self.whole_body.parts(x), self.target(x, before), before.warm_start)
+        return before.decided(found)
+
+    def build(self, x: Tensor, before: StandingDecision | None = None) -> dict[str, Tensor]:
+        """The QPs of a call, as arguments of `qc.solve_qp`."""
+        before = self.start(x) if before is None else before
+        return self.whole_body.build(*self.whole_body.parts(x), self.target(x, before))
+
+    def target(self, x: Tensor, before: StandingDecision) -> Target:
         """What the feet at states x (B, nx) ask for."""
-        q, _ = self._parts(x)
+        q, _ = self.whole_body.parts(self.whole_body.finite(x))
         feet = self.whole_body.model.frame_positions(self.whole_body.feet, q)
         up = torch.tensor([0.0, 0.0, self.height], dtype=torch.float64)
-        rest, still = torch.zeros_like(memory.shift), torch.zeros_like(feet)
+        rest, still = torch.zeros_like(before.offset), torch.zeros_like(feet)
         return Target(
-            com=feet.mean(1) + up + memory.shift,
+            com=feet.mean(1) + up + before.offset,
             com_velocity=rest,
             com_acceleration=rest,
-            orientation=memory.orientation,
+            orientation=before.orientation,
             angular_velocity=rest,
             angular_acceleration=rest,
             posture=self.stand.expand_as(q),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from qp_control.inverse_dynamics.controller import Control, ControlProblem
+from qp_control.inverse_dynamics.positive_numbers import PositiveNumbers
+from qp_control.legged.decision import LeggedDecision
 from qp_control.legged.foot_steps import landing, swing
 from qp_control.legged.gait import Gait, trot
-from qp_control.legged.shared_numbers import SharedNumbers
-from qp_control.legged.single_rigid_body import BodyPlan, SingleRigidBody, about_vertical
+from qp_control.legged.single_rigid_body import SingleRigidBody, about_vertical
 from qp_control.legged.standing import level
 from qp_control.legged.whole_body import Target, WholeBody
-from qp_control.qp.layer import LayerSolution
+from qp_control.ocp.problem import OcpQP
 from qp_control.robot.contact import GRAVITY
 from qp_control.settings import Settings, Status
 
@@ -29,35 +31,50 @@ UNTUNED: dict[str, Any] = {
 """Weights of the plan (of the order of those of Di Carlo et al.), and Raibert's gain [s]."""
 
 
-class TrottingMemory(NamedTuple):
-    """What a tick hands to the next one, B robots with k feet."""
+@dataclass(frozen=True)
+class TrottingDecision(LeggedDecision):
+    """What `LeggedDecision` has, and of the gait and its plan:
+
+    clock (B,): int64, control periods of the gait. tick (B,): int64, control periods since the start.
+    command (B, 3): wanted velocity ahead and to the left [m/s], and turn to the left [rad/s].
+    heading (B,): wanted direction [rad].
+    left (B, k, 3): where feet in the air left the ground [m].
+    body (B, 2, 12), body_force (B, k, 3), plan_status (B,): first states, forces [N] and status of the `BodyPlan`.
+    plan_heading (B,): direction in which it was made [rad]. plan_arms (B, k, 3): from the centre of mass to the feet
+    then [m].
+    """
 
     clock: Tensor
-    """(B,) int64, control periods of the gait"""
-    tick: int
-    """control periods since the start"""
+    tick: Tensor
     command: Tensor
-    """(B, 3) wanted velocity ahead and to the left [m/s], and turn to the left [rad/s]"""
     heading: Tensor
-    """(B,) wanted direction [rad]"""
     left: Tensor
-    """(B, k, 3) where feet in the air left the ground [m]"""
-    plan: BodyPlan
+    body: Tensor
+    body_force: Tensor
+    plan_status: Tensor
     plan_heading: Tensor
-    """(B,) direction in which it was made [rad]"""
     plan_arms: Tensor
-    """(B, k, 3) from the centre of mass to the feet then [m]"""
-    warm_start: LayerSolution | None
 
-    def detach(self) -> TrottingMemory:
-        """Without graph."""
-        plan = BodyPlan(*(part.detach() for part in self.plan))
-        names = ("heading", "left", "plan_heading", "plan_arms")
-        return self._replace(plan=plan, **{name: getattr(self, name).detach() for name in names})
+
+class _Seen(NamedTuple):
+    """What planning and tracking go by."""
+
+    q: Tensor
+    v: Tensor
+    centre: Tensor
+    """(B, 3) centre of mass [m]"""
+    velocity: Tensor
+    """(B, 3) of it [m/s]"""
+    feet: Tensor
+    """(B, k, 3) [m]"""
+    land: Tensor
+    """(B, k, 2) where feet in the air will land [m]"""
+    wanted: Tensor
+    """(B, 2) velocity in the world [m/s]"""
 
 
 class Trotting(nn.Module):
-    """Walks as commanded, or on the spot.
+    """Walks as commanded, or on the spot. A `Controller` of `qp_control.training.closed_loop`.
 
     stand (nx,): the state of standing, with the feet on the ground. period [s]: of control. every: control periods from
     plan to plan, and in a stage of it; the gait's cycle should be a multiple. clearance [m]: height of a step.
@@ -92,126 +109,176 @@ class Trotting(nn.Module):
         self.body = SingleRigidBody(
             mass, turned, feet=len(whole_body.feet), horizon=horizon, dt=every * period, settings=settings
         )
-        self.numbers = SharedNumbers(UNTUNED)
+        self.numbers = PositiveNumbers(UNTUNED)
         self.numbers.set(**values)
 
-    def start(self, x: Tensor, command: Tensor | None = None, clock: Tensor | None = None) -> TrottingMemory:
-        """From states x (B, nx).
+    @property
+    def input_limit(self) -> Tensor:
+        """(nu,) [N m] the effort limits of the robot."""
+        return self.whole_body.model.effort_limit
 
-        command (B, 3) or (3,): velocity ahead and to the left [m/s] and turn to the left [rad/s]; clock (B,): where in
-        the gait, in control periods.
+    def start(self, x: Tensor, command: Tensor | None = None, clock: Tensor | None = None) -> TrottingDecision:
+        """What the first call takes in states x (B, nx), where not all is as usual.
+
+        command (B, 3) or (3,): velocity ahead and to the left [m/s] and turn to the left [rad/s]; on the spot when
+        None. clock (B,): where in the gait, in control periods.
         """
         n, k = len(x), len(self.whole_body.feet)
-        wanted = x.new_zeros(n, 3) if command is None else command.expand(n, 3)
-        now = torch.zeros(n, dtype=torch.int64) if clock is None else clock
-        feet = self.whole_body.model.frame_positions(self.whole_body.feet, x[:, : self.whole_body.model.nq])
-        nothing = BodyPlan(x.new_zeros(n, 2, 12), x.new_zeros(n, 1, k, 3), torch.zeros(n, dtype=torch.int64))
-        heading = heading_of(x[:, 3:7]).detach()
-        return TrottingMemory(now, 0, wanted, heading, feet, nothing, heading, feet, None)
-
-    def forward(self, x: Tensor, memory: TrottingMemory) -> tuple[Control, TrottingMemory]:
-        """Torques for states x (B, nx), and what the next tick is to be given."""
-        q, v = self._parts(x)
-        target, memory = self._prepare(q, v, memory)
-        found = self.whole_body(q, v, target, memory.warm_start)
-        unplanned = memory.plan.status > Status.CLOSEST_FEASIBLE
-        found = found._replace(status=torch.where(unplanned, memory.plan.status, found.status))
-        heading = memory.heading + self.period * memory.command[:, 2]
-        after = memory._replace(
-            clock=memory.clock + 1, tick=memory.tick + 1, heading=heading, warm_start=found.solution
+        q, _ = self.whole_body.parts(self.whole_body.finite(x))
+        none = torch.zeros(n, dtype=torch.int64)
+        feet, heading = self.whole_body.model.frame_positions(self.whole_body.feet, q), heading_of(q[:, 3:7]).detach()
+        return TrottingDecision(
+            **LeggedDecision.nothing(self.whole_body, n),
+            clock=none if clock is None else clock,
+            tick=none,
+            command=x.new_zeros(n, 3) if command is None else command.expand(n, 3),
+            heading=heading,
+            left=feet,
+            body=x.new_zeros(n, 2, 12),
+            body_force=x.new_zeros(n, k, 3),
+            plan_status=none,
+            plan_heading=heading,
+            plan_arms=feet,
         )
-        return found, after
 
-    def problem(self, x: Tensor, memory: TrottingMemory) -> ControlProblem:
-        """The QPs of a tick, as data."""
-        q, v = self._parts(x)
-        return self.whole_body.build(q, v, self._prepare(q, v, memory)[0])
+    def forward(self, x: Tensor, before: TrottingDecision | None = None) -> TrottingDecision:
+        """Torques for states x (B, nx), which may have more of the plant behind them.
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        nq = self.whole_body.model.nq
-        return x[:, :nq], x[:, nq:]
+        before: the decision of the control period before. The status is that of the plan where it has no answer.
+        """
+        target, now = self._prepare(x, before)
+        found = self.whole_body(*self.whole_body.parts(x), target, now.warm_start)
+        unplanned = now.plan_status > Status.CLOSEST_FEASIBLE
+        return now.decided(
+            found,
+            status=torch.where(unplanned, now.plan_status, found.status),
+            clock=now.clock + 1,
+            tick=now.tick + 1,
+            heading=now.heading + self.period * now.command[:, 2],
+        )
 
-    def _prepare(self, q: Tensor, v: Tensor, memory: TrottingMemory) -> tuple[Target, TrottingMemory]:
+    def build(self, x: Tensor, before: TrottingDecision | None = None) -> OcpQP | dict[str, Tensor]:
+        """The QPs of a call, as arguments of `qc.solve_qp`; that of the plan made in it, where it has no answer."""
+        seen, now = self._see(x, before)
+        if bool(self._due(now).all()):
+            arguments = self._plan_arguments(seen, now)
+            if bool((self.body(**arguments).status > Status.CLOSEST_FEASIBLE).any()):
+                return OcpQP(**self.body.build(**arguments)._asdict(), horizon=self.body.horizon)
+        return self.whole_body.build(*self.whole_body.parts(x), self._prepare(x, before)[0])
+
+    def _due(self, now: TrottingDecision) -> Tensor:
+        """bool (B,): it is time for a new plan."""
+        return now.tick % self.every == 0
+
+    def _prepare(self, x: Tensor, before: TrottingDecision | None) -> tuple[Target, TrottingDecision]:
         """What to do now, planned anew where it is time."""
+        seen, now = self._see(x, before)
+        due = self._due(now)
+        if bool(due.any()):
+            plan = self._plan(seen, now)
+            if not bool(due.all()):
+                plan = {
+                    name: torch.where(due.view(-1, *[1] * (value.ndim - 1)), value, getattr(now, name))
+                    for name, value in plan.items()
+                }
+            now = dataclasses.replace(now, **plan)
+        return self._target(seen, now), now
+
+    def _see(self, x: Tensor, before: TrottingDecision | None) -> tuple[_Seen, TrottingDecision]:
+        """What planning and tracking go by, and what is carried, with the feet that are in the air now."""
+        now = self.start(x) if before is None else before
         model, gait = self.whole_body.model, self.gait
+        q, v = self.whole_body.parts(self.whole_body.finite(x))
         feet = model.frame_positions(self.whole_body.feet, q)
         centroid = model.centroid(q, v)
         velocity = centroid.momentum[:, :3] / self.body.mass
-        on = gait.on_ground(memory.clock)
-        memory = memory._replace(left=torch.where(on[..., None], feet, memory.left))
-        ahead = about_vertical(memory.heading)[:, :2, :2]
-        wanted = torch.einsum("bij,bj->bi", ahead, memory.command[:, :2])
-        until = gait.period - gait.since_touchdown(memory.clock)
+        on = gait.on_ground(now.clock)
+        now = dataclasses.replace(now, left=torch.where(on[..., None], feet, now.left))
+        ahead = about_vertical(now.heading)[:, :2, :2]
+        wanted = torch.einsum("bij,bj->bi", ahead, now.command[:, :2])
+        until = gait.period - gait.since_touchdown(now.clock)
         land = landing(
             q[:, :2],
             torch.einsum("bij,kj->bki", ahead, self.under),
-            memory.command[:, 2],
+            now.command[:, 2],
             velocity[:, :2],
             wanted,
             self.period * until,
             self.period * gait.stance,
             self.numbers["placement_gain"],
         )
-        if memory.tick % self.every == 0:
-            memory = self._planned(q, v, memory, centroid.position, velocity, feet, land, wanted)
-        return self._target(q, memory, feet, land), memory
+        return _Seen(q, v, centroid.position, velocity, feet, land, wanted), now
 
-    def _planned(
-        self, q: Tensor, v: Tensor, memory: TrottingMemory, centre: Tensor, velocity: Tensor, feet: Tensor,
-        land: Tensor, wanted: Tensor,
-    ) -> TrottingMemory:  # fmt: skip
-        """The memory with a new plan."""
+    def _plan_arguments(self, seen: _Seen, now: TrottingDecision) -> dict[str, Tensor]:
+        """Of `SingleRigidBody`."""
+        q, v, centre, velocity, feet, land, wanted = seen
         n, N, dt = len(q), self.body.horizon, self.body.dt
         yaw, R = heading_of(q[:, 3:7]), rotation(q[:, 3:7])
         zero, up = torch.zeros(n, dtype=torch.float64), R[:, :, 2]
         spin = torch.einsum("bij,bj->bi", R, v[:, 3:6])
         x0 = torch.cat([torch.stack([-up[:, 1], up[:, 0], zero], 1), centre, spin, velocity], 1)
         t = dt * torch.arange(N + 1, dtype=torch.float64)
-        turned = torch.remainder(memory.heading - yaw + torch.pi, 2.0 * torch.pi) - torch.pi
+        turned = torch.remainder(now.heading - yaw + torch.pi, 2.0 * torch.pi) - torch.pi
         zeros = torch.zeros(n, N + 1, 2, dtype=torch.float64)
         place = centre[:, None, :2] + t[:, None] * wanted[:, None]
         reference = torch.cat(
             [
                 zeros,
-                (turned[:, None] + t * memory.command[:, 2:])[..., None],
+                (turned[:, None] + t * now.command[:, 2:])[..., None],
                 place,
                 torch.full_like(zeros[..., :1], self.height),
                 zeros,
-                memory.command[:, None, 2:].expand(n, N + 1, 1),
+                now.command[:, None, 2:].expand(n, N + 1, 1),
                 wanted[:, None].expand(n, N + 1, 2),
                 zeros[..., :1],
             ],
             2,
         )
-        later = memory.clock[:, None] + self.every * torch.arange(N)
+        later = now.clock[:, None] + self.every * torch.arange(N)
         since = self.gait.since_touchdown(later)
-        still = since >= (later - memory.clock[:, None])[..., None]  # it has not left the ground since now
+        still = since >= (later - now.clock[:, None])[..., None]  # it has not left the ground since now
         next_one = torch.cat([land, torch.full_like(land[..., :1], self.ground)], -1)
         places = torch.where(still[..., None], feet[:, None], next_one[:, None])
         arms = places - reference[:, :N, None, 3:6]
         numbers = self.numbers
         Q = torch.cat([numbers[f"{name}_weight"] for name in ("angle", "position", "angular_velocity", "velocity")])
-        plan = self.body(
-            x0, reference, yaw, arms, self.gait.on_ground(later), Q=Q, r=numbers["planned_force_weight"],
-            friction=self.whole_body.numbers["friction"],
-        )  # fmt: skip
-        return memory._replace(plan=plan, plan_heading=yaw, plan_arms=arms[:, 0])
+        return {
+            "x0": x0,
+            "reference": reference,
+            "yaw": yaw,
+            "arms": arms,
+            "on_ground": self.gait.on_ground(later),
+            "Q": Q,
+            "r": numbers["planned_force_weight"],
+            "friction": self.whole_body.numbers["friction"],
+        }
 
-    def _target(self, q: Tensor, memory: TrottingMemory, feet: Tensor, land: Tensor) -> Target:
-        gait, plan = self.gait, memory.plan
-        share = (memory.tick % self.every) / self.every
-        now = torch.lerp(plan.states[:, 0], plan.states[:, 1], share)
-        angle, centre, spin, velocity = now.view(-1, 4, 3).unbind(1)
-        force = plan.forces[:, 0]
-        I = about_vertical(memory.plan_heading) @ self.body.inertia @ about_vertical(memory.plan_heading).mT
-        moment = torch.linalg.cross(memory.plan_arms, force).sum(1)
+    def _plan(self, seen: _Seen, now: TrottingDecision) -> dict[str, Any]:
+        """What decisions keep of a new plan."""
+        arguments = self._plan_arguments(seen, now)
+        plan = self.body(**arguments)
+        return {
+            "body": plan.states[:, :2],
+            "body_force": plan.forces[:, 0],
+            "plan_status": plan.status,
+            "plan_heading": arguments["yaw"],
+            "plan_arms": arguments["arms"][:, 0],
+        }
+
+    def _target(self, seen: _Seen, now: TrottingDecision) -> Target:
+        gait, force = self.gait, now.body_force
+        share = (now.tick % self.every).double() / self.every
+        body = torch.lerp(now.body[:, 0], now.body[:, 1], share[:, None])
+        angle, centre, spin, velocity = body.view(-1, 4, 3).unbind(1)
+        I = about_vertical(now.plan_heading) @ self.body.inertia @ about_vertical(now.plan_heading).mT
+        moment = torch.linalg.cross(now.plan_arms, force).sum(1)
         fall = torch.tensor([0.0, 0.0, -GRAVITY], dtype=torch.float64)
-        half = 0.5 * memory.plan_heading
+        half = 0.5 * now.plan_heading
         zero = torch.zeros_like(half)
         facing = torch.stack([zero, zero, torch.sin(half), torch.cos(half)], 1)
-        over = gait.swing(memory.clock)
+        over = gait.swing(now.clock)
         seconds = self.period * (gait.period - gait.stance)
-        moved = swing(memory.left, land, over, seconds, self.ground, self.clearance)
+        moved = swing(now.left, seen.land, over, seconds, self.ground, self.clearance)
         return Target(
             com=centre,
             com_velocity=velocity,
@@ -219,8 +286,8 @@ class Trotting(nn.Module):
             orientation=turned_by(angle, facing),
             angular_velocity=spin,
             angular_acceleration=torch.linalg.solve(I, moment),
-            posture=self.stand.expand_as(q),
-            activation=gait.activation(memory.clock),
+            posture=self.stand.expand_as(seen.q),
+            activation=gait.activation(now.clock),
             foot=moved.position,
             foot_velocity=moved.velocity,
             foot_acceleration=moved.acceleration,

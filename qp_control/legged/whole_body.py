@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from qp_control.inverse_dynamics.contacts import PointContact
-from qp_control.inverse_dynamics.controller import Control, ControlProblem, InverseDynamics
+from qp_control.inverse_dynamics.controller import Control, InverseDynamics
 from qp_control.inverse_dynamics.limits import TorqueLimit
+from qp_control.inverse_dynamics.positive_numbers import PositiveNumbers
 from qp_control.inverse_dynamics.tasks import (
     AngularMomentumTask,
     CenterOfMassTask,
@@ -19,8 +21,6 @@ from qp_control.inverse_dynamics.tasks import (
     PostureTask,
     TorqueRegularization,
 )
-from qp_control.legged.shared_numbers import SharedNumbers
-from qp_control.qp.layer import LayerSolution
 from qp_control.robot.model import RobotModel
 from qp_control.settings import Settings
 
@@ -109,7 +109,7 @@ class WholeBody(nn.Module):
         ]
         self.controller = InverseDynamics(model, tasks, [TorqueLimit()], contacts, settings=settings)
         self.controller.requires_grad_(False)
-        self.numbers = SharedNumbers(UNTUNED, self._places())
+        self.numbers = PositiveNumbers(UNTUNED, self._places())
         self.numbers.set(**values)
 
     def _places(self) -> dict[str, list[str]]:
@@ -123,14 +123,28 @@ class WholeBody(nn.Module):
                 places[name] = [f"{part}.{key}"]
         return places
 
-    def forward(self, q: Tensor, v: Tensor, target: Target, warm_start: LayerSolution | None = None) -> Control:
-        """Torques for states q (B, nq), v (B, nv)."""
+    def forward(self, q: Tensor, v: Tensor, target: Target, warm_start: Any = None) -> Control:
+        """Torques for states q (B, nq), v (B, nv). warm_start: as of `QPLayer`."""
         control: Control = self.controller(q, v, self._numbers(target), warm_start=warm_start)
         return control
 
-    def build(self, q: Tensor, v: Tensor, target: Target) -> ControlProblem:
-        """The QPs, as data."""
-        return self.controller.build(q, v, self._numbers(target))
+    def build(self, q: Tensor, v: Tensor, target: Target) -> dict[str, Tensor]:
+        """The QPs, as arguments of `qc.solve_qp`."""
+        problem = self.controller.build(q, v, self._numbers(target))
+        return {name: value for name, value in problem._asdict().items() if name not in ("T", "t")}
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(q, v) of states x (B, nx) of a plant, which may have more behind them."""
+        nq, nx = self.model.nq, self.model.nx
+        if x.ndim != 2 or x.shape[1] < nx:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {nx}) or more in a row")
+        return x[:, :nq], x[:, nq:nx]
+
+    def finite(self, x: Tensor) -> Tensor:
+        """States x (B, nx or more), with the neutral one in the place of those that are not finite."""
+        finite = x.detach().isfinite().all(1)
+        neutral = self.model.neutral_state()
+        return x if bool(finite.all()) else torch.where(finite[:, None], x[:, : len(neutral)], neutral)
 
     def _numbers(self, target: Target) -> dict[str, Tensor]:
         numbers: dict[str, Tensor] = self.numbers()

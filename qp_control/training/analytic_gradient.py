@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.evaluation import starts
-from qp_control.training.identification import chosen_parameters
-from qp_control.training.phase import DivisiblePhase, Update
-from qp_control.training.rollout import Controller, closed_loop
+from qp_control.training.phase import DivisiblePhase, Update, chosen_parameters
+from qp_control.training.rollout import Controller
 
 
 class AnalyticGradient(DivisiblePhase):
@@ -53,6 +52,5 @@ class AnalyticGradient(DivisiblePhase):
         return starts(self.task.plant, self.batch, seed)
 
     def part(self, module: Controller, drawn: Tensor) -> Update:
-        plant = self.task.plant
-        rollout = closed_loop(module, plant.step, drawn, self.steps, reward=plant.reward, truncate=self.truncate)
+        rollout = self.task.loops(module, drawn, self.steps, self.truncate)
         return Update(self.task.loss(rollout), rollout.status, rollout.failure, len(drawn) * self.steps)

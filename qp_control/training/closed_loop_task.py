@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qp_control.envs.base import write_rollout
 from qp_control.envs.task import RobotTask
-from qp_control.mpc.controller import MPC
 from qp_control.settings import Settings
 from qp_control.training import losses, plots
 from qp_control.training.checkpoint import RunError
@@ -30,6 +29,8 @@ class ClosedLoopTask(TrainingTask):
 
     plant: the environment's task, possibly with other masses than the controller's model.
     state_scale (nx,): typical size of the state's coordinates.
+    failed_reward: where failures end the loops that are learned from, what a control period after one earns; None: they
+    go on.
     """
 
     environment: ClassVar[str]  # Gymnasium id of the plant
@@ -37,6 +38,7 @@ class ClosedLoopTask(TrainingTask):
     input_names: ClassVar[tuple[str, ...]]
     metrics: ClassVar[tuple[str, ...]] = ("success", "return")
     percent = ("success",)
+    failed_reward: ClassVar[float | None] = None
     plant: RobotTask
     state_scale: Tensor
 
@@ -47,6 +49,21 @@ class ClosedLoopTask(TrainingTask):
     def barrier(self, states: Tensor) -> Tensor:
         """Penalty (B, T + 1) on states (B, T + 1, nx) near the edge of where the robot may be; zero inside."""
         return states.new_zeros(states.shape[:2])
+
+    def loops(self, module: Any, x0: Tensor, steps: int, truncate: int | None = None) -> Rollout:
+        """Closed loops of `steps` control periods from x0 (B, nx)."""
+        plant, reward = self.plant, self.failed_reward
+        failed = None if reward is None else plant.failed
+        return closed_loop(
+            module,
+            plant.step,
+            x0,
+            steps,
+            reward=plant.reward,
+            failed=failed,
+            failed_reward=reward or 0.0,
+            truncate=truncate,
+        )
 
     def loss(self, rollout: Rollout) -> Tensor:
         """What is minimised: minus the mean reward and the mean of the barrier, unless a task has better."""
@@ -69,8 +86,7 @@ class ClosedLoopTask(TrainingTask):
     @torch.no_grad()
     def loop_loss(self, module: Any, x0: Tensor, steps: int) -> float:
         """Loss of closed loops of `steps` control periods from x0 (B, nx); infinite where it is NaN."""
-        rollout = closed_loop(module, self.plant.step, x0, steps, reward=self.plant.reward)
-        loss = float(self.loss(rollout))
+        loss = float(self.loss(self.loops(module, x0, steps)))
         return loss if loss == loss else float("inf")
 
     def first_problem(self, module: Any) -> FailedProblem | None:
@@ -95,8 +111,3 @@ class ClosedLoopTask(TrainingTask):
     def times(self, count: int) -> Any:
         """Times of `count` states [s]."""
         return self.plant.control_period * np.arange(count)
-
-
-def weights(controller: MPC) -> list[nn.Parameter]:
-    """The parameters of its costs."""
-    return [p for m in (controller.state_cost, controller.input_cost, controller.terminal_cost) for p in m.parameters()]

@@ -14,11 +14,15 @@ from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem
 
 Carried: TypeAlias = Any
-"""What a controller decides and its next call takes: a `Plan` of an MPC, a `Decision` of a policy."""
+"""What a controller decides and its next call takes, such as a `Plan` of an `MPC`; a dataclass of tensors (B, ...).
+
+It has `input` (B, nu), `status` and `iterations` (B,), `solved` (B,), `shift()` for what the next control period takes,
+`detach()`, and an index by elements.
+"""
 
 
 class Controller(Protocol):
-    """What closed loops need of a controller, such as an `MPC` or an `InverseDynamicsPolicy`."""
+    """What closed loops need of a controller, such as an `MPC`, an `InverseDynamicsPolicy` or a `Standing` robot's."""
 
     @property
     def input_limit(self) -> Tensor:
@@ -64,17 +68,22 @@ def closed_loop(
     steps: int,
     *,
     reward: Callable[[Tensor, Tensor], Tensor] | None = None,
+    failed: Callable[[Tensor], Tensor] | None = None,
+    failed_reward: float = 0.0,
     plan: Carried | None = None,
     truncate: int | None = None,
+    see: Callable[[Carried], None] | None = None,
 ) -> Rollout:
     """Let the controller run the plant from x0 (B, nx) for `steps` control periods.
 
     step: the plant, x_next = step(x, u); u is clipped to the controller's input limit before. reward: of (x_next, u);
-    zero when None. plan: the (shifted) plan or decision to begin with. The gradient passes through the plant, the
-    controller and what is carried from call to call; truncate: it is cut after every so many control periods.
+    zero when None. failed: True (B,) for states (B, nx) that end a run: a robot stays in that state, or in the last one
+    before its numbers ran away, and earns `failed_reward` from then on, without gradient; None: it goes on. plan: the
+    (shifted) plan or decision to begin with. The gradient passes through the plant, the controller and what is carried
+    from call to call; truncate: it is cut after every so many control periods. see: is called with every decision.
     """
     limit = controller.input_limit
-    x = x0
+    x, alive = x0, torch.ones(len(x0), dtype=torch.bool)
     states, inputs, rewards, status, iterations = [x0], [], [], [], []
     failure = None
     for t in range(steps):
@@ -82,15 +91,32 @@ def closed_loop(
             x, plan = x.detach(), None if plan is None else plan.detach()
         given = plan
         plan = controller(x, given)
+        if see is not None:
+            see(plan)
         if failure is None and not bool(plan.solved.all()):
             failure = failed_problem(controller, x, given, plan, t)
         u = torch.clamp(plan.input, -limit, limit)
-        x = finite_only(step, (x.shape[1],), x, u)
+        before, x = x.detach(), finite_only(step, (x.shape[1],), x, u)
+        if failed is not None:
+            alive = alive & x.detach().isfinite().all(1)
+            x = torch.where(alive[:, None], x, before)
+        earned = x.new_zeros(len(x)) if reward is None else finite_only(reward, (), x, u)
+        if failed is not None:
+            earned = torch.where(alive, earned, failed_reward)
+            alive = alive & ~failed(x.detach())
         states.append(x)
         inputs.append(u)
-        rewards.append(x.new_zeros(len(x)) if reward is None else finite_only(reward, (), x, u))
+        rewards.append(earned)
         status.append(plan.status)
         iterations.append(plan.iterations)
+        if not bool(alive.any()):  # nothing moves any more
+            left = steps - t - 1
+            states += left * [x.detach()]
+            inputs += left * [torch.zeros_like(u)]
+            rewards += left * [x.new_full((len(x),), failed_reward)]
+            status += left * [torch.zeros_like(plan.status)]
+            iterations += left * [torch.zeros_like(plan.iterations)]
+            break
         plan = plan.shift()
     return Rollout(
         torch.stack(states, 1),
@@ -124,7 +150,7 @@ def failed_problem(
     with torch.no_grad():
         problem = controller.build(one, carried)
     if isinstance(problem, OcpQP):
-        data = problem.element(0).data() | {"horizon": plan.inputs.shape[1]}
+        data = problem.element(0).arguments()
     else:  # arguments of a dense QP, whose weights the batch shares
         data = {
             name: value[0] if value.ndim and not name.startswith("weight") else value for name, value in problem.items()

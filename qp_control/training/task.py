@@ -33,6 +33,20 @@ class Score:
     details: Any = None
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A number that was learned, and what the data say about it.
+
+    standard_deviation: of its error, where the data's noise alone makes it. interval: all values that explain the data
+    as well, the tightest limit and the widest.
+    """
+
+    name: str
+    value: float
+    standard_deviation: float | None = None
+    interval: tuple[float, float] | None = None
+
+
 class TrainingTask(abc.ABC):
     """What `Trainer` needs to know. A task is made from its options, and has no state that training changes."""
 
@@ -42,6 +56,8 @@ class TrainingTask(abc.ABC):
     """Names of a score's values."""
     percent: ClassVar[tuple[str, ...]] = ()
     """Those that are shares."""
+    search_step: float = 0.3
+    """First step of a search without gradients, along each number that is learned."""
     needs: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Packages that not everybody has, each with the extra of qp-control that brings it."""
 
@@ -74,6 +90,10 @@ class TrainingTask(abc.ABC):
     def search_loss(self) -> Callable[[nn.Module], float] | None:
         """What a search without gradients minimises, to compare with; None: nothing is compared."""
         return None
+
+    def estimates(self, module: Any) -> list[Estimate]:
+        """The numbers in a module that has been trained, and how well the data tell them."""
+        return []
 
     def first_problem(self, module: Any) -> FailedProblem | None:
         """A QP of the module that shows what it is about, for the record where gradients overflow."""

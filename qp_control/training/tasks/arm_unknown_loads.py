@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,15 @@ from qp_control.inverse_dynamics.policy import InverseDynamicsPolicy, NumberNetw
 from qp_control.robot.model_parameters import Payload
 from qp_control.settings import Settings
 from qp_control.training.analytic_gradient import AnalyticGradient
+from qp_control.training.closed_loop_task import SEARCH_EPISODES
+from qp_control.training.evaluation import starts
 from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import Phase
+from qp_control.training.task import VALIDATION_SEED
 from qp_control.training.tasks.loaded_arm import Gains, LoadedArmTask, policy
 
 FADE = 0.05  # of the learning rate, along the run
+SEARCH_STEP = 0.03  # of a search through the weights of a network: ten times as large ones make loops unstable
 LARGEST_ADDED = 20.0  # [m/s^2] that the network adds to what the tool is asked for
 UNEXPLAINED = 5.0  # [m/s^2] usual size of what the model does not explain
 # The best of grids over stiffness (200 to 600), damping, the model's load (1 to 3.5 kg) and the observer's gain: a
@@ -91,6 +96,8 @@ class ArmUnknownLoads(LoadedArmTask):
     def __init__(self, options: ArmUnknownLoadsOptions | None = None) -> None:
         super().__init__(options)
         self.plant, self.settle = LoadedArm(self.options.lightest, self.options.heaviest), self.options.settle
+        if self.options.network:
+            self.search_step = SEARCH_STEP
 
     def module(self, settings: Settings | None = None) -> InverseDynamicsPolicy:
         return policy(
@@ -118,6 +125,11 @@ class ArmUnknownLoads(LoadedArmTask):
 
     def hand_tuned(self) -> InverseDynamicsPolicy:
         return policy(self.plant, load=LOAD, gains=BY_HAND)
+
+    def search_loss(self) -> Callable[[Any], float]:
+        """Of loops as long as those that gradients pass through: five times as many trials as with whole episodes."""
+        x0 = starts(self.plant, SEARCH_EPISODES, VALIDATION_SEED)
+        return lambda module: self.loop_loss(module, x0, self.options.steps)
 
     def others(self) -> dict[str, nn.Module]:
         """A disturbance observer: what the model does not explain is taken off, with one gain."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from qp_control.envs.loaded_arm import CENTRE, FRICTION, LoadedArm
 from qp_control.inverse_dynamics.controller import InverseDynamics
 from qp_control.inverse_dynamics.limits import JointPositionLimit, JointVelocityLimit, TorqueLimit
-from qp_control.inverse_dynamics.policy import InverseDynamicsPolicy, PositiveNumbers, Situation, Source
+from qp_control.inverse_dynamics.policy import InverseDynamicsPolicy, Situation, Source
+from qp_control.inverse_dynamics.positive_numbers import PositiveNumbers
 from qp_control.inverse_dynamics.tasks import PositionTask, PostureTask, TorqueRegularization
 from qp_control.robot.model import RobotModel
 from qp_control.robot.model_parameters import Payload
@@ -81,7 +82,7 @@ def policy(
     ]
     controller = InverseDynamics(RobotModel(plant.dynamics.model), tasks, limits, settings=settings)
     model = Payload(controller.model, "tool", mass=load)
-    sources: list[Source] = [targets(plant), PositiveNumbers(controller, GAINS), *further(model)]
+    sources: list[Source] = [targets(plant), PositiveNumbers.of(controller, GAINS), *further(model)]
     return InverseDynamicsPolicy(controller, sources, model=model)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from qp_control.envs.pushed_quadruped import PushedQuadruped
 from qp_control.legged.standing import Standing
@@ -17,13 +15,14 @@ from qp_control.legged.trotting import Trotting
 from qp_control.legged.whole_body import WholeBody
 from qp_control.settings import Settings
 from qp_control.training import plots
+from qp_control.training.analytic_gradient import AnalyticGradient
 from qp_control.training.closed_loop_task import ClosedLoopTask
-from qp_control.training.evaluation import Evaluation, mean_interval, share_interval
-from qp_control.training.legged_rollout import LeggedGradient, failed_tick, legged_loop
+from qp_control.training.evaluation import Evaluation, mean_interval, share_interval, starts
 from qp_control.training.options import TrainingOptions
-from qp_control.training.phase import FailedProblem, Phase
+from qp_control.training.phase import Phase
 from qp_control.training.task import VALIDATION_SEED, Score
 
+FADE = 0.2  # of the learning rate, along the run
 BY_HAND: dict[str, Any] = {
     "friction": 0.8,
     "com_weight": [1.0, 1.0, 5.0],
@@ -89,6 +88,7 @@ class QuadrupedPushes(ClosedLoopTask):
     environment = ""
     metrics = ("survived", "return")
     percent = ("survived",)
+    failed_reward = -10.0
     state_names = ()
     input_names = ()
     when: ClassVar[tuple[int, int]] = (0, 0)
@@ -101,20 +101,12 @@ class QuadrupedPushes(ClosedLoopTask):
     def phases(self) -> list[Phase]:
         o: Any = self.options
         return [
-            LeggedGradient(
-                self.plant,
-                self.plant.sample_starts,
-                o.iterations,
-                o.rate,
-                batch=o.batch,
-                steps=o.steps,
-                truncate=o.truncate,
-            )
+            AnalyticGradient(self, o.iterations, o.rate, batch=o.batch, steps=o.steps, truncate=o.truncate, fade=FADE)
         ]
 
     @torch.no_grad()
     def score(self, module: Any, seed: int, count: int) -> Score:
-        rollout = legged_loop(module, self.plant, self.plant.sample_starts(count, seed), self.plant.episode_steps)
+        rollout = self.loops(module, starts(self.plant, count, seed), self.plant.episode_steps)
         survived = float(self.plant.survived(rollout.states).double().mean())
         returns = rollout.rewards.mean(1)
         values = {"survived": survived, "return": float(returns.mean())}
@@ -123,26 +115,17 @@ class QuadrupedPushes(ClosedLoopTask):
         return Score(values, (survived, values["return"]), intervals, rollout.failure, seen)
 
     def search_loss(self) -> Callable[[Any], float]:
-        x0 = self.plant.sample_starts(self.options.batch, VALIDATION_SEED)
+        x0 = starts(self.plant, self.options.batch, VALIDATION_SEED)
         return lambda module: self.loop_loss(module, x0, self.options.steps)
-
-    @torch.no_grad()
-    def loop_loss(self, module: Any, x0: Tensor, steps: int) -> float:
-        loss = -float(legged_loop(module, self.plant, x0, steps).rewards.mean())
-        return loss if loss == loss else math.inf
-
-    def first_problem(self, module: Any) -> FailedProblem:
-        x = self.plant.sample_starts(1, VALIDATION_SEED)[:, : self.plant.dynamics.nx]
-        return failed_tick(module, x, module.start(x), torch.zeros(1, dtype=torch.int64), 0, 0)
 
     def pictures(self, folder: Path, before: Score, after: Score) -> list[Path]:
         picture = folder / "pushes.png"
-        starts = after.details.rollout.states[:, 0]
+        begin = after.details.rollout.states[:, 0]
         kept = {
             name: self.plant.survived(score.details.rollout.states).numpy()
             for name, score in (("before", before), ("learned", after))
         }
-        plots.pushes(picture, {self.name: (starts[:, -3:-1].numpy(), kept)})
+        plots.pushes(picture, {self.name: (begin[:, -3:-1].numpy(), kept)})
         return [picture, self.write_replay(folder / "replay.html", after.details)]
 
 
