@@ -1,7 +1,7 @@
-"""Fly a quadrotor with an unknown load to waypoints by MPC, learned through its plant, by PPO, or by a plain network.
+"""Fly a quadrotor with an unknown load to waypoints by MPC, learned through its plant, by PPO or SAC, or by a network.
 
-python examples/train_quadrotor.py [analytic | ppo | network] [iterations]
-The last two need stable-baselines3: pip install 'qp-control[rl]'
+python examples/train_quadrotor.py [analytic | ppo | sac | network] [iterations]
+All but the first need stable-baselines3: pip install 'qp-control[rl]'
 """
 
 import sys
@@ -10,7 +10,7 @@ from qp_control.training import Trainer, create
 from qp_control.training.task import HELD_OUT_SEED
 
 recipe = sys.argv[1] if len(sys.argv) > 1 else "analytic"
-iterations = "closed_loop_iterations" if recipe == "analytic" else "ppo_iterations"
+iterations = {"analytic": "closed_loop_iterations", "sac": "sac_iterations"}.get(recipe, "ppo_iterations")
 task = create(f"quadrotor_{recipe}", **({iterations: int(sys.argv[2])} if len(sys.argv) > 2 else {}))
 
 

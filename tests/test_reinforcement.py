@@ -307,7 +307,8 @@ def test_a_quadrotor_that_has_run_away_harms_no_other(guided: bool) -> None:
 
 
 def test_a_guide_learns_at_a_rate_of_its_own() -> None:
-    trainer = Trainer(create("quadrotor_ppo", **SMALL_PPO, **BRIEF, guided=True))
+    rates = {"rate": 1e-3, "controller_rate": 5e-2, "warm_up": 1}
+    trainer = Trainer(create("quadrotor_ppo", **SMALL_PPO, **BRIEF, **rates, guided=True))
     trainer.train(until=2)
     controller, guide, _ = trainer.optimizer.param_groups
     assert {id(p) for p in guide["params"]} == {id(p) for p in trainer.module.guide.parameters()}
@@ -317,7 +318,7 @@ def test_a_guide_learns_at_a_rate_of_its_own() -> None:
 
 @pytest.mark.parametrize(("name", "small"), [("arm_ppo", SMALL_PPO), ("quadrotor_sac", SMALL_SAC)])
 def test_an_update_of_a_task_changes_all_that_it_learns(name: str, small: dict[str, Any]) -> None:
-    trainer = Trainer(create(name, **small, **BRIEF))
+    trainer = Trainer(create(name, **small, validation_count=1, warm_up=2))
     before = [p.detach().clone() for p in trainer.learnable]
     rows: list[dict[str, Any]] = []
     trainer.train(rows.append, until=3)
@@ -351,6 +352,14 @@ def test_the_rate_of_a_controller_fades() -> None:
     scales: list[float] = []
     trainer.train(lambda row: scales.append(trainer.optimizer.param_groups[0]["scale"]))
     assert scales == pytest.approx([0.0, 10.0 * 0.1 ** (1 / 3), 10.0 * 0.1 ** (2 / 3), 1.0])
+
+
+def test_quadrotor_begins_with_what_was_tuned_by_hand_if_wanted() -> None:
+    task = create("quadrotor_ppo", tuned=True)
+    pairs = zip(task.module().parameters(), task.hand_tuned().parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
+    plain = create("quadrotor_ppo").module().parameters()
+    assert any(not torch.equal(p, q) for p, q in zip(plain, task.module().parameters(), strict=True))
 
 
 def test_a_guide_that_says_nothing_changes_nothing_and_learns() -> None:
