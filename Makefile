@@ -30,7 +30,8 @@ CONFIGURE_SANITIZED = cmake -G Ninja -S . -B $(SANITIZED) -DQP_CONTROL_TESTS=ON 
 	  -DCMAKE_BUILD_TYPE=Debug -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DCMAKE_CXX_FLAGS='$(SANITIZE) $(VECTOR)'
 sanitize: install
 	$(CONFIGURE_SANITIZED)
-	cmake --build $(SANITIZED) --parallel 2 --target solver_facts interior_point_facts ocp_facts
+	cmake --build $(SANITIZED) --parallel 2 --target kernel_facts solver_facts interior_point_facts ocp_facts
+	$(SANITIZED)/cpp/tests/kernel_facts
 	$(SANITIZED)/cpp/tests/solver_facts
 	$(SANITIZED)/cpp/tests/interior_point_facts
 	$(SANITIZED)/cpp/tests/ocp_facts

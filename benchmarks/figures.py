@@ -9,7 +9,6 @@ reached has a dot per seed: before training, tuned by hand, the evolution strate
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,11 +31,6 @@ SEEDS = [
     ("constraints", ["constraint_learning"], "limit error", "largest relative error of the limits"),
     ("identification", ["cart_pole_identification"], "parameter error", "largest relative error"),
 ]
-
-
-def rows_of(path: Path) -> list[Row]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def number(text: str | None) -> float:
@@ -146,13 +140,16 @@ def main() -> None:
     others: dict[str, Callable[[list[Row]], Figure]] = {"imitation": of_imitation, "identification": of_noise}
     training = arguments.results / "training.csv"
     if training.exists():
-        rows = rows_of(training)
+        rows = report.read_csv(training)
         for name, tasks, measure, label in SEEDS:
             save(of_seeds(rows, tasks, measure, label), arguments.figures / f"{name}.png")
     for name, draw in others.items():
         path = arguments.results / f"{name}.csv"
         if path.exists():
-            save(draw(rows_of(path)), arguments.figures / f"{name}{'_noise' if name == 'identification' else ''}.png")
+            save(
+                draw(report.read_csv(path)),
+                arguments.figures / f"{name}{'_noise' if name == 'identification' else ''}.png",
+            )
 
 
 if __name__ == "__main__":

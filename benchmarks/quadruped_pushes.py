@@ -54,7 +54,7 @@ def main() -> None:
     if arguments.quick:
         arguments.tasks, arguments.seeds, arguments.pushes = names[:1], [0], 2
     print(report.machine("mujoco"))
-    table = report.Report("quadruped_pushes", COLUMNS, arguments.out)
+    table = report.Report("quadruped_pushes", COLUMNS, arguments.out, part="task")
     shown: dict[str, tuple[Any, dict[str, Any]]] = {}
     with many_small_problems():
         for name in arguments.tasks:

@@ -1,23 +1,36 @@
-"""What the benchmarks share: solvers that take turns, a table printed as it grows, its CSV file, a bar chart."""
+"""What the benchmarks share: solvers that take turns, a table printed as it grows, its CSV file, a bar chart.
+
+Beside NAME.csv stands NAME.json, which says where its rows come from: the command, the date, the commit, the machine
+and the versions of the packages that were there.
+"""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import datetime
 import gc
 import importlib.metadata
+import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 BETTER = "x better than best peer"
 LEFT = ("solver", "problem", "problems", "case", "task", "controller", "measure", BETTER)
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PACKAGES = (
+    "qp-control", "numpy", "scipy", "torch", "pin", "gymnasium", "proxsuite", "qpth", "moreau", "mpc", "piqp",
+    "clarabel", "daqp", "quadprog", "pin-pink", "mujoco", "stable-baselines3",
+)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -26,9 +39,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+class Options(argparse.ArgumentParser):
+    """A quick run must not replace results: it writes to a folder of its own unless told where."""
+
+    def parse_args(self, *given: Any, **more: Any) -> Any:
+        found = super().parse_args(*given, **more)
+        if found.quick and found.out == RESULTS:
+            found.out = RESULTS / "quick"
+        return found
+
+
 def arguments(doc: str | None) -> argparse.ArgumentParser:
     """Options that every benchmark has."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Options(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the CSV file and the plot")
     parser.add_argument("--quick", action="store_true", help="a small part, within seconds: does it still run?")
     return parser
@@ -39,12 +62,59 @@ def machine(*packages: str, threads: int | None = None) -> str:
     parts = [f"Python {platform.python_version()}", f"{platform.machine()}, {cores()} cores"]
     if threads is not None:
         parts.append(f"{threads} thread{'s' if threads > 1 else ''}")
-    for name in ("qp-control", *packages):
-        try:
-            parts.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            parts.append(f"{name} MISSING (not compared)")
+    parts += [f"{name} {installed(name) or 'MISSING (not compared)'}" for name in ("qp-control", *packages)]
     return "; ".join(parts)
+
+
+def installed(name: str) -> str:
+    """Version of a distribution, or nothing."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def git(*words: str) -> str:
+    """What it answers; nothing where there is no git."""
+    try:
+        done = subprocess.run(["git", *words], cwd=HERE.parent, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def processor() -> str:
+    """Its name, where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def command(words: Sequence[str]) -> str:
+    """How this process was started, without the folder of its results and without folders of this machine."""
+    program, root = Path(words[0]).resolve(), HERE.parent
+    shown = ["python", str(program.relative_to(root)) if program.is_relative_to(root) else program.name]
+    skip = False
+    for word in words[1:]:
+        if word != "--out" and not word.startswith("--out=") and not skip:
+            shown.append(f"PATH/{Path(word).name}" if Path(word).is_absolute() else word)
+        skip = word == "--out"
+    return " ".join(shown)
+
+
+def provenance() -> dict[str, str]:
+    """Where the results of this process come from."""
+    versions = [f"{name} {version}" for name in PACKAGES if (version := installed(name))]
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "qp_control", "cpp", "envs", "benchmarks/*.py")
+    return {
+        "command": command(sys.argv),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "commit": git("rev-parse", "--short", "HEAD") + (" and changes" if changed else ""),
+        "machine": f"{processor()}, {cores()} cores, Python {platform.python_version()}",
+        "packages": ", ".join(versions),
+    }
 
 
 def in_turns(
@@ -113,16 +183,17 @@ def written(value: object) -> str:
 
 
 class Report:
-    """A table, printed row by row; `finish` writes it as CSV.
+    """A table, printed row by row; `finish` writes it as CSV, and beside it where it comes from.
 
     Args:
         name: of the files.
         columns: widths by heading, in order; a column that is not set in a row stays blank.
         out: folder of the files.
+        part: a heading: rows of the file that was there whose value under it is not measured now are kept.
     """
 
-    def __init__(self, name: str, columns: Mapping[str, int], out: Path) -> None:
-        self.name, self.columns, self.out = name, dict(columns), out
+    def __init__(self, name: str, columns: Mapping[str, int], out: Path, part: str = "") -> None:
+        self.name, self.columns, self.out, self.part = name, dict(columns), out, part
         self.rows: list[dict[str, object]] = []
         print(self._line(dict(zip(columns, columns, strict=True))))
 
@@ -140,9 +211,27 @@ class Report:
 
     def finish(self) -> Path:
         path = self.out / f"{self.name}.csv"
-        write_csv(path, self.rows)
+        source = path.with_suffix(".json")
+        measured = dict.fromkeys(str(row.get(self.part, "")) for row in self.rows)
+        kept: list[Mapping[str, object]] = []
+        sources: dict[str, object] = {}
+        if self.part and path.exists():
+            kept = [row for row in read_csv(path) if row[self.part] not in measured]
+            sources = read_json(source)
+        write_csv(path, [*kept, *self.rows])
+        source.write_text(json.dumps(sources | dict.fromkeys(measured, provenance()), indent=1) + "\n")
         print(f"written: {path}")
         return path
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -172,7 +261,7 @@ def bars(
     import matplotlib.pyplot as plt
 
     labels = list(groups)
-    figure, axes = plt.subplots(figsize=(max(5.0, 1.5 + 0.25 * len(labels) * (len(series) + 1)), 4))
+    figure, axes = plt.subplots(figsize=(min(12.0, max(5.0, 1.5 + 0.25 * len(labels) * (len(series) + 1))), 4))
     width = 0.8 / max(1, len(series))
     for k, (name, values) in enumerate(series.items()):
         at = [i + width * k for i, group in enumerate(labels) if group in values]

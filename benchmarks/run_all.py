@@ -45,12 +45,10 @@ def run(name: str, options: list[str], out: Path) -> tuple[bool, str]:
 
 def main() -> int:
     parser = report.arguments(__doc__)
-    parser.set_defaults(out=None)
     parser.add_argument("--data", type=Path, default=os.environ.get("QP_CONTROL_DATA"), help=f"of {COLLECTIONS}.py")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, metavar="NAME", help="of these")
     arguments = parser.parse_args()
-    # A quick run must not replace results.
-    out = arguments.out or (report.RESULTS / "quick" if arguments.quick else report.RESULTS)
+    out = arguments.out
     outcomes: dict[str, tuple[bool, str]] = {}
     for name in arguments.only:
         options = ["--quick"] if arguments.quick else []

@@ -2,6 +2,7 @@
 
 Every seed is a run folder of `qp-control train` in --folder; seeds that are there already are not trained again. All
 are judged on the same 50 samples, none of which was trained on. There is no last column: what is compared is not speed.
+Rows of other tasks, in the CSV file of a run before, stay.
 
     python benchmarks/training.py [--tasks cart_pole_swing_up] [--seeds 0 1 2 3 4] [--folder results/training]
     python benchmarks/training.py --tasks arm_inverse_dynamics arm_unknown_loads --arm-figure docs/figures/arm.png
@@ -91,7 +92,7 @@ def main() -> None:
                     values.setdefault(measure, []).append(float("nan") if row[measure] is None else row[measure])
     print(report.machine())
     columns = {"task": 24, "controller": 36, "measure": 18, **{f"seed {seed}": 9 for seed in arguments.seeds}}
-    table = report.Report("training", columns, arguments.out)
+    table = report.Report("training", columns, arguments.out, part="task")
     for name, controllers in scores.items():
         for controller, measures in controllers.items():
             for measure, each in measures.items():

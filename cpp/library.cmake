@@ -1,4 +1,4 @@
-# The C++ package: find_package(qp_control COMPONENTS solver controllers robot).
+# The C++ package: find_package(qp_control COMPONENTS solver controllers robot inverse_dynamics).
 include(CMakePackageConfigHelpers)
 set(_package ${CMAKE_INSTALL_LIBDIR}/cmake/qp_control)
 
@@ -17,6 +17,30 @@ else()
 endif()
 if(QP_CONTROL_ROBOT)
   list(APPEND _components robot)
+  if(TARGET Boost::headers)
+    list(APPEND _components inverse_dynamics)
+    file(GLOB control_sources CONFIGURE_DEPENDS src/control/*.cpp)
+    add_library(qp_control_inverse_dynamics STATIC ${control_sources})
+    target_compile_options(qp_control_inverse_dynamics PRIVATE -Wall -Wextra)
+    target_link_libraries(qp_control_inverse_dynamics PUBLIC qp_control_robot qp_control_controllers
+                                                      PRIVATE $<BUILD_INTERFACE:Boost::headers>)
+  endif()
+endif()
+
+# The layout of the solver's types follows from Eigen's alignment, which depends on vector flags: that of this build goes
+# for whoever uses it, whatever his own flags are. Beside Pinocchio it is given already.
+if(NOT TARGET qp_control_robot)
+  include(CheckCXXSourceCompiles)
+  set(CMAKE_REQUIRED_LIBRARIES Eigen3::Eigen)
+  set(_alignment 16)
+  foreach(bytes 32 64)
+    check_cxx_source_compiles("#include <Eigen/Core>
+      static_assert(EIGEN_MAX_ALIGN_BYTES >= ${bytes}, \"\"); int main() {}" QP_CONTROL_ALIGNS_BY_${bytes})
+    if(QP_CONTROL_ALIGNS_BY_${bytes})
+      set(_alignment ${bytes})
+    endif()
+  endforeach()
+  target_compile_definitions(qp_control_solver INTERFACE EIGEN_MAX_ALIGN_BYTES=${_alignment})
 endif()
 
 # What is exported of a target of another file needs that file: solver.cmake has the threads of all.

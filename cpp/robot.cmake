@@ -4,9 +4,10 @@ find_package(pinocchio 4.1 CONFIG REQUIRED)
 file(GLOB robot_sources CONFIGURE_DEPENDS src/robot/*.cpp)
 add_library(qp_control_robot STATIC ${robot_sources})
 include_headers(qp_control_robot)
-# Vector flags change Eigen's alignment and with it the binary interface of Pinocchio's library.
+# Vector flags change Eigen's alignment and with it the binary interface of Pinocchio's library: who uses this one has
+# the alignment that is Eigen's own without such flags, whatever his flags are.
 set(pinocchio_alignment EIGEN_MAX_ALIGN_BYTES=16 EIGEN_MALLOC_ALREADY_ALIGNED=1)
-target_compile_definitions(qp_control_robot PRIVATE ${pinocchio_alignment})
+target_compile_definitions(qp_control_robot PUBLIC ${pinocchio_alignment})
 target_link_libraries(qp_control_robot PUBLIC pinocchio::pinocchio_default qp_control_batch)
 set_target_properties(qp_control_robot PROPERTIES CXX_VISIBILITY_PRESET hidden)
 
@@ -15,7 +16,6 @@ if(QP_CONTROL_PYTHON)
   find_package(Boost REQUIRED COMPONENTS ${_boost_python})
   pybind11_add_module(_robot NO_EXTRAS bindings/robot.cpp bindings/robot_motions.cpp
                       bindings/robot_contact.cpp bindings/robot_whole_body.cpp)
-  target_compile_definitions(_robot PRIVATE ${pinocchio_alignment})
   target_link_libraries(_robot PRIVATE qp_control_robot pinocchio::pinocchio_parsers Boost::${_boost_python})
   # Beside the wheel `pin`, or, built without wheels, where Pinocchio's libraries were found.
   if(CMEEL)

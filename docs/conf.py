@@ -21,7 +21,9 @@ extensions = [
     "sphinx_design",
     # Ours, beside this file.
     "docstrings",
+    "gallery",
     "mathml",
+    "results",
 ]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3

@@ -1,5 +1,7 @@
 """An arm with a load that nobody told its controller about follows a point, before and after learning gains and load.
 
+A slider on the page chooses among the controllers that training went through.
+
 python examples/meshcat_arm.py [--run runs/arm_inverse_dynamics] [--movie gif] [--live]
 Without a run it learns for a minute first.
 """
@@ -9,7 +11,7 @@ import pinocchio as pin
 from meshcat_demo import GREEN, GREY, NOWHERE, ORANGE, RED, Demo
 
 from qp_control.training.evaluation import starts
-from qp_control.viewer import Camera, Line, Overlay, Robot, Shape
+from qp_control.viewer import Camera, Line, Overlay, Robot, Shape, Stage
 
 APART = np.array([0.0, 1.0, 0.0])  # [m]
 TRAIL = 40  # control periods of the tool's way that are seen
@@ -36,31 +38,31 @@ def track(name, controller, position):
     return np.array(q), moved, error[len(error) // 4 :]
 
 
-scenery, moved, errors = [Robot("untuned", plant.urdf, position=tuple(APART), color=GREY)], {}, []
-for name, controller, position, color in (
-    ("untuned", demo.untuned, APART, GREY),
-    ("learned", demo.learned, 0 * APART, ORANGE),
-):
-    q, moving, error = track(name, controller, position)
-    moved |= moving | ({"untuned": q} if name == "untuned" else {})
-    errors.append(1e3 * np.sqrt((error**2).mean()))
+def stage(title, controller):
+    q, moved, error = track("learned", controller, 0 * APART)
+    values = {
+        "error [mm]": f"{1e3 * np.sqrt((error**2).mean()):.1f}",
+        "load [kg]": f"{controller.model.mass.item():.2f}",
+    }
+    print(f"{title:<22}", ", ".join(f"{name} {value}" for name, value in values.items()))
+    return Stage(title, q, moved, values)
+
+
+print(f"the load is {demo.task.options.load} kg")
+q, moved, _ = track("untuned", demo.untuned, APART)
+scenery = [Robot("untuned", plant.urdf, position=tuple(APART), color=GREY)]
+for name, color in (("untuned", GREY), ("learned", ORANGE)):
     scenery += [Line(f"{name} way", TRAIL, color=color), Shape(f"{name} target", 0.03, (0.0, 0.0, 0.0), GREEN)]
     scenery += [Shape(f"{name} {joint}", 0.085, (0.0, 0.0, 0.0), RED) for joint in joints]
-
-both = (demo.untuned, demo.learned)
-table = [["", "untuned", "learned"], ["error [mm]", *(f"{error:.1f}" for error in errors)]]
-table.append(["load [kg]", *(f"{c.model.mass.item():.2f}" for c in both)])
-print(f"the load is {demo.task.options.load} kg;", "; ".join(" ".join(row) for row in table[1:]))
 demo.show(
-    q,
+    [stage(title, controller) for title, controller in demo.stages.items()],
     scenery=scenery,
-    moved=moved,
-    camera=Camera(position=(1.5, -0.9, 1.0), target=(0.2, 0.4, 0.4)),
+    moved=moved | {"untuned": q},
+    camera=Camera(position=(1.05, -0.45, 0.8), target=(0.2, 0.4, 0.4)),
     title="Arm: learned and untuned",
     overlay=Overlay(
         heading=f"Arm with a load of {demo.task.options.load:g} kg",
         legend={"target": GREEN, "way of the tool": ORANGE, "torque at its limit": RED, "untuned": GREY},
-        table=table,
-        eyes={"corner": (1.5, -0.9, 1.0), "front": (2.0, 0.4, 0.6), "above": (0.3, 0.3, 2.4)},
+        eyes={"corner": (1.05, -0.45, 0.8), "front": (1.5, 0.4, 0.6), "above": (0.3, 0.3, 1.8)},
     ),
 )

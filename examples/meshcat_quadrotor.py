@@ -1,5 +1,7 @@
 """A quadrotor with an unknown load flies to waypoints: the learned MPC beside the one that it began as, in meshcat.
 
+A slider on the page chooses among the controllers that training went through.
+
 python examples/meshcat_quadrotor.py [--run runs/quadrotor_analytic] [--movie gif] [--live]
 Without a run it learns for a minute first.
 """
@@ -9,10 +11,11 @@ from meshcat_demo import BLUE, GREEN, GREY, ORANGE, RED, Demo
 
 from qp_control.envs.task import rotation_by_rows
 from qp_control.training.evaluation import starts
-from qp_control.viewer import Arrow, Camera, Line, Overlay, Robot, Shape
+from qp_control.viewer import Arrow, Camera, Line, Overlay, Robot, Shape, Stage
 from qp_control.viewer.scenery import tiles
 
 LONGEST = 0.7  # [m] arrow of the largest thrust
+WEIGHTS = {"position": 0, "tilt": 3, "velocity": 6, "turning": 9}
 demo = Demo(__doc__, "quadrotor_analytic", ["closed_loop_iterations"], steps=200)
 start = starts(demo.plant, 1, seed=20_003)[0]
 most = demo.learned.input_limit[0].item()
@@ -44,23 +47,26 @@ for name, color in (("untuned", GREY), ("learned", ORANGE)):
         Arrow(f"{name} thrust", BLUE),
         Arrow(f"{name} thrust at its limit", RED),
     ]
+
+
+def stage(title, controller):
+    states, moved = fly("learned", controller)
+    weights = controller.mpc.state_cost().diagonal().tolist()
+    values = {f"weight of {name}": f"{weights[k]:.3g}" for name, k in WEIGHTS.items()}
+    values["mass [kg]"] = f"{controller.mpc.model()[0].item():.3f}"
+    return Stage(title, states[:, :13], moved | {"now": demo.plant.waypoint(states)}, values)
+
+
 untuned, moved = fly("untuned", demo.untuned)
-states, moving = fly("learned", demo.learned)
-table = [["weights", "untuned", "learned"]]
-for index, title in ((0, "position"), (3, "tilt"), (6, "velocity"), (9, "turning")):
-    pair = (c.mpc.state_cost().diagonal()[index].item() for c in (demo.untuned, demo.learned))
-    table.append([title, *(f"{value:.2f}" for value in pair)])
-table.append(["mass [kg]", *(f"{c.mpc.model()[0].item():.3f}" for c in (demo.untuned, demo.learned))])
 demo.show(
-    states[:, :13],
+    [stage(title, controller) for title, controller in demo.stages.items()],
     scenery=scenery,
-    moved=moved | moving | {"untuned": untuned[:, :7], "now": demo.plant.waypoint(states)},
+    moved=moved | {"untuned": untuned[:, :7]},
     camera=Camera(position=(1.1, -1.8, 2.1), target=(0.0, 0.0, 1.4)),
     title="Quadrotor: learned and untuned",
     overlay=Overlay(
         heading="Quadrotor with a load",
         legend={"waypoint": GREEN, "planned path": ORANGE, "thrust": BLUE, "at its limit": RED, "untuned": GREY},
-        table=table,
         eyes={"corner": (1.1, -1.8, 2.1), "front": (0.0, -3.2, 1.6), "above": (0.0, -0.3, 5.0)},
     ),
 )

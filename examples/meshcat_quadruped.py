@@ -1,5 +1,7 @@
 """A quadruped that is pushed: inverse dynamics with learned numbers stays up, with those it began with it falls.
 
+A slider on the page chooses among the controllers that training went through.
+
 python examples/meshcat_quadruped.py [--run runs/quadruped_stand] [--movie gif] [--live]
 Without a run it learns first. Shown slower than it is, with the ground's forces and what its friction bears.
 """
@@ -10,7 +12,7 @@ from meshcat_demo import BLUE, GREY, NOWHERE, ORANGE, RED, Demo
 
 from qp_control.envs.contact_task import WEIGHT
 from qp_control.training import closed_loop
-from qp_control.viewer import Arrow, Camera, FrictionCone, Overlay, Robot
+from qp_control.viewer import Arrow, Camera, FrictionCone, Overlay, Robot, Stage
 from qp_control.viewer.scenery import tiles
 
 SLOWER, EVERY = 4, 2  # times slower; control periods from one picture to the next
@@ -45,29 +47,41 @@ def forces(name, states, inputs, position):
 
 starts = plant.sample_starts(40, 20_000)
 untuned, with_untuned, up_untuned = stand(demo.untuned, starts)
-learned, with_learned, up_learned = stand(demo.learned, starts)
+found = {title: stand(controller, starts) for title, controller in demo.stages.items()}
+up_learned = found["learned"][2]
 telling = (up_learned & ~up_untuned).nonzero().flatten().tolist()
 print(f"of {len(starts)} pushes {int(up_untuned.sum())} are survived untuned, {int(up_learned.sum())} learned")
 which = telling[0] if telling else 0
-names = (("untuned", untuned, with_untuned, APART), ("learned", learned, with_learned, 0 * APART))
-moved, scenery = {}, [*tiles(8.0), Arrow("push", ORANGE)]
+scenery = [*tiles(8.0), Arrow("push", ORANGE)]
 scenery.append(Robot("untuned", plant.urdf, position=tuple(APART), color=GREY, floating_base=True))
-for name, states, inputs, position in names:
-    moved |= forces(name, states[:, which], inputs[:, which], position)
+for name in ("untuned", "learned"):
     for foot in plant.feet:
         scenery += [Arrow(f"{name} {foot} force", BLUE), Arrow(f"{name} {foot} slides", RED)]
         scenery.append(FrictionCone(f"{name} {foot} cone", starts[which, -plant.goal_size].item(), height=0.1))
 friction_and_push = starts[which, -plant.goal_size :].tolist()
 push = np.array([*friction_and_push[1:3], 0.0])
-trunk = learned[1:, which, :3].numpy()
-shown = np.stack([trunk - 0.2 * push, np.broadcast_to(0.2 * push, trunk.shape)], 1)
-shown[20:] = NOWHERE
-moved |= {"untuned": untuned[1:, which, :19].numpy(), "push": shown}
+
+
+def thinned(moved):
+    return {name: path[::EVERY] for name, path in moved.items()}
+
+
+def stage(title, states, inputs, up):
+    moved = forces("learned", states[:, which], inputs[:, which], 0 * APART)
+    trunk = states[1:, which, :3].numpy()
+    moved["push"] = np.stack([trunk - 0.2 * push, np.broadcast_to(0.2 * push, trunk.shape)], 1)
+    moved["push"][20:] = NOWHERE
+    values = {"survived": f"{int(up.sum())} of {len(up)} pushes"}
+    values["assumed friction"] = f"{demo.stages[title].whole_body.numbers['friction'].item():.2f}"
+    return Stage(title, states[1::EVERY, which, : plant.dynamics.nx].numpy(), thinned(moved), values)
+
+
+moved = forces("untuned", untuned[:, which], with_untuned[:, which], APART)
 demo.show(
-    learned[1::EVERY, which, : plant.dynamics.nx].numpy(),
+    [stage(title, *results) for title, results in found.items()],
     seconds=SLOWER * EVERY * plant.control_period,
     scenery=scenery,
-    moved={name: path[::EVERY] for name, path in moved.items()},
+    moved=thinned(moved | {"untuned": untuned[1:, which, :19].numpy()}),
     camera=Camera(position=(0.9, -1.3, 0.7), target=(0.0, 0.35, 0.15)),
     title="Quadruped: learned and untuned",
     overlay=Overlay(

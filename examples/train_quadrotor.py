@@ -1,6 +1,7 @@
 """Fly a quadrotor with an unknown load to waypoints by MPC, learned through its plant, by PPO, or by a plain network.
 
-python examples/train_quadrotor.py [analytic | ppo | network] [iterations]; the last two: pip install 'qp-control[rl]'
+python examples/train_quadrotor.py [analytic | ppo | network] [iterations]
+The last two need stable-baselines3: pip install 'qp-control[rl]'
 """
 
 import sys

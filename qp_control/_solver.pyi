@@ -11,6 +11,7 @@ kernels: str
 class Settings:
     eps_abs: float
     eps_rel: float
+    reduced_eps_rel: float
     eps_gap: float
     max_iter: int
     time_limit: float

@@ -50,6 +50,9 @@ class Settings:
     """Absolute tolerance on the unscaled primal and dual residual."""
     eps_rel: float = 0.0
     """Relative tolerance, on top of `eps_abs`."""
+    reduced_eps_rel: float = 0.0
+    """Relative tolerance that counts where the other two cannot be reached, because numbers are so large that rounding
+    is above them: the best point found is then SOLVED (or CLOSEST_FEASIBLE) and not MAX_ITER. Not with `eps_gap`."""
     eps_gap: float | None = None
     """Absolute tolerance on the duality gap; None: the gap is reported but not tested."""
     max_iter: int = 2000
@@ -79,6 +82,8 @@ class Settings:
             raise ValueError(f"eps_abs is {self.eps_abs}, expected a positive number")
         if not (math.isfinite(self.eps_rel) and self.eps_rel >= 0):
             raise ValueError(f"eps_rel is {self.eps_rel}, expected a number >= 0")
+        if not (math.isfinite(self.reduced_eps_rel) and self.reduced_eps_rel >= 0):
+            raise ValueError(f"reduced_eps_rel is {self.reduced_eps_rel}, expected a number >= 0")
         if self.eps_gap is not None and not (math.isfinite(self.eps_gap) and self.eps_gap > 0):
             raise ValueError(f"eps_gap is {self.eps_gap}, expected None or a positive number")
         if int(self.max_iter) != self.max_iter or not 1 <= self.max_iter < 2**31:
@@ -103,6 +108,7 @@ class Settings:
         out = _solver.Settings()
         out.eps_abs = self.eps_abs
         out.eps_rel = self.eps_rel
+        out.reduced_eps_rel = self.reduced_eps_rel
         out.eps_gap = self.eps_gap or 0.0
         out.max_iter = int(self.max_iter)
         out.time_limit = self.time_limit or 0.0

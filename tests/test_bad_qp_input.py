@@ -242,6 +242,8 @@ def test_enormous_entries_give_an_honest_status(name, size, n):
         ("eps_rel", -1e-3),
         ("eps_rel", np.nan),
         ("eps_rel", INF),
+        ("reduced_eps_rel", -1e-3),
+        ("reduced_eps_rel", np.nan),
         ("eps_gap", 0.0),
         ("eps_gap", -1.0),
         ("eps_gap", np.nan),

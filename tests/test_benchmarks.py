@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import readme
+import report
+
+FOLDER = report.HERE
 PNG = b"\x89PNG\r\n\x1a\n"
 LEARNING = ["identification", "imitation", "quadruped_pushes", "reinforcement", "scaling", "training"]
 LONGER = ["instructions", "nonlinear_mpc", "repeated_solves", *LEARNING]  # ten seconds each
@@ -49,10 +54,16 @@ def test_quick_mode_writes_a_table_and_a_plot(name: str, tmp_path: Path) -> None
         rows = list(csv.DictReader(file))
     assert rows and all(any(row.values()) for row in rows)
     assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
+    for source in json.loads((tmp_path / f"{name}.json").read_text()).values():
+        assert source["command"].startswith(f"python benchmarks/{name}.py --quick")
+        assert str(tmp_path) not in source["command"] and "qp-control" in source["packages"]
 
 
 def test_every_benchmark_is_tested_and_documented() -> None:
-    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer", "tsid_peer", "figures"} == {*QUICK, *LONGER}
+    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer", "tsid_peer", "figures", "readme"} == {
+        *QUICK,
+        *LONGER,
+    }
     table = (FOLDER / "README.md").read_text()
     for path in FOLDER.glob("*.py"):
         assert f"`{path.name}`" in table, path.name
@@ -91,3 +102,48 @@ def test_run_all_fails_where_a_benchmark_fails(tmp_path: Path) -> None:
     done = run(FOLDER / "run_all.py", "--out", tmp_path, "--only", "qp_sets", "--data", tmp_path / "missing")
     assert done.returncode == 1
     assert "FAILED, exit status 1" in done.stdout
+
+
+def test_readme_says_what_the_benchmarks_have_printed() -> None:
+    """`python benchmarks/readme.py` after new results."""
+    text = readme.README.read_text()
+    assert readme.rewritten(text) == text
+    # A number changed by hand, and a block that has lost its mark, are seen.
+    changed = text.replace("| 48.", "| 58.", 1)
+    assert changed != text and readme.rewritten(changed) == text
+    with pytest.raises(ValueError, match="expected"):
+        readme.rewritten(text.replace("<!-- contact -->", ""))
+
+
+def test_every_result_says_where_it_comes_from() -> None:
+    results = sorted(report.RESULTS.glob("*.csv"))
+    assert results
+    for path in results:
+        if path.name == "qp_sets_all.csv":
+            continue
+        for source in json.loads(path.with_suffix(".json").read_text()).values():
+            program = re.match(r"python benchmarks/(\w+)\.py", source["command"])
+            assert program and program[1] in programs(), path
+            assert re.fullmatch(r"\d{4}-\d\d-\d\d", source["date"]) and source["commit"] and source["machine"]
+
+
+def test_a_table_in_parts_keeps_the_other_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command, rows in (("first", ["a", "b"]), ("second", ["b", "c"])):
+        monkeypatch.setattr(sys, "argv", [f"/somewhere/{command}.py", "--out", "/elsewhere", "--loop", "/home/me/loop"])
+        table = report.Report("parts", {"task": 5, "value": 6}, tmp_path, part="task")
+        for task in rows:
+            table.add({"task": task, "value": command})
+        table.finish()
+    found = {row["task"]: row["value"] for row in report.read_csv(tmp_path / "parts.csv")}
+    assert found == {"a": "first", "b": "second", "c": "second"}
+    sources = report.read_json(tmp_path / "parts.json")
+    assert {task: source["command"] for task, source in sources.items()} == {
+        task: f"python {command}.py --loop PATH/loop" for task, command in found.items()
+    }
+
+
+def test_quick_runs_keep_away_from_the_results() -> None:
+    parser = report.arguments("")
+    assert parser.parse_args([]).out == report.RESULTS
+    assert parser.parse_args(["--quick"]).out == report.RESULTS / "quick"
+    assert parser.parse_args(["--quick", "--out", "here"]).out == Path("here")

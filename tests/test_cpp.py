@@ -1,4 +1,7 @@
-"""Builds and runs the C++ tests of the solver's parts, and programs that use the installed package."""
+"""Builds and runs the C++ tests of the solver's parts, and programs that use the installed package.
+
+With robots: test_cpp_robots.py.
+"""
 
 import os
 import platform
@@ -43,7 +46,8 @@ def build(tmp_path_factory):
 @pytest.mark.parametrize(
     ("program", "facts"),
     [
-        ("solver_facts", 16),
+        ("kernel_facts", 8),
+        ("solver_facts", 8),
         ("box_qp_facts", 3),
         ("interior_point_facts", 12),
         ("ocp_facts", 4),
@@ -201,56 +205,3 @@ def test_damaged_parameters_are_refused(programs, tmp_path):
         done = subprocess.run([programs / "mpc_loop", folder, "3", tmp_path / "t"], capture_output=True, text=True)
         assert done.returncode == 1 and message in done.stderr, done.stderr
         path.write_bytes(good)
-
-
-@pytest.mark.slow
-def test_inverse_dynamics_runs_without_python(tmp_path_factory):
-    """The library with Pinocchio takes minutes to build, and needs what only the build of the wheel installs."""
-    folder = tmp_path_factory.mktemp("robot")
-    build_system = (ROOT / "pyproject.toml").read_text().split("[project]")[0]
-    wheels = re.findall(r'"((?:libpinocchio|cmeel)[^"]*)"', build_system)
-    constraints = ["--constraint", ROOT / "constraints.txt"]
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--target", folder / "wheels", *constraints, *wheels)
-    options = ["-DQP_CONTROL_PYTHON=OFF", "-DQP_CONTROL_LIBRARY=ON", f"-DPython_EXECUTABLE={sys.executable}"]
-    run("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder / "build", *options, PYTHONPATH=str(folder / "wheels"))
-    run("cmake", "--build", folder / "build", "--parallel", "2", timeout=1500)
-    run("cmake", "--install", folder / "build", "--prefix", folder / "prefix")
-    programs = consumers(folder / "prefix", folder / "consumer", folder / "wheels" / "cmeel.prefix")
-    urdf, ticks, trace = ROOT / "envs/assets/arm.urdf", 500, folder / "trace.csv"
-    check_ticks(run(programs / "inverse_dynamics_loop", urdf, ticks, trace), ticks)
-    found = np.loadtxt(trace, delimiter=",")
-    np.testing.assert_allclose(found, inverse_dynamics_loop(urdf, ticks), atol=1e-6)
-
-
-def inverse_dynamics_loop(urdf, ticks):
-    """The same loop in Python."""
-    model = qc.RobotModel(str(urdf))
-    controller = qc.InverseDynamics(model, [qc.PostureTask(stiffness=400.0)], [qc.TorqueLimit()])
-    q = v = np.zeros(model.nv)
-    rows = []
-    for k in range(ticks):
-        sine, cosine = np.sin(2.0 * k * 0.001), np.cos(2.0 * k * 0.001)
-        numbers = {"reference": 0.5 * sine, "velocity": cosine, "acceleration": -2.0 * sine}
-        found = controller.compute(q, v, {f"posture.{name}": np.full(model.nv, x) for name, x in numbers.items()})
-        rows.append([*q, *found.torque, int(found.status)])
-        v = v + 0.001 * found.acceleration
-        q = q + 0.001 * v
-    return np.array(rows)
-
-
-@pytest.mark.slow
-def test_ticks_of_inverse_dynamics_hold_and_allocate_nothing(tmp_path):
-    """Minutes of compiling: Pinocchio and the solver, both for any processor."""
-    scripts = sysconfig.get_path("scripts")
-    environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]}
-    options = [f"-DQP_CONTROL_{name}" for name in ("TESTS=ON", "ROBOT_TESTS=ON", "PYTHON=OFF")]
-    options += [f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_BUILD_TYPE=Release"]
-    facts = "inverse_dynamics_facts"
-    for command in (
-        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", tmp_path, *options],
-        ["cmake", "--build", tmp_path, "--parallel", "2", "--target", facts],
-        [tmp_path / "cpp" / "tests" / facts],
-    ):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert done.stdout.count("ok  ") >= 4, done.stdout

@@ -1,6 +1,11 @@
 """The documents keep their promises: the README's example runs, links lead somewhere, versions agree."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +14,13 @@ import torch
 
 import qp_control as qc
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "docs"))
+import gallery
+import results
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
+    "docs/install.md",
     "docs/tutorial.md",
     "docs/closest_feasible.md",
     "docs/batches.md",
@@ -20,6 +30,7 @@ PAGES = [
     "docs/inverse_dynamics.md",
     "docs/contact.md",
     "docs/environments.md",
+    "docs/viewing.md",
     "docs/training.md",
     "docs/coming_from.md",
     "docs/cpp.md",
@@ -61,6 +72,17 @@ def test_code_of_a_page_prints_what_stands_below_it(page, capsys, tmp_path, monk
         assert capsys.readouterr().out == printed
 
 
+@pytest.mark.skipif("QP_CONTROL_TSID" not in os.environ, reason="QP_CONTROL_TSID names no interpreter that has tsid")
+def test_code_for_tsid_prints_what_stands_below_it():
+    text = (ROOT / "docs/coming_from.md").read_text().split("## TSID")[1]
+    code, printed = re.search(r"((?:    .*\n|\n)+?)\n((?:    [\d[].*\n)+)\nand here", text).groups()
+    done = subprocess.run(
+        [os.environ["QP_CONTROL_TSID"], "-c", textwrap.dedent(code)],
+        capture_output=True, text=True, timeout=60, check=True, cwd=ROOT / "envs" / "assets",
+    )  # fmt: skip
+    assert done.stdout == textwrap.dedent(printed)
+
+
 def test_every_status_and_option_of_gradients_is_on_the_layers_page():
     text = (ROOT / "docs/qp_layer.md").read_text()
     for status in qc.Status:
@@ -76,8 +98,10 @@ def test_links_and_paths_in_documents_exist(document):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
     for link in links:
         assert (folder / link).exists(), link
-    for path in re.findall(r"(?<!examples/)(?:tests|benchmarks|cpp|docs)/[\w/]+\.(?:py|md|cpp|hpp)", text):
-        assert (ROOT / path).exists(), path
+    named = r"(?<![\w/])(?:tests|benchmarks|cpp|docs|examples|envs|qp_control)/[\w/]+\.(?:py|md|cpp|hpp|urdf)"
+    for path in re.findall(named, text):
+        # Headers are named as they are included.
+        assert (ROOT / path).exists() or (ROOT / "cpp/include" / path).exists(), path
 
 
 def test_reference_has_every_public_name():
@@ -86,11 +110,38 @@ def test_reference_has_every_public_name():
     assert named == set(qc.__all__)
 
 
-def test_every_example_is_on_its_page():
-    text = (ROOT / "docs/examples.md").read_text()
-    assert set(re.findall(r"literalinclude} \.\./(examples/\S+\.py)", text)) == {
-        str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*.py")
-    }
+def test_every_example_is_in_the_gallery():
+    assert gallery.PLACE in (ROOT / "docs/examples.md").read_text()
+    text = gallery.markdown()
+    shown = [name for name in re.findall(r"literalinclude} \.\./examples/(\S+\.py)", text)]
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+    names = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    for picture in gallery.DOCS.glob("figures/examples/*.png"):
+        assert picture.stem in names and f":img-top: figures/examples/{picture.name}" in text, picture.name
+        assert picture.stat().st_size < 100e3, picture.name
+    for name, figure in gallery.FIGURES.items():
+        assert name in names and (gallery.DOCS / f"figures/{figure}.png").exists(), name
+
+
+def test_every_result_is_on_the_page_of_benchmarks():
+    assert results.PLACE in (ROOT / "docs/benchmarks.md").read_text()
+    text = results.markdown()
+    assert {f"{path.stem}.csv" for path in results.files()} == set(re.findall(r"dropdown} `(\w+\.csv)`", text))
+    for source in results.files():
+        for where in json.loads(source.with_suffix(".json").read_text()).values():
+            assert where["command"] in text and where["date"] in text
+    # A value as the table shows it: the first forward time of the layers.
+    assert (
+        f"| {float(results.report.read_csv(results.report.RESULTS / 'qp_layers.csv')[0]['forward_ms']):.3g} |" in text
+    )
+
+
+def test_an_example_without_a_docstring_is_refused(tmp_path):
+    (tmp_path / "09_new.py").write_text('"""What it shows."""\n')
+    assert "What it shows" in gallery.markdown(tmp_path)
+    (tmp_path / "09_new.py").write_text("print()\n")
+    with pytest.raises(ValueError, match=r"09_new\.py has no docstring"):
+        gallery.markdown(tmp_path)
 
 
 def test_every_page_is_in_a_table_of_contents():

@@ -1,10 +1,14 @@
 """Exported controllers as files; the programs that run them are in test_cpp.py."""
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
+import pinocchio as pin
 import pytest
 import torch
+from legged_robots import arm
 from safetensors.numpy import load_file
 
 import qp_control as qc
@@ -71,3 +75,50 @@ def test_an_export_replaces_that_of_before_as_a_whole(tmp_path):
     _, arrays = read(tmp_path)
     assert arrays["reference"].tolist() == [2.0, 0.0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["controller.json", "controller.safetensors"]
+
+
+def test_controllers_by_inverse_dynamics_are_written_by_name(tmp_path):
+    model = arm()
+    tasks = [qc.PositionTask("tool", [0.4, 0.0, 0.6], stiffness=50.0), qc.PostureTask(weight=0.1, level=2)]
+    limits = [qc.TorqueLimit(), qc.PlaneBarrier("elbow", [0.0, 0.0, 2.0])]
+    controller = qc.InverseDynamics(model, tasks, limits)
+    with torch.no_grad():
+        controller.parts["tool"].stiffness.fill_(64.0)
+    parameters = model.parameters.numpy() * 2.0
+    description, arrays = read(qc.export_inverse_dynamics(controller, tmp_path, parameters=parameters))
+    assert description["kind"] == "inverse_dynamics" and description["actuated"] == [0, 1, 2, 3, 4, 5]
+    tool, posture = description["terms"]
+    assert (tool["frame"], tool["base"], tool["level"], posture["level"]) == ("tool", "universe", 1, 2)
+    assert description["barriers"][0]["normal"] == [0.0, 0.0, 1.0]
+    np.testing.assert_array_equal(arrays["tool.reference"], [0.4, 0.0, 0.6])
+    np.testing.assert_array_equal(arrays["tool.damping"], np.full(3, 16.0))  # critical, of the stiffness now
+    np.testing.assert_array_equal(arrays["parameters"], parameters)
+    assert np.isinf(arrays["weight_in"][:6]).all() and np.isfinite(arrays["weight_in"][6:]).all()
+    again = pin.Model()
+    again.loadFromText(str(tmp_path / "robot.txt"))
+    assert again == model.model
+
+
+def test_the_example_for_cpp_has_the_numbers_that_its_program_sets(tmp_path):
+    path = Path(__file__).resolve().parents[1] / "examples/cpp/export_inverse_dynamics.py"
+    controller = runpy.run_path(str(path))["controller"]()
+    description, arrays = read(qc.export_inverse_dynamics(controller, tmp_path))
+    assert [term["name"] for term in description["terms"]] == ["tool", "posture"]
+    assert all(arrays[f"tool.{key}"].shape == (3,) for key in ("reference", "velocity", "acceleration"))
+    assert controller.compute(arrays["posture.reference"], np.zeros(6)).status == qc.Status.SOLVED
+
+
+class Own(qc.PositionTask):
+    pass
+
+
+def test_what_cpp_does_not_know_is_refused(tmp_path):
+    own = qc.InverseDynamics(arm(), [Own("tool"), qc.PostureTask()])
+    with pytest.raises(ValueError, match="'tool' is a Own, which C\\+\\+ does not know"):
+        qc.export_inverse_dynamics(own, tmp_path)
+    plain = qc.InverseDynamics(arm(), [qc.PostureTask()])
+    with pytest.raises(ValueError, match="parameters has shape"):
+        qc.export_inverse_dynamics(plain, tmp_path, parameters=np.ones(3))
+    with pytest.raises(ValueError, match="controller is a MPC"):
+        qc.export_inverse_dynamics(linear(), tmp_path)
+    assert not list(tmp_path.iterdir())

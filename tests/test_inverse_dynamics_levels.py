@@ -174,7 +174,7 @@ def test_a_level_that_cannot_be_finished_takes_the_part_of_its_step_that_rows_al
     exact = controller.compute(q[0].numpy(), v[0].numpy())
     controller.reset()
     loop, _ = controller._prepared()
-    loop.lower.settings = [qc.Settings(max_iter=1).native("closest")]
+    loop.lower.settings = qc.Settings(max_iter=1).native("closest")
     found = controller.compute(q[0].numpy(), v[0].numpy())
     assert found.status == qc.Status.CLOSEST_FEASIBLE
     assert bool((np.abs(found.torque) <= limit("arm")._upper).all())

@@ -21,7 +21,7 @@ def contradicting():
 def without_levels(controller):
     """Its solver stops after one step, but for that of the soft rows."""
     loop, _ = controller._prepared()
-    loop.settings = loop.looser = qc.Settings(max_iter=1).native("closest")
+    loop.settings = qc.Settings(max_iter=1).native("closest")
     return controller
 
 

@@ -21,6 +21,7 @@ SHORT = {
     "meshcat_quadrotor.py": ["--iterations", "0", "--steps", "30"],
     "meshcat_quadruped.py": ["--iterations", "0", "--steps", "40"],
 }
+STAGES = {"meshcat_cart_pole.py": 2}  # beside the one that training began with
 
 
 def test_every_meshcat_example_is_tested():
@@ -47,6 +48,11 @@ def test_page_of_an_example(name, tmp_path, browser_needed):  # noqa: F811
             browser.evaluate(f"viewer.animator.seek({time!r}), new Promise(done => requestAnimationFrame(done))")
             pictures.append(browser.picture(browser.evaluate("viewer.capture_image()")).astype(int))
             (kept / f"{page.stem}_{k}.png").write_bytes(browser.screenshot())
+        assert browser.evaluate("document.getElementById('stage').max") == str(STAGES.get(name, 1))
+        browser.evaluate(
+            "stage = document.getElementById('stage'), stage.value = 0, stage.dispatchEvent(new Event('input'))"
+        )
+        assert browser.evaluate("document.getElementById('name').textContent") == "untuned"
         moved = np.abs(pictures[1] - pictures[0]).max(axis=2) > 60
         assert moved.sum() > 200
         assert browser.console_errors == []

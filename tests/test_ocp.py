@@ -219,6 +219,16 @@ def test_max_iter_one_is_honest():
     assert sol.status == qc.Status.MAX_ITER
 
 
+def test_reduced_tolerance_counts_where_rounding_is_above_the_others():
+    d, _ = random_ocp(0)
+    costs = ("Q", "R", "S", "q", "r", "Q_N", "q_N")
+    large = d | {name: 1e10 * np.asarray(d[name]) for name in costs if name in d}
+    assert qc.solve_ocp(**large, settings=qc.Settings(eps_abs=1e-9)).status == qc.Status.MAX_ITER
+    sol = qc.solve_ocp(**large, settings=qc.Settings(eps_abs=1e-9, reduced_eps_rel=1e-11))
+    assert sol.status == qc.Status.SOLVED and 1e-9 < sol.dual_residual < 10.0
+    np.testing.assert_allclose(sol.u, qc.solve_ocp(**d).u, atol=1e-7)
+
+
 def test_problem_as_data_is_solved_saved_and_taken_apart(tmp_path):
     d, N = random_ocp(0, rows=2)
     x0 = np.stack([d["x0"], d["x0"] + 0.001])

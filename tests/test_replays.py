@@ -76,6 +76,63 @@ def test_overlay_tells_and_looks_from_elsewhere(tmp_path, browser_needed):  # no
         assert browser.console_errors == []
 
 
+def test_a_slider_chooses_among_recorded_runs(tmp_path, browser_needed):  # noqa: F811
+    ball = viewer.Shape("ball", 0.2, (0.0, 0.0, 1.0), 0x2E8B2E)
+    still, path = np.zeros((21, 4)), np.zeros((21, 3))
+    path[:, 0] = 1.0
+    stages = [
+        viewer.Stage("first </script>", still, {"ball": path}, {"gain": "1.0"}),
+        viewer.Stage("last", trajectory(), {"ball": -path}, {"gain": "2.0"}),
+    ]
+    page = viewer.write_replay(tmp_path / "stages.html", TASK.urdf, TIMES, stages, scenery=[ball], camera=FRONT)
+
+    def seen(browser):
+        picture = browser.picture(browser.evaluate(f"{WAIT}.then(() => viewer.capture_image())"))
+        return where(picture, BLUE)[0], where(picture, GREEN)[0]
+
+    with viewer.Browser() as browser:
+        browser.open(page)
+        told = "document.getElementById('panel').innerText"
+        browser.evaluate("viewer.animator.pause(), viewer.animator.seek(1.0)")
+        cart, shape = seen(browser)
+        assert cart > 420 and shape < 250 and "last" in browser.evaluate(told) and "2.0" in browser.evaluate(told)
+        slide = "stage = document.getElementById('stage'), stage.value = {}, stage.dispatchEvent(new Event('input'))"
+        browser.evaluate("var stage; " + slide.format(0))
+        cart, shape = seen(browser)
+        assert abs(cart - 320) < 20 and shape > 390
+        assert "first </script>" in browser.evaluate(told) and "1.0" in browser.evaluate(told)
+        # The time and whether it runs stay as they are.
+        assert browser.evaluate("[viewer.animator.actions[0].time, viewer.animator.playing]") == [1.0, False]
+        browser.evaluate("viewer.animator.seek(0.5), viewer.animator.play(), " + slide.format(1))
+        assert browser.evaluate("viewer.animator.playing") is True
+        assert browser.console_errors == []
+
+
+def test_what_all_stages_share_is_written_once(tmp_path):
+    other = viewer.Robot("other", TASK.urdf, color=0xD62728)
+    rng = np.random.default_rng(0)
+    moved = {"other": rng.uniform(-1.0, 1.0, (21, 2))}
+    sizes = []
+    for count in (1, 2, 4):
+        stages = [viewer.Stage(str(k), trajectory() + 0.1 * k) for k in range(count)]
+        page = viewer.write_replay(tmp_path / "s.html", TASK.urdf, TIMES, stages, scenery=[other], moved=moved)
+        sizes.append(page.stat().st_size)
+        assert ('id="panel"' in page.read_text()) == (count > 1)
+    # Two more stages cost twice the second one: the other robot is not among them.
+    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.2)
+    assert page.read_text().count("scenery/other/") < 3 * len(viewer.Robot("r", TASK.urdf).poses(np.zeros(2)))
+
+
+def test_stages_that_do_not_fit_are_told(tmp_path):
+    stages = [viewer.Stage("a", trajectory(), values={"gain": "1"}), viewer.Stage("b", trajectory())]
+    with pytest.raises(ValueError, match=r"stage 'b' has the values \[\], expected \['gain'\]"):
+        viewer.write_replay(tmp_path / "x.html", TASK.urdf, TIMES, stages)
+    with pytest.raises(TypeError, match="has a ndarray among its stages"):
+        viewer.write_replay(tmp_path / "x.html", TASK.urdf, TIMES, [stages[0], trajectory()])
+    with pytest.raises(ValueError, match="times has shape"):
+        viewer.write_replay(tmp_path / "x.html", TASK.urdf, TIMES, [viewer.Stage("a", trajectory()[:5])])
+
+
 def test_table_of_an_overlay_is_checked():
     with pytest.raises(ValueError, match=r"table has rows of \[1, 2\] cells"):
         viewer.Overlay(table=[["a", "b"], ["c"]])

@@ -1,5 +1,7 @@
 """What solve_qp answers to one problem: named problems of every kind, and badly conditioned ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from kkt_oracle import solve
@@ -172,6 +174,29 @@ def test_large_objective_is_solved_to_its_relative_tolerance():
     strict = qc.solve_qp(**large.keywords())  # asks for more digits than doubles have: whatever it says must hold
     assert strict.status in (qc.Status.SOLVED, qc.Status.MAX_ITER)
     assert_honest(large, strict)
+
+
+@pytest.mark.parametrize("bounds", ["met", "contradicting"])
+def test_reduced_tolerance_counts_where_rounding_is_above_the_others(bounds):
+    qp = random_feasible(0, 10, 3, 10)
+    large = qp.with_(H=1e9 * qp.H, g=1e9 * qp.g)
+    if bounds == "contradicting":
+        large = large.with_(lb=np.full(10, 3.0), ub=np.full(10, 4.0))
+    strict = qc.Settings(eps_abs=1e-9, infeasible="closest")
+    reduced = dataclasses.replace(strict, reduced_eps_rel=1e-11)
+    assert qc.solve_qp(**large.keywords(), settings=strict).status == qc.Status.MAX_ITER
+    sol = qc.solve_qp(**large.keywords(), settings=reduced)
+    assert sol.status == (qc.Status.SOLVED if bounds == "met" else qc.Status.CLOSEST_FEASIBLE)
+    terms = max(np.abs(large.H @ sol.x).max(), np.abs(large.g).max(), np.abs(large.C.T @ sol.z).max())
+    assert 1e-9 < sol.dual_residual <= 1e-9 + 1e-11 * 10.0 * terms
+
+
+def test_reduced_tolerance_changes_nothing_where_the_others_are_reached():
+    for name in FEASIBLE:
+        qp = FEASIBLE[name]()
+        first, second = (qc.solve_qp(**qp.keywords(), settings=qc.Settings(reduced_eps_rel=r)) for r in (0.0, 1e-2))
+        assert second.status == qc.Status.SOLVED and second.iterations == first.iterations
+        np.testing.assert_array_equal(second.x, first.x)
 
 
 def test_row_that_elimination_leaves_as_rounding_does_not_carry_a_multiplier():

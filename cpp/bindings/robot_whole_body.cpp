@@ -108,6 +108,13 @@ Barrier barrier(const py::dict& d) {
   return b;
 }
 
+// A freedom that one level after the other sees.
+struct FreedomLeft {
+  explicit FreedomLeft(int n) : left{Eigen::MatrixXd::Identity(n, n)} {}
+  Freedom left;
+  LowerLevel level;
+};
+
 struct Model {
   Model(const pinocchio::Model& model, WholeBodySettings settings)
       : nq(model.nq),
@@ -152,20 +159,26 @@ struct Model {
 }  // namespace
 
 void bind_whole_body(py::module_& m) {
-  py::class_<Freedom>(m, "Freedom")
-      .def(py::init([](int n) { return Freedom{Eigen::MatrixXd::Identity(n, n)}; }))
-      .def_property_readonly("size", [](const Freedom& f) { return f.basis.cols(); })
-      .def("see", [](Freedom& f, const std::vector<Eigen::Ref<const RowMajorMatrix>>& matrices,
-                     double negligible) { see(matrices, negligible, f); })
-      .def("step", [](const Freedom& f, const Eigen::VectorXd& z) { return Eigen::VectorXd(f.basis * z); })
-      .def("reduce", [](const Freedom& f, const Eigen::VectorXd& x, const Eigen::Ref<const RowMajorMatrix>& H,
-                        const Eigen::Ref<const Eigen::VectorXd>& g, const Eigen::Ref<const RowMajorMatrix>& C,
-                        const Eigen::Ref<const Eigen::VectorXd>& l, const Eigen::Ref<const Eigen::VectorXd>& u,
-                        const Eigen::Ref<const Eigen::VectorXd>& lb, const Eigen::Ref<const Eigen::VectorXd>& ub,
-                        double settled, double narrow) {
-        const ReducedLevel found = reduce({H, g, C, l, u, lb, ub}, x, f, settled, narrow);
-        return py::make_tuple(found.H, found.g, found.C, found.lower, found.upper, found.used);
-      });
+  using Row = Eigen::Ref<const RowMajorMatrix>;
+  using Column = Eigen::Ref<const Eigen::VectorXd>;
+  py::class_<FreedomLeft>(m, "Freedom")
+      .def(py::init<int>())
+      .def_property_readonly("size", [](const FreedomLeft& f) { return f.left.basis.cols(); })
+      .def("see",
+           [](FreedomLeft& f, const std::vector<Row>& matrices, double negligible) {
+             f.level.see(matrices, negligible, f.left);
+             f.left = f.level.freedom();
+           })
+      .def("step", [](const FreedomLeft& f, const Eigen::VectorXd& z) { return Eigen::VectorXd(f.left.basis * z); })
+      .def("reduce",
+           [](FreedomLeft& f, const Eigen::VectorXd& x, const Row& H, const Column& g, const Row& C, const Column& l,
+              const Column& u, const Column& lb, const Column& ub, double settled, double narrow) {
+             f.level.reduce({H, g, C, l, u, lb, ub}, x, settled, narrow);
+             const ReducedLevel& found = f.level.reduced();
+             const auto& used = found.used;
+             return py::make_tuple(found.H, found.g, RowMajorMatrix(found.C(used, Eigen::all)),
+                                   Eigen::VectorXd(found.lower(used)), Eigen::VectorXd(found.upper(used)), used);
+           });
   py::class_<Model>(m, "WholeBody")
       .def(py::init([](const py::object& model, std::vector<int> actuated, int threads, int numbers,
                        const std::vector<py::dict>& terms, const std::vector<py::dict>& supports,

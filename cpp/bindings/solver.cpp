@@ -87,6 +87,7 @@ PYBIND11_MODULE(QP_CONTROL_MODULE, m) {
       .def(py::init<>())
       .def_readwrite("eps_abs", &Settings::eps_abs)
       .def_readwrite("eps_rel", &Settings::eps_rel)
+      .def_readwrite("reduced_eps_rel", &Settings::reduced_eps_rel)
       .def_readwrite("eps_gap", &Settings::eps_gap)
       .def_readwrite("max_iter", &Settings::max_iter)
       .def_readwrite("time_limit", &Settings::time_limit)

@@ -4,6 +4,7 @@
 #include <pinocchio/multibody.hpp>
 #include <string>
 
+#include "../src/control/soft_rows.hpp"
 #include "allocations.hpp"
 #include "check.hpp"
 #include "qp_control/inverse_dynamics_loop.hpp"
@@ -239,6 +240,66 @@ const Register broken_states_repeat("a state that is none repeats the torques be
   loop.reset();
   check(loop.tick(none.data(), v.data(), controller.numbers.data()).torque.isZero(), "none before");
   check(loop.tick(q.data(), v.data(), controller.numbers.data()).status == Status::SOLVED, "and it goes on");
+});
+
+const Register levels_allocate_nothing(
+    "a tick of three strict levels allocates nothing, and each meets what is left", [] {
+      const Quadruped robot;
+      Controller controller(robot, 30.0);
+      // Centre of mass and contacts, then the trunk, then all else.
+      for (std::size_t k = 1; k < 6; ++k) controller.parts.terms[k].level = 3;
+      controller.parts.terms[1].level = 2;
+      InverseDynamicsLoop loop(robot.model, controller.parts);
+      VectorXd q(robot.model.nq), v(robot.model.nv);
+      int most = 0;
+      for (int k = 0; k < 200; ++k) {
+        state(robot, k, q, v);
+        const ControlTick* tick = nullptr;
+        const int counted = allocations_of([&] { tick = &loop.tick(q.data(), v.data(), controller.numbers.data()); });
+        check(tick->status == Status::SOLVED, "solved");
+        check(tick->torque.cwiseAbs().maxCoeff() <= 30.0, "torques within their limits");
+        if (k > 0) most = std::max(most, counted);
+      }
+      check(most == 0, "no tick allocates");
+    });
+
+const Register soft_rows("rows that are paid for give way nearly the least, and hard ones hold", [] {
+  const Quadruped robot;
+  Controller controller(robot, 3.0);
+  // More than these torques can push.
+  for (const Support& s : controller.parts.supports) {
+    controller.numbers[s.min_force] = 2000.0;
+    controller.numbers[s.max_force] = 5000.0;
+  }
+  VectorXd q(robot.model.nq), v(robot.model.nv);
+  state(robot, 3, q, v);
+
+  Evaluator evaluator(robot.model);
+  evaluator.set_parameters(evaluator.nominal_parameters().data());
+  WholeBodyRows rows(evaluator, controller.parts);
+  WholeBodyMatrices m;
+  rows.problem(q.data(), v.data(), controller.numbers.data(), m);
+  const auto [n, n_eq, n_in] = rows.sizes();
+  const int hard = n_eq + rows.nu();  // the dynamics and the torques
+  VectorXd weights = VectorXd::Constant(n_eq + n_in + n, 1e-2);
+  weights.head(hard).setConstant(std::numeric_limits<double>::infinity());
+  LoopOptions options;
+  options.shift_weights.assign(weights.data(), weights.data() + weights.size());
+  InverseDynamicsLoop loop(robot.model, controller.parts, options);
+  const ControlTick& exact = loop.tick(q.data(), v.data(), controller.numbers.data());
+  check(exact.status == Status::CLOSEST_FEASIBLE, "a contradiction");
+
+  options.settings.eps_rel = 1e-10;
+  SoftRows soft(rows.sizes(), weights, VectorXd::Constant(n, 10.0), options.settings);
+  VectorXd x(n), shift(weights.size());
+  int iterations = 0;
+  check(soft.solve(m, x, shift, iterations) == Status::SOLVED, "solved");
+  check(iterations > 0, "which takes steps");
+  const double least = exact.shift.norm();
+  check(least > 1.0, "rows have to give way");
+  check_close(shift.norm(), least, 1e-3 * least, "by the least");  // the price is a million times the cost
+  check((m.A * x - m.b).cwiseAbs().maxCoeff() < 1e-4, "the dynamics hold");
+  check(shift.head(hard).isZero(), "as do torque limits");
 });
 
 }  // namespace

@@ -87,8 +87,10 @@ def cells(options: TimesOptions) -> list[tuple[Sizes, str]]:
     wanted = [(cell, told) for cell, told in every if cell[0] in options.batches or not options.batches]
     if options.n == 100:
         return wanted
-    scaled = [(batch, *(size * options.n // 100 for size in sizes)) for (batch, *sizes), _ in wanted]
-    return [(cell, "") for cell in scaled]  # type: ignore[misc]
+    return [
+        ((batch, options.n, n_eq * options.n // 100, n_in * options.n // 100), "")
+        for (batch, _, n_eq, n_in), _ in wanted
+    ]
 
 
 def rows_of(options: TimesOptions, cell: Sizes, entries: list[qp_layers.Entry], told: str) -> list[Row]:

@@ -14,16 +14,17 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import tyro
 from denoising import Denoising, DenoisingOptions
 from digits import Digits, DigitsOptions
 from learning import Options, Peer, run
-from records import Row, read_csv, report
+from records import Row, curves, read_csv, report, series
 
 RATES = {"denoising": (1e-4, 1e-5, 1e-6, 1e-7), "digits": (1e-2, 1e-3, 1e-4)}
+# A run that diverges makes entries of 1e8 and more in H, with which 1e-6 is below the rounding of a residual.
+RELATIVE = 1e-7
 Model = Literal["two_sided", "one_sided"]
 
 
@@ -57,18 +58,18 @@ class RatesOptions:
 
 def task_of(options: RatesOptions, model: Model, rate: float, seed: int) -> tuple[Denoising | Digits, Options]:
     peers = options.peers if seed < options.peer_seeds else ()
-    shared = {
+    shared: dict[str, Any] = {
         "epochs": options.epochs, "rate": rate, "optimiser": "sgd", "seed": seed, "samples": options.samples,
-        "peers": peers, "peer_epochs": options.epochs, "threads": options.threads,
+        "peers": peers, "peer_epochs": options.epochs, "threads": options.threads, "relative": RELATIVE,
         "out": options.out / f"learning_rates_{options.task}" / f"{rate:g}",
     }  # fmt: skip
     task: Denoising | Digits
     if options.task == "denoising":
-        settings = DenoisingOptions(data=options.data, **shared)  # type: ignore[arg-type]
+        settings = DenoisingOptions(data=options.data, **shared)
         # The same data for every seed, which is that of the order.
         task = Denoising(dataclasses.replace(settings, seed=0), model)
         return task, settings
-    chosen = DigitsOptions(mnist=options.data, **shared)  # type: ignore[arg-type]
+    chosen = DigitsOptions(mnist=options.data, **shared)
     return Digits(chosen, model), chosen
 
 
@@ -102,6 +103,13 @@ def outcome_rows(options: RatesOptions, model: Model, rate: float) -> list[Row]:
     ]
 
 
+def training_losses(options: RatesOptions, rate: float) -> dict[str, list[tuple[float, float]]]:
+    """Of seed 0, by solver, model and rate: a run that fails ends before the others."""
+    paths = (options.out / f"learning_rates_{options.task}" / f"{rate:g}" / "runs").glob("*-0.csv")
+    rows = [row for path in sorted(paths) for row in read_csv(path)]
+    return {f"{name}, {rate:g}": points for name, points in series(rows, "train_loss").items()}
+
+
 def main(options: RatesOptions) -> None:
     widths = {"task": 10, "model": 10, "rate": 8, "solver": 12, "runs": 5, "failed": 7, "unanswered": 11}
     widths |= {"ended worse": 12, "how": 50}
@@ -114,19 +122,11 @@ def main(options: RatesOptions) -> None:
                 table.add(row)
             report.write_csv(options.out / f"{table.name}.csv", table.rows)
     path = table.finish()
-    failed: dict[str, dict[str, float]] = {}
-    for row in table.rows:
-        share = float(str(row["failed"])) / float(str(row["runs"]))
-        failed.setdefault(f"{row['solver']}, {row['model']}", {})[f"{row['rate']:g}"] = share
-    report.bars(
-        path.with_suffix(".png"),
-        [f"{rate:g}" for rate in np.unique([float(str(row["rate"])) for row in table.rows])],
-        failed,
-        title=f"{options.task}: share of runs that a failure ended",
-        ylabel="failed",
-        xlabel="learning rate of gradient descent",
-        log=False,
-    )
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for rate in options.rates or RATES[options.task]:
+        lines |= training_losses(options, rate)
+    title = f"{options.task}: gradient descent with several rates, seed 0"
+    curves(path.with_suffix(".png"), lines, title=title, xlabel="epoch", ylabel="training loss")
 
 
 if __name__ == "__main__":

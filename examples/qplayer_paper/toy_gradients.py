@@ -173,9 +173,11 @@ def plot(path: Path, rows: list[Row]) -> None:
             for i, marker in ((1, "o"), (2, "s")):
                 values = [row[f"dx{i}"] for row in part]
                 axis.plot(theta, values, marker, markersize=5 - k, color=f"C{k}", alpha=0.7, label=f"{solver}, x{i}")
-        part = [row for row in rows if row["problem"] == problem and row["solver"] == "qp-control"]
-        for i in (1, 2):
-            axis.plot([row["theta"] for row in part], [row[f"exact_dx{i}"] for row in part], "k-", linewidth=0.7)
+        for regime in ("feasible", "infeasible"):
+            keys = (problem, "qp-control", regime)
+            part = [row for row in rows if (row["problem"], row["solver"], row["regime"]) == keys]
+            for i in (1, 2):
+                axis.plot([row["theta"] for row in part], [row[f"exact_dx{i}"] for row in part], "k-", linewidth=0.7)
         axis.set_ylim(-3, 3)
         axis.set_title(f"{problem} (lines: closed form)", fontsize=9)
         axis.set_xlabel("theta")

@@ -40,7 +40,9 @@ class Assembly:
         terms = [self._term(task, force_offsets) for task in task_list]
         terms += [self._contact_term(contact) for contact in contacts]
         torque = next((limit for limit in limit_list if isinstance(limit, limits.TorqueLimit)), None)
-        self._description: dict[str, Any] = {
+        self.torque_limit = torque
+        # Names beside the compiled form's own words, which passes them over.
+        self.description: dict[str, Any] = {
             "actuated": model._indices,
             "threads": model.threads,
             "numbers": self.size,
@@ -54,7 +56,7 @@ class Assembly:
         self._compile()
 
     def _compile(self) -> None:
-        self.native = _robot.WholeBody(model=self.model.model, **self._description)
+        self.native = _robot.WholeBody(model=self.model.model, **self.description)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "native"}
@@ -76,8 +78,9 @@ class Assembly:
         """H, g, A, b, C, l, u, lb, ub, T, t, differentiable in all arguments."""
         return assemble(self.native, self.directions, q, v, packed, parameters)
 
-    def _numbers(self, part: Part) -> dict[str, int]:
-        return {key: self.offsets[f"{part.name}.{key}"] for key in part.sizes}
+    def _numbers(self, part: Part) -> dict[str, Any]:
+        """The part's name, and where its numbers are."""
+        return {"name": part.name} | {key: self.offsets[f"{part.name}.{key}"] for key in part.sizes}
 
     def _frame(self, part: Any, base: str, own_axes: bool) -> dict[str, Any]:
         return {

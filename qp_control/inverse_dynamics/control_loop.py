@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +14,6 @@ from qp_control.inverse_dynamics.soft_rows import SoftRows
 from qp_control.qp.problem import Array
 from qp_control.settings import Settings, Status
 
-LOOSER = 1e-10  # relative tolerance where the first one is out of the reach of double precision
 _FIELDS = 9  # of a solution: x, y, z, w and five shifts
 
 
@@ -46,8 +44,6 @@ class ControlLoop:
         self.units, self.critical = controller.states.units, _critical(controller)
         self.reference_units = controller.assembly.directions.numbers
         self.settings = settings.native("closest")
-        looser = dataclasses.replace(settings, eps_rel=max(settings.eps_rel, LOOSER))
-        self.looser = looser.native("closest")
         self.shift_weights = [np.ascontiguousarray(w.numpy()) for w in controller.shift_weights]
         sizes = [len(w) for w in self.shift_weights]
         self.sizes = (1, controller.n, sizes[0], sizes[1])
@@ -65,8 +61,8 @@ class ControlLoop:
             self.masks.append(mask)
         self.lower = None
         if self.masks:
-            self.lower = LowerLevels(len(self.masks) - 1, controller.n, sizes[1], [self.settings, self.looser])
-        self.soft = SoftRows(self.shift_weights, controller.usual, looser)
+            self.lower = LowerLevels(len(self.masks) - 1, controller.n, sizes[1], self.settings)
+        self.soft = SoftRows(self.shift_weights, controller.usual, settings)
         self.limit = [self.offsets[f"{hard[0].name}.{key}"] for key in ("lower", "upper")] if hard else None
         self.reset()
 
@@ -113,17 +109,15 @@ class ControlLoop:
         """x, the shifts of equalities, of all other rows downwards and upwards, the status, and the iterations."""
         given: list[Array | None] = [None if k in self.absent else a for k, a in enumerate(data)]
         given += [w if len(w) else None for w in self.shift_weights]
-        steps = 0
-        for settings, start in ((self.settings, self.start), (self.looser, None)):
-            result = _solver.solve(self.sizes, given, settings, start, False, False)[0]
-            x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub = result[:_FIELDS]
-            status, iterations, active_in, active_box = result[-4:]
-            now, steps = Status(int(status[0])), steps + int(iterations[0])
-            if now <= Status.CLOSEST_FEASIBLE:
-                self.start = [x, y, z, w, active_in, active_box]
-                return x[0], s_eq[0], np.append(s_lower, s_lb), np.append(s_upper, s_ub), now, steps
-            if now not in UNFINISHED:
-                return x[0], s_eq[0], s_lower[0], s_upper[0], now, steps
+        result = _solver.solve(self.sizes, given, self.settings, self.start, False, False)[0]
+        x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub = result[:_FIELDS]
+        status, iterations, active_in, active_box = result[-4:]
+        now, steps = Status(int(status[0])), int(iterations[0])
+        if now <= Status.CLOSEST_FEASIBLE:
+            self.start = [x, y, z, w, active_in, active_box]
+            return x[0], s_eq[0], np.append(s_lower, s_lb), np.append(s_upper, s_ub), now, steps
+        if now not in UNFINISHED:
+            return x[0], s_eq[0], s_lower[0], s_upper[0], now, steps
         self.start = None
         found, shift, now, more = self.soft.solve(*(a[0] for a in data))
         n_eq = self.sizes[2]

@@ -46,7 +46,7 @@ from qp_control.robot.contact import GRAVITY
 from qp_control.robot.model import RobotModel
 from qp_control.settings import Settings, Status
 
-ROUNDING = 1e-13  # of the largest numbers of a QP
+REDUCED = 1e-10  # relative tolerance where rounding keeps an absolute one out of reach
 
 
 class ControlProblem(NamedTuple):
@@ -96,7 +96,7 @@ class InverseDynamics(nn.Module):
     tasks: see qp_control.inverse_dynamics.tasks.
     limits: see qp_control.inverse_dynamics.limits; torques are limited only by a `TorqueLimit`.
     contacts: see qp_control.inverse_dynamics.contacts.
-    settings: of the QP solver; its relative tolerance is at least 1e-13.
+    settings: of the QP solver; the relative tolerance where the others are out of reach is at least 1e-10.
 
     `parts` has them by name, with their numbers as parameters. Names must be unique.
 
@@ -146,7 +146,7 @@ class InverseDynamics(nn.Module):
         self._sizes = {f"{part.name}.{key}": size for part in self._part_list for key, size in part.sizes.items()}
         settings = settings or Settings(threads=model.threads)
         # Forces of thousands times weights of thousands: their rounding alone may be above an absolute tolerance.
-        self.layer = QPLayer(dataclasses.replace(settings, eps_rel=max(settings.eps_rel, ROUNDING)))
+        self.layer = QPLayer(dataclasses.replace(settings, reduced_eps_rel=max(settings.reduced_eps_rel, REDUCED)))
         # Levels above others leave directions open, where rows that merely touch must not hold the derivative.
         self.upper_layer = QPLayer(dataclasses.replace(self.layer.settings, weakly_active="one_sided"))
 

@@ -17,16 +17,16 @@ from qp_control.inverse_dynamics.hierarchy import NARROW, SEEN, SETTLED
 from qp_control.qp.problem import Array
 from qp_control.settings import Status
 
-UNFINISHED = (Status.MAX_ITER, Status.NUMERICAL_ERROR)  # where a looser tolerance may help
+UNFINISHED = (Status.MAX_ITER, Status.NUMERICAL_ERROR)  # the best point so far is worth something
 
 
 class LowerLevels:
     """Solves them one after the other, each from the active set that it had in the tick before.
 
-    n: size of x. rows: of C. settings: of the solver, as it takes them; the next ones where a level is not finished.
+    n: size of x. rows: of C. settings: of the solver, as it takes them.
     """
 
-    def __init__(self, count: int, n: int, rows: int, settings: list[Any]) -> None:
+    def __init__(self, count: int, n: int, rows: int, settings: Any) -> None:
         self.count, self.n, self.rows, self.settings = count, n, rows + n, settings
         self.reset()
 
@@ -65,7 +65,7 @@ class LowerLevels:
         self, k: int, H: Array, g: Array, C: Array, lower: Array, upper: Array, used: list[int]
     ) -> tuple[Array, Status, int]:
         n, none = len(g), np.zeros((1, 0))
-        start: list[Any] | None = [
+        start: list[Any] = [
             np.zeros((1, n)),
             none,
             self._multipliers[k, used][None],
@@ -75,14 +75,10 @@ class LowerLevels:
         ]
         limits = [C[None], lower[None], upper[None]] if used else [None] * 3
         data = [H[None], g[None], None, None, *limits, *[None] * 5]
-        steps = 0
-        for settings in self.settings:
-            result = _solver.solve((1, n, 0, len(used)), data, settings, start, False, False)[0]
-            x, _, z, *_ = result
-            status, iterations, active, _ = result[-4:]
-            found, steps, start = Status(int(status[0])), steps + int(iterations[0]), None
-            if found not in UNFINISHED:
-                break
+        result = _solver.solve((1, n, 0, len(used)), data, self.settings, start, False, False)[0]
+        x, _, z, *_ = result
+        status, iterations, active, _ = result[-4:]
+        found, steps = Status(int(status[0])), int(iterations[0])
         self._multipliers[k] = self._active[k] = 0
         if found <= Status.CLOSEST_FEASIBLE:
             self._multipliers[k, used], self._active[k, used] = z[0], active[0]

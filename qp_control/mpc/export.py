@@ -1,27 +1,25 @@
-"""Controllers as files that a program without Python runs (cpp/include/qp_control/linear_mpc.hpp).
+"""Linear controllers as files that a program without Python runs (cpp/include/qp_control/linear_mpc.hpp).
 
-A folder with controller.json, numbers by name, and controller.safetensors, float64 arrays by name: the data of the
-controller's problem but for x0, in the letters and shapes of an OcpQP, one stage where all are the same.
+See parameter_files.py. The numbers are sizes and options; the arrays are the data of the controller's problem but for
+x0, in the letters and shapes of an OcpQP, one stage where all are the same.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from qp_control.mpc.controller import MPC
 from qp_control.mpc.plan import Plan
 from qp_control.ocp.problem import base_rank
+from qp_control.parameter_files import write_parameters
 from qp_control.qp.problem import Array
 
-FORMAT = 1
 _LINEAR = 1e-9  # change of the data with the plan, relative, that is none
 
 
@@ -57,8 +55,6 @@ def export_mpc(mpc: MPC, folder: str | os.PathLike[str], plan: Plan | None = Non
     settings = mpc.layer.settings
     rows = [arrays[name].shape[-2] for name in ("C", "D") if name in arrays]
     numbers: dict[str, Any] = {
-        "format": FORMAT,
-        "kind": "linear_mpc",
         "horizon": mpc.horizon,
         "model_nx": mpc.nx,
         "nx": arrays["A"].shape[-1],
@@ -69,22 +65,12 @@ def export_mpc(mpc: MPC, folder: str | os.PathLike[str], plan: Plan | None = Non
         "period": float(mpc.dynamics.dt or 0.0),
         "eps_abs": settings.eps_abs,
         "eps_rel": settings.eps_rel,
+        "reduced_eps_rel": settings.reduced_eps_rel,
         "max_iter": int(settings.max_iter),
         "closest": int(settings.infeasible != "certify"),
     }
     arrays["reference"] = mpc.reference.numpy().astype(np.float64)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Written beside and moved: a full disk leaves no half file under the final name.
-    partial = folder / "controller.partial"
-    try:
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, partial)
-        os.replace(partial, folder / "controller.safetensors")
-        partial.write_text(json.dumps(numbers, indent=2) + "\n")
-        os.replace(partial, folder / "controller.json")
-    finally:
-        partial.unlink(missing_ok=True)
-    return folder
+    return write_parameters(folder, "linear_mpc", numbers, arrays)
 
 
 def _resting(mpc: MPC, seed: int) -> Plan:

@@ -23,8 +23,9 @@ from qp_control.settings import Settings
 
 OPTIONS = tuple(field.name for field in fields_of(Settings))
 _TYPES = {
-    "eps_abs": "float", "eps_rel": "float", "eps_gap": "float?", "max_iter": "int", "time_limit": "float?",
-    "infeasible": "str?", "on_failure": "str", "weakly_active": "str", "smoothing": "float", "threads": "int",
+    "eps_abs": "float", "eps_rel": "float", "reduced_eps_rel": "float", "eps_gap": "float?", "max_iter": "int",
+    "time_limit": "float?", "infeasible": "str?", "on_failure": "str", "weakly_active": "str", "smoothing": "float",
+    "threads": "int",
 }  # fmt: skip
 _INPUTS = ", ".join(f"Tensor? {name}" for name in INPUTS)
 SETTINGS_SCHEMA = ", ".join(f"{_TYPES[name]} {name}" for name in OPTIONS) + ", float symmetry_tolerance"

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 
 @dataclasses.dataclass(frozen=True)
 class Overlay:
@@ -29,8 +31,8 @@ class Overlay:
         if len({len(row) for row in self.table}) > 1:
             raise ValueError(f"table has rows of {sorted({len(row) for row in self.table})} cells, expected one length")
 
-    def html(self, target: tuple[float, float, float]) -> str:
-        """Its elements; target: the point that the camera looks at [m]."""
+    def html(self, target: tuple[float, float, float], panel: str = "") -> str:
+        """Its elements; target: the point that the camera looks at [m]. panel: what the slider of stages is made of."""
         parts = [f"<h1>{html.escape(self.heading)}</h1>"] if self.heading else []
         for text, color in self.legend.items():
             parts.append(f'<p><i style="background:#{color:06x}"></i>{html.escape(text)}</p>')
@@ -41,11 +43,86 @@ class Overlay:
                 for kind, row in zip(kinds, self.table, strict=True)
             )
             parts.append(f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")
+        parts += [panel] if panel else []
         for text, eye in self.eyes.items():
             x, y, z = (float(e) - float(t) for e, t in zip(eye, target, strict=True))
             # In the camera's frame y points up.
             parts.append(f'<button onclick="look({x}, {z}, {-y})">{html.escape(text)}</button>')
         return f'<div id="overlay">{"".join(parts)}</div>' if parts else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One of several recorded runs that a slider on the page of a replay chooses among, such as stages of training.
+
+    name: of the slider's position. states (T, nx) or (T, nq); moved: of items of the scenery, beside that of the call;
+    both as in `write_replay`. values: to read while it is shown, such as parameters; the same names in every stage.
+    """
+
+    name: str
+    states: ArrayLike
+    moved: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def panel(stages: Sequence[Stage]) -> str:
+    """The slider and the values of the stages, the last of which is shown first; nothing where there is no choice."""
+    if len(stages) < 2:
+        return ""
+    last = len(stages) - 1
+    rows = "".join(f"<tr><td>{html.escape(name)}</td><td></td></tr>" for name in stages[0].values)
+    values = [[stage.name, *(stage.values[name] for name in stages[0].values)] for stage in stages]
+    return f"""<div id="panel"><input id="stage" type="range" min="0" max="{last}" step="1" value="{last}"
+ aria-label="which of the recorded runs is shown"> <b id="name"></b><table>{rows}</table></div>
+<script>
+const values = {_script(values)};
+function tell(stage) {{
+  const [name, ...cells] = values[stage];
+  document.getElementById("name").textContent = name;
+  document.querySelectorAll("#panel td:last-child").forEach((cell, k) => {{ cell.textContent = cells[k]; }});
+}}
+document.getElementById("stage").oninput = event => {{ choose(+event.target.value); tell(+event.target.value); }};
+tell({last});
+</script>"""
+
+
+def animation(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The script that animates the scene, one list of clips per run: `choose(k)` shows the k-th, the last one at first.
+
+    What is the same in all runs is written once.
+    """
+    texts = [{str(clip["path"]): _script(_rounded(clip)) for clip in run} for run in runs]
+    first = texts[0]
+    shared = [path for path in first if all(text.get(path) == first[path] for text in texts)]
+    own = ["[" + ",".join(clip for path, clip in text.items() if path not in shared) + "]" for text in texts]
+    return f"""<script>
+const shared = [{",".join(first[path] for path in shared)}];
+const runs = [{",".join(own)}];
+function choose(run) {{
+  const animator = viewer.animator, playing = animator.playing, actions = animator.actions;
+  const time = actions.length ? actions[0].time : 0, first = !actions.length;
+  const animations = structuredClone([...shared, ...runs[run]]);
+  viewer.handle_command({{type: "set_animation", path: "", animations, options: {{play: true, repetitions: 100}}}});
+  if (first) return;
+  animator.seek(time);
+  if (!playing) animator.pause();
+}}
+choose({len(runs) - 1});
+</script>"""
+
+
+def _rounded(value: Any) -> Any:
+    """A clip with numbers to 1e-7, which no picture shows: shorter files."""
+    if isinstance(value, float):
+        return round(value, 7)
+    if isinstance(value, Mapping):
+        return {name: _rounded(item) for name, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _script(value: Any) -> str:
+    """As JavaScript that ends no element of the page."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 class Page:
@@ -63,13 +140,13 @@ class Page:
         self.commands.pop(key, None)
         self.commands[key] = umsgpack.packb(data)
 
-    def html(self, title: str, over: str = "") -> str:
-        """The page; over: elements above the picture."""
+    def html(self, title: str, over: str = "", moving: str = "") -> str:
+        """The page; over: elements above the picture; moving: the script of `animation`."""
         from meshcat.servers.zmqserver import VIEWER_ROOT
 
         script = Path(VIEWER_ROOT, "main.min.js").read_text(encoding="utf-8")
         commands = json.dumps([base64.b64encode(c).decode() for c in self.commands.values()])
-        return _TEMPLATE.format(title=html.escape(title), script=script, commands=commands, over=over)
+        return _TEMPLATE.format(title=html.escape(title), script=script, commands=commands, over=over, moving=moving)
 
 
 # Everything the page needs is in the file; the policy keeps it from loading anything else.
@@ -107,6 +184,7 @@ function command(data) {{
 var viewer = new MeshCat.Viewer(document.getElementById("meshcat-pane"));
 {commands}.forEach(command);
 </script>
+{moving}
 </body>
 </html>
 """

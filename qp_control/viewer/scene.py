@@ -15,6 +15,7 @@ from qp_control.viewer.scenery import Floats, Item, Pose
 
 Pathlike = str | os.PathLike[str]
 Moved = Mapping[str, ArrayLike]
+Clip = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +98,11 @@ class Scene:
             self._place(f"scenery/{name}", self.scenery[name].poses(paths.get(name)))
         self._moved = set(paths)
 
-    def animate(self, times: Floats, states: Floats, paths: Mapping[str, Floats]) -> None:
-        """Make the states an animation that starts at time 0; paths: of the items of the scenery that move."""
+    def clips(self, times: Floats, states: Floats, paths: Mapping[str, Floats]) -> list[Clip]:
+        """The states as an animation that starts at time 0: a clip for each node of the scene, as meshcat takes them.
+
+        paths: of the items of the scenery that move.
+        """
         import meshcat.animation
 
         configurations = [self.configuration(x) for x in states]
@@ -117,7 +121,8 @@ class Scene:
                     frame[path].set_transform(pose.matrix)
                     if k == 0 or path in resized:
                         frame[path].set_property("scale", "vector3", list(pose.scale))
-        self.root.set_animation(animation, play=True, repetitions=100)
+        clips: list[Clip] = animation.lower()
+        return clips
 
     def _place(self, path: str, poses: Mapping[str, Pose]) -> None:
         for node, pose in _below(path, poses).items():

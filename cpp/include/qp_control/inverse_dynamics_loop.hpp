@@ -41,6 +41,16 @@ class NumberList {
   std::vector<double> values_;
 };
 
+struct LoopOptions {
+  LoopOptions() { settings.closest = true; }
+
+  Settings settings;
+  double torque_shift_weight = std::numeric_limits<double>::infinity();  // infinite: torque limits hold exactly
+  // Of the rows of A, C and x, one after the other; empty: made from the numbers of the first tick.
+  std::vector<double> shift_weights;
+  std::vector<double> parameters;  // of the model, see rigid_body.hpp; empty: its own
+};
+
 struct ControlTick {
   Eigen::VectorXd torque;  // [N m or N], within limits that hold exactly; without an answer those of the tick before
   Eigen::VectorXd x;       // accelerations [m/s^2 or rad/s^2] and forces [N]; as they were without an answer
@@ -51,15 +61,12 @@ struct ControlTick {
 
 class InverseDynamicsLoop {
  public:
-  // torque_shift_weight: infinite, torque limits hold exactly. Weights of shifts are made from the
-  // numbers of the first tick.
-  InverseDynamicsLoop(const pinocchio::Model& model, WholeBodySettings parts, Settings settings = {},
-                      double torque_shift_weight = std::numeric_limits<double>::infinity());
+  InverseDynamicsLoop(const pinocchio::Model& model, WholeBodySettings parts, LoopOptions options = {});
   ~InverseDynamicsLoop();
 
   WholeBodySizes sizes() const;
-  // q (nq), its quaternions of any length but zero; v (nv), numbers (parts.numbers). It starts from the solution
-  // before.
+  // q (nq), v (nv), numbers (parts.numbers); quaternions of q and of references of any length but zero. It starts from
+  // the solution before.
   const ControlTick& tick(const double* q, const double* v, const double* numbers);
   // Forgets the ticks before.
   void reset();

@@ -9,11 +9,7 @@
 namespace qp_control {
 
 // Tile side: a tile and the operands of one update fit into the vector registers.
-#if defined(__AVX512F__)
-constexpr int tile = 4;
-#else
-constexpr int tile = 3;
-#endif
+constexpr int tile = lanes == 8 ? 4 : 3;
 
 namespace lane_detail {
 

@@ -12,13 +12,9 @@
 
 namespace qp_control {
 
-#if defined(__AVX512F__)
-constexpr int lanes = 8;
-#elif defined(__AVX__)
-constexpr int lanes = 4;
-#else
-constexpr int lanes = 2;
-#endif
+// Eigen aligns its memory by the widest register that a build knows, unless it is told otherwise: then a pack must not
+// be wider than that, whatever the processor.
+constexpr int lanes = EIGEN_MAX_ALIGN_BYTES >= 64 ? 8 : EIGEN_MAX_ALIGN_BYTES >= 32 ? 4 : 2;
 
 typedef double PackData __attribute__((vector_size(8 * lanes), may_alias));
 typedef long long MaskData __attribute__((vector_size(8 * lanes)));

@@ -1,5 +1,5 @@
-// Parameters that Python has exported (qp_control/mpc/export.py): a folder with numbers by name in controller.json, and
-// arrays by name in controller.safetensors (https://github.com/huggingface/safetensors).
+// Parameters that Python has exported (qp_control/parameter_files.py): a folder with a description in controller.json,
+// and arrays by name in controller.safetensors (https://github.com/huggingface/safetensors).
 #pragma once
 
 #include <map>
@@ -15,8 +15,9 @@ struct ParameterArray {
 };
 
 struct ParameterFiles {
-  std::string kind;  // of controller
-  std::map<std::string, double> numbers;
+  std::string kind;                       // of controller
+  std::string description;                // controller.json as it stands,
+  std::map<std::string, double> numbers;  // and its numbers
   std::map<std::string, ParameterArray> arrays;
 
   // Both throw std::runtime_error where there is none of that name; `shape` must be that of the array.

@@ -5,8 +5,8 @@
 //               (M qdd + h - J_f'f)_i = 0 where nothing drives, T x + t = tau elsewhere
 //
 // The numbers of a controller, such as weights, gains and references, stand in one vector; parts know where. Their
-// meaning is that of the parts in Python: qp_control/inverse_dynamics: tasks.py, contacts.py and limits.py. A loop of one robot is in
-// inverse_dynamics_loop.hpp.
+// meaning is that of the parts in Python: qp_control/inverse_dynamics: tasks.py, contacts.py and limits.py. A loop of
+// one robot is in inverse_dynamics_loop.hpp.
 #pragma once
 
 #include <Eigen/Core>
@@ -28,6 +28,7 @@ struct Term {
   int frame = 0, base = 0;  // seen from the latter
   bool position = false, orientation = false, own_axes = false;
   int first = 0, points = 1;  // selection: x[first + row], summed over points that are 3 apart
+  int level = 1;              // of a strict hierarchy, which is the loop's matter: WholeBody adds up all costs
   int weight = -1, activation = -1, stiffness = -1, damping = -1, reference = -1, velocity = -1, acceleration = -1;
   double shift_weight = 1.0;  // of a constraint that others contradict, here and below
 };

@@ -1,13 +1,19 @@
 #include "qp_control/inverse_dynamics_loop.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <pinocchio/multibody.hpp>
+#include <set>
+#include <stdexcept>
+#include <string>
 
 #include "../robot/evaluator.hpp"
 #include "../robot/whole_body_rows.hpp"
+#include "lower_levels.hpp"
 #include "qp_control/deadline.hpp"
 #include "qp_control/dense_solver.hpp"
+#include "soft_rows.hpp"
 
 namespace qp_control {
 
@@ -16,7 +22,8 @@ using Eigen::VectorXd;
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double gravity = 9.81;  // [m/s^2], what an acceleration is measured by
+constexpr double gravity = 9.81;             // [m/s^2], what an acceleration is measured by
+constexpr double reduced_tolerance = 1e-10;  // relative, where rounding keeps an absolute one out of reach
 
 // Where a configuration has a direction, a quaternion or (cos, sin): its first number and its size.
 struct Unit {
@@ -61,23 +68,53 @@ VectorXd shift_weights(const WholeBodySettings& parts, const WholeBodyMatrices& 
 
 DenseDims dims_of(WholeBodySizes s) { return {s.n, s.n_eq, s.n_in}; }
 
+// The levels that costs have, the first one in any case.
+std::vector<int> levels_of(const WholeBodySettings& parts) {
+  std::set<int> levels{1};
+  for (const Term& term : parts.terms)
+    if (!term.hard) levels.insert(term.level);
+  return {levels.begin(), levels.end()};
+}
+
 }  // namespace
 
 struct InverseDynamicsLoop::Implementation {
-  Implementation(const pinocchio::Model& model, WholeBodySettings s, Settings solver_settings, double torque_weight)
+  Implementation(const pinocchio::Model& model, WholeBodySettings s, LoopOptions given)
       : parts(std::move(s)),
-        settings(solver_settings),
-        torque_shift_weight(torque_weight),
+        options(std::move(given)),
         units(units_of(model)),
         robot(model),
         rows(robot, parts),
         dims(dims_of(rows.sizes())),
         solver(dims),
         solution(dims.n, dims.rows()),
-        q(robot.nq()) {
-    settings.closest = true;
+        levels(levels_of(parts)),
+        q(robot.nq()),
+        numbers(parts.numbers),
+        x(dims.n),
+        shift_lower(dims.n_eq + dims.n_in + dims.n),
+        shift_upper(shift_lower) {
+    const auto check = [](const std::vector<double>& values, long expected, const char* name) {
+      if (values.empty() || static_cast<long>(values.size()) == expected) return;
+      throw std::invalid_argument(std::string(name) + " has " + std::to_string(values.size()) + " numbers, expected " +
+                                  std::to_string(expected));
+    };
+    check(options.shift_weights, dims.rows(), "shift_weights");
+    check(options.parameters, robot.n_par(), "parameters");
+    Settings& settings = options.settings;
+    settings.reduced_eps_rel = std::max(settings.reduced_eps_rel, reduced_tolerance);
     robot.set_parameters(robot.nominal_parameters().data());
-    matrices.resize(rows.sizes(), rows.nu());
+    mass = robot.mass();
+    if (!options.parameters.empty()) robot.set_parameters(options.parameters.data());
+    weights = Eigen::Map<const VectorXd>(options.shift_weights.data(), options.shift_weights.size());
+    if (weights.size() > 0) make_soft_rows();
+    if (levels.size() > 1)
+      lower = std::make_unique<LowerLevels>(static_cast<int>(levels.size()) - 1, dims.n, dims.n_in, settings);
+    // Somewhere, for the memory that it takes.
+    q = robot.neutral();
+    numbers.setZero();
+    const VectorXd rest = VectorXd::Zero(robot.nv());
+    rows.problem(q.data(), rest.data(), numbers.data(), matrices);
     tick.torque.setZero(rows.nu());
     tick.x.setZero(dims.n);
     tick.shift.setZero(dims.n_eq + dims.n_in + robot.nv());
@@ -96,10 +133,36 @@ struct InverseDynamicsLoop::Implementation {
     return true;
   }
 
-  void solve(const double* v, const double* numbers) {
-    rows.problem(q.data(), v, numbers, matrices);
+  void take_numbers(const double* given) {
+    numbers = Eigen::Map<const VectorXd>(given, numbers.size());
+    for (const Term& term : parts.terms)
+      if (term.kind == TermKind::posture)
+        for (const Unit& unit : units) numbers.segment(term.reference + unit.first, unit.size).normalize();
+  }
+
+  // Leaves x, the shifts and the status of the tick.
+  void solve(const double* v) {
+    rows.problem(q.data(), v, numbers.data(), matrices, levels.front());
     const WholeBodyMatrices& m = matrices;
-    if (weights.size() == 0) weights = shift_weights(parts, m, numbers, robot.nv(), robot.mass(), torque_shift_weight);
+    if (weights.size() == 0) {
+      weights = shift_weights(parts, m, numbers.data(), robot.nv(), mass, options.torque_shift_weight);
+      make_soft_rows();
+    }
+    tick.iterations = 0;
+    tick.status = first_level();
+    if (tick.status > Status::CLOSEST_FEASIBLE || levels.size() == 1) return;
+    const int n_eq = dims.n_eq, n_in = dims.n_in;
+    matrices.l -= shift_lower.segment(n_eq, n_in);
+    matrices.u += shift_upper.segment(n_eq, n_in);
+    matrices.lb -= shift_lower.tail(dims.n);
+    matrices.ub += shift_upper.tail(dims.n);
+    const auto cost = [this](int k, RowMajor& H, VectorXd& g) { rows.cost(levels[k + 1], matrices.T, H, g); };
+    const Status below = lower->solve(m.A, {m.H, m.g, m.C, m.l, m.u, m.lb, m.ub}, cost, x, tick.iterations);
+    tick.status = std::max(tick.status, below);
+  }
+
+  Status first_level() {
+    const WholeBodyMatrices& m = matrices;
     DenseQP qp;
     qp.dims = dims;
     for (auto [to, from] : {std::pair(&qp.H, &m.H), {&qp.A, &m.A}, {&qp.C, &m.C}}) *to = from->data();
@@ -109,27 +172,49 @@ struct InverseDynamicsLoop::Implementation {
     qp.weight_eq = weights.data();
     qp.weight_in = qp.weight_eq + dims.n_eq;
     qp.weight_box = qp.weight_in + dims.n_in;
-    solver.solve(qp, settings, Deadline(settings.time_limit), warm, solution);
+    solver.solve(qp, options.settings, Deadline(options.settings.time_limit), warm, solution);
+    tick.iterations += solution.iterations;
+    warm = solution.status <= Status::CLOSEST_FEASIBLE;
+    if (warm) {
+      x = solution.x;
+      const int size = static_cast<int>(shift_lower.size());
+      shift_lower = solution.shift_lower.head(size);
+      shift_upper = solution.shift_upper.head(size);
+    }
+    if (solution.status != Status::MAX_ITER && solution.status != Status::NUMERICAL_ERROR) return solution.status;
+    const Status found = soft->solve(m, x, shift_upper, tick.iterations);
+    shift_lower = shift_upper.cwiseMax(0.0);
+    shift_upper = (-shift_upper).cwiseMax(0.0);
+    return found == Status::SOLVED ? Status::CLOSEST_FEASIBLE : found;
   }
 
-  void store(const double* numbers) {
+  void make_soft_rows() {
+    VectorXd usual = VectorXd::Constant(dims.n, mass * gravity);
+    usual.head(robot.nv()).setConstant(gravity);
+    soft = std::make_unique<SoftRows>(rows.sizes(), weights, usual, options.settings);
+  }
+
+  void store() {
     const WholeBodyMatrices& m = matrices;
-    tick.x = solution.x;
+    tick.x = x;
     tick.torque = m.t;
-    tick.torque.noalias() += m.T * solution.x;
-    if (parts.torque_upper >= 0 && std::isinf(torque_shift_weight)) {
-      const Eigen::Map<const VectorXd> lower(numbers + parts.torque_lower, rows.nu()),
-          upper(numbers + parts.torque_upper, rows.nu());
-      tick.torque = tick.torque.cwiseMax(lower).cwiseMin(upper);
-    }
+    tick.torque.noalias() += m.T * x;
+    if (parts.torque_upper >= 0 && std::isinf(options.torque_shift_weight))
+      tick.torque = tick.torque.cwiseMax(numbers.segment(parts.torque_lower, rows.nu()))
+                        .cwiseMin(numbers.segment(parts.torque_upper, rows.nu()));
     // The shift of an equality is upper minus lower.
     const int size = static_cast<int>(tick.shift.size());
-    tick.shift = solution.shift_lower.head(size).cwiseMax(solution.shift_upper.head(size));
+    tick.shift = shift_lower.head(size).cwiseMax(shift_upper.head(size));
+  }
+
+  // Forgets the tick before but for its torques.
+  void forget() {
+    warm = false;
+    if (lower) lower->reset();
   }
 
   const WholeBodySettings parts;
-  Settings settings;
-  const double torque_shift_weight;
+  LoopOptions options;
   const std::vector<Unit> units;
   Evaluator robot;
   WholeBodyRows rows;
@@ -137,20 +222,23 @@ struct InverseDynamicsLoop::Implementation {
   DenseSolver solver;
   Solution solution;
   WholeBodyMatrices matrices;
-  VectorXd q, weights;
+  const std::vector<int> levels;
+  std::unique_ptr<LowerLevels> lower;  // of more than one
+  std::unique_ptr<SoftRows> soft;
+  double mass = 0.0;
+  VectorXd q, numbers, weights, x, shift_lower, shift_upper;
   ControlTick tick;
   bool warm = false;
 };
 
-InverseDynamicsLoop::InverseDynamicsLoop(const pinocchio::Model& model, WholeBodySettings parts, Settings settings,
-                                         double torque_shift_weight)
-    : implementation_(new Implementation(model, std::move(parts), settings, torque_shift_weight)) {}
+InverseDynamicsLoop::InverseDynamicsLoop(const pinocchio::Model& model, WholeBodySettings parts, LoopOptions options)
+    : implementation_(new Implementation(model, std::move(parts), std::move(options))) {}
 InverseDynamicsLoop::~InverseDynamicsLoop() = default;
 
 WholeBodySizes InverseDynamicsLoop::sizes() const { return implementation_->rows.sizes(); }
 
 void InverseDynamicsLoop::reset() {
-  implementation_->warm = false;
+  implementation_->forget();
   implementation_->tick.torque.setZero();
 }
 
@@ -159,12 +247,13 @@ const ControlTick& InverseDynamicsLoop::tick(const double* q, const double* v, c
   s.tick.status = Status::INVALID_INPUT;
   s.tick.iterations = 0;
   if (s.take(q, v)) {
-    s.solve(v, numbers);
-    s.tick.status = s.solution.status;
-    s.tick.iterations = s.solution.iterations;
+    s.take_numbers(numbers);
+    s.solve(v);
   }
-  s.warm = s.tick.status <= Status::CLOSEST_FEASIBLE;
-  if (s.warm) s.store(numbers);
+  if (s.tick.status <= Status::CLOSEST_FEASIBLE)
+    s.store();
+  else
+    s.forget();
   return s.tick;
 }
 

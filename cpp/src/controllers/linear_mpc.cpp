@@ -78,6 +78,7 @@ struct LinearMpc::Implementation {
       throw std::runtime_error("the sizes among the parameters make no sense");
     settings.eps_abs = parameters.number("eps_abs");
     settings.eps_rel = parameters.number("eps_rel");
+    settings.reduced_eps_rel = parameters.number("reduced_eps_rel");
     settings.max_iter = size("max_iter");
     settings.closest = parameters.number("closest") != 0.0;
     settings.threads = 1;

@@ -25,7 +25,8 @@ std::string contents(const std::string& path) {
 }
 
 void read_numbers(const std::string& path, ParameterFiles& out) {
-  const json::value parsed = json::parse(contents(path));
+  out.description = contents(path);
+  const json::value parsed = json::parse(out.description);
   const json::object& all = parsed.as_object();
   const auto version = all.at("format").to_number<std::int64_t>();
   if (version != format) fail(path, "has format " + std::to_string(version) + ", expected " + std::to_string(format));

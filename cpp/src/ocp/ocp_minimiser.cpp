@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "qp_control/judgement.hpp"
+#include "qp_control/minimise.hpp"
 #include "qp_control/ocp_certificates.hpp"
 #include "qp_control/ocp_start.hpp"
 
@@ -193,9 +194,9 @@ const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& set
   penalties_.settling = within_bounds(kkt_, iterate_);
   penalties_.apply();
   minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, iterate_.z, rescue_);
-  outcome_.verdict = judge.verdict;
   outcome_.steps = iterate_.steps + 1;
   outcome_.residuals = ocp_residuals(problem, 0, outcome_.point.arrays(), gradient_);
+  outcome_.verdict = verdict_on(outcome_.residuals, judge.verdict, settings);
   return outcome_;
 }
 

@@ -168,7 +168,7 @@ void OcpSingleSolver::solve_shifted(const OcpBatch& problem, const Settings& set
   // Multipliers of shifted rows are free in sign; the second level has judged the others.
   Residuals judged = answer_.residuals;
   judged.complementarity = judged.gap = 0.0;
-  if (!judged.within(settings)) answer_.status = Status::NUMERICAL_ERROR;
+  if (!judged.within(settings.reduced())) answer_.status = Status::NUMERICAL_ERROR;
 }
 
 }  // namespace qp_control

@@ -152,35 +152,35 @@ void WholeBodyRows::residual(const Term& term, Residual& out) {
   if (term.stiffness >= 0) out.c -= numbers(term.stiffness, rows).cwiseProduct(out.error);
 }
 
-void WholeBodyRows::add_cost(const Term& term, const Residual& r, WholeBodyMatrices& out) {
+void WholeBodyRows::add_cost(const Term& term, const Residual& r, const RowMajor& T, RowMajor& H, VectorXd& g) {
   const int rows = static_cast<int>(term.rows.size());
   switch (term.kind) {
     case TermKind::posture:
       for (int k = 0; k < rows; ++k) {
-        out.H(term.rows[k], term.rows[k]) += weight(term, k);
-        out.g[term.rows[k]] += weight(term, k) * r.c[k];
+        H(term.rows[k], term.rows[k]) += weight(term, k);
+        g[term.rows[k]] += weight(term, k) * r.c[k];
       }
       return;
     case TermKind::selection:
       for (int k = 0; k < rows; ++k)
         for (int p = 0; p < term.points; ++p) {
           const int i = term.first + term.rows[k] + 3 * p;
-          for (int s = 0; s < term.points; ++s) out.H(i, term.first + term.rows[k] + 3 * s) += weight(term, k);
-          out.g[i] += weight(term, k) * r.c[k];
+          for (int s = 0; s < term.points; ++s) H(i, term.first + term.rows[k] + 3 * s) += weight(term, k);
+          g[i] += weight(term, k) * r.c[k];
         }
       return;
     case TermKind::torque: {
       auto weighted = weighted_.topRows(rows);
-      for (int k = 0; k < rows; ++k) weighted.row(k) = weight(term, k) * out.T.row(k);
-      out.H.noalias() += out.T.transpose() * weighted;
-      out.g.noalias() += weighted.transpose() * r.c;
+      for (int k = 0; k < rows; ++k) weighted.row(k) = weight(term, k) * T.row(k);
+      H.noalias() += T.transpose() * weighted;
+      g.noalias() += weighted.transpose() * r.c;
       return;
     }
     default: {
       auto weighted = weighted_.topLeftCorner(rows, nv_);
       for (int k = 0; k < rows; ++k) weighted.row(k) = weight(term, k) * r.J.row(k);
-      out.H.topLeftCorner(nv_, nv_).noalias() += r.J.transpose() * weighted;
-      out.g.head(nv_).noalias() += weighted.transpose() * r.c;
+      H.topLeftCorner(nv_, nv_).noalias() += r.J.transpose() * weighted;
+      g.head(nv_).noalias() += weighted.transpose() * r.c;
     }
   }
 }
@@ -220,7 +220,17 @@ void WholeBodyRows::residuals(const VectorXd& x, double* residual, double* error
   }
 }
 
-void WholeBodyRows::problem(const double* q, const double* v, const double* numbers, WholeBodyMatrices& out) {
+void WholeBodyRows::cost(int level, const RowMajor& T, RowMajor& H, VectorXd& g) {
+  H.setZero(sizes_.n, sizes_.n);
+  g.setZero(sizes_.n);
+  for (std::size_t k = 0; k < settings_.terms.size(); ++k) {
+    const Term& term = settings_.terms[k];
+    if (!term.hard && term.level == level) add_cost(term, residuals_[k], T, H, g);
+  }
+}
+
+void WholeBodyRows::problem(const double* q, const double* v, const double* numbers, WholeBodyMatrices& out,
+                            int level) {
   q_ = Eigen::Map<const VectorXd>(q, nq_);
   v_ = Eigen::Map<const VectorXd>(v, nv_);
   numbers_ = numbers;
@@ -241,8 +251,8 @@ void WholeBodyRows::problem(const double* q, const double* v, const double* numb
     if (term.hard) {
       add_constraint(term, residuals_[k], row, out);
       row += static_cast<int>(term.rows.size());
-    } else {
-      add_cost(term, residuals_[k], out);
+    } else if (level == 0 || term.level == level) {
+      add_cost(term, residuals_[k], out.T, out.H, out.g);
     }
   }
   row = 0;

@@ -26,7 +26,10 @@ class WholeBodyRows {
   WholeBodySizes sizes() const { return sizes_; }
   int nu() const { return static_cast<int>(settings_.actuated.size()); }
 
-  void problem(const double* q, const double* v, const double* numbers, WholeBodyMatrices& out);
+  // With the costs of one level alone, or of all (0).
+  void problem(const double* q, const double* v, const double* numbers, WholeBodyMatrices& out, int level = 0);
+  // After `problem`, which has left this T: H and g of another level.
+  void cost(int level, const RowMajor& T, RowMajor& H, Eigen::VectorXd& g);
   // After `problem`: J x + c of all rows of terms, one after the other, and the errors of position of what follows one.
   void residuals(const Eigen::VectorXd& x, double* residual, double* error) const;
   int term_rows() const;
@@ -53,7 +56,7 @@ class WholeBodyRows {
   void dynamics();
   void residual(const Term& term, Residual& out);
   void frame_residual(const Term& term, Residual& out);
-  void add_cost(const Term& term, const Residual& r, WholeBodyMatrices& out);
+  void add_cost(const Term& term, const Residual& r, const RowMajor& T, RowMajor& H, Eigen::VectorXd& g);
   void add_constraint(const Term& term, const Residual& r, int row, WholeBodyMatrices& out) const;
   void forces(const Support& support, int row, WholeBodyMatrices& out) const;
   void barrier(const Barrier& barrier, int row, WholeBodyMatrices& out);

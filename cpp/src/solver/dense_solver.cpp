@@ -135,7 +135,10 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
   if (!crossed) {
     const bool from_start = warm && all_finite(start_.x) && all_finite(start_.z) && all_finite(start_.sides);
     Settings first = settings;
-    if (from_start) first.max_iter = std::min(most_warm_steps, (settings.max_iter + 1) / 2);
+    if (from_start) {
+      first.max_iter = std::min(most_warm_steps, (settings.max_iter + 1) / 2);
+      first.reduced_eps_rel = 0.0;
+    }
     minimiser_.run(first, deadline, from_start ? &start_ : nullptr, true);
     const Outcome& outcome = minimiser_.outcome();
     store(outcome, solution);
@@ -143,6 +146,7 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
     const bool misled = outcome.verdict == Verdict::MAX_ITER || outcome.verdict == Verdict::NUMERICAL_ERROR;
     if (from_start && misled && settings.max_iter > outcome.steps) {
       first.max_iter = settings.max_iter - outcome.steps;
+      first.reduced_eps_rel = settings.reduced_eps_rel;
       store(minimiser_.run(first, deadline, nullptr, true), solution);
     }
     const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= 100 &&
@@ -267,7 +271,7 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   if (outcome.verdict != Verdict::SOLVED) return;
   // Multipliers of shifted rows are free in sign; the second level has judged the others.
   judged.complementarity = judged.gap = 0.0;
-  solution.status = judged.within(settings) ? Status::CLOSEST_FEASIBLE : Status::NUMERICAL_ERROR;
+  solution.status = judged.within(settings.reduced()) ? Status::CLOSEST_FEASIBLE : Status::NUMERICAL_ERROR;
 }
 
 }  // namespace qp_control

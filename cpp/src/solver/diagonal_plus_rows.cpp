@@ -34,7 +34,7 @@ void DiagonalPlusRows::load(const double* R, int n, int rows, int stride) {
   columns_.setConstant(packs(side_ * n), Pack(0.0));
   scaled_columns_.setConstant(packs(side_ * n) + tile_overhang, Pack(0.0));
   for (Reserved<PackArray>* a : {&gram_, &L_}) a->setConstant(matrix_size(side_, rows), Pack(0.0));
-  for (Reserved<PackArray>* a : {&D_, &inverse_, &right_, &correction_}) a->resize(packs(n));
+  for (Reserved<PackArray>* a : {&D_, &inverse_, &right_, &correction_}) a->setConstant(packs(n), Pack(0.0));
   for (Reserved<PackArray>* a : {&inverse_diagonal_, &weight_, &product_, &multiplier_})
     a->setConstant(packs(rows), Pack(0.0));
   double* to = numbers(columns_);

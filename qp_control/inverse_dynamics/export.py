@@ -1,0 +1,83 @@
+"""Controllers by inverse dynamics as files that a program without Python runs (cpp: inverse_dynamics_controller.hpp).
+
+See parameter_files.py. controller.json says what parts there are, in the words of assembly.py; the arrays are their
+numbers by name, such as "com.reference", the weights of the shifts of rows, and the parameters of the model where they
+are not its own. robot.txt is the model in Pinocchio's own text format: it has what no URDF has, such as joints that are
+locked or bodies whose inertias have been learned.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from qp_control.inverse_dynamics.controller import InverseDynamics
+from qp_control.parameter_files import write_parameters
+
+
+@torch.no_grad()
+def export_inverse_dynamics(
+    controller: InverseDynamics, folder: str | os.PathLike[str], *, parameters: npt.ArrayLike | None = None
+) -> Path:
+    """Write a controller by inverse dynamics, and its robot, for C++ programs.
+
+    Args:
+        controller: its weights, gains, references and limits are those at this moment; those of damping that follow
+            from stiffness are written as numbers of their own.
+        folder: where to; it is made where it does not exist, and files of an earlier export in it are replaced.
+        parameters: (n_par,) of the model, see `RobotModel`, for example identified ones; None: its own.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: it is no `InverseDynamics`, or has parts of kinds of one's own, which C++ does not know; parameters
+            has another shape or values that are no numbers.
+    """
+    if not isinstance(controller, InverseDynamics):
+        raise ValueError(f"controller is a {type(controller).__name__}, expected an InverseDynamics")
+    model, assembly, settings = controller.model, controller.assembly, controller.layer.settings
+    for part in controller.parts.values():
+        if not type(part).__module__.startswith("qp_control."):
+            raise ValueError(f"{part.name!r} is a {type(part).__name__}, which C++ does not know")
+    frames = [frame.name for frame in model.model.frames]
+    sizes = {part.name: part.sizes for part in (*controller.task_list, *controller.contacts, *controller.limits)}
+    levels = {task.name: task.level or controller.levels[-1] for task in controller.task_list}
+
+    def described(entry: Mapping[str, Any]) -> dict[str, Any]:
+        """The entry without where its numbers are, with names of frames."""
+        name = entry["name"]
+        numbers = {*sizes[name], "acceleration"}
+        own = {key: value for key, value in entry.items() if key not in numbers}
+        own |= {key: frames[own[key]] for key in ("frame", "base", "other") if key in own}
+        own |= {key: np.asarray(own[key]).tolist() for key in ("points", "directions", "normal") if key in own}
+        return own | ({"level": levels[name]} if name in levels else {})
+
+    kinds = ("terms", "supports", "bounds", "barriers")
+    limit = assembly.torque_limit
+    description = {
+        "eps_abs": settings.eps_abs,
+        "eps_rel": settings.eps_rel,
+        "reduced_eps_rel": settings.reduced_eps_rel,
+        "max_iter": int(settings.max_iter),
+        "time_limit": settings.time_limit or 0.0,
+        "closest": int(settings.infeasible != "certify"),
+        "actuated": [int(i) for i in assembly.description["actuated"]],
+        **{kind: [described(entry) for entry in assembly.description[kind]] for kind in kinds},
+        "torque_limit": None if limit is None else {"name": limit.name, "hard": limit.shift_weight == np.inf},
+    }
+    arrays = {name: value.numpy().astype(np.float64) for name, value in controller.numbers().items()}
+    for name, weight in zip(("weight_eq", "weight_in", "weight_box"), controller.shift_weights, strict=True):
+        arrays[name] = weight.numpy()
+    if parameters is not None:
+        given = np.asarray(parameters, dtype=np.float64)
+        if given.shape != (model.n_par,) or not np.isfinite(given).all():
+            raise ValueError(f"parameters has shape {given.shape}, expected ({model.n_par},) and finite numbers")
+        arrays["parameters"] = given
+    return write_parameters(folder, "inverse_dynamics", description, arrays, {"robot.txt": model.model.saveToText})
