@@ -27,7 +27,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "lqr_recovery": {**RECOVERY, "batch": 4},
     "pendulum_recovery": {**RECOVERY, "batch": 4},
     "cart_pole_recovery": {**RECOVERY, "batch": 4},
-    "cart_pole_identification": {"trajectories": 2, "length": 10, "iterations": 8},
+    "cart_pole_identification": {"trajectories": 2, "length": 10, "iterations": 5, "trajectory_iterations": 3},
     "constraint_learning": {"demonstrations": 4, "horizon": 6, "iterations": 4},
     "polytope_learning": {"demonstrations": 6, "horizon": 5, "iterations": 4, "rounds": 1},
     "cart_pole_swing_up": {
@@ -41,7 +41,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "quadrotor_analytic": {"closed_loop_iterations": 6, "closed_loop_batch": 2, "closed_loop_steps": 8},
     "cart_pole_ppo": {"ppo_iterations": 6, "robots": 4, "steps": 8, "epochs": 2, "batch": 16},
     "quadrotor_ppo": {"ppo_iterations": 6, "robots": 4, "steps": 8, "epochs": 2, "batch": 16},
+    "quadrotor_sac": {"sac_iterations": 8, "robots": 2, "steps": 8, "batch": 8, "kept": 48, "warm_up": 2},
     "quadrotor_network": {"ppo_iterations": 6, "robots": 4, "steps": 8, "epochs": 2, "batch": 16},
+    "arm_ppo": {"ppo_iterations": 6, "robots": 4, "steps": 8, "epochs": 2, "batch": 16},
     "cart_pole_sac": {"sac_iterations": 8, "robots": 2, "steps": 8, "updates": 1, "batch": 8, "kept": 48},
 }  # fmt: skip
 QUICK = ("constraint_learning", "cart_pole_ppo")  # killed once where slow tests are left out
