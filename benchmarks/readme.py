@@ -271,15 +271,17 @@ def swing_up() -> str:
     }
     rows, lines = [row for row in read("training") if row["task"] == "cart_pole_swing_up"], []
     for controller, shown in controllers.items():
-        success, returns, seconds = (
+        successes, returns, seconds = (
             seeds(one(rows, controller=controller, measure=measure)) for measure in ("success", "return", "seconds")
         )
-        count = len(success) if seconds else 1  # what is not trained is the same for all
+        count = len(successes) if seconds else 1  # what is not trained is the same for all
         lines.append([
-            shown, " / ".join(f"{100 * value:.0f}" for value in success[:count]) + " %",
+            shown, " / ".join(f"{100 * value:.0f}" for value in successes[:count]) + " %",
             " / ".join(f"{value:.1f}" for value in returns[:count]), " / ".join(f"{value:.0f}" for value in seconds),
         ])  # fmt: skip
-    return table(["controller", "success, seeds 0 / 1 / 2", "return (at most 200)", "training time [s]"], lines)
+    numbers = [name.removeprefix("seed ") for name, value in rows[-1].items() if name.startswith("seed ") and value]
+    success = f"success, seeds {' / '.join(numbers)}"
+    return table(["controller", success, "return (at most 200)", "training time [s]"], lines)
 
 
 def hidden_numbers() -> str:

@@ -1,10 +1,11 @@
-"""How many samples does an MPC need to learn a flight with an unknown load, by gradients or PPO; how many a network?
+"""How many samples does an MPC need to learn a flight with an unknown load, from gradients or rewards; and a network?
 
-Curves of validations over control periods flown, of several seeds of `quadrotor_analytic`, `quadrotor_ppo`, alone and
-guided by a small network, and `quadrotor_network`, the last one with PPO's budget and with --longer times as many. The
-table has the scores on 50 starts that nobody trained on, with 95 % confidence intervals of the mean over the seeds,
-beside what was tuned by hand and an evolution strategy over the MPC's parameters with the wall time of the recipe. Runs
-that are there already are not trained again. There is no last column: what is compared is not speed.
+Curves of validations over control periods flown, of several seeds of `quadrotor_analytic`, `quadrotor_ppo`, begun with
+weights by Bryson's rule, with those tuned by hand, and guided by a small network, `quadrotor_sac`, and
+`quadrotor_network`, all with PPO's budget, the last one with --longer times as many too. The table has the scores on 50
+starts that nobody trained on, with 95 % confidence intervals of the mean over the seeds, beside what was tuned by hand
+and an evolution strategy over the MPC's parameters with the wall time of the recipe. Runs that are there already are
+not trained again. There is no last column: what is compared is not speed.
 
     python benchmarks/reinforcement.py [--seeds 0 1 2 3 4] [--folder results/reinforcement]
 """
@@ -27,15 +28,20 @@ from qp_control.training.run_folder import read_metrics
 QUICK: dict[str, dict[str, Any]] = {
     "quadrotor_analytic": {"closed_loop_iterations": 2, "closed_loop_steps": 5},
     "quadrotor_ppo": {"ppo_iterations": 2, "robots": 2, "steps": 8, "batch": 16, "epochs": 1},
+    "quadrotor_sac": {"sac_iterations": 2, "robots": 2, "steps": 8, "batch": 16, "updates": 1},
     "quadrotor_network": {"ppo_iterations": 2, "robots": 2, "steps": 8, "batch": 16, "epochs": 1},
 }
 # Task, what it is called here, and options of its own.
 RECIPES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("quadrotor_analytic", "MPC, gradient through the plant", {}),
     ("quadrotor_ppo", "MPC as the actor of PPO", {}),
+    ("quadrotor_ppo", "MPC tuned by hand as the actor of PPO", {"tuned": True}),
     ("quadrotor_ppo", "MPC guided by a network as the actor of PPO", {"guided": True}),
+    ("quadrotor_sac", "MPC as the actor of SAC", {}),
     ("quadrotor_network", "network as the actor of PPO", {}),
 )
+# Those whose evolution strategy is shown.
+COMPARED = ("quadrotor_analytic", "quadrotor_ppo", "quadrotor_sac")
 
 
 def steps_of(options: Any) -> int:
@@ -106,7 +112,7 @@ def main() -> None:
     runs: list[tuple[str, str, str, dict[str, Any]]] = []
     for task, name, own in RECIPES:
         quick = {**QUICK[task], "validation_count": 1} if arguments.quick else {}
-        runs.append((task + ("_guided" if own else ""), task, name, own | quick))
+        runs.append(("_".join([task, *own]), task, name, own | quick))
     if arguments.longer > 1:
         _, task, _, changed = runs[-1]
         iterations = create(task, None, **changed).options.ppo_iterations * arguments.longer
@@ -120,7 +126,7 @@ def main() -> None:
         place = folder / place_name
         found: dict[str, list[dict[str, Any]]] = {}
         for seed in arguments.seeds:
-            train(task, place, seed, held_out, changed, baselines="network" not in task and "guided" not in place_name)
+            train(task, place, seed, held_out, changed, baselines=place_name in COMPARED)
             for row in json.loads((place / f"seed_{seed}" / "results.json").read_text()):
                 found.setdefault(row["name"], []).append(row)
         steps = steps_of(create(task, None, **changed).options)

@@ -15,6 +15,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from qp_control import viewer
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PICTURES = Path(__file__).parent / "figures" / "examples"
 SIZE = 480, 300  # pixels
-COLORS = 64  # of the palette: small files
 BLUE, RED, GREY = "#1f77b4", "#d62728", "#9aa0a6"
+LIVE = "09_live_sliders"
 # Of the pages in meshcat: the file, and the share of its time at which it shows what it is about.
 PAGES = {
     "meshcat_arm": ("arm_inverse_dynamics", 0.4),
@@ -166,15 +167,29 @@ def screenshot(name: str, pages: Path | None) -> Image.Image:
     return picture.resize(SIZE, Image.Resampling.LANCZOS)
 
 
+def live_view(name: str) -> Image.Image:
+    """Of the page of sliders, soon after it began."""
+    command = [sys.executable, "-u", str(EXAMPLES / f"{name}.py"), "--seconds", "60", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        url = running.stdout.readline().split()[-1]
+        with viewer.Browser(*(2 * side for side in SIZE)) as browser:
+            browser.open_url(url)
+            time.sleep(1.0)
+            picture = Image.open(io.BytesIO(browser.screenshot())).convert("RGB")
+        running.terminate()
+    return picture.resize(SIZE, Image.Resampling.LANCZOS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"default: all of {', '.join((*PLOTS, *PAGES))}")
+    parser.add_argument("names", nargs="*", help=f"default: all of {', '.join((*PLOTS, LIVE, *PAGES))}")
     parser.add_argument("--pages", type=Path, help="folder of the pages of the examples in meshcat")
     given = parser.parse_args()
-    for name in given.names or (*PLOTS, *PAGES):
-        picture = plot(name) if name in PLOTS else screenshot(name, given.pages)
+    for name in given.names or (*PLOTS, LIVE, *PAGES):
+        picture = plot(name) if name in PLOTS else live_view(name) if name == LIVE else screenshot(name, given.pages)
         path = PICTURES / f"{name}.png"
-        picture.quantize(COLORS).save(path, optimize=True)
+        picture.save(path, optimize=True)
         print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 

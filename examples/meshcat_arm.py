@@ -58,11 +58,11 @@ demo.show(
     [stage(title, controller) for title, controller in demo.stages.items()],
     scenery=scenery,
     moved=moved | {"untuned": q},
-    camera=Camera(position=(1.5, -0.9, 1.0), target=(0.2, 0.4, 0.4)),
+    camera=Camera(position=(1.05, -0.45, 0.8), target=(0.2, 0.4, 0.4)),
     title="Arm: learned and untuned",
     overlay=Overlay(
         heading=f"Arm with a load of {demo.task.options.load:g} kg",
         legend={"target": GREEN, "way of the tool": ORANGE, "torque at its limit": RED, "untuned": GREY},
-        eyes={"corner": (1.5, -0.9, 1.0), "front": (2.0, 0.4, 0.6), "above": (0.3, 0.3, 2.4)},
+        eyes={"corner": (1.05, -0.45, 0.8), "front": (1.5, 0.4, 0.6), "above": (0.3, 0.3, 1.8)},
     ),
 )

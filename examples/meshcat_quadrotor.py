@@ -52,7 +52,7 @@ for name, color in (("untuned", GREY), ("learned", ORANGE)):
 def stage(title, controller):
     states, moved = fly("learned", controller)
     weights = controller.mpc.state_cost().diagonal().tolist()
-    values = {f"weight of {name}": f"{weights[k]:.2f}" for name, k in WEIGHTS.items()}
+    values = {f"weight of {name}": f"{weights[k]:.3g}" for name, k in WEIGHTS.items()}
     values["mass [kg]"] = f"{controller.mpc.model()[0].item():.3f}"
     return Stage(title, states[:, :13], moved | {"now": demo.plant.waypoint(states)}, values)
 

@@ -25,11 +25,14 @@ with contextlib.suppress(ImportError):  # here, so that no child has to
     import qp_control.training.reinforcement  # noqa: F401
 
 LONGEST = 0.3  # [s] between a checkpoint and the kill
+EPISODE = 25  # control periods: validations are not what is looked at
 
 
 def train(name: str, options: dict[str, Any], folder: Path) -> None:
     """To the end, from the checkpoint where there is one."""
-    task = create(name, **options)
+    task: Any = create(name, **options)
+    if hasattr(task, "plant"):
+        task.plant.episode_steps = EPISODE
     begun = RunFolder.exists(folder)
     trainer = Trainer(task, RunFolder.open(folder) if begun else RunFolder.create(folder, name, options))
     if begun:

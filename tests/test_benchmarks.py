@@ -129,7 +129,7 @@ def test_every_result_says_where_it_comes_from() -> None:
 
 def test_a_table_in_parts_keeps_the_other_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command, rows in (("first", ["a", "b"]), ("second", ["b", "c"])):
-        monkeypatch.setattr(sys, "argv", [f"/somewhere/{command}.py", "--out", "/tmp/x", "--loop", "/home/me/loop"])
+        monkeypatch.setattr(sys, "argv", [f"/somewhere/{command}.py", "--out", "/elsewhere", "--loop", "/home/me/loop"])
         table = report.Report("parts", {"task": 5, "value": 6}, tmp_path, part="task")
         for task in rows:
             table.add({"task": task, "value": command})

@@ -91,6 +91,9 @@ def test_training_puzzles_that_the_test_has_are_left_out(tmp_path):
     train, test = sudoku.puzzles(sudoku.SudokuOptions(data=tmp_path / "file.npz"))
     assert len(train[0]) == 34 and len(test[0]) == 4
     assert not {row.numpy().tobytes() for row in train[0]} & {row.numpy().tobytes() for row in test[0]}
+    # Generated ones do not repeat in the first place.
+    train, test = sudoku.puzzles(sudoku.SudokuOptions(samples=900))
+    assert len(torch.cat([train[0], test[0]]).unique(dim=0)) == 1000
 
 
 def test_signals_have_the_statistics_of_the_published_ones():

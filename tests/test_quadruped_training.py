@@ -13,6 +13,7 @@ import torch
 
 import qp_control as qc
 from qp_control.training import RunFolder, Trainer, TrainingTask, create, pipeline
+from qp_control.training.batch_parts import differentiate
 from qp_control.training.evaluation import evaluate
 from qp_control.training.rollout import closed_loop, failed_problem
 from qp_control.training.task import HELD_OUT_SEED
@@ -58,6 +59,17 @@ def test_a_step_along_the_gradient_lowers_the_cost_of_the_same_pushes() -> None:
     assert norm > 0.0 and float(after) < float(update.loss.detach())
 
 
+def test_pushes_of_an_update_can_be_divided() -> None:
+    """Among processes: its parts have the gradient of the whole."""
+    task: Any = create("quadruped_trot", batch=3, steps=8, iterations=1)
+    phase, module = task.phases()[0], task.module()
+    numbers = phase.parameters(module)
+    whole, parts = (differentiate(phase, module, numbers, torch.Generator().manual_seed(2), k) for k in (1, 2))
+    assert len(numbers) == 24 and float(whole.gradients.norm()) > 0.0
+    # Batches of another size differ by rounding, which the loop's adjoint enlarges.
+    torch.testing.assert_close(parts.gradients, whole.gradients, rtol=1e-6, atol=1e-9)
+
+
 def test_what_fell_costs_the_same_and_has_no_gradient(stand: Any) -> None:
     """A robot that lies on its side from the start: its neighbour's gradient is the same with and without it."""
     x0, module = stand.plant.sample_starts(2, 3), stand.module()
@@ -89,6 +101,18 @@ def test_a_tick_without_an_answer_is_kept_as_a_qp(name: str, tmp_path: Path) -> 
     sol = qc.solve_qp(**problem)
     assert sol.status == qc.Status.SOLVED
     assert torch.allclose(decision.acceleration[1], torch.from_numpy(sol.x[:18]), rtol=1e-5, atol=1e-5)
+
+
+def test_a_plan_without_an_answer_is_kept_as_a_qp() -> None:
+    task: Any = create("quadruped_trot")
+    module, x = task.module(qc.Settings(max_iter=1)), task.plant.sample_starts(2, 0)
+    with torch.no_grad():
+        failure = task.loops(module, x, 1).failure
+    assert failure is not None and failure.status == qc.Status.MAX_ITER and failure.data["horizon"] == 12
+    sol = qc.solve_ocp(**failure.data)
+    plan = task.module().forward(x[:1])
+    assert sol.status == qc.Status.SOLVED
+    assert torch.allclose(plan.body_force.detach().flatten(), torch.from_numpy(sol.u[0]), rtol=0, atol=1e-3)  # [N]
 
 
 @pytest.mark.parametrize("name", ["quadruped_stand", "quadruped_trot"])

@@ -18,7 +18,6 @@ from qp_control.envs.arm_reach import ArmReach
 from qp_control.training import RunFolder, Trainer, TrainingError, closed_loop, create
 from qp_control.training.run_folder import read_metrics
 from qp_control.training.task import HELD_OUT_SEED
-from qp_control.training.torque_controller import TorqueController
 
 sb3 = pytest.importorskip("stable_baselines3")
 from qp_control.training.reinforcement import (  # noqa: E402
@@ -59,14 +58,14 @@ def cart_pole_mpc(**options: Any) -> qc.MPC:
     return qc.MPC(model, 10, **options).set_weights([1.0] * 4, [0.1], [10.0] * 4)
 
 
-def arm_controller(**options: Any) -> TorqueController:
+def arm_controller(**options: Any) -> qc.InverseDynamicsPolicy:
     """Holds an arm near home with torques that are limited; the observation's last three numbers are the target's."""
-    robot = ArmReach().dynamics
+    robot = qc.RobotModel(ArmReach().dynamics.model)
     limit = torch.tensor([30.0, 60.0, 30.0, 10.0, 5.0, 2.0], dtype=torch.float64)
     home = [0.0, 0.2, 1.4, 0.3, 1.0, 0.0]
     tasks = [qc.PostureTask(home, stiffness=100.0), qc.TorqueRegularization()]
     control = qc.InverseDynamics(robot, tasks, [qc.TorqueLimit(limit, -limit)], **options)
-    return TorqueController(control, input_limit=limit, goal_size=3)
+    return qc.InverseDynamicsPolicy(control, [qc.PositiveNumbers.of(control, ["posture.stiffness"])])
 
 
 def quadrotor() -> Any:
@@ -112,9 +111,7 @@ def test_probability_ratios_of_the_first_epoch_are_one(name: str) -> None:
 def test_without_the_stored_linearisation_the_ratios_are_not_one() -> None:
     """The control of the test above: plans begun anew give other actions."""
     learner = rollout("mpc")
-    observations = learner.rollout_buffer.observations
-    seen = torch.from_numpy(observations["observation"]).flatten(0, 1)
-    observations["carried"][:] = learner.env.actor.cold(seen).view(48, 4, -1).numpy()
+    learner.rollout_buffer.observations["carried"][:] = 0.0
     assert float((ratios(learner) - 1.0).abs().max()) > 1e-3
 
 
@@ -124,9 +121,10 @@ def test_samples_keep_their_warm_starts_from_epoch_to_epoch() -> None:
     first = buffer.observations["carried"].copy()
     assert float((ratios(learner) - 1.0).abs().max()) < 1e-6
     second = buffer.observations["carried"]
-    flat = buffer.swap_and_flatten(first)
-    np.testing.assert_array_equal(second[:, : actor.start], flat[:, : actor.start])  # the linearisation point stays
-    assert np.abs(second[:, actor.start :] - flat[:, actor.start :]).max() > 1e-3
+    flat, warm = buffer.swap_and_flatten(first), actor.warm.numpy()
+    np.testing.assert_array_equal(second[:, ~warm], flat[:, ~warm])  # the linearisation point stays
+    assert np.abs(second[:, warm] - flat[:, warm]).max() > 1e-3
+    assert not second[flat[:, 0] == 0.0].any()  # and what begins has none
     seen = torch.from_numpy(buffer.observations["observation"])
 
     def iterations(carried: Any) -> float:
@@ -134,16 +132,16 @@ def test_samples_keep_their_warm_starts_from_epoch_to_epoch() -> None:
             _, plan = actor.act(seen, torch.from_numpy(carried))
         return float(plan.iterations.double().mean())
 
-    assert iterations(second) <= iterations(flat)
+    assert iterations(second) <= iterations(np.where(warm, 0.0, second))
     assert float((ratios(learner) - 1.0).abs().max()) < 1e-6
 
 
 def test_numbers_of_a_plan_are_the_plan() -> None:
     mpc = cart_pole_mpc(rate_limit=[100.0], delay=2)
-    actor = Actor(mpc, np.array([-10.0]), np.array([10.0]))
     x = torch.tensor([[0.1, 0.1, 0.0, 0.0], [0.3, -0.1, 0.0, 0.2]], dtype=torch.float64)
+    actor = Actor(mpc, np.array([-10.0]), np.array([10.0]), x[:1])
     with torch.no_grad():
-        action, plan = actor.act(x, actor.cold(x))
+        action, plan = actor.act(x, actor.cold(2))
         again = actor.unpack(actor.pack(plan))
     for name in ("states", "inputs", "previous", "pending", "y", "z", "z_N", "w_x", "w_u"):
         assert torch.equal(getattr(plan, name), getattr(again, name)), name
@@ -265,15 +263,19 @@ def test_training_without_answers_ends_with_the_qp(tmp_path: Path) -> None:
 def test_torques_of_a_closed_loop_are_those_of_single_calls() -> None:
     """Warm starts carried along do not change them, gradients pass, and a QP without an answer is kept."""
     plant, controller = ArmReach(), arm_controller()
+    # Their QPs begin where those of the period before ended.
+    x = plant.sample_starts(3, 0)
+    first = controller(x)
+    assert int(controller(x, first).iterations.sum()) < int(first.iterations.sum())
     x0 = plant.sample_starts(3, 0)
     rollout = closed_loop(controller, plant.step, x0, 5, reward=plant.reward)
     assert rollout.failure is None
     for t in range(5):
         x = rollout.states[:, t].detach()
-        expected = controller.control(x[:, :6], x[:, 6:12]).torque
+        expected = controller(x).input
         torch.testing.assert_close(rollout.inputs[:, t], expected, rtol=0, atol=1e-6)  # the solver's tolerance
     rollout.rewards.sum().backward()
-    assert all(bool(p.grad.isfinite().all()) for p in controller.parameters() if p.grad is not None)
+    assert all(bool(p.grad.isfinite().all()) and bool(p.grad.any()) for p in controller.parameters() if p.requires_grad)
     hasty = closed_loop(arm_controller(settings=qc.Settings(max_iter=1)), plant.step, 3.0 * x0, 2)
     assert hasty.failure is not None and hasty.failure.status == qc.Status.MAX_ITER
     assert qc.solve_qp(**hasty.failure.data).status == qc.Status.SOLVED
@@ -311,6 +313,44 @@ def test_a_guide_learns_at_a_rate_of_its_own() -> None:
     assert {id(p) for p in guide["params"]} == {id(p) for p in trainer.module.guide.parameters()}
     assert guide["scale"] == pytest.approx(0.02 * controller["scale"]) and controller["scale"] == pytest.approx(50.0)
     assert float(trainer.module.guide.network[-1].weight.abs().max()) > 0.0
+
+
+@pytest.mark.parametrize(("name", "small"), [("arm_ppo", SMALL_PPO), ("quadrotor_sac", SMALL_SAC)])
+def test_an_update_of_a_task_changes_all_that_it_learns(name: str, small: dict[str, Any]) -> None:
+    trainer = Trainer(create(name, **small, **BRIEF))
+    before = [p.detach().clone() for p in trainer.learnable]
+    rows: list[dict[str, Any]] = []
+    trainer.train(rows.append, until=3)
+    assert all(torch.any(p != q) for p, q in zip(before, trainer.learnable, strict=True))
+    assert [row["unsolved_share"] for row in rows] == 3 * [0.0] and rows[-1]["gradient_norm"] > 0.0
+
+
+def test_further_epochs_teach_values_alone() -> None:
+    trainer = Trainer(create("cart_pole_ppo", **SMALL_PPO, **BRIEF, value_epochs=1))
+    trainer.train(until=2)
+    phase: Any = trainer.phase
+    before, policy = [p.detach().clone() for p in trainer.learnable], phase.learner.policy
+
+    def error() -> float:
+        (samples,) = phase.learner.rollout_buffer.get()
+        return float((policy.predict_values(samples.observations).flatten() - samples.returns).square().mean())
+
+    with torch.no_grad():
+        first = error()
+    for _ in range(50):
+        phase._further()
+    with torch.no_grad():
+        assert error() < 0.5 * first
+    assert all(torch.equal(p, q) for p, q in zip(before, trainer.learnable, strict=True))
+
+
+def test_the_rate_of_a_controller_fades() -> None:
+    trainer = Trainer(
+        create("cart_pole_ppo", **SMALL_PPO, **BRIEF, fade=0.1, warm_up=1, rate=1e-3, controller_rate=1e-2)
+    )
+    scales: list[float] = []
+    trainer.train(lambda row: scales.append(trainer.optimizer.param_groups[0]["scale"]))
+    assert scales == pytest.approx([0.0, 10.0 * 0.1 ** (1 / 3), 10.0 * 0.1 ** (2 / 3), 1.0])
 
 
 def test_a_guide_that_says_nothing_changes_nothing_and_learns() -> None:

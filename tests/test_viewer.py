@@ -2,11 +2,13 @@
 
 import contextlib
 import gc
+import json
 import os
 import re
 import socket
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -322,6 +324,60 @@ def test_live_view_listens_on_this_machine_only():
     finally:
         live.close()
     assert not running(live.process_id)
+
+
+def send(url, values, **headers):
+    """Status of a POST to the page of sliders."""
+    request = urllib.request.Request(url, json.dumps(values).encode(), headers)
+    try:
+        return urllib.request.urlopen(request, timeout=10).status
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+
+def test_sliders_of_a_live_view_change_numbers(browser_needed):
+    sliders = {"gain <1>": viewer.Slider(1.0, 0.0, 10.0), "mass [kg]": viewer.Slider(0.5, 0.1, 1.0)}
+    live = viewer.LiveViewer(CartPoleSwingUp.urdf, open_browser=False, sliders=sliders)
+    try:
+        assert live.url.startswith("http://127.0.0.1:") and live.values == {"gain <1>": 1.0, "mass [kg]": 0.5}
+        live.display([0.5, 0.1, 0.0, 0.0])
+        with viewer.Browser(640, 480) as browser:
+            browser.open_url(live.url)
+            assert "gain <1>" in browser.evaluate("document.getElementById('panel').innerText")
+            browser.evaluate("s = document.querySelector('input'), s.value = 7.5, s.dispatchEvent(new Event('input'))")
+            end = time.monotonic() + 20
+            while live.values["gain <1>"] != 7.5 and time.monotonic() < end:
+                time.sleep(0.01)
+            assert live.values == {"gain <1>": 7.5, "mass [kg]": 0.5}
+            assert browser.evaluate("document.querySelector('iframe').contentWindow.viewer !== undefined")
+            browser.open_url(live.url)  # again: at the number that it has now
+            assert browser.evaluate("document.querySelector('input').value") == "7.5"
+            assert browser.console_errors == []
+    finally:
+        live.close()
+    assert not running(live.process_id)
+
+
+def test_sliders_take_numbers_of_their_own_page_alone():
+    live = viewer.LiveViewer(CartPoleSwingUp.urdf, open_browser=False, sliders={"gain": viewer.Slider(1.0, 0.0, 10.0)})
+    try:
+        own = live.url.removesuffix("/panel/")
+        assert send(live.url, {"gain": 2.0}) == 403  # from nowhere
+        assert send(live.url, {"gain": 2.0}, Origin="http://example.org") == 403
+        rebound = {"Host": "example.org:7000", "Origin": "http://example.org:7000"}
+        assert send(live.url, {"gain": 2.0}, **rebound) == 403
+        for wrong in ({"gain": 11.0}, {"gain": "2"}, {"gain": float("nan")}, {"other": 1.0}, [1.0]):
+            assert send(live.url, wrong, Origin=own) == 400
+        assert live.values == {"gain": 1.0}
+        assert send(live.url, {"gain": 2.0}, Origin=own) == 200  # negative control
+        end = time.monotonic() + 20
+        while live.values["gain"] != 2.0 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert live.values == {"gain": 2.0}
+    finally:
+        live.close()
+    with pytest.raises(ValueError, match=r"a slider from 0\.0 to 1\.0 cannot be at 2\.0"):
+        viewer.Slider(2.0, 0.0, 1.0)
 
 
 def test_live_view_shows_the_state(browser_needed, monkeypatch):

@@ -91,12 +91,15 @@ def residuals(problem: Problem, answer: Answer) -> Tensor:
 
 
 class Layer(ABC):
-    """A solver with a tolerance of its own. `closest`: contradicting constraints are shifted by the least amount."""
+    """A solver with a tolerance of its own. `closest`: contradicting constraints are shifted by the least amount.
+
+    `relative`, for those that can: also good enough is a residual of so much of the terms that it is the sum of.
+    """
 
     name: str
 
-    def __init__(self, *, eps: float = 1e-6, threads: int = 1, closest: bool = False) -> None:
-        self.eps, self.threads, self.closest = eps, threads, closest
+    def __init__(self, *, eps: float = 1e-6, relative: float = 0.0, threads: int = 1, closest: bool = False) -> None:
+        self.eps, self.relative, self.threads, self.closest = eps, relative, threads, closest
 
     @abstractmethod
     def solve(self, problem: Problem) -> Answer: ...
@@ -109,8 +112,7 @@ class QpControl(Layer):
         p = problem
         lb = p.g.new_zeros(p.g.shape[1]) if p.nonnegative else None
         # closest also where the peers are told that every problem is feasible: rounding decides otherwise now and then.
-        # eps_rel, as too large a learning rate makes entries of 1e6 in H, whose products round at 1e-6.
-        settings = qc.Settings(eps_abs=self.eps, eps_rel=1e-3 * self.eps, threads=self.threads, infeasible="closest")
+        settings = qc.Settings(eps_abs=self.eps, eps_rel=self.relative, threads=self.threads, infeasible="closest")
         layer = qc.QPLayer(settings)
         out = layer(p.H, p.g, p.A, p.b, p.C, p.l, p.u, lb)
         shift = torch.cat([out.s_eq, out.s_upper - out.s_lower, out.s_ub - out.s_lb][: 3 if p.nonnegative else 2], 1)

@@ -47,6 +47,8 @@ class Options:
     """Use so many of the training samples, and a ninth of that for the test; all if not given."""
     residual: float = 1e-6
     """Largest residual that a solver may leave, recomputed from the data."""
+    relative: float = 0.0
+    """Of our layer: a residual of so much of the terms that it is the sum of is good enough, too."""
     peers: tuple[Peer, ...] = ()
     """Other layers to run, as far as they can express the problem: qplayer (proxsuite), qpth (OptNet)."""
     peer_epochs: int = 1
@@ -144,7 +146,7 @@ class _Run:
     def __init__(self, task: Task, options: Options, solver: str, quiet: bool) -> None:
         self.task, self.options, self.quiet = task, options, quiet
         ours = solver == "qp-control"
-        self.layer: Layer = LAYERS[solver](threads=options.threads, closest=task.closest)
+        self.layer: Layer = LAYERS[solver](relative=options.relative, threads=options.threads, closest=task.closest)
         self.epochs = options.epochs if ours else options.peer_epochs
         self.batches = None if ours else options.peer_batches
         torch.manual_seed(options.seed)

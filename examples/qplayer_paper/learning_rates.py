@@ -23,6 +23,8 @@ from learning import Options, Peer, run
 from records import Row, curves, read_csv, report, series
 
 RATES = {"denoising": (1e-4, 1e-5, 1e-6, 1e-7), "digits": (1e-2, 1e-3, 1e-4)}
+# A run that diverges makes entries of 1e8 and more in H, with which 1e-6 is below the rounding of a residual.
+RELATIVE = 1e-7
 Model = Literal["two_sided", "one_sided"]
 
 
@@ -58,7 +60,7 @@ def task_of(options: RatesOptions, model: Model, rate: float, seed: int) -> tupl
     peers = options.peers if seed < options.peer_seeds else ()
     shared: dict[str, Any] = {
         "epochs": options.epochs, "rate": rate, "optimiser": "sgd", "seed": seed, "samples": options.samples,
-        "peers": peers, "peer_epochs": options.epochs, "threads": options.threads,
+        "peers": peers, "peer_epochs": options.epochs, "threads": options.threads, "relative": RELATIVE,
         "out": options.out / f"learning_rates_{options.task}" / f"{rate:g}",
     }  # fmt: skip
     task: Denoising | Digits

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +26,22 @@ class Decision:
 
     state (B, nx): of the plant; in the place of one that is not finite stands another. input (B, nu): torques
     [N m or N]. acceleration (B, nv): what they are to give by the controller's model [m/s^2 or rad/s^2]. status (B,):
-    `qc.Status`; iterations (B,).
+    `qc.Status`; iterations (B,). x, y, z, w: solution and multipliers of the QP of the first level, without gradient,
+    where the next call's starts; zero where there is no answer.
     """
+
+    warm: ClassVar[tuple[str, ...]] = ("x", "y", "z", "w")
+    """Fields that are only where the solver starts."""
 
     state: Tensor
     input: Tensor
     acceleration: Tensor
     status: Tensor
     iterations: Tensor
+    x: Tensor
+    y: Tensor
+    z: Tensor
+    w: Tensor
 
     @property
     def solved(self) -> Tensor:
@@ -43,6 +51,10 @@ class Decision:
     def shift(self) -> Decision:
         """What the call of the next control period takes: this decision."""
         return self
+
+    def with_input(self, u: Tensor) -> Decision:
+        """The decision with torques u (B, nu) sent instead of its own."""
+        return dataclasses.replace(self, input=u)
 
     def detach(self) -> Decision:
         """The same without graph."""
@@ -79,7 +91,8 @@ class InverseDynamicsPolicy(nn.Module):
     model: a module whose call gives the parameters of the controller's model, such as `Payload` or `BodyScales`; None:
         the nominal ones.
 
-    `training.closed_loop` and the recipes on top of it take it in the place of an `MPC`.
+    `training.closed_loop`, the recipes on top of it and actors of reinforcement learning take it in the place of an
+    `MPC`.
     """
 
     def __init__(
@@ -112,8 +125,13 @@ class InverseDynamicsPolicy(nn.Module):
         """
         q, v = self._robot(x)
         shown = self._finite(x)
-        found = self.controller(q, v, self.numbers(shown, before), parameters=self.parameters_of_model())
-        return Decision(shown, found.torque, found.acceleration, found.status, found.solution.iterations)
+        numbers, parameters = self.numbers(shown, before), self.parameters_of_model()
+        # A decision has what a start needs: x, y, z and w.
+        start: Any = before
+        found = self.controller(q, v, numbers, parameters=parameters, warm_start=start)
+        sol = found.solution
+        kept = {name: getattr(sol, name).detach().nan_to_num(0.0) for name in Decision.warm}
+        return Decision(shown, found.torque, found.acceleration, found.status, sol.iterations, **kept)
 
     def build(self, x: Tensor, before: Decision | None = None) -> dict[str, Tensor]:
         """Arguments of `qc.solve_qp` for states x (B, nx)."""

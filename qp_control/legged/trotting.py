@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from qp_control.legged.gait import Gait, trot
 from qp_control.legged.single_rigid_body import SingleRigidBody, about_vertical
 from qp_control.legged.standing import level
 from qp_control.legged.whole_body import Target, WholeBody
+from qp_control.ocp.problem import OcpQP
 from qp_control.robot.contact import GRAVITY
 from qp_control.settings import Settings, Status
 
@@ -53,6 +54,23 @@ class TrottingDecision(LeggedDecision):
     plan_status: Tensor
     plan_heading: Tensor
     plan_arms: Tensor
+
+
+class _Seen(NamedTuple):
+    """What planning and tracking go by."""
+
+    q: Tensor
+    v: Tensor
+    centre: Tensor
+    """(B, 3) centre of mass [m]"""
+    velocity: Tensor
+    """(B, 3) of it [m/s]"""
+    feet: Tensor
+    """(B, k, 3) [m]"""
+    land: Tensor
+    """(B, k, 2) where feet in the air will land [m]"""
+    wanted: Tensor
+    """(B, 2) velocity in the world [m/s]"""
 
 
 class Trotting(nn.Module):
@@ -139,12 +157,35 @@ class Trotting(nn.Module):
             heading=now.heading + self.period * now.command[:, 2],
         )
 
-    def build(self, x: Tensor, before: TrottingDecision | None = None) -> dict[str, Tensor]:
-        """The QPs of a call, as arguments of `qc.solve_qp`."""
+    def build(self, x: Tensor, before: TrottingDecision | None = None) -> OcpQP | dict[str, Tensor]:
+        """The QPs of a call, as arguments of `qc.solve_qp`; that of the plan made in it, where it has no answer."""
+        seen, now = self._see(x, before)
+        if bool(self._due(now).all()):
+            arguments = self._plan_arguments(seen, now)
+            if bool((self.body(**arguments).status > Status.CLOSEST_FEASIBLE).any()):
+                return OcpQP(**self.body.build(**arguments)._asdict(), horizon=self.body.horizon)
         return self.whole_body.build(*self.whole_body.parts(x), self._prepare(x, before)[0])
+
+    def _due(self, now: TrottingDecision) -> Tensor:
+        """bool (B,): it is time for a new plan."""
+        return now.tick % self.every == 0
 
     def _prepare(self, x: Tensor, before: TrottingDecision | None) -> tuple[Target, TrottingDecision]:
         """What to do now, planned anew where it is time."""
+        seen, now = self._see(x, before)
+        due = self._due(now)
+        if bool(due.any()):
+            plan = self._plan(seen, now)
+            if not bool(due.all()):
+                plan = {
+                    name: torch.where(due.view(-1, *[1] * (value.ndim - 1)), value, getattr(now, name))
+                    for name, value in plan.items()
+                }
+            now = dataclasses.replace(now, **plan)
+        return self._target(seen, now), now
+
+    def _see(self, x: Tensor, before: TrottingDecision | None) -> tuple[_Seen, TrottingDecision]:
+        """What planning and tracking go by, and what is carried, with the feet that are in the air now."""
         now = self.start(x) if before is None else before
         model, gait = self.whole_body.model, self.gait
         q, v = self.whole_body.parts(self.whole_body.finite(x))
@@ -166,22 +207,11 @@ class Trotting(nn.Module):
             self.period * gait.stance,
             self.numbers["placement_gain"],
         )
-        due = now.tick % self.every == 0
-        if bool(due.any()):
-            plan = self._plan(q, v, now, centroid.position, velocity, feet, land, wanted)
-            if not bool(due.all()):
-                plan = {
-                    name: torch.where(due.view(-1, *[1] * (value.ndim - 1)), value, getattr(now, name))
-                    for name, value in plan.items()
-                }
-            now = dataclasses.replace(now, **plan)
-        return self._target(q, now, feet, land), now
+        return _Seen(q, v, centroid.position, velocity, feet, land, wanted), now
 
-    def _plan(
-        self, q: Tensor, v: Tensor, now: TrottingDecision, centre: Tensor, velocity: Tensor, feet: Tensor,
-        land: Tensor, wanted: Tensor,
-    ) -> dict[str, Any]:  # fmt: skip
-        """What decisions keep of a new plan."""
+    def _plan_arguments(self, seen: _Seen, now: TrottingDecision) -> dict[str, Tensor]:
+        """Of `SingleRigidBody`."""
+        q, v, centre, velocity, feet, land, wanted = seen
         n, N, dt = len(q), self.body.horizon, self.body.dt
         yaw, R = heading_of(q[:, 3:7]), rotation(q[:, 3:7])
         zero, up = torch.zeros(n, dtype=torch.float64), R[:, :, 2]
@@ -212,19 +242,30 @@ class Trotting(nn.Module):
         arms = places - reference[:, :N, None, 3:6]
         numbers = self.numbers
         Q = torch.cat([numbers[f"{name}_weight"] for name in ("angle", "position", "angular_velocity", "velocity")])
-        plan = self.body(
-            x0, reference, yaw, arms, self.gait.on_ground(later), Q=Q, r=numbers["planned_force_weight"],
-            friction=self.whole_body.numbers["friction"],
-        )  # fmt: skip
+        return {
+            "x0": x0,
+            "reference": reference,
+            "yaw": yaw,
+            "arms": arms,
+            "on_ground": self.gait.on_ground(later),
+            "Q": Q,
+            "r": numbers["planned_force_weight"],
+            "friction": self.whole_body.numbers["friction"],
+        }
+
+    def _plan(self, seen: _Seen, now: TrottingDecision) -> dict[str, Any]:
+        """What decisions keep of a new plan."""
+        arguments = self._plan_arguments(seen, now)
+        plan = self.body(**arguments)
         return {
             "body": plan.states[:, :2],
             "body_force": plan.forces[:, 0],
             "plan_status": plan.status,
-            "plan_heading": yaw,
-            "plan_arms": arms[:, 0],
+            "plan_heading": arguments["yaw"],
+            "plan_arms": arguments["arms"][:, 0],
         }
 
-    def _target(self, q: Tensor, now: TrottingDecision, feet: Tensor, land: Tensor) -> Target:
+    def _target(self, seen: _Seen, now: TrottingDecision) -> Target:
         gait, force = self.gait, now.body_force
         share = (now.tick % self.every).double() / self.every
         body = torch.lerp(now.body[:, 0], now.body[:, 1], share[:, None])
@@ -237,7 +278,7 @@ class Trotting(nn.Module):
         facing = torch.stack([zero, zero, torch.sin(half), torch.cos(half)], 1)
         over = gait.swing(now.clock)
         seconds = self.period * (gait.period - gait.stance)
-        moved = swing(now.left, land, over, seconds, self.ground, self.clearance)
+        moved = swing(now.left, seen.land, over, seconds, self.ground, self.clearance)
         return Target(
             com=centre,
             com_velocity=velocity,
@@ -245,7 +286,7 @@ class Trotting(nn.Module):
             orientation=turned_by(angle, facing),
             angular_velocity=spin,
             angular_acceleration=torch.linalg.solve(I, moment),
-            posture=self.stand.expand_as(q),
+            posture=self.stand.expand_as(seen.q),
             activation=gait.activation(now.clock),
             foot=moved.position,
             foot_velocity=moved.velocity,

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from qp_control.exceptions import SolveError
 from qp_control.mpc.coordinates import Errors, States, check_limited
 from qp_control.mpc.input_memory import with_rate_limit
+from qp_control.mpc.merit import violations
 from qp_control.mpc.nonlinear_ocp import NonlinearOcp, Rows, StateRows
 from qp_control.mpc.plan import Plan
 from qp_control.mpc.sqp import SqpSettings, implicit, solve_sqp
@@ -284,10 +285,7 @@ class MPC(nn.Module):
             for k in range(self.delay):
                 start = self.dynamics.step(start, safe.pending[:, k], self.model())
             ocp = self._problem(coordinates, start, safe.previous, options)
-            x = coordinates.of(torch.cat([start[:, None], safe.states[:, 1:]], 1))
-            if self.rate_limit is not None:
-                before = torch.cat([safe.previous[:, None], safe.inputs], 1)
-                x = torch.cat([x, before], -1)
+            x = self._trajectory(coordinates, torch.cat([start[:, None], safe.states[:, 1:]], 1), safe)
             with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
                 qp = ocp.around(x, safe.inputs)
             if not check:
@@ -296,6 +294,24 @@ class MPC(nn.Module):
             if bool((now == finite).all()):
                 return ocp, qp, finite, (x, safe.inputs), coordinates
             finite = now
+
+    def _trajectory(self, coordinates: States, states: Tensor, plan: Plan) -> Tensor:
+        """The problem's states along `states` (B, N + 1, nx) with the inputs of the plan."""
+        x = coordinates.of(states)
+        if self.rate_limit is None:
+            return x
+        return torch.cat([x, torch.cat([plan.previous[:, None], plan.inputs], 1)], -1)
+
+    def violations(self, plan: Plan, **options: Tensor) -> Tensor:
+        """(B, entries) how far the plan goes beyond each of the hard limits at each stage, zero where it keeps to them.
+
+        In the units of the rows: those of `keep_out` and `speed_limit` are squares. Where the limits cannot be met
+        these are the shifts, so that mpc.violations(plan).square().sum(1) in a loss leads what is learned back to where
+        they can. Differentiable in the plan and the limits. options: as in `problem`.
+        """
+        coordinates = self._coordinates(options.pop("reference", None))
+        ocp = self._problem(coordinates, plan.states[:, 0], plan.previous, options)
+        return violations(ocp, self._trajectory(coordinates, plan.states, plan), plan.inputs)
 
     def forward(self, x0: Tensor, plan: Plan | None = None, **options: Tensor) -> Plan:
         """Plan from the states x0 (B, nx).

@@ -1,4 +1,5 @@
-"""Penalty functions of nonlinear optimal-control problems, for line searches. No gradients."""
+"""Penalty functions of nonlinear optimal-control problems, for line searches, and how far plans violate
+their limits."""
 
 from __future__ import annotations
 
@@ -61,31 +62,36 @@ class Penalty:
         """Cost, sum of the gaps, sum of the violations and of their squares."""
         cost = cost_value(self._blocks, x, u)
         gap = (self._ocp.step(x, u) - x[:, 1:]).abs().sum((1, 2))
-        price, sum_, square = _violations(self._ocp, x, u)
-        return cost + price, gap, sum_, square
+        sum_ = square = torch.zeros_like(cost)
+        for hard, price in _violations(self._ocp, x, u):
+            sum_, square = sum_ + hard.flatten(1).sum(1), square + (hard * hard).flatten(1).sum(1)
+            cost = cost if price is None else cost + price
+        return cost, gap, sum_, square
+
+
+def violations(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Tensor:
+    """(B, entries) >= 0 how far hard rows and boxes are violated, in the units of the rows. Differentiable."""
+    return torch.cat([hard.flatten(1) for hard, _ in _violations(ocp, x, u)], 1)
 
 
 def violation(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Tensor:
     """Euclidean norm (B,) of the violations of hard rows and boxes."""
-    return _violations(ocp, x, u)[2].sqrt()
+    return violations(ocp, x, u).norm(dim=1)
 
 
-def _violations(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Price of the violations of soft rows, sum of those of hard rows, and of their squares."""
-    price = sum_ = square = x.new_zeros(ocp.batch)
+def _violations(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Violations of the hard rows of every group, zero at soft ones, and the price (B,) of those of soft rows."""
     for values, lower, upper, linear, quadratic in _rows(ocp, x, u):
         beyond = torch.maximum(lower - values, values - upper).clamp_min(0.0)
-        if linear is not None or quadratic is not None:
-            linear = torch.zeros_like(beyond) if linear is None else linear.expand_as(beyond)
-            quadratic = torch.zeros_like(beyond) if quadratic is None else quadratic.expand_as(beyond)
-            soft = linear.isfinite() & quadratic.isfinite()
-            slack = torch.where(soft, beyond, 0.0)
-            slope = torch.where(soft, linear, 0.0) + torch.where(soft, quadratic, 0.0) * 0.5 * slack
-            price = price + (slope * slack).flatten(1).sum(1)
-            beyond = torch.where(soft, 0.0, beyond)
-        sum_ = sum_ + beyond.flatten(1).sum(1)
-        square = square + (beyond * beyond).flatten(1).sum(1)
-    return price, sum_, square
+        if linear is None and quadratic is None:
+            yield beyond, None
+            continue
+        linear = torch.zeros_like(beyond) if linear is None else linear.expand_as(beyond)
+        quadratic = torch.zeros_like(beyond) if quadratic is None else quadratic.expand_as(beyond)
+        soft = linear.isfinite() & quadratic.isfinite()
+        slack = torch.where(soft, beyond, 0.0)
+        slope = torch.where(soft, linear, 0.0) + torch.where(soft, quadratic, 0.0) * 0.5 * slack
+        yield torch.where(soft, 0.0, beyond), (slope * slack).flatten(1).sum(1)
 
 
 def _shift(ocp: NonlinearOcp, qp: OcpQP, found: OcpLayerSolution) -> tuple[Tensor, Tensor]:

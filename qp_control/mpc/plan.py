@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ class Plan:
     Where status is neither SOLVED nor CLOSEST_FEASIBLE, the plan is the one that was passed in (a converged controller
     gives its last trajectory with MAX_ITER).
     """
+
+    warm: ClassVar[tuple[str, ...]] = ("y", "z", "z_N", "w_x", "w_u")
+    """Fields that are only where the solver starts."""
 
     states: Tensor
     inputs: Tensor
@@ -88,6 +91,10 @@ class Plan:
                 moved[name] = value.index_select(1, stages if value.shape[1] > N else inputs)
         pending = torch.cat([self.pending, self.inputs[:, :1]], 1)[:, 1:]
         return dataclasses.replace(self, **moved, previous=self.inputs[:, 0], pending=pending)
+
+    def with_input(self, u: Tensor) -> Plan:
+        """The plan with u (B, nu) sent now instead of its own input."""
+        return dataclasses.replace(self, inputs=torch.cat([u[:, None], self.inputs[:, 1:]], 1))
 
     def detach(self) -> Plan:
         """The same plan without gradient: what a controller outside of training carries."""

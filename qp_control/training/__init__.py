@@ -13,7 +13,7 @@ from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.evaluation import Evaluation, evaluate
 from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import FailedProblem, Phase, Update
-from qp_control.training.rollout import Rollout, closed_loop
+from qp_control.training.rollout import Controller, Rollout, closed_loop
 from qp_control.training.run_folder import RunError, RunFolder
 from qp_control.training.task import Score, TrainingTask
 from qp_control.training.tasks import available, create
@@ -21,6 +21,7 @@ from qp_control.training.trainer import Trainer
 
 __all__ = [
     "ClosedLoopTask",
+    "Controller",
     "Evaluation",
     "FailedProblem",
     "Phase",

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.evaluation import starts
-from qp_control.training.identification import chosen_parameters
-from qp_control.training.phase import DivisiblePhase, Update
+from qp_control.training.phase import DivisiblePhase, Update, chosen_parameters
 from qp_control.training.rollout import Controller
 
 

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qp_control.envs.base import write_rollout
 from qp_control.envs.task import RobotTask
-from qp_control.mpc.controller import MPC
 from qp_control.settings import Settings
 from qp_control.training import losses, plots
 from qp_control.training.checkpoint import RunError
@@ -112,8 +111,3 @@ class ClosedLoopTask(TrainingTask):
     def times(self, count: int) -> Any:
         """Times of `count` states [s]."""
         return self.plant.control_period * np.arange(count)
-
-
-def weights(controller: MPC) -> list[nn.Parameter]:
-    """The parameters of its costs."""
-    return [p for m in (controller.state_cost, controller.input_cost, controller.terminal_cost) for p in m.parameters()]

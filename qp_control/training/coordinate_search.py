@@ -1,4 +1,4 @@
-"""Recipe: values of one parameter after the other, tried on demonstrations, to begin near enough for gradients.
+"""Recipe: one change of the parameters after the other, tried on demonstrations, to begin near enough for gradients.
 
 A limit that no plan meets has no gradient, and where several are too tight at once the problems have no solution: then
 gradients lead to where nothing changes any more. Trying values needs neither.
@@ -20,14 +20,17 @@ from qp_control.training.gauss_newton import flat
 from qp_control.training.phase import Update
 
 CHANGES = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # fit for logarithms, logits and angles [rad]
+Directions = Callable[[Tensor], Tensor]  # (directions, n) of parameters (n,)
 _UNSOLVED = 10.0  # what a problem without an answer adds to the loss
 
 
 class CoordinateSearch(ExpertImitation):
     """Tries `changes` of one learned number after the other and keeps what makes the loss smallest.
 
-    count: of the numbers. sweeps: times that each has its turn. It takes one update for the module as it is, and one
-    per turn and change. Batches are all of the demonstrations.
+    count: of the numbers. sweeps: times that each has its turn. directions: what is changed instead of single numbers,
+    `count` directions in the space of all of them, asked for before every sweep: where numbers have to change
+    together, changes of one alone end in a narrow valley. It takes one update for the module as it is, and one per turn
+    and change. Batches are all of the demonstrations.
     """
 
     def __init__(
@@ -38,14 +41,17 @@ class CoordinateSearch(ExpertImitation):
         changes: Sequence[float] = CHANGES,
         *,
         sweeps: int = 1,
+        directions: Directions | None = None,
         learned: Sequence[str] | None = None,
+        shift_weight: float = 0.0,
     ) -> None:
+        self.changes, self.sweeps, self.directions = tuple(changes), sweeps, directions
         iterations = 1 + sweeps * count * len(changes)
-        super().__init__(name, demonstrations, iterations, batch=len(demonstrations), learned=learned)
-        self.changes, self.sweeps = tuple(changes), sweeps
+        batch = len(demonstrations)
+        super().__init__(name, demonstrations, iterations, batch=batch, learned=learned, shift_weight=shift_weight)
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        return Trials(parameters, self.changes, self.sweeps)
+        return Trials(parameters, self.changes, self.sweeps, self.directions)
 
     def part(self, module: MPC, drawn: Tensor) -> Update:
         with torch.no_grad():
@@ -66,10 +72,17 @@ class CoordinateSearch(ExpertImitation):
 
 
 class Trials(torch.optim.Optimizer):
-    """One change of one number per step, from the best of all turns before."""
+    """One change along one direction per step, from the best of all turns before."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], changes: Sequence[float], sweeps: int) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        changes: Sequence[float],
+        sweeps: int,
+        directions: Directions | None = None,
+    ) -> None:
         super().__init__(parameters, {"changes": tuple(changes), "sweeps": sweeps})
+        self.directions = directions or (lambda values: torch.eye(len(values), dtype=values.dtype))
 
     @torch.no_grad()
     def judge(self, loss: float) -> None:
@@ -78,6 +91,7 @@ class Trials(torch.optim.Optimizer):
         state, here = self.state[parameters[0]], flat(parameters, parameters)
         if not state:
             state.update(tried=here.new_tensor(0.0), base=here, best=here, loss=here.new_tensor(loss))
+            state["directions"] = self.directions(here)
         elif loss < float(state["loss"]):
             state.update(best=here, loss=here.new_tensor(loss))
 
@@ -87,12 +101,14 @@ class Trials(torch.optim.Optimizer):
         parameters, changes = self.param_groups[0]["params"], self.param_groups[0]["changes"]
         state = self.state[parameters[0]]
         turn, change = divmod(int(state["tried"]), len(changes))
+        count = len(state["directions"])
         if change == 0:
             state["base"] = state["best"]
+            if turn % count == 0:
+                state["directions"] = self.directions(state["base"])
         next_values = state["best"].clone()
-        if turn < self.param_groups[0]["sweeps"] * len(next_values):
-            next_values = state["base"].clone()
-            next_values[turn % len(next_values)] += changes[change]
+        if turn < self.param_groups[0]["sweeps"] * count:
+            next_values = state["base"] + changes[change] * state["directions"][turn % count]
         state["tried"] = state["tried"] + 1
         for p, value in zip(parameters, next_values.split([p.numel() for p in parameters]), strict=True):
             p.copy_(value.view_as(p))

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from qp_control.mpc.controller import MPC
 from qp_control.mpc.plan import Plan
 from qp_control.settings import Status
-from qp_control.training.identification import chosen_parameters
-from qp_control.training.phase import DivisiblePhase, LeastSquares, Update
+from qp_control.training.phase import DivisiblePhase, LeastSquares, Update, chosen_parameters
 from qp_control.training.rollout import failed_problem
 
 
@@ -64,7 +63,10 @@ class ExpertImitation(DivisiblePhase, LeastSquares):
     """Mean squared distance of plans from an expert's, over states and inputs.
 
     learned: the beginnings of the names of what is learned, everything that requires grad when None. batch:
-    demonstrations per update, all of them where there are no more.
+    demonstrations per update, all of them where there are no more. shift_weight: of the penalty on shifted limits, the
+    sum of the squares of `MPC.violations`, in the mean over the demonstrations: it leads limits that contradict each
+    other, or a start that the expert could cope with, back to where they can be kept to. Starts from which the expert
+    had to shift its own are exempt: they would make limits wider than they are.
     """
 
     from_best = False  # a model that was identified before need not make better plans by itself
@@ -78,8 +80,10 @@ class ExpertImitation(DivisiblePhase, LeastSquares):
         *,
         batch: int,
         learned: Sequence[str] | None = None,
+        shift_weight: float = 0.0,
     ) -> None:
         super().__init__(name, iterations, rate)
+        self.shift_weight = shift_weight
         self.demonstrations, self.batch = demonstrations, min(batch, len(demonstrations))
         self.learned, self.noisy = learned, self.batch < len(demonstrations)
         self._plans: Plan | None = None
@@ -99,11 +103,19 @@ class ExpertImitation(DivisiblePhase, LeastSquares):
         failure = None
         if not bool(plan.solved.all()):
             failure = failed_problem(module, x0, start, plan, 0)
-        residuals = torch.cat(given.errors(plan, drawn, module.input_limit), 1).flatten() / len(drawn) ** 0.5
+        errors = [*given.errors(plan, drawn, module.input_limit)]
+        if self.shift_weight:
+            errors.append(self._shifts(module, plan, given.feasible[drawn]))
+        residuals = torch.cat(errors, 1).flatten() / len(drawn) ** 0.5
         kept = plan.detach()
         carried = {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
         steps = len(drawn) * module.horizon
         return Update(residuals.square().sum(), plan.status, failure, steps, residuals, carried)
+
+    def _shifts(self, module: MPC, plan: Plan, kept: Tensor) -> Tensor:
+        """(B, entries) residuals of the penalty: zero where the expert could not keep to its limits (`kept`) either."""
+        counted = (plan.solved & kept)[:, None]
+        return torch.where(counted, self.shift_weight**0.5 * module.violations(plan), 0.0)
 
     def keep(self, module: MPC, drawn: Tensor, carried: dict[str, Tensor]) -> None:
         """Plans of the demonstrations seen; the first call makes room for those of all."""

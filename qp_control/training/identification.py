@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qp_control.settings import Status
-from qp_control.training.phase import DivisiblePhase, LeastSquares, Update
+from qp_control.training.phase import DivisiblePhase, LeastSquares, Update, chosen_parameters
 
 Predict = Callable[[Any, Tensor, Tensor], Tensor]
 
@@ -63,9 +63,3 @@ class Identification(DivisiblePhase, LeastSquares):
         residuals = residuals / len(residuals) ** 0.5
         count = len(drawn) * self.steps
         return Update(residuals.square().sum(), torch.tensor([int(Status.SOLVED)]), None, count, residuals)
-
-
-def chosen_parameters(module: nn.Module, names: Sequence[str] | None) -> list[nn.Parameter]:
-    """Those that require grad and have entries, and whose names begin with one of `names`."""
-    found = [(n, p) for n, p in module.named_parameters() if p.requires_grad and p.numel()]
-    return [p for n, p in found if names is None or n.startswith(tuple(names))]

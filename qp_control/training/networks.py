@@ -27,33 +27,27 @@ def dense_network(sizes: list[int], last_gain: float = 1.0) -> nn.Sequential:
 class NetworkController(nn.Module):
     """A plain network in a controller's place, from what is observed to inputs; to compare with.
 
-    observe: of the plant's states (B, nx); low, high: (nu,) bounds of the inputs; reference: (nx,) a state.
+    observe: of the plant's states (B, nx), `size` numbers; low, high: (nu,) bounds of the inputs.
     """
-
-    horizon = 1
 
     def __init__(
         self,
         observe: Callable[[Tensor], Tensor],
+        size: int,
         low: Tensor,
         high: Tensor,
-        reference: Tensor,
         hidden: tuple[int, ...] = (64, 64),
     ) -> None:
         super().__init__()
-        self.observe, self.reference = observe, reference
+        self.observe = observe
         self.middle, self.reach = 0.5 * (high + low), 0.5 * (high - low)
         self.input_limit = torch.maximum(low.abs(), high.abs())
-        self.network = dense_network([observe(reference[None]).shape[1], *hidden, len(low)], last_gain=0.01)
-
-    def cold_plan(self, x: Tensor) -> Plan:
-        """Nothing is carried."""
-        return Plan.at_rest(x, 1, len(self.middle))
+        self.network = dense_network([size, *hidden, len(low)], last_gain=0.01)
 
     def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
         """Inputs of states x (B, nx), as a plan of one control period."""
         u = self.middle + self.reach * self.network(self.observe(x))
-        return dataclasses.replace(self.cold_plan(x), inputs=u[:, None])
+        return dataclasses.replace(Plan.at_rest(x, 1, len(self.middle)), inputs=u[:, None])
 
 
 class Guide(nn.Module):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class TrainingOptions:
     """What all tasks share; a task's own options are a subclass.
 
-    Integers are at least 1 (seeds, parts and numbers of iterations at least 0), other numbers positive.
+    Integers are at least 1 (seeds, parts and numbers of iterations at least 0), other numbers positive (weights of
+    penalties at least 0).
     """
 
     seed: int = 0
@@ -35,8 +36,11 @@ class TrainingOptions:
             if isinstance(value, bool | str):
                 continue
             if isinstance(field.default, float):
-                if not (isinstance(value, int | float) and 0.0 < value < float("inf")):
-                    raise ValueError(f"{field.name} is {value!r}, expected a positive number")
+                may_be_zero = field.name.endswith("_weight")
+                good = isinstance(value, int | float) and 0.0 <= value < float("inf") and (value or may_be_zero)
+                if not good:
+                    expected = "a number >= 0" if may_be_zero else "a positive number"
+                    raise ValueError(f"{field.name} is {value!r}, expected {expected}")
                 continue
             least = 0 if field.name in ("seed", "parts") or field.name.endswith("iterations") else 1
             if not (isinstance(value, int) and value >= least):

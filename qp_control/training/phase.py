@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,6 @@ from torch import Tensor, nn
 
 from qp_control.settings import Status
 from qp_control.training.gauss_newton import GaussNewton, flat, random_products
-
-PROBES = 8  # backward passes per step for the curvature
 
 
 @dataclass(frozen=True)
@@ -131,10 +130,11 @@ class LeastSquares(Phase):
     """Some iterations of Gauss-Newton on residuals: for few parameters and a loss without noise.
 
     The damping falls from the first number to the second, in equal parts of its logarithm. noisy: batches differ; where
-    they do not, steps that make the loss larger are taken back.
+    they do not, steps that make the loss larger are taken back. probes: backward passes per step for the curvature.
     """
 
     noisy = True
+    probes = 8
     damping = (1.0, 1e-10)
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -142,7 +142,7 @@ class LeastSquares(Phase):
 
     def gradients(self, update: Update, parameters: list[nn.Parameter], generator: torch.Generator) -> Tensor:
         assert update.residuals is not None
-        probes = random_products(update.residuals, parameters, PROBES, generator)
+        probes = random_products(update.residuals, parameters, self.probes, generator)
         return torch.cat([super().gradients(update, parameters, generator), probes])
 
     def take(self, loss: float, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
@@ -157,3 +157,9 @@ class LeastSquares(Phase):
         first, last = self.damping
         share = done / max(1, self.iterations - 1)
         optimizer.param_groups[0]["damping"] = first * (last / first) ** share
+
+
+def chosen_parameters(module: nn.Module, names: Sequence[str] | None) -> list[nn.Parameter]:
+    """Those that require grad and have entries, and whose names begin with one of `names`."""
+    found = [(n, p) for n, p in module.named_parameters() if p.requires_grad and p.numel()]
+    return [p for n, p in found if names is None or n.startswith(tuple(names))]

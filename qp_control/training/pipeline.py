@@ -18,7 +18,7 @@ from qp_control.training.checkpoint import RunError
 from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.options import TrainingOptions
 from qp_control.training.process_group import process_group
-from qp_control.training.progress import results_table, training_progress
+from qp_control.training.progress import estimates_table, results_table, training_progress
 from qp_control.training.run_folder import RunFolder, read_metrics
 from qp_control.training.task import HELD_OUT_SEED, Score, TrainingTask
 from qp_control.training.trainer import Report, Trainer, load_module, many_small_problems
@@ -68,10 +68,16 @@ def train(
     if after.failure is not None:
         run.save_failure(after.failure, trainer.iteration)
     run.write_results(rows)
+    with many_small_problems():
+        estimates = task.estimates(learned)
+    if estimates:
+        run.write_estimates(estimates)
     written = [run.path / "learning_curve.png"]
     plots.learning_curve(written[0], read_metrics(run), task)
     written += task.pictures(run.path, before, after)
     console.print(results_table(rows, task, f"{task.name}, seed {task.options.seed}: {held_out} held-out samples"))
+    if estimates:
+        console.print(estimates_table(estimates))
     console.print(f"{run.path}: {', '.join(file.name for file in written)}", highlight=False)
     return rows
 

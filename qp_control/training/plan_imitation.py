@@ -13,7 +13,6 @@ from qp_control.exceptions import TrainingError
 from qp_control.mpc.controller import MPC
 from qp_control.robot.dynamics import RobotDynamics
 from qp_control.training import losses
-from qp_control.training.closed_loop_task import weights
 from qp_control.training.evaluation import starts
 from qp_control.training.phase import DivisiblePhase, Update
 from qp_control.training.planner import PlannerCost, Trajectories, experts
@@ -59,7 +58,8 @@ class PlanImitation(DivisiblePhase):
 
     def parameters(self, module: nn.Module) -> list[nn.Parameter]:
         assert isinstance(module, MPC)
-        return weights(module)
+        costs = (module.state_cost, module.input_cost, module.terminal_cost)
+        return [p for cost in costs for p in cost.parameters()]
 
     def draw(self, module: MPC, generator: torch.Generator) -> Tensor:
         """Numbers of trajectories."""

@@ -15,12 +15,11 @@ from qp_control.training.checkpoint import write_file
 from qp_control.training.rollout import Rollout
 from qp_control.training.task import TrainingTask
 
-BEFORE, AFTER = "#9aa0a6", "#1a73e8"
-COLORS = ("#188038", AFTER, "#a142f4")
-
-
 if TYPE_CHECKING:
     from qp_control.training.closed_loop_task import ClosedLoopTask
+
+BEFORE, AFTER = "#9aa0a6", "#1a73e8"
+COLORS = ("#188038", AFTER, "#a142f4")
 
 
 def learning_curve(path: Path, rows: list[dict[str, str]], task: TrainingTask) -> Path:

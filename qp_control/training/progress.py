@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from qp_control.training.task import TrainingTask
+from qp_control.training.task import Estimate, TrainingTask
 
 
 class TrainingProgress:
@@ -61,6 +61,19 @@ def results_table(rows: list[dict[str, Any]], task: TrainingTask, title: str) ->
     for row in rows:
         cells = [_with_interval(task, name, row) for name in task.metrics]
         table.add_row(row["name"], *cells, "" if row["seconds"] is None else f"{row['seconds']:.0f}")
+    return table
+
+
+def estimates_table(estimates: Sequence[Estimate]) -> Table:
+    """Learned numbers with their standard deviations, or with the interval of values that the data allow."""
+    table = Table()
+    table.add_column("")
+    for name in ("learned", "standard deviation", "the data allow"):
+        table.add_column(name, justify="right")
+    for one in estimates:
+        deviation = "" if one.standard_deviation is None else f"{one.standard_deviation:.2g}"
+        interval = "" if one.interval is None else f"{one.interval[0]:.4g} to {one.interval[1]:.4g}"
+        table.add_row(one.name, f"{one.value:.6g}", deviation, interval)
     return table
 
 

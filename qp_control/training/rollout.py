@@ -150,7 +150,7 @@ def failed_problem(
     with torch.no_grad():
         problem = controller.build(one, carried)
     if isinstance(problem, OcpQP):
-        data = problem.element(0).data() | {"horizon": plan.inputs.shape[1]}
+        data = problem.element(0).arguments()
     else:  # arguments of a dense QP, whose weights the batch shares
         data = {
             name: value[0] if value.ndim and not name.startswith("weight") else value for name, value in problem.items()

@@ -4,6 +4,7 @@ config.json               task, options, versions
 checkpoint.safetensors    parameters (now and best), optimiser, random state, progress
 metrics.csv, tensorboard/ one row per iteration
 results.json              scores beside those of the baselines
+estimates.json            learned numbers and how well the data tell them, of tasks that say so
 *.png, replay.html        learning curve, and what the task has to show
 failures/*.npz            QPs without an answer: `qc.solve_qp(**qc.load_problem(path))`
 """
@@ -11,10 +12,11 @@ failures/*.npz            QPs without an answer: `qc.solve_qp(**qc.load_problem(
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from qp_control import __version__
 from qp_control.qp.files import save_problem
 from qp_control.training.checkpoint import RunError, write_file
 from qp_control.training.phase import FailedProblem
+from qp_control.training.task import Estimate
 
 __all__ = ["Metrics", "RunError", "RunFolder"]
 
@@ -40,6 +43,7 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.safetensors"
         self.metrics = path / "metrics.csv"
         self.results = path / "results.json"
+        self.estimates = path / "estimates.json"
         self.replay = path / "replay.html"
 
     @staticmethod
@@ -89,6 +93,11 @@ class RunFolder:
     def write_results(self, rows: list[dict[str, Any]]) -> None:
         """Scores of all that was compared."""
         write_file(self.results, (json.dumps(rows, indent=2) + "\n").encode())
+
+    def write_estimates(self, estimates: Sequence[Estimate]) -> None:
+        """Learned numbers, and how well the data tell them."""
+        rows = [dataclasses.asdict(one) for one in estimates]
+        write_file(self.estimates, (json.dumps(rows, indent=2) + "\n").encode())
 
     def save_failure(self, problem: FailedProblem, iteration: int) -> Path | None:
         """Write the QP that had no answer; None once enough are kept."""

@@ -33,6 +33,20 @@ class Score:
     details: Any = None
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A number that was learned, and what the data say about it.
+
+    standard_deviation: of its error, where the data's noise alone makes it. interval: all values that explain the data
+    as well, the tightest limit and the widest.
+    """
+
+    name: str
+    value: float
+    standard_deviation: float | None = None
+    interval: tuple[float, float] | None = None
+
+
 class TrainingTask(abc.ABC):
     """What `Trainer` needs to know. A task is made from its options, and has no state that training changes."""
 
@@ -76,6 +90,10 @@ class TrainingTask(abc.ABC):
     def search_loss(self) -> Callable[[nn.Module], float] | None:
         """What a search without gradients minimises, to compare with; None: nothing is compared."""
         return None
+
+    def estimates(self, module: Any) -> list[Estimate]:
+        """The numbers in a module that has been trained, and how well the data tell them."""
+        return []
 
     def first_problem(self, module: Any) -> FailedProblem | None:
         """A QP of the module that shows what it is about, for the record where gradients overflow."""

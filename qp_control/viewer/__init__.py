@@ -10,6 +10,7 @@ from qp_control.viewer.movie import capture_frames, write_movie
 from qp_control.viewer.page import Overlay, Stage
 from qp_control.viewer.scene import Camera
 from qp_control.viewer.scenery import Arrow, FrictionCone, Item, Line, Shape
+from qp_control.viewer.sliders import Slider
 from qp_control.viewer.views import LiveViewer, PictureTaker, write_replay
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PictureTaker",
     "Robot",
     "Shape",
+    "Slider",
     "Stage",
     "browser_path",
     "capture_frames",

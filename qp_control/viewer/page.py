@@ -71,7 +71,7 @@ def panel(stages: Sequence[Stage]) -> str:
         return ""
     last = len(stages) - 1
     rows = "".join(f"<tr><td>{html.escape(name)}</td><td></td></tr>" for name in stages[0].values)
-    values = [[stage.name, *stage.values.values()] for stage in stages]
+    values = [[stage.name, *(stage.values[name] for name in stages[0].values)] for stage in stages]
     return f"""<div id="panel"><input id="stage" type="range" min="0" max="{last}" step="1" value="{last}"
  aria-label="which of the recorded runs is shown"> <b id="name"></b><table>{rows}</table></div>
 <script>

@@ -12,12 +12,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,7 @@ from qp_control.viewer.movie import scene_picture
 from qp_control.viewer.page import TIME_BAR, Overlay, Page, Stage, animation, panel
 from qp_control.viewer.scene import Camera, Moved, Pathlike, Scene
 from qp_control.viewer.scenery import Item
+from qp_control.viewer.sliders import Slider, to_json
 
 
 def _checked_trajectory(times: ArrayLike, states: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -72,7 +74,7 @@ def write_replay(
     """Write an animated meshcat scene of a trajectory as one html file that needs neither network nor server.
 
     path: of the html file; missing folders are made. urdf: the robot.
-    times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq); or several `Stage`s, recorded runs
+    times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq); or a list of `Stage`, recorded runs
         that a slider on the page chooses among, the last one shown first.
     scenery, camera: what else is drawn, other robots too, and from where. moved: of items of the scenery, by name:
         positions (T, 3) of shapes, starts and vectors (T, 2, 3) of arrows, points (T, points, 3) of lines [m],
@@ -154,8 +156,8 @@ class PictureTaker:
 class LiveViewer:
     """A meshcat view that follows `display(state)`, served on 127.0.0.1 only; `close()` ends the server.
 
-    url: the page to look at; it is opened in the user's browser when `open_browser`. Other arguments as in
-    `write_replay`.
+    url: the page to look at; it is opened in the user's browser when `open_browser`. sliders: numbers that can be
+    changed on that page; `values` has what they are now, by name. Other arguments as in `write_replay`.
     """
 
     def __init__(
@@ -168,9 +170,11 @@ class LiveViewer:
         floating_base: bool = False,
         locked: Sequence[str] = (),
         open_browser: bool = True,
+        sliders: Mapping[str, Slider] | None = None,
     ) -> None:
+        panel = sliders or {}
         server = subprocess.Popen(
-            [sys.executable, "-m", "qp_control.viewer.meshcat_server"],
+            [sys.executable, "-m", "qp_control.viewer.meshcat_server", to_json(panel)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -178,7 +182,8 @@ class LiveViewer:
         )
         self._server = server
         sockets: list[Any] = []
-        self._close = weakref.finalize(self, _end_server, os.getpid(), server, sockets)
+        followers: list[threading.Thread] = []
+        self._close = weakref.finalize(self, _end_server, os.getpid(), server, sockets, followers)
         assert server.stdout is not None
         urls = [server.stdout.readline().strip().partition("=")[2] for _ in range(2)]
         if not all(urls):
@@ -186,7 +191,11 @@ class LiveViewer:
             raise RuntimeError(f"meshcat's server ended with exit status {server.poll()}")
         window = _connect(*urls)
         sockets.append(window.zmq_socket)
-        self.url = urls[1]
+        self.url = urls[1].replace("/static/", "/panel/") if panel else urls[1]
+        self._values = {name: slider.value for name, slider in panel.items()}
+        # Ends with the server, at the end of its output.
+        followers.append(threading.Thread(target=_follow, args=(server.stdout, self._values), daemon=True))
+        followers[0].start()
         try:
             self._scene = Scene(window, urdf, scenery, camera or Camera(), package_dirs, floating_base, locked)
         except BaseException:
@@ -200,6 +209,11 @@ class LiveViewer:
     def process_id(self) -> int:
         """The server's process."""
         return self._server.pid
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The numbers of the sliders."""
+        return dict(self._values)
 
     def display(self, state: ArrayLike, *, pause: float = 0.0, moved: Moved | None = None) -> None:
         """Show the state (nx,) or configuration (nq,), not before `pause` [s] after the previous call: real
@@ -222,6 +236,13 @@ class LiveViewer:
         self._close()
 
 
+def _follow(output: IO[str], values: dict[str, float]) -> None:
+    """Take over what the server says of its sliders."""
+    for line in output:
+        if line.startswith("{"):  # meshcat may print, too
+            values.update(json.loads(line))
+
+
 def _connect(zmq_url: str, web_url: str) -> Any:
     """meshcat's window on a running server, without its constructor, which prints and leaves a socket behind."""
     from meshcat.visualizer import ViewerWindow
@@ -234,13 +255,17 @@ def _connect(zmq_url: str, web_url: str) -> Any:
     return window
 
 
-def _end_server(owner: int, server: subprocess.Popen[str], sockets: list[Any]) -> None:
+def _end_server(
+    owner: int, server: subprocess.Popen[str], sockets: list[Any], followers: list[threading.Thread]
+) -> None:
     if os.getpid() != owner:  # a forked copy of the object: the server is its parent's
         return
     for socket in sockets:
         socket.close()
     server.kill()
     server.wait()
+    for follower in followers:
+        follower.join()
     for pipe in (server.stdin, server.stdout):
         if pipe is not None:
             pipe.close()

@@ -4,7 +4,8 @@
     robots = ControllerEnvs(envs, mpc)
     PPO(ControllerPolicy, robots, policy_kwargs={"actor": robots.actor}, rollout_buffer_class=CarriedRolloutBuffer)
 
-    actor        a controller as a function of (observation, numbers that it carries): linearisation point, warm start
+    carried      what a controller carries from call to call, as numbers: linearisation point, warm start
+      -> actor     a controller as a function of (observation, carried numbers)
       -> robots    environments whose observations have the carried numbers beside them, so that buffers keep them
       -> policies  the controller's input as the mean action; a value network or critics beside it
       -> phases    `ProximalPolicy` and `SoftActorCritic`, recipes for `qp_control.training.Trainer`

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,40 +9,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from qp_control.mpc.plan import Plan
-from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem
-from qp_control.training.rollout import failed_problem
+from qp_control.training.reinforcement.carried import CarriedNumbers
+from qp_control.training.rollout import Carried, Controller, failed_problem
 
 Floats = NDArray[np.float64]
-
-_LINEARISATION = ("states", "inputs", "previous", "pending")
-_MULTIPLIERS = ("y", "z", "z_N", "w_x", "w_u")
 
 
 class Actor:
     """What policies and environments share about a controller.
 
-    controller: called with observations (B, n) and a `Plan` or None, returns a plan, as `MPC` does with states. It has
-        `reference`, an observation (n,) that it can be called with, and `cold_plan`.
+    controller: called with observations (B, n) and what it decided before or None. What it decides has
+        `with_input(u)`, itself with another input sent.
     low, high: (nu,) bounds of its inputs [N or N m]. Actions are numbers in [-1, 1] between them.
+    observation: (1, n) one that it can be called with.
 
-    Carried numbers (B, size): the linearisation point of the next call (states, inputs, inputs before and under way)
-    and the multipliers that it starts from.
+    Carried numbers (B, size): first one where it has decided before, zero where an episode begins, then those of what
+    it carries, such as a linearisation point and the multipliers that its QP starts from.
     """
 
-    def __init__(self, controller: Any, low: Floats, high: Floats) -> None:
-        self.controller = controller
+    def __init__(self, controller: Controller, low: Floats, high: Floats, observation: Tensor) -> None:
+        self.controller: Any = controller
         self.middle = torch.from_numpy(0.5 * (high + low)).double()
         self.half = torch.from_numpy(0.5 * (high - low)).double()
         with torch.no_grad():
-            example = controller(controller.reference[None])
-        self._shapes = {name: getattr(example, name).shape[1:] for name in (*_LINEARISATION, *_MULTIPLIERS)}
-        self.sizes = [shape.numel() for shape in self._shapes.values()]
-        self.size = sum(self.sizes)
-        self.start = sum(self.sizes[: len(_LINEARISATION)])
-        """Where the multipliers begin."""
-        self._made: tuple[Tensor, Plan] | None = None
+            self.numbers = CarriedNumbers(controller(observation.double()).shift())
+        self.size = 1 + self.numbers.size
+        self.warm = torch.cat([torch.tensor([False]), self.numbers.warm])
+        """bool (size,): the numbers that are only where a solver starts."""
+        self._made: tuple[Tensor, Carried] | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -51,57 +45,54 @@ class Actor:
         self.statuses: list[Tensor] = []
         self.failure: FailedProblem | None = None
 
-    def pack(self, plan: Plan) -> Tensor:
-        """The numbers (B, size) of a plan."""
-        rows = []
-        for name, shape in self._shapes.items():
-            value = getattr(plan, name)
-            # Before the first call there are no multipliers.
-            rows.append(value.flatten(1) if value.shape[1:] == shape else value.new_zeros(len(value), shape.numel()))
-        return torch.cat(rows, 1)
+    def pack(self, carried: Carried) -> Tensor:
+        """The numbers (B, size) of what is carried."""
+        numbers = self.numbers.pack(carried)
+        return torch.cat([torch.ones_like(numbers[:, :1]), numbers], 1)
 
-    def unpack(self, carried: Tensor) -> Plan:
-        """The plan of numbers (B, size)."""
-        B = len(carried)
-        parts = torch.split(carried.double(), self.sizes, 1)
-        named = {n: part.view(B, *shape) for (n, shape), part in zip(self._shapes.items(), parts, strict=True)}
-        zero = carried.new_zeros(B)
-        return Plan(
-            status=torch.full((B,), int(Status.SOLVED)),
-            iterations=torch.zeros(B, dtype=torch.int64),
-            primal_residual=zero,
-            dual_residual=zero,
-            **named,
-        )
+    def unpack(self, carried: Tensor) -> Carried:
+        """What is carried, of numbers (B, size) that are not of a beginning."""
+        return self.numbers.unpack(carried[:, 1:].double())
 
-    def cold(self, observation: Tensor) -> Tensor:
-        """What is carried (B, size) at the beginning of an episode."""
-        return self.pack(self.controller.cold_plan(observation))
+    def cold(self, count: int) -> Tensor:
+        """What is carried (count, size) at the beginning of an episode."""
+        return self.middle.new_zeros(count, self.size)
 
-    def act(self, observation: Tensor, carried: Tensor) -> tuple[Tensor, Plan]:
-        """Actions (B, nu) in [-1, 1], with gradient, and the plans they come from."""
-        given = self.unpack(carried)
-        plan = self.controller(observation.double(), given)
-        self.statuses.append(plan.status)
-        if self.failure is None and not bool(plan.solved.all()):
-            self.failure = failed_problem(self.controller, observation.double(), given, plan, len(self.statuses) - 1)
+    def act(self, observation: Tensor, carried: Tensor) -> tuple[Tensor, Carried]:
+        """Actions (B, nu) in [-1, 1], with gradient, and the decisions they come from."""
+        begun, x = carried[:, 0] > 0.0, observation.double()
+        if bool(begun.all()):
+            made = self._call(x, self.unpack(carried))
+        elif not bool(begun.any()):
+            made = self._call(x, None)
+        else:
+            later = self._call(x[begun], self.unpack(carried[begun]))
+            first = self._call(x[~begun], None)
+            order = torch.where(begun, begun.cumsum(0) - 1, int(begun.sum()) + (~begun).cumsum(0) - 1)
+            made = self.numbers.joined(later, first, order)
         if not torch.is_grad_enabled():
-            self._made = carried, plan
-        return (plan.input - self.middle) / self.half, plan
+            self._made = carried, made
+        return (made.input - self.middle) / self.half, made
 
-    def plan_made(self, observation: Tensor, carried: Tensor) -> Plan:
-        """The plan of the action last taken from there: of `act`, or made now where nobody asked the controller."""
+    def _call(self, x: Tensor, given: Carried | None) -> Carried:
+        made = self.controller(x, given)
+        self.statuses.append(made.status)
+        if self.failure is None and not bool(made.solved.all()):
+            self.failure = failed_problem(self.controller, x, given, made, len(self.statuses) - 1)
+        return made
+
+    def decision_made(self, observation: Tensor, carried: Tensor) -> Carried:
+        """That of the action last taken from there: of `act`, or made now where nobody asked the controller."""
         if self._made is None or not torch.equal(self._made[0], carried):
             with torch.no_grad():
                 self.act(observation, carried)
         assert self._made is not None
         return self._made[1]
 
-    def next(self, plan: Plan, action: Tensor) -> Tensor:
-        """What is carried (B, size) on from a plan when `action` (B, nu) was sent instead of its own input."""
-        sent = self.middle + self.half * action.clamp(-1.0, 1.0)
-        return self.pack(dataclasses.replace(plan, inputs=torch.cat([sent[:, None], plan.inputs[:, 1:]], 1)).shift())
+    def next(self, made: Carried, action: Tensor) -> Tensor:
+        """What is carried (B, size) on from a decision when `action` (B, nu) was sent instead of its own input."""
+        return self.pack(made.with_input(self.middle + self.half * action.clamp(-1.0, 1.0)).shift())
 
-    def restarted(self, carried: Tensor, plan: Plan) -> Tensor:
-        """`carried` with the multipliers of its solution, where the same problem starts next time."""
-        return torch.cat([carried[:, : self.start], self.pack(plan.detach())[:, self.start :]], 1)
+    def restarted(self, carried: Tensor, made: Carried) -> Tensor:
+        """`carried` with solver starts at its solution, where the same problem starts next time."""
+        return torch.where(self.warm & (carried[:, :1] > 0.0), self.pack(made.detach()), carried)

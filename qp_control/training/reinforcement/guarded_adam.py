@@ -36,7 +36,8 @@ class GuardedAdam(torch.optim.Adam):
             return None
         norms = [float(nn.utils.clip_grad_norm_(group, self.clip)) for group in groups]
         finite = all(math.isfinite(norm) for norm in norms)
-        self.taken.append(norms[0] if finite else math.nan)
+        if groups[0] or not finite:
+            self.taken.append(norms[0] if finite else math.nan)
         if not finite:
             return None
         rates = [group["lr"] for group in self.param_groups]

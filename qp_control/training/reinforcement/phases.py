@@ -23,6 +23,8 @@ from qp_control.training.reinforcement.guarded_adam import GuardedAdam
 from qp_control.training.reinforcement.policies import ControllerPolicy, ControllerSACPolicy
 from qp_control.training.reinforcement.robots import ControllerEnvs, StateObserved
 
+VALUE_BATCH = 256  # samples of an update of the value network alone
+
 
 class _Reinforcement(Phase):
     """Some iterations, each of `steps` control periods of `robots` robots and the updates that follow.
@@ -40,11 +42,12 @@ class _Reinforcement(Phase):
         robots: int,
         steps: int,
         controller_rate: float,
+        fade: float,
         warm_up: int,
     ) -> None:
         super().__init__(name, iterations, rate)
         self.task, self.robots, self.steps = task, robots, steps
-        self.controller_rate, self.warm_up = controller_rate, warm_up
+        self.controller_rate, self.fade, self.warm_up = controller_rate, fade, warm_up
         self.done = 0
 
     @abc.abstractmethod
@@ -76,17 +79,22 @@ class _Reinforcement(Phase):
         self.envs.actor.forget()
         for optimizer in self._guarded():
             optimizer.taken.clear()
-        rate = self.controller_rate / self.rate if self.done >= self.warm_up else 0.0
+        faded = self.fade ** (self.done / max(1, self.iterations - 1))
+        rate = faded * self.controller_rate / self.rate if self.done >= self.warm_up else 0.0
         for group in self.learner.policy.optimizer.param_groups:
             if "rate_scale" in group:
                 group["scale"] = rate * group["rate_scale"]
         with global_random_state(int(torch.randint(2**31, (), generator=generator))):
             self.learner.learn(self.steps * self.robots, reset_num_timesteps=False, log_interval=None)
+            self._further()
         self.done += 1
         loss = torch.tensor(-np.mean(self.envs.rewards))
         actor = self.envs.actor
         status = torch.cat([s.flatten() for s in actor.statuses])
         return Update(loss, status, actor.failure, self.steps * self.robots)
+
+    def _further(self) -> None:
+        """What an iteration does behind the learner's own updates."""
 
     def _guarded(self) -> list[GuardedAdam]:
         first = self.learner.policy.optimizer
@@ -140,8 +148,11 @@ class ProximalPolicy(_Reinforcement):
 
     An iteration: `steps` control periods of `robots` robots, then `epochs` passes over these samples in batches of
     `batch`.
-    rate: learning rate of the value network; controller_rate: of the controller.
+    rate: learning rate of the value network; controller_rate: of the controller, of which the share `fade` is left at
+    the end.
     warm_up: iterations in which only the value network learns.
+    value_epochs: further passes in which it alone learns, which are cheap. A controller's few numbers want few and long
+        steps, along gradients that are worth no more than the values they are made of.
     discount: of rewards, per control period.
     deviation: of actions in [-1, 1], to begin with, for all inputs or one for each.
     features: what the value network sees of the plant's states (B, nx); None: what the environment tells.
@@ -158,15 +169,17 @@ class ProximalPolicy(_Reinforcement):
         steps: int = 64,
         epochs: int = 5,
         batch: int = 256,
+        value_epochs: int = 0,
         warm_up: int = 1,
         discount: float = 0.98,
         deviation: float | Sequence[float] = 0.2,
         controller_rate: float = 0.02,
+        fade: float = 1.0,
         features: Callable[[Tensor], Tensor] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__("ppo", task, iterations, rate, robots, steps, controller_rate, warm_up)
-        self.epochs, self.batch, self.deviation = epochs, batch, deviation
+        super().__init__("ppo", task, iterations, rate, robots, steps, controller_rate, fade, warm_up)
+        self.epochs, self.batch, self.value_epochs, self.deviation = epochs, batch, value_epochs, deviation
         self.discount, self.features, self.options = discount, features or task.plant.observe, options
 
     def _algorithm(self, envs: ControllerEnvs) -> PPO:
@@ -191,6 +204,16 @@ class ProximalPolicy(_Reinforcement):
             device="cpu",
             **self.options,
         )
+
+    def _further(self) -> None:
+        """The value network learns from the rollout once more."""
+        policy: Any = self.learner.policy
+        for _ in range(self.value_epochs):
+            for samples in self.learner.rollout_buffer.get(VALUE_BATCH):
+                policy.optimizer.zero_grad()
+                values = policy.predict_values(samples.observations).flatten()
+                torch.autograd.backward(nn.functional.mse_loss(values, samples.returns))
+                policy.optimizer.step()
 
     def _beside(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         policy: Any = self.learner.policy
@@ -219,10 +242,11 @@ class SoftActorCritic(_Reinforcement):
         discount: float = 0.98,
         deviation: float | Sequence[float] = 0.2,
         controller_rate: float = 0.005,
+        fade: float = 1.0,
         features: Callable[[Tensor], Tensor] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__("sac", task, iterations, rate, robots, steps, controller_rate, warm_up)
+        super().__init__("sac", task, iterations, rate, robots, steps, controller_rate, fade, warm_up)
         self.updates, self.batch, self.kept, self.deviation = updates, batch, kept, deviation
         self.discount, self.features, self.options = discount, features or task.plant.observe, options
 

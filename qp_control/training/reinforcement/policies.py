@@ -14,10 +14,10 @@ from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from qp_control.mpc.plan import Plan
 from qp_control.training.networks import dense_network
 from qp_control.training.reinforcement.actor import Actor
 from qp_control.training.reinforcement.guarded_adam import GuardedAdam, controller_groups
+from qp_control.training.rollout import Carried
 
 Features = Callable[[Tensor], Tensor]
 Observations = dict[str, Tensor]
@@ -76,9 +76,9 @@ class ControllerPolicy(BasePolicy):
         groups.append({"params": [self.log_std, *self.value.parameters()]})
         self.optimizer = GuardedAdam(groups, clip=clip, lr=lr_schedule(1.0), eps=1e-5)
 
-    def _distribution(self, obs: Observations) -> tuple[Any, Plan]:
-        mean, plan = self.actor.act(obs["observation"], obs["carried"])
-        return Normal(mean, self.log_std.exp(), validate_args=False), plan
+    def _distribution(self, obs: Observations) -> tuple[Any, Carried]:
+        mean, made = self.actor.act(obs["observation"], obs["carried"])
+        return Normal(mean, self.log_std.exp(), validate_args=False), made
 
     def forward(self, obs: Observations, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions (B, nu), values (B, 1) and logarithms of the actions' probabilities (B,)."""
@@ -100,8 +100,8 @@ class ControllerPolicy(BasePolicy):
 
         The carried numbers in `obs` are replaced by those from which the same samples start next time.
         """
-        distribution, plan = self._distribution(obs)
-        obs["carried"] = self.actor.restarted(obs["carried"], plan)
+        distribution, made = self._distribution(obs)
+        obs["carried"] = self.actor.restarted(obs["carried"], made)
         log_prob = distribution.log_prob(actions).sum(-1)
         return self.predict_values(obs), log_prob, distribution.entropy().sum(-1)
 

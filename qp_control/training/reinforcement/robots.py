@@ -1,4 +1,4 @@
-"""Environments for stable-baselines3 that carry a controller's plans from step to step."""
+"""Environments for stable-baselines3 that carry a controller's decisions from step to step."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class ControllerEnvs(VecEnvWrapper):
     the environment tells. staggered: the first episodes end after equal parts of their time instead of all at once, so
     that rollouts have samples of all of it; for our own environments.
 
-    Actions are in [-1, 1]. Episodes begin with the controller's cold plan. Whatever is sent instead of the controller's
-    own input (exploration, clipping) is the input before in the next plan.
+    Actions are in [-1, 1]. Episodes begin with nothing carried. Whatever is sent instead of the controller's own input
+    (exploration, clipping) is the input before in what it carries on.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], controller: Any, *, staggered: bool = False) -> None:
         venv = as_vec_env(envs, unit_actions=True)
         box: Any = envs.single_action_space
         self.robots, self.staggered = envs, staggered
-        self.actor = Actor(controller, box.low, box.high)
+        observation, _ = envs.reset()
+        self.actor = Actor(controller, box.low, box.high, torch.from_numpy(observation[:1]))
         carried = gym.spaces.Box(-np.inf, np.inf, (self.actor.size,), dtype=np.float64)
         spaces = gym.spaces.Dict({"observation": venv.observation_space, "carried": carried})
         super().__init__(venv, observation_space=spaces)
@@ -44,12 +45,12 @@ class ControllerEnvs(VecEnvWrapper):
             robots: Any = self.robots
             begun = np.arange(self.num_envs) * robots.max_episode_steps // self.num_envs
             robots.restore({**robots.snapshot(), "steps": begun})
-        self._carried = self.actor.cold(self._seen)
+        self._carried = self.actor.cold(len(self._seen))
         return self._told()
 
     def step_async(self, actions: Any) -> None:
-        plan = self.actor.plan_made(self._seen, self._carried)
-        self._carried = self.actor.next(plan, torch.as_tensor(actions, dtype=torch.float64))
+        made = self.actor.decision_made(self._seen, self._carried)
+        self._carried = self.actor.next(made, torch.as_tensor(actions, dtype=torch.float64))
         self.venv.step_async(actions)
 
     def step_wait(self) -> Any:
@@ -62,7 +63,7 @@ class ControllerEnvs(VecEnvWrapper):
             infos[i]["terminal_observation"] = {"observation": last, "carried": self._carried[i].numpy()}
         if len(ended):
             self._carried = self._carried.clone()
-            self._carried[ended] = self.actor.cold(self._seen[ended])
+            self._carried[ended] = self.actor.cold(len(ended))
         return self._told(), reward, done, infos
 
     def _told(self) -> dict[str, Any]:

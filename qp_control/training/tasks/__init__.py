@@ -5,6 +5,7 @@ from __future__ import annotations
 from qp_control.training.options import TrainingOptions
 from qp_control.training.task import TrainingTask
 from qp_control.training.tasks.arm_inverse_dynamics import ArmInverseDynamics
+from qp_control.training.tasks.arm_ppo import ArmPpo
 from qp_control.training.tasks.arm_unknown_loads import ArmUnknownLoads
 from qp_control.training.tasks.cart_pole_balance import CartPolePpo, CartPoleSac
 from qp_control.training.tasks.cart_pole_identification import CartPoleIdentification
@@ -12,7 +13,12 @@ from qp_control.training.tasks.cart_pole_swing_up import CartPoleSwingUpTraining
 from qp_control.training.tasks.constraint_learning import ConstraintLearning
 from qp_control.training.tasks.expert_recovery import CartPoleRecovery, LqrRecovery, PendulumRecovery
 from qp_control.training.tasks.polytope_learning import PolytopeLearning
-from qp_control.training.tasks.quadrotor_waypoints import QuadrotorAnalytic, QuadrotorNetwork, QuadrotorPpo
+from qp_control.training.tasks.quadrotor_waypoints import (
+    QuadrotorAnalytic,
+    QuadrotorNetwork,
+    QuadrotorPpo,
+    QuadrotorSac,
+)
 from qp_control.training.tasks.quadruped_push import QuadrupedStand, QuadrupedTrot
 
 _KNOWN: tuple[type[TrainingTask], ...] = (
@@ -29,9 +35,11 @@ _KNOWN: tuple[type[TrainingTask], ...] = (
     CartPoleSac,
     QuadrotorAnalytic,
     QuadrotorPpo,
+    QuadrotorSac,
     QuadrotorNetwork,
     ArmInverseDynamics,
     ArmUnknownLoads,
+    ArmPpo,
 )
 TASKS: dict[str, type[TrainingTask]] = {task.name: task for task in _KNOWN}
 

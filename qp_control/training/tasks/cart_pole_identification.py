@@ -18,11 +18,21 @@ from qp_control.training.evaluation import mean_interval
 from qp_control.training.identification import Identification
 from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import Phase
-from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
+from qp_control.training.task import VALIDATION_SEED, Estimate, Score, TrainingTask
+from qp_control.training.trajectory_fit import TrajectoryFit
 
 SCALE = torch.tensor([0.1, 0.1, 0.5, 1.0], dtype=torch.float64)
 LARGEST_FORCE = 4.0  # [N]
 NOMINAL_DRY_FRICTION = (0.3, 0.02)  # [N], [N m]
+NUMBERS = (
+    "mass of both [kg]",
+    "moment of the pole [kg m]",
+    "inertia of the pole [kg m^2]",
+    "viscous friction of the cart [N s/m]",
+    "viscous friction of the pole [N m s]",
+    "dry friction of the cart [N]",
+    "dry friction of the pole [N m]",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,9 @@ class CartPoleIdentificationOptions(TrainingOptions):
     steps: int = 1
     """Control periods that are predicted ahead of every measured state: more than one where there is noise."""
     iterations: int = 80
-    """Updates."""
+    """Updates from predictions."""
+    trajectory_iterations: int = 15
+    """Updates from whole trajectories, with unknown initial states."""
     validate_every: int = 10
 
 
@@ -61,6 +73,10 @@ class CartPoleModel(nn.Module):
     def forward(self, x: Tensor, u: Tensor) -> Tensor:
         """State (B, 4) one control period after x (B, 4) under the force u (B, 1) [N]."""
         return self.dynamics.step(x, u, self.scales(), dry_friction=self.dry_friction())
+
+    def rollout(self, x: Tensor, u: Tensor) -> Tensor:
+        """States (B, T, 4) after x (B, 4) under the forces u (B, T, 1) [N]."""
+        return self.dynamics.rollout(x, u, self.scales(), dry_friction=self.dry_friction())
 
     def identifiable(self) -> Tensor:
         """(7,) the mass of both, the pole's m c and inertia about its joint, viscous and dry friction."""
@@ -93,18 +109,29 @@ class CartPoleIdentification(TrainingTask):
 
     def phases(self) -> list[Phase]:
         o: CartPoleIdentificationOptions = self.options
+        measured, inputs = self.measured()
+        return [
+            Identification(CartPoleModel.forward, measured, inputs, SCALE, o.iterations, steps=o.steps),
+            self.fit(),
+        ]
+
+    def measured(self) -> tuple[Tensor, Tensor]:
+        """States with noise, and inputs, of the trajectories that are learned from."""
+        o: CartPoleIdentificationOptions = self.options
         states, inputs = self.trajectories(o.trajectories, o.seed)
         noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(o.seed), dtype=torch.float64)
-        return [
-            Identification(
-                lambda module, x, u: module(x, u),
-                states + o.noise * SCALE * noise,
-                inputs,
-                SCALE,
-                o.iterations,
-                steps=o.steps,
-            )
-        ]
+        return states + o.noise * SCALE * noise, inputs
+
+    def fit(self) -> TrajectoryFit:
+        """The second phase, which knows how well the trajectories tell the numbers, too."""
+        measured, inputs = self.measured()
+        iterations = self.options.trajectory_iterations
+        return TrajectoryFit(CartPoleModel.forward, CartPoleModel.rollout, measured, inputs, SCALE, iterations)
+
+    def estimates(self, module: CartPoleModel) -> list[Estimate]:
+        deviations = self.fit().deviations(module, CartPoleModel.identifiable)
+        rows = zip(NUMBERS, module.identifiable().tolist(), deviations.tolist(), strict=True)
+        return [Estimate(name, value, deviation) for name, value, deviation in rows]
 
     @torch.no_grad()
     def trajectories(self, count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,10 @@ from qp_control.settings import Settings
 from qp_control.training.coordinate_search import CoordinateSearch
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.expert_task import ExpertTask
+from qp_control.training.limit_intervals import LearnedLimit, WidestLimits, limit_estimates
 from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import Phase
+from qp_control.training.task import Estimate
 
 TRACK, SPEED, RADIUS = 0.5, 1.0, 0.6  # the expert's: |y| [m], |v| [m/s], distance from the obstacle [m]
 OBSTACLE = (1.0, 0.3)  # [m]
@@ -34,6 +36,8 @@ class ConstraintLearningOptions(TrainingOptions):
     """Updates."""
     horizon: int = 15
     """Control periods of 0.2 s in a plan."""
+    shift_weight: float = 0.0
+    """Weight of the squared shifts of limits where the expert kept to its own, until the last updates."""
     validate_every: int = 10
 
 
@@ -107,6 +111,13 @@ def limits(mpc: MPC) -> Tensor:
     return torch.cat([mpc.state_bound(), speed.log_limit.exp(), margin.log_radius.exp()])
 
 
+LIMITS = (
+    LearnedLimit("track [m]", lambda mpc: mpc.state_fraction, lambda v: WIDEST / (1.0 + math.exp(-v)), reach=8.0),
+    LearnedLimit("speed limit [m/s]", lambda mpc: mpc.learned_rows[0].log_limit, math.exp),
+    LearnedLimit("distance from the obstacle [m]", lambda mpc: mpc.learned_rows[1].log_radius, math.exp, wider=-1.0),
+)
+
+
 class ConstraintLearning(ExpertTask):
     """A third of the starts are off the track, too fast or too near to the obstacle: there the expert violates its
     limits by the least amount, and what the learner violates has gradients too.
@@ -141,10 +152,15 @@ class ConstraintLearning(ExpertTask):
 
     def phases(self) -> list[Phase]:
         o: ConstraintLearningOptions = self.options
-        return [
-            CoordinateSearch("search", self.shown, 3),
-            ExpertImitation("limits", self.shown, o.iterations, batch=o.demonstrations),
-        ]
+        phases: list[Phase] = [CoordinateSearch("search", self.shown, 3, shift_weight=o.shift_weight)]
+        for weight in [o.shift_weight, 0.0] if o.shift_weight else [0.0]:
+            name = "satisfiable" if weight else "limits"
+            batch = o.demonstrations
+            phases.append(ExpertImitation(name, self.shown, o.iterations, batch=batch, shift_weight=weight))
+        return [*phases, WidestLimits("widest", self.shown, LIMITS)]
+
+    def estimates(self, module: MPC) -> list[Estimate]:
+        return limit_estimates(module, self.shown, LIMITS)
 
     def further_values(self, module: MPC, states: Tensor, truth: Demonstrations) -> dict[str, float]:
         position, velocity = states[truth.feasible, 1:, :2], states[truth.feasible, 1:, 2:]

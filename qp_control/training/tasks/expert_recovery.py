@@ -19,8 +19,10 @@ from qp_control.settings import Settings
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.expert_task import ExpertTask
 from qp_control.training.identification import Identification
+from qp_control.training.limit_intervals import LearnedLimit, WidestLimits, limit_estimates
 from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import Phase
+from qp_control.training.task import Estimate
 
 COSTS = ("state_cost", "terminal_cost")
 
@@ -100,6 +102,22 @@ class ExpertRecovery(ExpertTask):
         draw = torch.rand(count, len(self.spread), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return (2.0 * draw - 1.0) * self.spread
 
+    def limits(self) -> list[LearnedLimit]:
+        """The bounds of the inputs, as shares of what the learner is told."""
+
+        def bound(i: int) -> LearnedLimit:
+            largest = float(self.expert.input_limit[i])
+
+            def value(entry: float) -> float:
+                return largest / (1.0 + math.exp(-entry))
+
+            return LearnedLimit(f"bound of input {i}", lambda module: module.input_fraction, value, i, reach=8.0)
+
+        return [bound(i) for i in range(len(self.expert.input_limit))]
+
+    def estimates(self, module: MPC) -> list[Estimate]:
+        return limit_estimates(module, self.shown, self.limits())
+
     def phases(self) -> list[Phase]:
         o: RecoveryOptions = self.options
         return [
@@ -115,6 +133,7 @@ class ExpertRecovery(ExpertTask):
             ExpertImitation(
                 "cost_and_bounds", self.shown, o.bound_iterations, batch=o.batch, learned=[*COSTS, "input_fraction"]
             ),
+            WidestLimits("widest", self.shown, self.limits()),
         ]
 
     def further_values(self, module: MPC, states: Tensor, truth: Demonstrations) -> dict[str, float]:

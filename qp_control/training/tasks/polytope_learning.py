@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,14 +14,17 @@ from qp_control.settings import Settings
 from qp_control.training.coordinate_search import CoordinateSearch
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.expert_task import ExpertTask
+from qp_control.training.limit_intervals import LearnedLimit, limit_estimates
 from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import Phase
+from qp_control.training.task import Estimate
 from qp_control.training.tasks.constraint_learning import point_controller
 
 ANGLES, DISTANCES = (1.7, 3.5, 5.6), (0.3, 0.35, 0.32)  # the walls': direction [rad], distance from the origin [m]
 BELIEVED = (1.85, 3.35, 5.7)  # [rad]
 WIDE = (-0.8, -0.6, -0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4)  # changes tried at first: of angles and log_distances
-FINE = (-0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4)  # later
+FINE = (-0.4, -0.2, -0.1, -0.05, -0.025, 0.025, 0.05, 0.1, 0.2, 0.4)  # later
+NEAR = 0.05  # [m] demonstrations come to a wall where they are not farther from it
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class PolytopeLearningOptions(TrainingOptions):
     """Updates by gradients in a round."""
     horizon: int = 10
     """Control periods of 0.2 s in a plan."""
+    shift_weight: float = 0.0
+    """Weight of the squared shifts of walls where the expert kept to its own, in all rounds but the last."""
     validate_every: int = 20
 
 
@@ -91,11 +97,33 @@ class PolytopeLearning(ExpertTask):
         o: PolytopeLearningOptions = self.options
         phases: list[Phase] = []
         for k in range(o.rounds):
+            changes = WIDE if k == 0 else FINE
+            weight = o.shift_weight if k < o.rounds - 1 else 0.0
+            turns = self.turns_and_distances
             phases += [
-                CoordinateSearch("search", self.shown, 6, WIDE if k == 0 else FINE, sweeps=2),
-                ExpertImitation("walls", self.shown, o.iterations, batch=o.demonstrations),
+                CoordinateSearch("search", self.shown, 6, changes, sweeps=2, directions=turns, shift_weight=weight),
+                ExpertImitation("walls", self.shown, o.iterations, batch=o.demonstrations, shift_weight=weight),
             ]
         return phases
+
+    def turns_and_distances(self, values: Tensor) -> Tensor:
+        """(6, 6) changes of angles and log_distances: each wall turned about where demonstrations come to it, which
+        moves it away from the origin too, or towards it; and each distance."""
+        angles, distances = values[:3], values[3:].exp()
+        normals, along = (torch.stack([a.cos(), a.sin()]) for a in (angles, angles + 0.5 * torch.pi))
+        position = self.shown.states[:, 1:, :2].flatten(0, 1)
+        near = ((position @ normals - distances).abs() < NEAR).double()
+        touched = (near * (position @ along)).sum(0) / near.sum(0).clamp(min=1.0)
+        eye = torch.eye(6, dtype=values.dtype)
+        eye[:3, 3:] = torch.diag(touched / distances)
+        return eye
+
+    def estimates(self, module: MPC) -> list[Estimate]:
+        distances = [
+            LearnedLimit(f"distance of wall {k} [m]", lambda mpc: walls(mpc).log_distance, math.exp, k)
+            for k in range(len(walls(module).angle))
+        ]
+        return limit_estimates(module, self.shown, distances)
 
     def further_values(self, module: MPC, states: Tensor, truth: Demonstrations) -> dict[str, float]:
         found, expert = walls(module), walls(self.expert)

@@ -6,9 +6,9 @@ through the plant's derivatives, by PPO with the MPC as the actor, and by PPO wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from qp_control.training.closed_loop_task import ClosedLoopTask
 from qp_control.training.networks import Guide, NetworkController
 from qp_control.training.options import TrainingOptions
 from qp_control.training.phase import FailedProblem, Phase
+from qp_control.training.reinforcement_task import PpoOptions, PpoTask, RewardTask, SacOptions, SacTask
 
 WAYPOINTS = 3
 MASS_SCALE = 1.3  # of the plant
@@ -59,7 +60,7 @@ class WaypointController(nn.Module):
         super().__init__()
         self.plant = plant
         model = RobotDynamics(plant.dynamics.model, dt=plant.control_period, actuated=[2, 3, 4, 5])
-        self.nx, self.horizon = model.nx, HORIZON
+        self.nx = model.nx
         low, high = (torch.from_numpy(bound) for bound in (plant.action_space.low, plant.action_space.high))
         vectors = [0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7]  # position, attitude, velocity, angular velocity
         self.mpc = MPC(
@@ -77,10 +78,8 @@ class WaypointController(nn.Module):
         self.trim = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.guide = Guide(21, weights=model.ndx, shifts=3) if guided else None
         self.input_limit = high
-        goal = torch.zeros(plant.goal_size, dtype=torch.float64)
-        self.reference = torch.cat([model.neutral_state(), goal])
 
-    def cold_plan(self, x: Tensor) -> Plan:
+    def _cold_plan(self, x: Tensor) -> Plan:
         """Hovering where it is."""
         plan = self.mpc.cold_plan(x[:, : self.nx])
         plan.inputs[..., 0] = self.plant.hover
@@ -100,14 +99,21 @@ class WaypointController(nn.Module):
 
     def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
         """As `MPC`."""
-        plan = self.cold_plan(x) if plan is None else plan
+        plan = self._cold_plan(x) if plan is None else plan
         found: Plan = self.mpc(x[:, : self.nx], plan, **self._problem(x))
         return found
 
     def build(self, x: Tensor, plan: Plan | None = None) -> OcpQP:
         """As of `MPC`."""
-        plan = self.cold_plan(x) if plan is None else plan
+        plan = self._cold_plan(x) if plan is None else plan
         return self.mpc.build(x[:, : self.nx], plan, **self._problem(x))
+
+
+def by_hand(controller: WaypointController) -> WaypointController:
+    """With weights tuned by hand."""
+    q, terminal = [10.0] * 3 + [1.0] * 6 + [0.1] * 3, [300.0] * 3 + [30.0] * 6 + [1.0] * 3
+    controller.mpc.set_weights(q, [0.01, 1.0, 1.0, 1.0], terminal)
+    return controller
 
 
 class _QuadrotorTask(ClosedLoopTask):
@@ -132,13 +138,10 @@ class _QuadrotorTask(ClosedLoopTask):
         controller = WaypointController(self.plant, settings, guided=getattr(self.options, "guided", False))
         usual = torch.tensor([1.0] * 3 + [0.5] * 3 + [1.0] * 3 + [5.0] * 3, dtype=torch.float64)
         controller.mpc.set_weights(usual**-2, controller.input_limit**-2, usual**-2)
-        return controller
+        return by_hand(controller) if getattr(self.options, "tuned", False) else controller
 
     def hand_tuned(self) -> Any:
-        controller = WaypointController(self.plant)
-        q, terminal = [10.0] * 3 + [1.0] * 6 + [0.1] * 3, [300.0] * 3 + [30.0] * 6 + [1.0] * 3
-        controller.mpc.set_weights(q, [0.01, 1.0, 1.0, 1.0], terminal)
-        return controller
+        return by_hand(WaypointController(self.plant))
 
 
 @dataclass(frozen=True)
@@ -175,70 +178,89 @@ class QuadrotorAnalytic(_QuadrotorTask):
 
 
 @dataclass(frozen=True)
-class QuadrotorPpoOptions(TrainingOptions):
+class QuadrotorPpoOptions(PpoOptions):
     """Quadrotor with an unknown load flies to waypoints by MPC: PPO with the MPC as the actor."""
 
     ppo_iterations: int = 40
-    """Rollouts, each with its updates."""
     robots: int = 64
-    """Flying at once."""
     steps: int = 32
-    """Control periods of each, per rollout."""
-    epochs: int = 3
-    """Passes over a rollout."""
-    batch: int = 256
-    """Samples per update."""
+    epochs: int = 1
+    batch: int = 2048
+    value_epochs: int = 6
+    warm_up: int = 3
     rate: float = 3e-3
-    """Learning rate of the value network."""
-    controller_rate: float = 0.15
-    """Learning rate of the controller."""
+    controller_rate: float = 0.2
+    fade: float = 0.3
     thrust_deviation: float = 0.4
     """Of thrusts in [-1, 1], to begin with."""
     torque_deviation: float = 0.06
     """Of torques in [-1, 1], to begin with."""
-    discount: float = 0.98
-    """Of rewards, per control period."""
-    trace: float = 0.95
-    """lambda of generalised advantage estimation."""
     guided: bool = False
     """A small network scales Q and moves the waypoint."""
+    tuned: bool = False
+    """Begin with what was tuned by hand."""
 
 
-class QuadrotorPpo(_QuadrotorTask):
+class _Rewarded(_QuadrotorTask, RewardTask):
+    """What learning from rewards alone shares."""
+
+    def deviation(self) -> list[float]:
+        return [self.options.thrust_deviation] + 3 * [self.options.torque_deviation]
+
+    def seen_by_critics(self) -> Callable[[Tensor], Tensor]:
+        """The clock too: at the next waypoint rewards begin anew."""
+
+        def features(x: Tensor) -> Tensor:
+            leg = x[:, -1:] / self.plant.leg_steps
+            return torch.cat([self.plant.observe(x), leg - leg.floor(), leg / self.plant.waypoints], 1)
+
+        return features
+
+
+class QuadrotorPpo(_Rewarded, PpoTask):
     """Learned by PPO."""
 
     name = "quadrotor_ppo"
     options_type = QuadrotorPpoOptions
-    needs = (("stable_baselines3", "rl"),)
 
-    def phases(self) -> list[Phase]:
-        # It needs stable-baselines3, which not everybody has.
-        from qp_control.training.reinforcement import ProximalPolicy
 
-        o: QuadrotorPpoOptions = self.options
-        return [
-            ProximalPolicy(
-                self,
-                o.ppo_iterations,
-                o.rate,
-                robots=o.robots,
-                steps=o.steps,
-                epochs=o.epochs,
-                batch=o.batch,
-                deviation=[o.thrust_deviation] + 3 * [o.torque_deviation],
-                controller_rate=o.controller_rate,
-                discount=o.discount,
-                gae_lambda=o.trace,
-            )
-        ]
+@dataclass(frozen=True)
+class QuadrotorSacOptions(SacOptions):
+    """Quadrotor with an unknown load flies to waypoints by MPC: SAC with the MPC as the actor."""
+
+    sac_iterations: int = 40
+    robots: int = 64
+    steps: int = 32
+    updates: int = 1
+    batch: int = 128
+    kept: int = 50_000
+    warm_up: int = 6
+    rate: float = 3e-3
+    controller_rate: float = 0.02
+    discount: float = 0.95
+    thrust_deviation: float = 0.4
+    """Of thrusts in [-1, 1], to begin with."""
+    torque_deviation: float = 0.06
+    """Of torques in [-1, 1], to begin with."""
+
+
+class QuadrotorSac(_Rewarded, SacTask):
+    """Learned by SAC."""
+
+    name = "quadrotor_sac"
+    options_type = QuadrotorSacOptions
+    # Critics are to follow within a thousand updates. Exploration that is worth more throws the quadrotor over.
+    further: ClassVar[dict[str, Any]] = {"tau": 0.02, "ent_coef": 0.003}
 
 
 @dataclass(frozen=True)
 class QuadrotorNetworkOptions(QuadrotorPpoOptions):
     """Quadrotor with an unknown load flies to waypoints by a plain network: PPO, to compare with."""
 
+    epochs: int = 3
+    batch: int = 256
     controller_rate: float = 1e-3
-    """Learning rate of the network."""
+    fade: float = 1.0
 
 
 class QuadrotorNetwork(QuadrotorPpo):
@@ -249,11 +271,10 @@ class QuadrotorNetwork(QuadrotorPpo):
 
     def module(self, settings: Settings | None = None) -> NetworkController:
         low, high = (torch.from_numpy(bound) for bound in (self.plant.action_space.low, self.plant.action_space.high))
-        neutral = self.plant.dynamics.neutral_state()
-        reference = torch.cat([neutral, torch.zeros(self.plant.goal_size, dtype=torch.float64)])
+        size = self.plant.observation_space.shape[0]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
-            return NetworkController(self.plant.observe, low, high, reference)
+            return NetworkController(self.plant.observe, size, low, high)
 
     def first_problem(self, module: Any) -> FailedProblem | None:
         return None
