@@ -109,11 +109,13 @@ def test_references_are_set_from_tick_to_tick_and_posture_quaternions_have_any_l
     nq = controller.model.nq
     states = states_around(controller, q, v, 20)
     postures = 2.0 * states_around(controller, q, v, 20, size=0.3)[:, :nq]
+    postures[5] = 0.0  # no direction at all
     found = answers(package, controller, tmp_path, np.hstack([states, postures]), "posture.reference")
     ticks = [
         controller.compute(state[:nq], state[nq:], {"posture.reference": posture})
         for state, posture in zip(states, postures, strict=True)
     ]
+    assert ticks[5].status == qc.Status.INVALID_INPUT and ticks[6].status == qc.Status.SOLVED
     check_answers(found, ticks)
 
 

@@ -137,7 +137,10 @@ struct InverseDynamicsLoop::Implementation {
     numbers = Eigen::Map<const VectorXd>(given, numbers.size());
     for (const Term& term : parts.terms)
       if (term.kind == TermKind::posture)
-        for (const Unit& unit : units) numbers.segment(term.reference + unit.first, unit.size).normalize();
+        for (const Unit& unit : units) {
+          auto part = numbers.segment(term.reference + unit.first, unit.size);
+          part /= part.norm();  // of one without length, no number: invalid input
+        }
   }
 
   // Leaves x, the shifts and the status of the tick.
