@@ -34,7 +34,7 @@ NUMBERS = ("mass", "moment", "inertia", "viscous cart", "viscous pole", "dry car
 CELLS = [(1e-6, 16), (1e-4, 16), (1e-3, 16), (1e-3, 64), (1e-2, 16), (1e-2, 64)]
 
 
-def errors(noise: float, trajectories: int, seed: int, **short: int) -> dict[str, Any]:
+def errors(noise: float, trajectories: int, seed: int, **short: Any) -> dict[str, Any]:
     """Relative errors, bounds and reported standard deviations of NUMBERS, and CPU seconds."""
     task = create(
         "cart_pole_identification", noise=noise, trajectories=trajectories, seed=seed, validation_count=4, **short

@@ -76,7 +76,8 @@ def violations(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Tensor:
 
 def violation(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Tensor:
     """Euclidean norm (B,) of the violations of hard rows and boxes."""
-    return violations(ocp, x, u).norm(dim=1)
+    found: Tensor = torch.linalg.vector_norm(violations(ocp, x, u), dim=1)
+    return found
 
 
 def _violations(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:

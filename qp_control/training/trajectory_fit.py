@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from qp_control.settings import Status
 from qp_control.training.gauss_newton import flat
-from qp_control.training.identification import Predict, chosen_parameters
-from qp_control.training.phase import DivisiblePhase, LeastSquares, Update
+from qp_control.training.identification import Predict
+from qp_control.training.phase import DivisiblePhase, LeastSquares, Update, chosen_parameters
 
 _DIFFERENCE = 1e-5  # of a parameter: stick and slip change sides on the way where it is larger
 _UNKNOWN = 1e-10  # of J'J in units that make its diagonal one: directions that motion tells nothing about
@@ -140,7 +140,7 @@ class TrajectoryFit(DivisiblePhase, LeastSquares):
         with torch.enable_grad():
             ahead = self.predict(module, flat_x, u.flatten(0, 1))
             rows = [torch.autograd.grad(ahead[:, j].sum(), flat_x, retain_graph=True)[0] for j in range(x.shape[-1])]
-        A = torch.stack(rows, 1).unflatten(0, u.shape[:2])
+        A = torch.stack(rows, 1).reshape(*u.shape[:2], x.shape[-1], x.shape[-1])
         S = [torch.eye(x.shape[-1], dtype=x.dtype).expand(len(x), -1, -1)]
         for k in range(u.shape[1]):
             S.append(A[:, k] @ S[-1])
