@@ -76,7 +76,7 @@ def violations(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Tensor:
 
 def violation(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Tensor:
     """Euclidean norm (B,) of the violations of hard rows and boxes."""
-    return violations(ocp, x, u).norm(dim=1)
+    return violations(ocp, x, u).square().sum(1).sqrt()
 
 
 def _violations(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:

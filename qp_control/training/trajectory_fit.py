@@ -140,7 +140,7 @@ class TrajectoryFit(DivisiblePhase, LeastSquares):
         with torch.enable_grad():
             ahead = self.predict(module, flat_x, u.flatten(0, 1))
             rows = [torch.autograd.grad(ahead[:, j].sum(), flat_x, retain_graph=True)[0] for j in range(x.shape[-1])]
-        A = torch.stack(rows, 1).unflatten(0, u.shape[:2])
+        A = torch.stack(rows, 1).view(*x[:, :-1].shape, x.shape[-1])
         S = [torch.eye(x.shape[-1], dtype=x.dtype).expand(len(x), -1, -1)]
         for k in range(u.shape[1]):
             S.append(A[:, k] @ S[-1])
