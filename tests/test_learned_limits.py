@@ -218,3 +218,15 @@ def test_walls_turn_about_where_they_are_touched_and_are_placed_as_near_as_demon
         reach = float((kept @ torch.stack([angle.cos(), angle.sin()])).max())
         assert reach == pytest.approx(float(log_distance.exp()), abs=1e-12) or reach < 0.05
         assert int((change != 0.0).sum()) <= 2
+
+
+def test_weight_of_shifts_is_an_option_that_the_last_updates_are_without() -> None:
+    task: Any = create("constraint_learning", demonstrations=2, horizon=4, shift_weight=2.0)
+    phases = [phase for phase in task.phases() if isinstance(phase, ExpertImitation)]
+    assert [(phase.name, phase.shift_weight) for phase in phases] == [
+        ("search", 2.0),
+        ("satisfiable", 2.0),
+        ("limits", 0.0),
+    ]
+    with pytest.raises(ValueError, match=r"shift_weight is -1\.0, expected a number >= 0"):
+        create("constraint_learning", shift_weight=-1.0)

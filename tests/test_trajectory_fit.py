@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
-from qp_control.training import RunFolder, Trainer, create
+from qp_control.training import RunFolder, Trainer, create, pipeline
 from qp_control.training.tasks.cart_pole_identification import CartPoleIdentification, CartPoleModel
 from qp_control.training.trajectory_fit import TrajectoryFit
 
@@ -153,3 +156,14 @@ def test_rollouts_of_the_task_are_its_steps() -> None:
     states, inputs = task.trajectories(2, 0)
     rollout: Callable[..., Tensor] = CartPoleModel.rollout
     assert torch.allclose(rollout(task.truth, states[:, 0], inputs), states[:, 1:], atol=1e-12)
+
+
+def test_runs_print_and_keep_standard_deviations(tmp_path: Any) -> None:
+    options = {"noise": 1e-3, "trajectories": 2, "length": 8, "iterations": 2, "trajectory_iterations": 2}
+    task = create("cart_pole_identification", validation_count=1, **options)
+    written = io.StringIO()
+    console = Console(file=written, width=160)
+    pipeline.train(task.name, tmp_path / "run", task.options, baselines=False, held_out=2, console=console)
+    assert "standard deviation" in written.getvalue() and "mass of both" in written.getvalue()
+    rows = json.loads((tmp_path / "run" / "estimates.json").read_text())
+    assert len(rows) == 7 and all(row["standard_deviation"] > 0.0 and row["interval"] is None for row in rows)
