@@ -129,7 +129,7 @@ def test_expert_that_could_not_keep_to_its_limits_is_exempt_from_the_penalty() -
     loss = ExpertImitation("limits", task.shown, 1, batch=12, shift_weight=1.0).part(task.expert, everything).loss
     assert float(loss.detach()) < 1e-10
     plan = task.expert(task.shown.states[:, 0])
-    assert float(task.expert.violations(plan).max()) > 1e-2
+    assert task.expert.violations(plan).max().item() > 1e-2
 
 
 def bound(reach: float = 3.0) -> LearnedLimit:
@@ -151,7 +151,7 @@ def test_limit_that_no_demonstration_meets_is_taken_as_wide_as_can_be_and_one_th
         # A thousandth of the reach is as near as it looks.
         assert highest - 4e-3 < tight <= highest
         assert wide == pytest.approx(highest if met else highest + 3.0, abs=4e-3)
-        assert float(learner.learned_rows[0].upper) == highest  # looked at, not changed
+        assert learner.learned_rows[0].upper.item() == highest  # looked at, not changed
         phase, generator = WidestLimits("widest", shown, [bound()]), torch.Generator()
         optimizer = phase.optimizer(phase.parameters(learner))
         phase.schedule(optimizer, 0)

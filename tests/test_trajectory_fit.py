@@ -105,14 +105,14 @@ def test_standard_deviations_are_those_of_the_whole_information_matrix() -> None
 
 
 def test_errors_are_as_large_as_reported() -> None:
-    """30 runs, two numbers: their mean square over the reported variances is one within 3 sqrt(2 / 60)."""
+    """20 runs, two numbers: their mean square over the reported variances is one within 3 sqrt(2 / 40)."""
     squares = []
-    for seed in range(30):
+    for seed in range(20):
         phase, module = fit_of(0.02, seed, 4), Decay(0.3, 0.5)
         trained(phase, module)
         error = (module.numbers()[:2] - torch.tensor([0.3, 0.5])).detach()
         squares.append((error / phase.deviations(module, Decay.numbers)[:2]).square())
-    assert abs(float(torch.stack(squares).mean()) - 1.0) < 0.55
+    assert abs(float(torch.stack(squares).mean()) - 1.0) < 0.67
 
 
 def test_predictions_from_noisy_states_are_worse_than_whole_trajectories() -> None:
