@@ -24,7 +24,7 @@ from qp_control.training import RunFolder, Trainer, create
 with contextlib.suppress(ImportError):  # here, so that no child has to
     import qp_control.training.reinforcement  # noqa: F401
 
-LONGEST = 0.3  # [s] between a checkpoint and the kill
+LONGEST = 0.03  # [s] between a checkpoint and the kill: an iteration or so
 EPISODE = 25  # control periods: validations are not what is looked at
 
 
