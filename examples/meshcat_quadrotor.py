@@ -43,7 +43,7 @@ scenery = [
 scenery += [Shape(f"waypoint {k}", 0.06, tuple(point), 0x8FBF8F) for k, point in enumerate(waypoints.tolist())]
 for name, color in (("untuned", GREY), ("learned", ORANGE)):
     scenery += [
-        Line(f"{name} plan", demo.learned.horizon + 1, radius=0.01, color=color),
+        Line(f"{name} plan", demo.learned.mpc.horizon + 1, radius=0.01, color=color),
         Arrow(f"{name} thrust", BLUE),
         Arrow(f"{name} thrust at its limit", RED),
     ]
