@@ -190,6 +190,7 @@ class QuadrotorPpoOptions(PpoOptions):
     warm_up: int = 3
     rate: float = 3e-3
     controller_rate: float = 0.2
+    fade: float = 0.3
     thrust_deviation: float = 0.4
     """Of thrusts in [-1, 1], to begin with."""
     torque_deviation: float = 0.06
@@ -259,6 +260,7 @@ class QuadrotorNetworkOptions(QuadrotorPpoOptions):
     epochs: int = 10  # the best of 3 and 10; a network has use for many short steps
     batch: int = 256
     controller_rate: float = 1e-3
+    fade: float = 1.0
 
 
 class QuadrotorNetwork(QuadrotorPpo):
