@@ -38,6 +38,7 @@ LIVE = "09_live_sliders"
 PAGES = {
     "meshcat_arm": ("arm_inverse_dynamics", 0.4),
     "meshcat_cart_pole": ("cart_pole_swing_up", 0.3),
+    "meshcat_obstacles": ("obstacles", 0.08),
     "meshcat_quadrotor": ("quadrotor_analytic", 0.2),
     "meshcat_quadruped": ("quadruped_stand", 0.5),
 }
