@@ -307,7 +307,7 @@ def test_a_quadrotor_that_has_run_away_harms_no_other(guided: bool) -> None:
 
 
 def test_a_guide_learns_at_a_rate_of_its_own() -> None:
-    rates = {"rate": 1e-3, "controller_rate": 5e-2, "warm_up": 1}
+    rates = {"rate": 1e-3, "controller_rate": 5e-2, "warm_up": 1, "fade": 1.0}
     trainer = Trainer(create("quadrotor_ppo", **SMALL_PPO, **BRIEF, **rates, guided=True))
     trainer.train(until=2)
     controller, guide, _ = trainer.optimizer.param_groups
