@@ -185,6 +185,8 @@ def written(value: object) -> str:
 class Report:
     """A table, printed row by row; `finish` writes it as CSV, and beside it where it comes from.
 
+    Until then its rows are in NAME.csv.partial: a run that is stopped does not lose what it measured.
+
     Args:
         name: of the files.
         columns: widths by heading, in order; a column that is not set in a row stays blank.
@@ -195,6 +197,7 @@ class Report:
     def __init__(self, name: str, columns: Mapping[str, int], out: Path, part: str = "") -> None:
         self.name, self.columns, self.out, self.part = name, dict(columns), out, part
         self.rows: list[dict[str, object]] = []
+        self._partial = out / f"{name}.csv.partial"
         print(self._line(dict(zip(columns, columns, strict=True))))
 
     def _line(self, row: Mapping[str, object]) -> str:
@@ -208,6 +211,7 @@ class Report:
         """Prints the columns of a row; what else it holds goes to the CSV file only."""
         self.rows.append(dict(row))
         print(self._line(row), flush=True)
+        write_csv(self._partial, self.rows)
 
     def finish(self) -> Path:
         path = self.out / f"{self.name}.csv"
@@ -219,6 +223,7 @@ class Report:
             kept = [row for row in read_csv(path) if row[self.part] not in measured]
             sources = read_json(source)
         write_csv(path, [*kept, *self.rows])
+        self._partial.unlink(missing_ok=True)
         source.write_text(json.dumps(sources | dict.fromkeys(measured, provenance()), indent=1) + "\n")
         print(f"written: {path}")
         return path

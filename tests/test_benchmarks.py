@@ -151,6 +151,15 @@ def test_a_table_in_parts_keeps_the_other_parts(tmp_path: Path, monkeypatch: pyt
     }
 
 
+def test_a_run_that_is_stopped_leaves_the_rows_it_measured(tmp_path: Path) -> None:
+    table = report.Report("stopped", {"solver": 8, "ms": 6}, tmp_path)
+    table.add({"solver": "ours", "ms": 1.0})
+    table.add({"solver": "peer", "ms": 2.0, "more": "x"})
+    partial = tmp_path / "stopped.csv.partial"
+    assert [row["solver"] for row in report.read_csv(partial)] == ["ours", "peer"]
+    assert table.finish() == tmp_path / "stopped.csv" and not partial.exists()
+
+
 def test_quick_runs_keep_away_from_the_results() -> None:
     parser = report.arguments("")
     assert parser.parse_args([]).out == report.RESULTS
