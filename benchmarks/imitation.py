@@ -131,7 +131,7 @@ def bounds_given(task: Any) -> Any:
 def recoveries(
     table: report.Report, tasks: list[str], counts: list[int], seeds: list[int], budget: float, quick: bool
 ) -> None:
-    few = ("identification_iterations", "imitation_iterations", "bound_iterations")
+    few = tuple(f"{part}_iterations" for part in ("identification", "optimality", "imitation", "bound"))
     short: dict[str, Any] = dict.fromkeys(few, 3) if quick else {}
     for name in tasks:
         for count, seed in itertools.product(counts, seeds):

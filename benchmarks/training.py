@@ -26,7 +26,7 @@ QUICK = {
         "expert_count": 1,
         "validation_count": 1,
     },
-    "pendulum_recovery": {"identification_iterations": 2, "imitation_iterations": 2, "bound_iterations": 2},
+    "pendulum_recovery": {f"{part}_iterations": 2 for part in ("identification", "optimality", "imitation", "bound")},
 }
 # What a task is compared with that has to be trained too: its options, by name.
 VARIANTS: dict[str, dict[str, dict[str, object]]] = {

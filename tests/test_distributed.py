@@ -23,6 +23,7 @@ if not torch.distributed.is_available() or sys.platform != "linux":
 
 SHORT = {
     "identification_iterations": 3,
+    "optimality_iterations": 2,
     "imitation_iterations": 3,
     "bound_iterations": 2,
     "demonstrations": 7,

@@ -24,6 +24,7 @@ from qp_control.viewer import write_replay
 
 SHORT = {
     "identification_iterations": 2,
+    "optimality_iterations": 2,
     "imitation_iterations": 2,
     "bound_iterations": 2,
     "demonstrations": 4,

@@ -22,7 +22,13 @@ FOLDER = Path(__file__).resolve().parent
 TIMING = {"seconds", "steps_per_second"}
 OFTEN = {"validate_every": 1, "validation_count": 1}  # validations write checkpoints
 SELDOM = {"validate_every": 3, "validation_count": 1}
-RECOVERY = {"identification_iterations": 3, "imitation_iterations": 3, "bound_iterations": 2, "demonstrations": 6}
+RECOVERY = {
+    "identification_iterations": 3,
+    "optimality_iterations": 2,
+    "imitation_iterations": 3,
+    "bound_iterations": 2,
+    "demonstrations": 6,
+}
 RECIPES: dict[str, dict[str, Any]] = {
     "lqr_recovery": {**RECOVERY, "batch": 4},
     "pendulum_recovery": {**RECOVERY, "batch": 4},

@@ -19,6 +19,7 @@ from qp_control.training.task import HELD_OUT_SEED
 
 SHORT = {
     "identification_iterations": 3,
+    "optimality_iterations": 2,
     "imitation_iterations": 3,
     "bound_iterations": 2,
     "demonstrations": 6,

@@ -44,19 +44,25 @@ class GaussNewton(torch.optim.Optimizer):
 
     def look(self, products: Tensor) -> None:
         """Improve F by products J'w (probes, n), see `random_products`."""
-        newest = 2.0 * products.T @ products / len(products)
+        self._learn(2.0 * products.T @ products / len(products), _FORGET)
+
+    def know(self, squares: Tensor) -> None:
+        """Replace F by what J'J (n, n) = `squares` gives."""
+        self._learn(2.0 * squares, 1.0)
+
+    def _learn(self, newest: Tensor, forget: float) -> None:
         if not bool(newest.isfinite().all()):
             return
         state = self.state[self.param_groups[0]["params"][0]]
         before = state.get("curvature")
-        state["curvature"] = newest if before is None else before + _FORGET * (newest - before)
+        state["curvature"] = newest if before is None else before + forget * (newest - before)
 
     @torch.no_grad()
     def judge(self, loss: float) -> bool:
         """Whether the last step was a good one, by the loss after it; otherwise the parameters go back to where they
         were, with the gradient there, and the next step is shorter.
 
-        For losses without noise. Comes before `look` and `step`, when gradients are in place.
+        For losses without noise. Comes before `look` or `know` and `step`, when gradients are in place.
         """
         parameters = self.param_groups[0]["params"]
         state = self.state[parameters[0]]
@@ -82,7 +88,7 @@ class GaussNewton(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step from the parameters' gradients; nothing before the first `look`."""
+        """One step from the parameters' gradients; nothing before F is known."""
         group = self.param_groups[0]
         parameters = group["params"]
         state = self.state[parameters[0]]
@@ -114,6 +120,17 @@ def random_products(
         signs = 2.0 * torch.randint(0, 2, residuals.shape, generator=generator).to(residuals) - 1.0
         found = torch.autograd.grad(residuals, parameters, signs, retain_graph=True, allow_unused=True)
         rows.append(flat(parameters, found))
+    return torch.stack(rows)
+
+
+def jacobian(residuals: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """(n, m) transpose of the Jacobian of residuals (m,) that can be differentiated twice: J'w is linear in w.
+
+    A backward pass per parameter, not per residual.
+    """
+    w = torch.zeros_like(residuals, requires_grad=True)
+    found = torch.autograd.grad(residuals, parameters, w, create_graph=True, allow_unused=True)
+    rows = [torch.autograd.grad(value, w, retain_graph=True)[0] for value in flat(parameters, found)]
     return torch.stack(rows)
 
 

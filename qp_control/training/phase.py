@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qp_control.settings import Status
-from qp_control.training.gauss_newton import GaussNewton, flat, random_products
+from qp_control.training.gauss_newton import GaussNewton, flat, jacobian, random_products
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,12 @@ class LeastSquares(Phase):
     """Some iterations of Gauss-Newton on residuals: for few parameters and a loss without noise.
 
     The damping falls from the first number to the second, in equal parts of its logarithm. noisy: batches differ; where
-    they do not, steps that make the loss larger are taken back. probes: backward passes per step for the curvature.
+    they do not, steps that make the loss larger are taken back. probes: backward passes per step for the curvature;
+    None: the whole Jacobian is worked out, which takes residuals that can be differentiated twice.
     """
 
     noisy = True
-    probes = 8
+    probes: int | None = 8
     damping = (1.0, 1e-10)
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -142,6 +143,9 @@ class LeastSquares(Phase):
 
     def gradients(self, update: Update, parameters: list[nn.Parameter], generator: torch.Generator) -> Tensor:
         assert update.residuals is not None
+        if self.probes is None:
+            J = jacobian(update.residuals, parameters)
+            return torch.cat([2.0 * (J @ update.residuals.detach())[None], J @ J.T])
         probes = random_products(update.residuals, parameters, self.probes, generator)
         return torch.cat([super().gradients(update, parameters, generator), probes])
 
@@ -150,7 +154,7 @@ class LeastSquares(Phase):
         norm = super().take(loss, gradients, optimizer, math.inf)
         if not self.noisy and not optimizer.judge(loss):
             return norm
-        optimizer.look(gradients[1:])
+        (optimizer.know if self.probes is None else optimizer.look)(gradients[1:])
         return norm
 
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:

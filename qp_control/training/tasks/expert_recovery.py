@@ -17,6 +17,7 @@ from qp_control.robot.model_parameters import BodyScales, FreeParameters
 from qp_control.robot.torch_dynamics import TorchDynamics
 from qp_control.settings import Settings
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
+from qp_control.training.expert_optimality import ExpertOptimality
 from qp_control.training.expert_task import ExpertTask
 from qp_control.training.identification import Identification
 from qp_control.training.limit_intervals import LearnedLimit, WidestLimits, limit_estimates
@@ -35,9 +36,11 @@ class RecoveryOptions(TrainingOptions):
     """Plans of the expert that are learned from."""
     identification_iterations: int = 60
     """Updates of the model, from the states and inputs of the demonstrations."""
-    imitation_iterations: int = 80
+    optimality_iterations: int = 20
+    """Updates of the cost, by the conditions that the demonstrations are optimal."""
+    imitation_iterations: int = 30
     """Updates of the cost, through the controller."""
-    bound_iterations: int = 60
+    bound_iterations: int = 30
     """Updates of cost and bounds, through the controller."""
     batch: int = 50
     """Demonstrations per update."""
@@ -129,6 +132,7 @@ class ExpertRecovery(ExpertTask):
                 o.identification_iterations,
                 learned=["model"],
             ),
+            ExpertOptimality(self.shown, o.optimality_iterations, learned=COSTS),
             ExpertImitation("cost", self.shown, o.imitation_iterations, batch=o.batch, learned=COSTS),
             ExpertImitation(
                 "cost_and_bounds", self.shown, o.bound_iterations, batch=o.batch, learned=[*COSTS, "input_fraction"]

@@ -1,0 +1,97 @@
+"""Recipe: a controller's cost from an expert's plans, by the conditions that the plans are optimal.
+
+Along a demonstrated plan the costates follow from the learner's cost and model,
+
+    y_N = P (x_N - r_N),      y_k = Q (x_k - r_k) + S' u_k + A_k' y_{k+1},
+
+and an input that is not on a bound is where the slope of the Hamiltonian, R u_k + S x_k + B_k' y_{k+1}, is zero. The
+slopes are linear in the weights: what is left of them is a sum of squares without the false minima of errors of plans,
+and no problem is solved on the way. Noise in the demonstrations makes weights wrong, though, more than errors of plans
+do: this is where imitation should begin, not where it should end.
+
+Source: A. Keshavarz, Y. Wang, S. Boyd, "Imputing a convex objective function", IEEE International Symposium on
+Intelligent Control (2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from qp_control.mpc.controller import MPC
+from qp_control.mpc.nonlinear_kkt import cost_blocks, cost_slopes
+from qp_control.mpc.nonlinear_ocp import full, times
+from qp_control.settings import Status
+from qp_control.training.expert_imitation import Demonstrations
+from qp_control.training.phase import DivisiblePhase, LeastSquares, Update, chosen_parameters
+
+_KNOWN = {"A", "B", "c", "x0", "Q", "R", "S", "q", "r", "Q_N", "q_N", "u_lower", "u_upper"}
+_AT_BOUND = 1e-4  # of the range between the bounds
+
+
+class ExpertOptimality(DivisiblePhase, LeastSquares):
+    """Mean squared slope of the Hamiltonian by the demonstrated inputs that are not on the learner's bounds.
+
+    In units of the input's own weight and limit: how far the learner would move an input, were it free to move it
+    alone. learned: the beginnings of the names of what is learned, everything that requires grad when None.
+
+    Raises ValueError, in the first update, for controllers with limits or rows other than bounds of inputs, whose
+    multipliers the plans do not tell, with a delay, and with states that form no vector space.
+    """
+
+    noisy = False  # every update sees all demonstrations
+    # Slopes grow with the weights, from ones by orders of magnitude: the curvature of some steps ago is no guide.
+    probes = None
+    from_best = False  # the model that was identified before, as in `ExpertImitation`
+
+    def __init__(
+        self,
+        demonstrations: Demonstrations,
+        iterations: int,
+        rate: float = 1.0,
+        *,
+        learned: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__("optimality", iterations, rate)
+        self.demonstrations, self.learned = demonstrations, learned
+
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        return chosen_parameters(module, self.learned)
+
+    def draw(self, module: MPC, generator: torch.Generator) -> Tensor:
+        """Numbers of demonstrations: all of them."""
+        return torch.arange(len(self.demonstrations))
+
+    def part(self, module: MPC, drawn: Tensor) -> Update:
+        x, u = self.demonstrations.states[drawn], self.demonstrations.inputs[drawn]
+        residuals = (hamiltonian_slopes(module, x, u) / module.input_limit).flatten()
+        residuals = residuals / len(residuals) ** 0.5
+        return Update(residuals.square().sum(), torch.tensor([int(Status.SOLVED)]), None, u[..., 0].numel(), residuals)
+
+
+def hamiltonian_slopes(module: MPC, states: Tensor, inputs: Tensor) -> Tensor:
+    """(B, N, nu) slopes by the inputs along plans, over the inputs' own weights [N or N m]; zero on the bounds.
+
+    states (B, N + 1, nx), inputs (B, N, nu) of an expert. Differentiable in the module's parameters. Raises ValueError
+    for controllers of which plans do not tell the multipliers, see `ExpertOptimality`.
+    """
+    unknown = {"a delay": module.delay, "a rate limit": module.rate_limit is not None}
+    unknown |= {"states that form no vector space": module.in_errors}
+    if any(unknown.values()):
+        raise ValueError(f"the controller has {' and '.join(name for name, there in unknown.items() if there)}")
+    ocp = module.problem(states[:, 0])
+    data = ocp.around(states, inputs).data()
+    if others := data.keys() - _KNOWN:
+        raise ValueError(f"the controller has limits or rows beside bounds of its inputs: {', '.join(sorted(others))}")
+    A, B, R = (full(name, data[name], ocp) for name in "ABR")
+    at_x, at_u, y = cost_slopes(cost_blocks(data, ocp), states, inputs)
+    slopes = []
+    for k in reversed(range(module.horizon)):
+        slopes.append(at_u[:, k] + times(B[:, k].mT, y))
+        y = at_x[:, k] + times(A[:, k].mT, y)
+    lower, upper = (full(name, data[name], ocp) for name in ("u_lower", "u_upper"))
+    inside = torch.minimum(inputs - lower, upper - inputs) > _AT_BOUND * (upper - lower)
+    slope = torch.stack(slopes[::-1], 1) / R.diagonal(dim1=-2, dim2=-1)
+    return torch.where(inside, slope, 0.0)
