@@ -68,6 +68,17 @@ def changed(**options: Any) -> CartPoleSwingUpTraining:
     return CartPoleSwingUpTraining(dataclasses.replace(SMALL, **options))
 
 
+def test_replay_ends_where_numbers_overflow(small: CartPoleSwingUpTraining, tmp_path: Path) -> None:
+    result = evaluate(small.plant, small.module(), starts(small.plant, 1, 0))
+    states = result.rollout.states.clone()
+    pages = {}
+    for kept in (60, 10, 1):
+        states[:, kept:] = float("nan")
+        broken = dataclasses.replace(result, rollout=dataclasses.replace(result.rollout, states=states.clone()))
+        pages[kept] = small.write_replay(tmp_path / f"{kept}.html", broken).stat().st_size
+    assert pages[60] > pages[10] > pages[1]
+
+
 def test_short_training_improves_the_return_of_unseen_starts() -> None:
     counts = {"imitation_iterations": 15, "closed_loop_iterations": 2, "validation_count": 4, "expert_count": 8}
     task = CartPoleSwingUpTraining(CartPoleSwingUpOptions(**counts))

@@ -100,10 +100,11 @@ class ClosedLoopTask(TrainingTask):
         return [picture, self.write_replay(folder / "replay.html", after.details)]
 
     def write_replay(self, path: Path, result: Evaluation) -> Path:
-        """Write the first episode as a page. Raises RunError where that fails."""
+        """Write the first episode as a page, up to where its numbers overflow. Raises RunError where that fails."""
         states, inputs = result.rollout.states[0].numpy(), result.rollout.inputs[0].numpy()
+        shown = max(1, int(np.isfinite(states).all(1).cumprod().sum()))
         try:
-            write_rollout(path, self.plant, states, inputs, title=f"{self.name}, learned")
+            write_rollout(path, self.plant, states[:shown], inputs[: shown - 1], title=f"{self.name}, learned")
         except OSError as error:
             raise RunError(f"cannot write {str(path)!r}: {error}") from error
         return path
