@@ -181,7 +181,7 @@ class QuadrotorAnalytic(_QuadrotorTask):
 class QuadrotorPpoOptions(PpoOptions):
     """Quadrotor with an unknown load flies to waypoints by MPC: PPO with the MPC as the actor."""
 
-    ppo_iterations: int = 40
+    ppo_iterations: int = 60
     robots: int = 64
     steps: int = 32
     epochs: int = 1
@@ -228,7 +228,7 @@ class QuadrotorPpo(_Rewarded, PpoTask):
 class QuadrotorSacOptions(SacOptions):
     """Quadrotor with an unknown load flies to waypoints by MPC: SAC with the MPC as the actor."""
 
-    sac_iterations: int = 40
+    sac_iterations: int = 60
     robots: int = 64
     steps: int = 32
     updates: int = 1
