@@ -22,6 +22,8 @@ class AnalyticGradient(DivisiblePhase):
     `rate`, along half a cosine.
     """
 
+    goes_back = True
+
     def __init__(
         self,
         task: ClosedLoopTask,
@@ -44,7 +46,7 @@ class AnalyticGradient(DivisiblePhase):
 
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
         left = 0.5 * (1.0 + math.cos(math.pi * done / max(1, self.iterations)))
-        optimizer.param_groups[0]["lr"] = self.rate * (self.fade + (1.0 - self.fade) * left)
+        optimizer.param_groups[0]["lr"] = self.pace * self.rate * (self.fade + (1.0 - self.fade) * left)
 
     def draw(self, module: Controller, generator: torch.Generator) -> Tensor:
         """Start states."""

@@ -51,10 +51,14 @@ class Update:
 class Phase(abc.ABC):
     """Some iterations of Adam on one loss; `name` in metrics and on the screen.
 
-    from_best: it begins at the best module of all validations before, not where the phase before ended.
+    from_best: it begins at the best module of all validations before, not where the phase before ended. goes_back: it
+    returns to that module, with half the learning rate, when a validation is worse than the run's first one though an
+    earlier one was better: gradients of closed loops explode where robots almost fall, and a step along such a gradient
+    leads to where all of them do. pace: share of the learning rate that is left by that.
     """
 
-    from_best = True
+    from_best, goes_back = True, False
+    pace = 1.0
 
     def __init__(self, name: str, iterations: int, rate: float) -> None:
         self.name, self.iterations, self.rate = name, iterations, rate

@@ -123,6 +123,7 @@ class Metrics:
         "phase",
         "loss",
         "gradient_norm",
+        "pace",
         "updated",
         "unsolved_share",
         "infeasible_share",

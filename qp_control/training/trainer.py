@@ -52,9 +52,10 @@ class Trainer:
         self.module: Any = task.module(settings)
         self.learnable = [p for p in self.module.parameters() if p.requires_grad]
         self.phases = task.phases()
-        self.iteration, self.seconds, self.skipped, self.stale = 0, 0.0, 0, 0
+        self.iteration, self.seconds, self.skipped, self.stale, self.returns = 0, 0.0, 0, 0, 0
         self.generator = torch.Generator().manual_seed(self.options.seed)
         self.best: Best | None = None
+        self.first: float | None = None  # what the first validation found
         self._open()
 
     @property
@@ -126,6 +127,7 @@ class Trainer:
             "phase": phase.name,
             "loss": update.loss,
             "gradient_norm": norm,
+            "pace": phase.pace,
             "updated": int(finite),
             "unsolved_share": float((update.status > Status.CLOSEST_FEASIBLE).double().mean()),
             "infeasible_share": float((update.status == Status.CLOSEST_FEASIBLE).double().mean()),
@@ -134,11 +136,13 @@ class Trainer:
         }
         ends = done + 1 == phase.iterations
         if self.iteration % self.options.validate_every == 0 or ends:
-            values = self._validate().values
-            row |= {f"validation_{name}": values[name] for name in self.task.metrics}
+            score = self._validate()
+            row |= {f"validation_{name}": score.values[name] for name in self.task.metrics}
             if not ends and self.stale >= self.options.stop_after:
                 self.iteration += phase.iterations - done - 1
                 ends = True
+            elif not ends and phase.goes_back and self._lost(score):
+                self._go_back()
         if ends and self.iteration < self.iterations:
             if self.phase.from_best:
                 assert self.best is not None
@@ -161,6 +165,7 @@ class Trainer:
     def _open(self) -> None:
         """Begin the phase of the next iteration: a new optimiser over what it learns."""
         phase, self.stale = self.phase, 0
+        self._slow_down(0)
         for parameter in self.learnable:
             parameter.requires_grad_()
         learned = phase.parameters(self.module)
@@ -169,10 +174,30 @@ class Trainer:
             parameter.requires_grad_(id(parameter) in chosen)
         self.optimizer = phase.optimizer(learned)
 
+    def _slow_down(self, returns: int) -> None:
+        """Set how many times the phase has gone back to the best module."""
+        self.returns = returns
+        self.phase.pace = 0.5**returns
+
+    def _lost(self, score: Score) -> bool:
+        """Is it worse than where the run began, though a better module is known?"""
+        assert self.best is not None and self.first is not None
+        return not score.rank[-1] >= self.first and self.best.rank[-1] > self.first
+
+    def _go_back(self) -> None:
+        """To the best module, with half the learning rate and without what the optimiser knows of the way here."""
+        assert self.best is not None
+        checkpoint.load_parameters(self.module, self.best.parameters, "the best validation")
+        for parameter in self.learnable:
+            self.optimizer.state.pop(parameter, None)
+        self._slow_down(self.returns + 1)
+
     def _validate(self) -> Score:
         score = self.group.from_first(self._score)
         if score.failure is not None:
             self._save_failure(score.failure)
+        if self.first is None:
+            self.first = score.rank[-1]
         better = self.best is None or score.rank > self.best.rank
         self.stale = 0 if better else self.stale + 1
         if better:
@@ -206,6 +231,8 @@ class Trainer:
             "skipped": self.skipped,
             "stale": self.stale,
             "parts": self.parts,
+            "returns": self.returns,
+            "first": self.first,
             "best_rank": list(self.best.rank),
         }
         checkpoint.write(self.run.checkpoint, Checkpoint(tensors, state))
@@ -229,6 +256,8 @@ class Trainer:
             self._open()
             self.seconds, self.skipped = float(saved.state["seconds"]), int(saved.state["skipped"])
             self.stale, self.parts = int(saved.state["stale"]), int(saved.state["parts"])
+            self.first = float(saved.state["first"])
+            self._slow_down(int(saved.state["returns"]))
             self.phase.remember(checkpoint.part(saved, "memory"))
             whole = self.optimizer.state_dict()
             count = sum(len(group["params"]) for group in whole["param_groups"])

@@ -33,6 +33,8 @@ class _Reinforcement(Phase):
     the first `warm_up` iterations the controller rests, until values are worth something.
     """
 
+    goes_back = True
+
     def __init__(
         self,
         name: str,
@@ -80,7 +82,7 @@ class _Reinforcement(Phase):
         for optimizer in self._guarded():
             optimizer.taken.clear()
         faded = self.fade ** (self.done / max(1, self.iterations - 1))
-        rate = faded * self.controller_rate / self.rate if self.done >= self.warm_up else 0.0
+        rate = self.pace * faded * self.controller_rate / self.rate if self.done >= self.warm_up else 0.0
         for group in self.learner.policy.optimizer.param_groups:
             if "rate_scale" in group:
                 group["scale"] = rate * group["rate_scale"]

@@ -1,0 +1,118 @@
+"""A phase that one bad step led astray goes back to the best module, with half the learning rate."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from qp_control.settings import Settings
+from qp_control.training import RunFolder, Trainer, TrainingOptions, TrainingTask
+from qp_control.training.phase import Phase, Update
+from qp_control.training.run_folder import read_metrics
+from qp_control.training.task import Score
+
+
+class Place(nn.Module):
+    """One number, to be as near one as can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+
+class Walk(Phase):
+    """Steps of Adam towards one; those of `slips` go elsewhere, by a thousand times as much."""
+
+    goes_back = True
+
+    def __init__(self, slips: tuple[int, ...]) -> None:
+        super().__init__("walk", 30, 0.1)
+        self.slips, self.done = slips, 0
+
+    def parameters(self, module: nn.Module) -> list[nn.Parameter]:
+        return list(module.parameters())
+
+    def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
+        self.done = done
+        optimizer.param_groups[0]["lr"] = self.pace * (1e3 if done in self.slips else 1.0) * self.rate
+
+    def update(self, module: Place, generator: torch.Generator) -> Update:
+        loss = module.value if self.done in self.slips else (module.value - 1.0).square()
+        return Update(loss, torch.zeros(1, dtype=torch.int64), None, 1)
+
+
+@dataclass(frozen=True)
+class WalkOptions(TrainingOptions):
+    """A walk."""
+
+    slips: tuple[int, ...] = ()
+    """Iterations that lead astray."""
+
+    def __post_init__(self) -> None:
+        pass  # nothing to check
+
+
+class WalkTask(TrainingTask):
+    name = "walk"
+    options_type = WalkOptions
+    metrics = ("distance",)
+
+    def module(self, settings: Settings | None = None) -> Place:
+        return Place()
+
+    def phases(self) -> list[Phase]:
+        return [Walk(self.options.slips)]
+
+    def score(self, module: Place, seed: int, count: int) -> Score:
+        distance = float((module.value - 1.0).abs())
+        return Score({"distance": distance}, (-distance,))
+
+
+def train(*slips: int, goes_back: bool = True) -> tuple[Trainer, list[dict[str, Any]]]:
+    rows: list[dict[str, Any]] = []
+    trainer = Trainer(WalkTask(WalkOptions(validate_every=5, slips=slips)))
+    trainer.phases[0].goes_back = goes_back
+    trainer.train(rows.append)
+    return trainer, rows
+
+
+def test_a_lost_phase_goes_back_and_slows_down() -> None:
+    trainer, rows = train(7, 16)
+    assert [row["pace"] for row in rows] == 10 * [1.0] + 10 * [0.5] + 10 * [0.25]
+    lost = [row["validation_distance"] for row in rows[4::5]]
+    assert lost[1] > 50.0 and lost[3] > 20.0  # the steps of 100 and 50 that it went back from
+    assert lost[0] > lost[2] > lost[4] > lost[5]
+    assert trainer.best is not None and trainer.best.rank == (-lost[5],)
+    _, alone = train(7, 16, goes_back=False)
+    assert alone[-1]["validation_distance"] > 1.0 and {row["pace"] for row in alone} == {1.0}
+
+
+def test_a_phase_that_only_gets_worse_has_nowhere_to_go_back_to() -> None:
+    _, rows = train(*range(30))
+    assert {row["pace"] for row in rows} == {1.0}
+    assert rows[-1]["validation_distance"] > 1e3
+
+
+def test_an_optimiser_forgets_the_way_that_led_astray() -> None:
+    trainer, _ = train(29 - 5)  # back at the last validation but one
+    steps = trainer.optimizer.state[trainer.learnable[0]]["step"]
+    assert trainer.returns == 1 and int(steps) == 5
+
+
+@pytest.mark.parametrize("stop", [8, 10, 13, 20])
+def test_going_on_from_a_checkpoint_changes_nothing(tmp_path: Path, stop: int) -> None:
+    task = WalkTask(WalkOptions(validate_every=5, slips=(7, 16)))
+    whole, _ = train(7, 16)
+    run = RunFolder.create(tmp_path / "run", "walk", dataclasses.asdict(task.options))
+    Trainer(task, run).train(until=stop)
+    trainer = Trainer(task, run)
+    trainer.resume()
+    trainer.train()
+    assert torch.equal(trainer.module.value, whole.module.value)
+    assert [float(row["pace"]) for row in read_metrics(run)] == 10 * [1.0] + 10 * [0.5] + 10 * [0.25]
