@@ -81,3 +81,20 @@ def test_point_that_is_not_a_number_has_residuals_that_are_none_either():
     assert sol.status is not qc.Status.SOLVED
     if np.isnan(sol.x).any():
         assert np.isnan(sol.primal_residual) and np.isnan(sol.dual_residual)
+
+
+@pytest.mark.parametrize("seed", [2, 3, 5])
+def test_far_solution_of_a_hessian_that_rounding_made_singular_is_found(seed: int) -> None:
+    # As learned by steps that are too long: 30 directions of L are 3e5 times as large as the others, of which H, whose
+    # entries are 1e13, keeps one digit. On the way to the solution the products of slacks and multipliers stay large.
+    rng, n, rank = np.random.default_rng(seed), 100, 30
+    a, b = rng.normal(size=(n, rank)), rng.normal(size=(n, rank)) * 10.0 ** rng.uniform(-3.0, 0.0, size=(n, 1))
+    e = rng.normal(size=(n, rank))
+    L = np.eye(n) + 3e5 * a @ b.T
+    H, C = L.T @ L, rng.normal(size=(n, n)) + 1e4 * e @ b.T
+    u, g = 0.1 * rng.random(n), 100.0 * rng.normal(size=n)
+    solution = qc.solve_qp(H=H, g=g, C=C, u=u, settings=qc.Settings(eps_abs=1e-6, eps_rel=1e-6, threads=1))
+    assert solution.status == qc.Status.SOLVED
+    size = np.abs(H @ solution.x).max()
+    assert np.abs(H @ solution.x + g + C.T @ solution.z).max() < 1e-6 * size
+    assert (C @ solution.x - u).max() < 1e-6

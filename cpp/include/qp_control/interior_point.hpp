@@ -31,22 +31,27 @@ namespace qp_control {
 struct Progress {
   static constexpr double most_mean = 1e16;  // mean product of slacks and multipliers on the way to huge multipliers
 
-  // Is a point the best so far? error: of everything, primal: of the rows, mean: of the products.
-  bool better(double error, double primal, double mean) {
-    // Where the multipliers are huge the products grow with them first, and the rows get nearer only then.
+  // Is a point the best so far? error: of everything, primal: of the rows, dual: of the gradient, mean: of the
+  // products.
+  bool better(double error, double primal, double dual, double mean) {
+    // Where the multipliers are huge the products grow with them first, and the rows get nearer only then. Where H is
+    // nearly singular and the solution far away, the products stay large on the way, while the gradient falls.
     const bool grows = mean > 1.5 * largest_mean && mean < most_mean;
-    stalled = error < 0.9 * least_error || primal < 0.9 * least_primal || grows ? 0 : stalled + 1;
+    const bool nearer = error < 0.9 * least_error || primal < 0.9 * least_primal || dual < 0.9 * least_dual;
+    stalled = nearer || grows ? 0 : stalled + 1;
     // The products go on falling below rounding, and tell the active rows the more clearly.
     const bool out = error < least_error || (error < 10.0 * least_error && mean < 0.1 * kept_mean);
     if (out) kept_mean = mean;
     least_error = std::min(least_error, error);
     least_primal = std::min(least_primal, primal);
+    least_dual = std::min(least_dual, dual);
     largest_mean = std::max(largest_mean, mean);
     return out;
   }
 
   int stalled = 0;  // steps
-  double least_error = std::numeric_limits<double>::infinity(), least_primal = least_error, kept_mean = least_error;
+  double least_error = std::numeric_limits<double>::infinity(), least_primal = least_error, least_dual = least_error,
+         kept_mean = least_error;
   double largest_mean = 0.0;
 };
 
@@ -99,7 +104,7 @@ class InteriorPoint {
   PackArray v_, row_, r_, weight_, best_z_;
   double count_ = 0.0;  // of the bounds
   double rho_ = 1e-8, mu_ = 1e-8, mean_ = 0.0;
-  double primal_ = 0.0;  // largest residual of the rows, relative to their bounds
+  double primal_ = 0.0, dual_ = 0.0;  // largest residuals of rows and gradient, relative to bounds and g
 };
 
 template <class System>
@@ -205,7 +210,8 @@ double InteriorPoint<System>::evaluate() {
   }
   mean_ = mean_product(0.0, 0.0);
   primal_ = Kkt::max(primal)[0] / (1.0 + Kkt::max(size)[0]);
-  const double error = std::max({primal_, Kkt::max(dual)[0] / (1.0 + Kkt::max(dual_size)[0]), mean_});
+  dual_ = Kkt::max(dual)[0] / (1.0 + Kkt::max(dual_size)[0]);
+  const double error = std::max({primal_, dual_, mean_});
   return error + Kkt::sum(poison)[0];  // NaN as soon as one entry is not finite
 }
 
@@ -281,7 +287,7 @@ void InteriorPoint<System>::run(int max_steps, const Deadline& deadline, Iterate
   for (int step = 0; step < std::min(max_steps, most_steps); ++step) {
     const double error = evaluate();
     if (!std::isfinite(error)) break;
-    if (progress.better(error, primal_, mean_)) keep();
+    if (progress.better(error, primal_, dual_, mean_)) keep();
     const bool exact = count_ > 0.0 && mean_ < 1e-25;
     if (exact || progress.stalled > most_stalled || deadline.passed()) break;
     mu_ = std::clamp(1e-5 * mean_, System::least_regularisation, System::most_regularisation);
