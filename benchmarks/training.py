@@ -1,6 +1,6 @@
 """The tasks of `qp-control train` from several seeds, beside what was tuned by hand and a search without gradients.
 
-Every seed is a run folder of `qp-control train` in --folder; seeds that are there already are not trained again. All
+Every seed is a run folder of `qp-control train` in --folder; results that are there already are not made again. All
 are judged on the same 50 samples, none of which was trained on. There is no last column: what is compared is not speed.
 Rows of other tasks, in the CSV file of a run before, stay.
 
@@ -10,6 +10,7 @@ Rows of other tasks, in the CSV file of a run before, stay.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import report
@@ -83,7 +84,11 @@ def main() -> None:
             for title, further in {"": {}, **VARIANTS.get(name, {})}.items():
                 options = create(name, None, seed=seed, **changed, **further).options
                 path = folder / f"{name} {title}".strip().replace(" ", "_") / f"seed_{seed}"
-                found = pipeline.train(name, path, options, resume=True, held_out=held_out, console=Console())
+                results = path / "results.json"
+                if results.is_file():
+                    found = json.loads(results.read_text())
+                else:
+                    found = pipeline.train(name, path, options, resume=True, held_out=held_out, console=Console())
                 trained = [row for row in found if row["seconds"] is not None]
                 rows += [row | {"name": f"{title}, {row['name']}"} for row in trained] if title else found
             for row in rows:
