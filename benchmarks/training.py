@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import report
 from arm_figure import arm_figure
@@ -80,7 +81,7 @@ def main() -> None:
     for name in arguments.tasks:
         for seed in arguments.seeds:
             changed: dict[str, object] = {**QUICK[name]} if arguments.quick else {}
-            rows = []
+            rows: list[dict[str, Any]] = []
             for title, further in {"": {}, **VARIANTS.get(name, {})}.items():
                 options = create(name, None, seed=seed, **changed, **further).options
                 path = folder / f"{name} {title}".strip().replace(" ", "_") / f"seed_{seed}"
