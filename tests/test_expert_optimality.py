@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ import qp_control as qc
 from qp_control.envs.task import ASSETS
 from qp_control.systems import flying_body
 from qp_control.training import create
-from qp_control.training.expert_imitation import demonstrate
+from qp_control.training.expert_imitation import ExpertImitation, demonstrate
 from qp_control.training.expert_optimality import ExpertOptimality, hamiltonian_slopes
 from qp_control.training.gauss_newton import jacobian
+from qp_control.training.phase import LeastSquares
 from qp_control.training.tasks.expert_recovery import COSTS, ExpertRecovery
 
 N = 6
@@ -50,9 +52,13 @@ def recovery(seed: int, **options: Any) -> tuple[ExpertRecovery, qc.MPC]:
     return task, learner
 
 
-def descend(phase: ExpertOptimality, module: qc.MPC) -> float:
+def descend(phase: LeastSquares, module: qc.MPC) -> float:
     """The last loss."""
-    generator, optimizer, loss = torch.Generator(), phase.optimizer(phase.parameters(module)), float("nan")
+    generator, optimizer, loss = (
+        torch.Generator().manual_seed(0),
+        phase.optimizer(phase.parameters(module)),
+        float("nan"),
+    )
     for k in range(phase.iterations):
         phase.schedule(optimizer, k)
         update = phase.update(module, generator)
@@ -76,16 +82,48 @@ def test_slopes_vanish_along_plans_of_the_expert_and_on_bounds() -> None:
     shown = demonstrate(expert, 0.3 * draw(20, 4), torch.ones(4, dtype=torch.float64))
     on_bounds = shown.inputs.abs() > 0.999 * float(expert.input_bound())
     assert 5 < int(on_bounds.sum()) < on_bounds.numel() - 5
+    # Plans are solved to 1e-8 or so; R is 0.1, and costates pass through unstable dynamics.
     assert float(hamiltonian_slopes(expert, shown.states, shown.inputs).abs().max()) < 1e-5
     freer = controller(input_limit=[30.0])
     slopes = hamiltonian_slopes(freer, shown.states, shown.inputs).detach()
     assert float(slopes[~on_bounds].abs().max()) < 1e-5 and float(slopes[on_bounds].abs().max()) > 1.0
 
 
-def test_the_cost_is_found_where_imitation_alone_ends_in_a_false_minimum() -> None:
+def test_slopes_with_several_inputs_and_weights_that_change_from_stage_to_stage() -> None:
+    task = create("lqr_recovery")
+    assert isinstance(task, ExpertRecovery)
+    draws = torch.Generator().manual_seed(1)
+
+    def matrix(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draws, dtype=torch.float64)
+
+    stages = {"Q": matrix(N, 4, 4), "R": matrix(2, 2), "Q_N": matrix(4, 4)}
+    data = {name: root @ root.mT for name, root in stages.items()} | {"S": 0.1 * matrix(N, 2, 4), "r": matrix(N, 2)}
+    mpc = qc.MPC(task.dynamics(), N, data=data)
+    x0, u = matrix(3, 4), (0.3 * matrix(3, N, 2)).requires_grad_()
+    x = [x0]
+    for k in range(N):
+        x.append(mpc.dynamics.step(x[-1], u[:, k], mpc.model()))
+    states = torch.stack(x, 1)
+    value = 0.5 * torch.einsum("bki,kij,bkj->", states[:, :-1], data["Q"], states[:, :-1])
+    value = value + 0.5 * torch.einsum("bki,ij,bkj->", u, data["R"], u) + torch.einsum("bki,ki->", u, data["r"])
+    value = value + torch.einsum("bki,kij,bkj->", u, data["S"], states[:, :-1])
+    value = value + 0.5 * torch.einsum("bi,ij,bj->", states[:, -1], data["Q_N"], states[:, -1])
+    (exact,) = torch.autograd.grad(value, u)
+    found = hamiltonian_slopes(mpc, states.detach(), u.detach())
+    # The same sums in another order: rounding of entries of about ten.
+    inside = u.abs() < 0.97
+    assert torch.allclose(found, torch.where(inside, exact / data["R"].diagonal(), 0.0), rtol=1e-10, atol=1e-10)
+
+
+def test_the_cost_is_found_in_steps_that_lead_imitation_alone_nowhere() -> None:
     task, learner = recovery(seed=2)
-    assert descend(ExpertOptimality(task.shown, 15, learned=COSTS), learner) < 1e-18
-    assert task.cost_error(learner) < 1e-6
+    alone = copy.deepcopy(learner)
+    # Quadratic convergence ends at rounding: slopes are sums of terms of about one, and their squares are left.
+    assert descend(ExpertOptimality(task.shown, 15, learned=COSTS), learner) < 1e-24
+    assert task.cost_error(learner) < 1e-10
+    descend(ExpertImitation("cost", task.shown, 15, batch=10, learned=COSTS), alone)
+    assert task.cost_error(alone) > 0.5
 
 
 def test_the_whole_jacobian_is_that_of_forward_differences() -> None:
@@ -100,13 +138,13 @@ def test_the_whole_jacobian_is_that_of_forward_differences() -> None:
 
     J, before, h = jacobian(residuals(), parameters), residuals().detach(), 1e-7
     entries = [(p, i) for p in parameters for i in range(p.numel())]
-    assert J.shape == (len(entries), len(before)) == (8, 100)
-    for row, (p, i) in zip(J, entries, strict=True):
+    assert J.shape == (len(before), len(entries)) == (100, 8)
+    for column, (p, i) in zip(J.T, entries, strict=True):
         with torch.no_grad():
             p[i] += h
             differences = (residuals() - before) / h
             p[i] -= h
-        assert torch.allclose(row, differences, atol=1e-6)
+        assert torch.allclose(column, differences, atol=1e-6)  # h times second derivatives of about one
 
 
 def test_gradient_and_curvature_of_parts_add_up() -> None:
@@ -125,6 +163,8 @@ def test_gradient_and_curvature_of_parts_add_up() -> None:
     ("options", "message"),
     [
         ({"delay": 1}, "a delay"),
+        ({"input_limit": [float("inf")]}, "without finite bounds"),
+        ({"data": {"u_upper": torch.ones(1, dtype=torch.float64)}}, "without finite bounds"),
         ({"rate_limit": [10.0]}, "a rate limit"),
         ({"state_limit": [1.0] + 3 * [float("inf")]}, "x_lower, x_upper"),
         ({"rows": [qc.StateRows(lambda x: x[..., :1], torch.zeros(1), torch.ones(1))]}, "C, "),

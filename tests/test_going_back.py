@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from qp_control.settings import Settings
-from qp_control.training import RunFolder, Trainer, TrainingOptions, TrainingTask
+from qp_control.training import RunFolder, Trainer, TrainingOptions, TrainingTask, create
 from qp_control.training.phase import Phase, Update
 from qp_control.training.run_folder import read_metrics
 from qp_control.training.task import Score
@@ -103,6 +103,33 @@ def test_an_optimiser_forgets_the_way_that_led_astray() -> None:
     trainer, _ = train(29 - 5)  # back at the last validation but one
     steps = trainer.optimizer.state[trainer.learnable[0]]["step"]
     assert trainer.returns == 1 and int(steps) == 5
+
+
+def test_real_phases_slow_down() -> None:
+    task = create("cart_pole_swing_up", closed_loop_iterations=4)
+    phase = task.phases()[-1]
+    optimizer = phase.optimizer(phase.parameters(task.module()))
+    phase.schedule(optimizer, 2)
+    before = optimizer.param_groups[0]["lr"]
+    phase.pace = 0.25
+    phase.schedule(optimizer, 2)
+    assert before > 0.0 and optimizer.param_groups[0]["lr"] == 0.25 * before
+
+
+def test_the_controller_of_ppo_slows_down_and_its_values_do_not() -> None:
+    pytest.importorskip("stable_baselines3")
+    scales = {}
+    for pace in (1.0, 0.25):
+        task = create("cart_pole_ppo", ppo_iterations=2, robots=2, steps=4, batch=8, epochs=1, warm_up=1)
+        module, (phase,) = task.module(), task.phases()
+        optimizer = phase.optimizer(phase.parameters(module))
+        phase.pace = pace
+        for _ in range(2):  # the controller rests in the first
+            phase.update(module, torch.Generator().manual_seed(0))
+        scales[pace] = [group["scale"] for group in optimizer.param_groups]
+    learns = [scale for scale in zip(*scales.values(), strict=True) if scale[0] != scale[1]]
+    assert learns and all(slow == 0.25 * before for before, slow in learns)
+    assert len(learns) < len(scales[1.0])
 
 
 @pytest.mark.parametrize("stop", [8, 10, 13, 20])

@@ -4,10 +4,10 @@ Along a demonstrated plan the costates follow from the learner's cost and model,
 
     y_N = P (x_N - r_N),      y_k = Q (x_k - r_k) + S' u_k + A_k' y_{k+1},
 
-and an input that is not on a bound is where the slope of the Hamiltonian, R u_k + S x_k + B_k' y_{k+1}, is zero. The
-slopes are linear in the weights: what is left of them is a sum of squares without the false minima of errors of plans,
-and no problem is solved on the way. Noise in the demonstrations makes weights wrong, though, more than errors of plans
-do: this is where imitation should begin, not where it should end.
+and an input that is not on a bound is where the slope of the Hamiltonian, R u_k + S x_k + B_k' y_{k+1}, is zero. With R
+given the slopes are linear in Q and P: what is left of them is a sum of squares without the false minima of errors of
+plans, and no problem is solved on the way. Noise in the demonstrations makes weights wrong, though, more than errors of
+plans do: this is where imitation should begin, not where it should end.
 
 Source: A. Keshavarz, Y. Wang, S. Boyd, "Imputing a convex objective function", IEEE International Symposium on
 Intelligent Control (2011).
@@ -35,10 +35,11 @@ class ExpertOptimality(DivisiblePhase, LeastSquares):
     """Mean squared slope of the Hamiltonian by the demonstrated inputs that are not on the learner's bounds.
 
     In units of the input's own weight and limit: how far the learner would move an input, were it free to move it
-    alone. learned: the beginnings of the names of what is learned, everything that requires grad when None.
+    alone, and the costates held. learned: the beginnings of the names of the weights that are learned; the model has to
+    be known.
 
-    Raises ValueError, in the first update, for controllers with limits or rows other than bounds of inputs, whose
-    multipliers the plans do not tell, with a delay, and with states that form no vector space.
+    Raises ValueError, in the first update, for controllers with limits or rows other than finite bounds of inputs, of
+    which plans do not tell the multipliers, with a delay, and with states that form no vector space.
     """
 
     noisy = False  # every update sees all demonstrations
@@ -52,7 +53,7 @@ class ExpertOptimality(DivisiblePhase, LeastSquares):
         iterations: int,
         rate: float = 1.0,
         *,
-        learned: Sequence[str] | None = None,
+        learned: Sequence[str],
     ) -> None:
         super().__init__("optimality", iterations, rate)
         self.demonstrations, self.learned = demonstrations, learned
@@ -85,6 +86,8 @@ def hamiltonian_slopes(module: MPC, states: Tensor, inputs: Tensor) -> Tensor:
     data = ocp.around(states, inputs).data()
     if others := data.keys() - _KNOWN:
         raise ValueError(f"the controller has limits or rows beside bounds of its inputs: {', '.join(sorted(others))}")
+    if not all(name in data and bool(data[name].isfinite().all()) for name in ("u_lower", "u_upper")):
+        raise ValueError("the controller has inputs without finite bounds")
     A, B, R = (full(name, data[name], ocp) for name in "ABR")
     at_x, at_u, y = cost_slopes(cost_blocks(data, ocp), states, inputs)
     slopes = []

@@ -54,7 +54,8 @@ class Phase(abc.ABC):
     from_best: it begins at the best module of all validations before, not where the phase before ended. goes_back: it
     returns to that module, with half the learning rate, when a validation is worse than the run's first one though an
     earlier one was better: gradients of closed loops explode where robots almost fall, and a step along such a gradient
-    leads to where all of them do. pace: share of the learning rate that is left by that.
+    leads to where all of them do. pace: share of the controller's learning rate that is left by that; `schedule` or
+    `update` of a phase that goes back has to apply it.
     """
 
     from_best, goes_back = True, False
@@ -149,7 +150,7 @@ class LeastSquares(Phase):
         assert update.residuals is not None
         if self.probes is None:
             J = jacobian(update.residuals, parameters)
-            return torch.cat([2.0 * (J @ update.residuals.detach())[None], J @ J.T])
+            return torch.cat([2.0 * (update.residuals.detach() @ J)[None], J.T @ J])
         probes = random_products(update.residuals, parameters, self.probes, generator)
         return torch.cat([super().gradients(update, parameters, generator), probes])
 

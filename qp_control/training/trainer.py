@@ -25,6 +25,8 @@ from qp_control.training.process_group import Group
 from qp_control.training.run_folder import Metrics, RunFolder
 from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
 
+LEAST_PACE = 1.0 / 8.0  # of a phase that goes back often: a run that begins near its best does for little
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -177,10 +179,11 @@ class Trainer:
     def _slow_down(self, returns: int) -> None:
         """Set how many times the phase has gone back to the best module."""
         self.returns = returns
-        self.phase.pace = 0.5**returns
+        self.phase.pace = max(0.5**returns, LEAST_PACE)
 
     def _lost(self, score: Score) -> bool:
-        """Is it worse than where the run began, though a better module is known?"""
+        """Is it worse than where the run began, though a better module is known? By the last value of the rank: that of
+        closed loops, the return, sees more than how many succeed."""
         assert self.best is not None and self.first is not None
         return not score.rank[-1] >= self.first and self.best.rank[-1] > self.first
 
