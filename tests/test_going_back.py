@@ -29,11 +29,9 @@ class Place(nn.Module):
 class Walk(Phase):
     """Steps of Adam towards one; those of `slips` go elsewhere, by a thousand times as much."""
 
-    goes_back = True
-
-    def __init__(self, slips: tuple[int, ...]) -> None:
+    def __init__(self, slips: tuple[int, ...], goes_back: bool) -> None:
         super().__init__("walk", 30, 0.1)
-        self.slips, self.done = slips, 0
+        self.slips, self.goes_back, self.done = slips, goes_back, 0
 
     def parameters(self, module: nn.Module) -> list[nn.Parameter]:
         return list(module.parameters())
@@ -41,6 +39,9 @@ class Walk(Phase):
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
         self.done = done
         optimizer.param_groups[0]["lr"] = self.pace * (1e3 if done in self.slips else 1.0) * self.rate
+
+    def lost(self, value: float, first: float, best: float) -> bool:
+        return self.goes_back and not value >= first and best > first
 
     def update(self, module: Place, generator: torch.Generator) -> Update:
         loss = module.value if self.done in self.slips else (module.value - 1.0).square()
@@ -53,6 +54,7 @@ class WalkOptions(TrainingOptions):
 
     slips: tuple[int, ...] = ()
     """Iterations that lead astray."""
+    goes_back: bool = True
 
     def __post_init__(self) -> None:
         pass  # nothing to check
@@ -67,7 +69,7 @@ class WalkTask(TrainingTask):
         return Place()
 
     def phases(self) -> list[Phase]:
-        return [Walk(self.options.slips)]
+        return [Walk(self.options.slips, self.options.goes_back)]
 
     def score(self, module: Place, seed: int, count: int) -> Score:
         distance = float((module.value - 1.0).abs())
@@ -76,8 +78,7 @@ class WalkTask(TrainingTask):
 
 def train(*slips: int, goes_back: bool = True) -> tuple[Trainer, list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
-    trainer = Trainer(WalkTask(WalkOptions(validate_every=5, slips=slips)))
-    trainer.phases[0].goes_back = goes_back
+    trainer = Trainer(WalkTask(WalkOptions(validate_every=5, slips=slips, goes_back=goes_back)))
     trainer.train(rows.append)
     return trainer, rows
 
@@ -108,6 +109,8 @@ def test_an_optimiser_forgets_the_way_that_led_astray() -> None:
 def test_real_phases_slow_down() -> None:
     task = create("cart_pole_swing_up", closed_loop_iterations=4)
     phase = task.phases()[-1]
+    assert phase.lost(2.0, first=3.0, best=3.0) and phase.lost(float("nan"), 3.0, 4.0) and not phase.lost(3.0, 3.0, 4.0)
+    assert not task.phases()[0].lost(2.0, 3.0, 4.0)  # an imitation's returns are not what it minimises
     optimizer = phase.optimizer(phase.parameters(task.module()))
     phase.schedule(optimizer, 2)
     before = optimizer.param_groups[0]["lr"]
@@ -123,6 +126,7 @@ def test_the_controller_of_ppo_slows_down_and_its_values_do_not() -> None:
         task = create("cart_pole_ppo", ppo_iterations=2, robots=2, steps=4, batch=8, epochs=1, warm_up=1)
         module, (phase,) = task.module(), task.phases()
         optimizer = phase.optimizer(phase.parameters(module))
+        assert phase.lost(2.0, first=3.0, best=4.0) and not phase.lost(2.0, first=3.0, best=3.0)
         phase.pace = pace
         for _ in range(2):  # the controller rests in the first
             phase.update(module, torch.Generator().manual_seed(0))

@@ -22,8 +22,6 @@ class AnalyticGradient(DivisiblePhase):
     `rate`, along half a cosine.
     """
 
-    goes_back = True
-
     def __init__(
         self,
         task: ClosedLoopTask,
@@ -47,6 +45,10 @@ class AnalyticGradient(DivisiblePhase):
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
         left = 0.5 * (1.0 + math.cos(math.pi * done / max(1, self.iterations)))
         optimizer.param_groups[0]["lr"] = self.pace * self.rate * (self.fade + (1.0 - self.fade) * left)
+
+    def lost(self, value: float, first: float, best: float) -> bool:
+        """Gradients explode where robots almost fall, and a step along one leads to where all of them do."""
+        return not value >= first
 
     def draw(self, module: Controller, generator: torch.Generator) -> Tensor:
         """Start states."""

@@ -51,14 +51,11 @@ class Update:
 class Phase(abc.ABC):
     """Some iterations of Adam on one loss; `name` in metrics and on the screen.
 
-    from_best: it begins at the best module of all validations before, not where the phase before ended. goes_back: it
-    returns to that module, with half the learning rate, when a validation is worse than the run's first one though an
-    earlier one was better: gradients of closed loops explode where robots almost fall, and a step along such a gradient
-    leads to where all of them do. pace: share of the controller's learning rate that is left by that; `schedule` or
-    `update` of a phase that goes back has to apply it.
+    from_best: it begins at the best module of all validations before, not where the phase before ended. pace: share of
+    the controller's learning rate that is left, see `lost`; `schedule` or `update` of phases that may be lost apply it.
     """
 
-    from_best, goes_back = True, False
+    from_best = True
     pace = 1.0
 
     def __init__(self, name: str, iterations: int, rate: float) -> None:
@@ -101,6 +98,11 @@ class Phase(abc.ABC):
 
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:  # noqa: B027, most have nothing to set
         """Set what depends on how many iterations are done."""
+
+    def lost(self, value: float, first: float, best: float) -> bool:
+        """Does a validation tell to go back to the best module, with half the pace? value: the last number of its rank,
+        which of closed loops is the return; that of the run's first validation, and the best."""
+        return False
 
     def memory(self) -> dict[str, Tensor]:
         """What it carries from one iteration to the next, such as warm starts: goes into checkpoints."""

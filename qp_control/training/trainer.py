@@ -139,11 +139,12 @@ class Trainer:
         ends = done + 1 == phase.iterations
         if self.iteration % self.options.validate_every == 0 or ends:
             score = self._validate()
+            assert self.best is not None and self.first is not None
             row |= {f"validation_{name}": score.values[name] for name in self.task.metrics}
             if not ends and self.stale >= self.options.stop_after:
                 self.iteration += phase.iterations - done - 1
                 ends = True
-            elif not ends and phase.goes_back and self._lost(score):
+            elif not ends and phase.lost(score.rank[-1], self.first, self.best.rank[-1]):
                 self._go_back()
         if ends and self.iteration < self.iterations:
             if self.phase.from_best:
@@ -180,12 +181,6 @@ class Trainer:
         """Set how many times the phase has gone back to the best module."""
         self.returns = returns
         self.phase.pace = max(0.5**returns, LEAST_PACE)
-
-    def _lost(self, score: Score) -> bool:
-        """Is it worse than where the run began, though a better module is known? By the last value of the rank: that of
-        closed loops, the return, sees more than how many succeed."""
-        assert self.best is not None and self.first is not None
-        return not score.rank[-1] >= self.first and self.best.rank[-1] > self.first
 
     def _go_back(self) -> None:
         """To the best module, with half the learning rate and without what the optimiser knows of the way here."""

@@ -33,8 +33,6 @@ class _Reinforcement(Phase):
     the first `warm_up` iterations the controller rests, until values are worth something.
     """
 
-    goes_back = True
-
     def __init__(
         self,
         name: str,
@@ -94,6 +92,10 @@ class _Reinforcement(Phase):
         actor = self.envs.actor
         status = torch.cat([s.flatten() for s in actor.statuses])
         return Update(loss, status, actor.failure, self.steps * self.robots)
+
+    def lost(self, value: float, first: float, best: float) -> bool:
+        """While values learn returns may fall; what had been learned should stay."""
+        return not value >= first and best > first
 
     def _further(self) -> None:
         """What an iteration does behind the learner's own updates."""
