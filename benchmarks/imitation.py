@@ -24,10 +24,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import report
@@ -39,7 +41,8 @@ from qp_control.mpc.plan import Plan
 from qp_control.mpc.sqp import SqpSettings
 from qp_control.robot.torch_dynamics import TorchDynamics
 from qp_control.training import Trainer, create
-from qp_control.training.gauss_newton import GaussNewton, random_products
+from qp_control.training.expert_optimality import hamiltonian_slopes
+from qp_control.training.gauss_newton import GaussNewton, jacobian, random_products
 from qp_control.training.task import HELD_OUT_SEED
 
 OURS = "qp-control"
@@ -208,14 +211,32 @@ def demonstrations(count: int) -> tuple[Tensor, Plan]:
     return x0, plan
 
 
-def published_run(x0: Tensor, shown: Plan, run: int, steps: int) -> dict[str, float]:
-    """One learner: loss and model error at the end, and the CPU seconds until both were below the published ones."""
+def optimal_weights(mpc: MPC, weight: nn.Parameter, shown: Plan, steps: int) -> None:
+    """Gauss-Newton on the slopes that vanish along plans that are optimal: where imitation may begin."""
+    optimizer = GaussNewton([weight], rate=1.0)
+    for k in range(steps):
+        residuals = hamiltonian_slopes(mpc, shown.states, shown.inputs).flatten()
+        J = jacobian(residuals, [weight])
+        weight.grad = 2.0 * residuals.detach() @ J
+        optimizer.param_groups[0]["damping"] = 10.0 ** (-k)
+        if optimizer.judge(float(residuals.detach().square().sum())):
+            optimizer.know(J.T @ J)
+        optimizer.step()
+
+
+def published_run(x0: Tensor, shown: Plan, run: int, steps: int, begin: bool) -> dict[str, float]:
+    """One learner: loss and model error at the end, and the CPU seconds until both were below the published ones.
+
+    begin: with the conditions of optimality.
+    """
     mpc = published_controller(0.5 + 2.0 * uniform(torch.Generator().manual_seed(run), 4))
     cost: Any = mpc.state_cost
     weight, generator = cost.log, torch.Generator().manual_seed(run)
     optimizer = GaussNewton([weight])
     found = {"below published": float("nan")}
     began = time.process_time()
+    if begin:
+        optimal_weights(mpc, weight, shown, 15)
     for k in range(steps):
         plan = mpc(x0, shown)
         errors = torch.where(plan.solved[:, None, None], plan.inputs - shown.inputs, 0.0)
@@ -234,13 +255,21 @@ def published_run(x0: Tensor, shown: Plan, run: int, steps: int) -> dict[str, fl
     return found
 
 
+def of_runs(found: list[dict[str, float]], choose: Callable[[list[float]], float]) -> dict[str, float]:
+    """Of each measure; the time until something is reached counts as infinite where it is not."""
+    measures = {name: [math.inf if one[name] != one[name] else one[name] for one in found] for name in found[0]}
+    return {name: choose(values) for name, values in measures.items()}
+
+
 def published(table: report.Report, runs: int, count: int, steps: int) -> None:
     x0, shown = demonstrations(count)
     row = {"task": "published cart-pole", "demonstrations": count}
-    found = [published_run(x0, shown, run, steps) for run in range(runs)]
-    for title, choose in (("mean", lambda v: sum(v) / len(v)), ("worst", max)):
-        values = {name: choose([one[name] for one in found]) for name in found[0]}
-        table.add(row | {"controller": f"{OURS}, {title} of {runs}"} | values)
+    for begin, recipe in ((True, "optimality first"), (False, "imitation alone")):
+        found = [published_run(x0, shown, run, steps, begin) for run in range(runs)]
+        table.add(row | {"controller": f"{OURS}, {recipe}, median of {runs}"} | of_runs(found, statistics.median))
+        table.add(row | {"controller": f"{OURS}, {recipe}, worst"} | of_runs(found, max))
+        reached = sum(one["below published"] == one["below published"] for one in found)
+        print(f"{recipe}: {reached} of {runs} came below the published figures")
     table.add(row | {"controller": "trajax; DiffMPC's time (published)"} | PUBLISHED)
 
 

@@ -13,7 +13,7 @@ import qp_control as qc
 from qp_control.envs.task import ASSETS
 from qp_control.systems import flying_body
 from qp_control.training import create
-from qp_control.training.expert_imitation import ExpertImitation, demonstrate
+from qp_control.training.expert_imitation import Demonstrations, ExpertImitation, demonstrate
 from qp_control.training.expert_optimality import ExpertOptimality, hamiltonian_slopes
 from qp_control.training.gauss_newton import jacobian
 from qp_control.training.phase import LeastSquares
@@ -163,8 +163,6 @@ def test_gradient_and_curvature_of_parts_add_up() -> None:
     ("options", "message"),
     [
         ({"delay": 1}, "a delay"),
-        ({"input_limit": [float("inf")]}, "without finite bounds"),
-        ({"data": {"u_upper": torch.ones(1, dtype=torch.float64)}}, "without finite bounds"),
         ({"rate_limit": [10.0]}, "a rate limit"),
         ({"state_limit": [1.0] + 3 * [float("inf")]}, "x_lower, x_upper"),
         ({"rows": [qc.StateRows(lambda x: x[..., :1], torch.zeros(1), torch.ones(1))]}, "C, "),
@@ -173,6 +171,19 @@ def test_gradient_and_curvature_of_parts_add_up() -> None:
 def test_controllers_whose_multipliers_plans_do_not_tell_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         hamiltonian_slopes(controller(**options), draw(2, N + 1, 4), draw(2, N, 1))
+
+
+def test_a_bound_on_one_side_and_inputs_without_limits() -> None:
+    x, u = 0.3 * draw(3, N + 1, 4), 5.0 * draw(3, N, 1)
+    free = hamiltonian_slopes(controller(input_limit=[float("inf")]), x, u)
+    upper = torch.ones(1, dtype=torch.float64)
+    found = hamiltonian_slopes(controller(data={"u_upper": upper}), x, u.clamp(max=1.0))
+    assert 0 < int((u >= 1.0).sum()) < u.numel() and bool((found[u >= 1.0] == 0.0).all())
+    assert bool((found[u < 1.0] != 0.0).all()) and bool((free != 0.0).all())
+    shown = Demonstrations(x, u, torch.ones(4, dtype=torch.float64), torch.ones(3, dtype=torch.bool))
+    phase = ExpertOptimality(shown, 1, learned=COSTS)
+    with pytest.raises(ValueError, match="no input limits"):
+        phase.part(controller(input_limit=[float("inf")]), torch.arange(3))
 
 
 def test_states_that_form_no_vector_space_are_refused() -> None:

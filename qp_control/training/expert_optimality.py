@@ -28,7 +28,7 @@ from qp_control.training.expert_imitation import Demonstrations
 from qp_control.training.phase import DivisiblePhase, LeastSquares, Update, chosen_parameters
 
 _KNOWN = {"A", "B", "c", "x0", "Q", "R", "S", "q", "r", "Q_N", "q_N", "u_lower", "u_upper"}
-_AT_BOUND = 1e-4  # of the range between the bounds
+_AT_BOUND = 1e-4  # of the range between the bounds, of one where there are not two
 
 
 class ExpertOptimality(DivisiblePhase, LeastSquares):
@@ -38,8 +38,8 @@ class ExpertOptimality(DivisiblePhase, LeastSquares):
     alone, and the costates held. learned: the beginnings of the names of the weights that are learned; the model has to
     be known.
 
-    Raises ValueError, in the first update, for controllers with limits or rows other than finite bounds of inputs, of
-    which plans do not tell the multipliers, with a delay, and with states that form no vector space.
+    Raises ValueError, in the first update, for controllers with limits or rows other than bounds of inputs, of which
+    plans do not tell the multipliers, with a delay, without input limits, and with states that form no vector space.
     """
 
     noisy = False  # every update sees all demonstrations
@@ -66,6 +66,8 @@ class ExpertOptimality(DivisiblePhase, LeastSquares):
         return torch.arange(len(self.demonstrations))
 
     def part(self, module: MPC, drawn: Tensor) -> Update:
+        if not bool(module.input_limit.isfinite().all()):
+            raise ValueError("the controller has no input limits, which errors are told in units of")
         x, u = self.demonstrations.states[drawn], self.demonstrations.inputs[drawn]
         residuals = (hamiltonian_slopes(module, x, u) / module.input_limit).flatten()
         residuals = residuals / len(residuals) ** 0.5
@@ -86,15 +88,15 @@ def hamiltonian_slopes(module: MPC, states: Tensor, inputs: Tensor) -> Tensor:
     data = ocp.around(states, inputs).data()
     if others := data.keys() - _KNOWN:
         raise ValueError(f"the controller has limits or rows beside bounds of its inputs: {', '.join(sorted(others))}")
-    if not all(name in data and bool(data[name].isfinite().all()) for name in ("u_lower", "u_upper")):
-        raise ValueError("the controller has inputs without finite bounds")
     A, B, R = (full(name, data[name], ocp) for name in "ABR")
     at_x, at_u, y = cost_slopes(cost_blocks(data, ocp), states, inputs)
     slopes = []
     for k in reversed(range(module.horizon)):
         slopes.append(at_u[:, k] + times(B[:, k].mT, y))
         y = at_x[:, k] + times(A[:, k].mT, y)
-    lower, upper = (full(name, data[name], ocp) for name in ("u_lower", "u_upper"))
-    inside = torch.minimum(inputs - lower, upper - inputs) > _AT_BOUND * (upper - lower)
+    none = torch.full_like(inputs, torch.inf)
+    lower, upper = data.get("u_lower", -none), data.get("u_upper", none)
+    range_ = (upper - lower).nan_to_num(posinf=1.0)
+    inside = torch.minimum(inputs - lower, upper - inputs) > _AT_BOUND * range_
     slope = torch.stack(slopes[::-1], 1) / R.diagonal(dim1=-2, dim2=-1)
     return torch.where(inside, slope, 0.0)
