@@ -48,6 +48,7 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<link rel="icon" href="data:,">
 <title>Live view</title>
 <style>
 body { margin: 0; font: 13px/1.4 system-ui, sans-serif; color: #222; }
