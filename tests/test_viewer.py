@@ -344,7 +344,7 @@ def test_sliders_of_a_live_view_change_numbers(browser_needed):
         with viewer.Browser(640, 480) as browser:
             browser.open_url(live.url)
             assert "gain <1>" in browser.evaluate("document.getElementById('panel').innerText")
-            # Without an icon of its own the browser asks for one, sooner or later, and the console tells that there is none.
+            # Without an icon of its own the browser asks for one, and the console tells that there is none.
             assert browser.evaluate("document.querySelector('link[rel=icon]').href") == "data:,"
             browser.evaluate("s = document.querySelector('input'), s.value = 7.5, s.dispatchEvent(new Event('input'))")
             end = time.monotonic() + 20
