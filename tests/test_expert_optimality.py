@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from descent import descend
 from torch import Tensor
 
 import qp_control as qc
@@ -16,7 +17,6 @@ from qp_control.training import create
 from qp_control.training.expert_imitation import Demonstrations, ExpertImitation, demonstrate
 from qp_control.training.expert_optimality import ExpertOptimality, hamiltonian_slopes
 from qp_control.training.gauss_newton import jacobian
-from qp_control.training.phase import LeastSquares
 from qp_control.training.tasks.expert_recovery import COSTS, ExpertRecovery
 
 N = 6
@@ -50,22 +50,6 @@ def recovery(seed: int, **options: Any) -> tuple[ExpertRecovery, qc.MPC]:
     learner = task.module()
     learner.model.load_state_dict(task.expert.model.state_dict())
     return task, learner
-
-
-def descend(phase: LeastSquares, module: qc.MPC) -> float:
-    """The last loss."""
-    generator, optimizer, loss = (
-        torch.Generator().manual_seed(0),
-        phase.optimizer(phase.parameters(module)),
-        float("nan"),
-    )
-    for k in range(phase.iterations):
-        phase.schedule(optimizer, k)
-        update = phase.update(module, generator)
-        loss = float(update.loss.detach())
-        phase.backward(update, optimizer, 1.0, generator)
-        optimizer.step()
-    return loss
 
 
 def test_slopes_are_those_of_the_cost_of_a_flight() -> None:

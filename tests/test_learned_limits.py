@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from descent import descend
 from torch import Tensor, nn
 
 import qp_control as qc
@@ -43,19 +44,6 @@ def along_corridor(count: int = 4) -> Tensor:
     x0 = torch.zeros(count, 4, dtype=torch.float64)
     x0[:, 0], x0[:, 1] = torch.linspace(0.5, 1.5, count, dtype=torch.float64), 0.2
     return x0
-
-
-def descend(phase: ExpertImitation, module: MPC) -> float:
-    """The last loss, after the phase's updates as the trainer takes them."""
-    generator = torch.Generator().manual_seed(0)
-    optimizer, loss = phase.optimizer(phase.parameters(module)), math.nan
-    for k in range(phase.iterations):
-        phase.schedule(optimizer, k)
-        update = phase.update(module, generator)
-        loss = float(update.loss.detach())
-        phase.backward(update, optimizer, 1.0, generator)
-        optimizer.step()
-    return loss
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
