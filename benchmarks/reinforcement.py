@@ -77,7 +77,7 @@ def picture(path: Path, curves: dict[str, list[tuple[list[int], list[float]]]], 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.0, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.0, 5.0), layout="constrained")
     for k, (name, runs) in enumerate(curves.items()):
         steps = np.array(runs[0][0])
         returns = np.array([values for _, values in runs])
@@ -90,7 +90,7 @@ def picture(path: Path, curves: dict[str, list[tuple[list[int], list[float]]]], 
     axes.set_xlabel("control periods flown")
     axes.set_ylabel("return of an episode (200 at most)")
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
