@@ -212,27 +212,18 @@ class ContactDynamics:
         /,
     ) -> tuple[tuple[Array | None, ...], float]: ...
 
-class Freedom:
-    """What no level of a hierarchy so far sees of n unknowns."""
+class InverseDynamicsLoop:
+    """A controller's ticks for one robot; `solver` is what `_solver.dense_qps` returns."""
 
-    size: int
-    def __init__(self, n: int, /) -> None: ...
-    def see(self, matrices: list[Array], negligible: float, /) -> None: ...
-    def step(self, z: Array, /) -> Array: ...
-    def reduce(
-        self,
-        x: Array,
-        H: Array,
-        g: Array,
-        C: Array,
-        l: Array,
-        u: Array,
-        lb: Array,
-        ub: Array,
-        settled: float,
-        narrow: float,
-        /,
-    ) -> tuple[Array, Array, Array, Array, Array, list[int]]: ...
+    def __init__(
+        self, whole_body: WholeBody, solver: object, shift_weights: Array, torque_shift_weight: float
+    ) -> None: ...
+    def tick(
+        self, q: Array, v: Array, numbers: Array, parameters: Array | None, /
+    ) -> tuple[Array, Array, Array, int, int]:
+        """Torques, x, shifts of the rows, status and iterations."""
+        ...
+    def reset(self) -> None: ...
 
 class WholeBody:
     def __init__(

@@ -33,6 +33,10 @@ def solve(
     Returns the fields of the solutions, whether every H was equal to its transpose, whether every element is SOLVED or
     CLOSEST_FEASIBLE, and, with `keep` and where it is of use, the factors that `adjoint` may use again."""
 
+def dense_qps(settings: Settings) -> object:
+    """A solver of QPs, for the robots' module."""
+    ...
+
 class WeaklyActive:
     least_squares: WeaklyActive
     one_sided: WeaklyActive

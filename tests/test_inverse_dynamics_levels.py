@@ -167,16 +167,3 @@ def test_levels_without_freedom_are_left_out():
         controller = qc.InverseDynamics(arm(), tasks, [limit("arm")], settings=PRECISE)
         torques.append(controller.compute(q[0].numpy(), v[0].numpy()).torque)
     np.testing.assert_array_equal(*torques)
-
-
-def test_a_level_that_cannot_be_finished_takes_the_part_of_its_step_that_rows_allow():
-    controller, q, v = reach([limit("arm")])
-    exact = controller.compute(q[0].numpy(), v[0].numpy())
-    controller.reset()
-    loop, _ = controller._prepared()
-    loop.lower.settings = qc.Settings(max_iter=1).native("closest")
-    found = controller.compute(q[0].numpy(), v[0].numpy())
-    assert found.status == qc.Status.CLOSEST_FEASIBLE
-    assert bool((np.abs(found.torque) <= limit("arm")._upper).all())
-    cost = [np.square(residuals_at(controller, q[:1], v[:1], tick.x))[0, :3].sum() for tick in (exact, found)]
-    np.testing.assert_allclose(*cost, rtol=1e-6, atol=1e-6)  # the first level's

@@ -7,7 +7,7 @@
 #include <array>
 #include <boost/python/extract.hpp>
 
-#include "qp_control/lower_level.hpp"
+#include "qp_control/inverse_dynamics_loop.hpp"
 #include "qp_control/whole_body.hpp"
 #include "robot_arrays.hpp"
 
@@ -48,6 +48,7 @@ Term term(const py::dict& d) {
                           {"base", &t.base},
                           {"first", &t.first},
                           {"points", &t.points},
+                          {"level", &t.level},
                           {"weight", &t.weight},
                           {"activation", &t.activation},
                           {"stiffness", &t.stiffness},
@@ -108,20 +109,15 @@ Barrier barrier(const py::dict& d) {
   return b;
 }
 
-// A freedom that one level after the other sees.
-struct FreedomLeft {
-  explicit FreedomLeft(int n) : left{Eigen::MatrixXd::Identity(n, n)} {}
-  Freedom left;
-  LowerLevel level;
-};
-
 struct Model {
-  Model(const pinocchio::Model& model, WholeBodySettings settings)
-      : nq(model.nq),
+  Model(const pinocchio::Model& m, WholeBodySettings s)
+      : model(m),
+        settings(std::move(s)),
+        nq(model.nq),
         nv(model.nv),
         nu(static_cast<Size>(settings.actuated.size())),
         n_par(10 * (model.njoints - 1) + model.nv),
-        body(model, std::move(settings)) {}
+        body(model, settings) {}
 
   // Shapes of the problem's arrays, in its order.
   std::array<std::vector<Size>, 11> shapes(Size batch) const {
@@ -152,33 +148,55 @@ struct Model {
     return {data(*p, "parameters", {batch, n_par}), false};
   }
 
-  Size nq, nv, nu, n_par;
+  const pinocchio::Model model;
+  const WholeBodySettings settings;
+  const Size nq, nv, nu, n_par;
   WholeBody body;
+};
+
+const DenseQpMaker& dense_qps(const py::capsule& solver) {
+  if (std::string(solver.name()) != "qp_control.dense_qps") throw py::value_error("solver is not one of dense QPs");
+  return *solver.get_pointer<const DenseQpMaker>();
+}
+
+LoopOptions loop_options(const Array& shift_weights, double torque_shift_weight) {
+  LoopOptions out;
+  out.shift_weights.assign(shift_weights.data(), shift_weights.data() + shift_weights.size());
+  out.torque_shift_weight = torque_shift_weight;
+  return out;
+}
+
+struct Loop {
+  Loop(const Model& m, py::capsule qps, const Array& shift_weights, double torque_shift_weight)
+      : solver(std::move(qps)),
+        nq(m.nq),
+        nv(m.nv),
+        numbers(m.body.numbers()),
+        n_par(m.n_par),
+        loop(m.model, m.settings, dense_qps(solver), loop_options(shift_weights, torque_shift_weight)) {}
+
+  // Torques, x, shifts, status and iterations. q and v may be anything of the right size: the status says so.
+  py::tuple tick(const Array& q, const Array& v, const Array& k, const MaybeArray& par) {
+    const double *q_ = gradient(q, "q", nq), *v_ = gradient(v, "v", nv), *k_ = gradient(k, "numbers", numbers);
+    const double* p = par ? data(*par, "parameters", {n_par}) : nullptr;
+    const ControlTick* found = nullptr;
+    {
+      py::gil_scoped_release release;
+      found = &loop.tick(q_, v_, k_, p);
+    }
+    const auto copy = [](const Eigen::VectorXd& a) { return Array(a.size(), a.data()); };
+    return py::make_tuple(copy(found->torque), copy(found->x), copy(found->shift), static_cast<int>(found->status),
+                          found->iterations);
+  }
+
+  const py::capsule solver;
+  const Size nq, nv, numbers, n_par;
+  InverseDynamicsLoop loop;
 };
 
 }  // namespace
 
 void bind_whole_body(py::module_& m) {
-  using Row = Eigen::Ref<const RowMajorMatrix>;
-  using Column = Eigen::Ref<const Eigen::VectorXd>;
-  py::class_<FreedomLeft>(m, "Freedom")
-      .def(py::init<int>())
-      .def_property_readonly("size", [](const FreedomLeft& f) { return f.left.basis.cols(); })
-      .def("see",
-           [](FreedomLeft& f, const std::vector<Row>& matrices, double negligible) {
-             f.level.see(matrices, negligible, f.left);
-             f.left = f.level.freedom();
-           })
-      .def("step", [](const FreedomLeft& f, const Eigen::VectorXd& z) { return Eigen::VectorXd(f.left.basis * z); })
-      .def("reduce",
-           [](FreedomLeft& f, const Eigen::VectorXd& x, const Row& H, const Column& g, const Row& C, const Column& l,
-              const Column& u, const Column& lb, const Column& ub, double settled, double narrow) {
-             f.level.reduce({H, g, C, l, u, lb, ub}, x, settled, narrow);
-             const ReducedLevel& found = f.level.reduced();
-             const auto& used = found.used;
-             return py::make_tuple(found.H, found.g, RowMajorMatrix(found.C(used, Eigen::all)),
-                                   Eigen::VectorXd(found.lower(used)), Eigen::VectorXd(found.upper(used)), used);
-           });
   py::class_<Model>(m, "WholeBody")
       .def(py::init([](const py::object& model, std::vector<int> actuated, int threads, int numbers,
                        const std::vector<py::dict>& terms, const std::vector<py::dict>& supports,
@@ -263,6 +281,11 @@ void bind_whole_body(py::module_& m) {
         }
         return py::make_tuple(found[0], found[1], found[2], found[3]);
       });
+  py::class_<Loop>(m, "InverseDynamicsLoop")
+      .def(py::init<const Model&, py::capsule, const Array&, double>(), py::arg("whole_body"), py::arg("solver"),
+           py::arg("shift_weights"), py::arg("torque_shift_weight"))
+      .def("tick", &Loop::tick)
+      .def("reset", [](Loop& r) { r.loop.reset(); });
 }
 
 }  // namespace qp_control

@@ -5,6 +5,7 @@
 #include "arrays.hpp"
 #include "qp_control/batch.hpp"
 #include "qp_control/dense_batch.hpp"
+#include "qp_control/dense_qps.hpp"
 #include "recycled.hpp"
 #include "signal_check.hpp"
 
@@ -95,6 +96,13 @@ PYBIND11_MODULE(QP_CONTROL_MODULE, m) {
       .def_readwrite("threads", &Settings::threads);
   m.def("solve", &solve, py::arg("sizes"), py::arg("data"), py::arg("settings"), py::arg("warm_start") = py::none(),
         py::arg("certificates") = true, py::arg("keep") = false);
+  m.def(
+      "dense_qps",
+      [](const Settings& settings) {
+        const auto destroy = [](void* maker) { delete static_cast<DenseQpMaker*>(maker); };
+        return py::capsule(dense_qp_maker(settings).release(), "qp_control.dense_qps", destroy);
+      },
+      py::arg("settings"), "A DenseQpMaker, for the robots' module.");
   bind_derivatives(m);
   bind_ocp(m);
   bind_convex_stages(m);

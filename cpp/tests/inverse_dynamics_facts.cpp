@@ -1,10 +1,12 @@
 // A controller by inverse dynamics in C++ alone: what its ticks say, and that they allocate nothing.
+#include <functional>
 #include <limits>
 #include <pinocchio/algorithm/joint-configuration.hpp>
 #include <pinocchio/multibody.hpp>
 #include <string>
 
-#include "../src/control/soft_rows.hpp"
+#include "../src/robot/evaluator.hpp"
+#include "../src/robot/whole_body_rows.hpp"
 #include "allocations.hpp"
 #include "check.hpp"
 #include "qp_control/inverse_dynamics_loop.hpp"
@@ -16,6 +18,35 @@ using Eigen::VectorXd;
 namespace {
 
 constexpr double weight = 12.4 * 9.81;
+
+std::unique_ptr<DenseQpMaker> solver_of(int max_iter) {
+  Settings settings;
+  settings.closest = true;
+  settings.reduced_eps_rel = 1e-10;
+  settings.max_iter = max_iter;
+  return dense_qp_maker(settings);
+}
+
+const auto solver = solver_of(2000);
+
+// One that has a single step for the QPs that `at` names.
+class Hurried final : public DenseQpMaker {
+ public:
+  using Which = std::function<bool(DenseDims dims, bool certify)>;
+  explicit Hurried(Which at) : at_(std::move(at)) {}
+  std::unique_ptr<DenseQps> make(DenseDims dims, bool certify) const override {
+    return (at_(dims, certify) ? *single_ : *solver).make(dims, certify);
+  }
+
+ private:
+  const Which at_;
+  const std::unique_ptr<DenseQpMaker> single_ = solver_of(1);
+};
+
+// But for those of rows that are paid for.
+const Hurried gives_up([](DenseDims, bool certify) { return !certify; });
+// Those of lower levels, which have no equalities.
+const Hurried gives_up_below([](DenseDims dims, bool) { return dims.n_eq == 0; });
 
 // A trunk with four legs of three joints, and the frame of each foot.
 struct Quadruped {
@@ -159,7 +190,7 @@ void state(const Quadruped& robot, int k, VectorXd& q, VectorXd& v) {
 const Register ticks_allocate_nothing("a tick allocates nothing, with every kind of part", [] {
   const Quadruped robot;
   Controller controller(robot, 30.0);
-  InverseDynamicsLoop loop(robot.model, controller.parts);
+  InverseDynamicsLoop loop(robot.model, controller.parts, *solver);
   VectorXd q(robot.model.nq), v(robot.model.nv);
   int most = 0;
   for (int k = 0; k < 200; ++k) {
@@ -180,7 +211,7 @@ const Register closest_ticks_allocate_once("ticks whose limits contradict each o
     controller.numbers[s.min_force] = 40.0;
     controller.numbers[s.max_force] = 30.0;
   }
-  InverseDynamicsLoop loop(robot.model, controller.parts);
+  InverseDynamicsLoop loop(robot.model, controller.parts, *solver);
   VectorXd q(robot.model.nq), v(robot.model.nv);
   int later = 0;
   for (int k = 0; k < 20; ++k) {
@@ -200,7 +231,7 @@ const Register weight_is_carried("at rest the feet carry the weight, warm and co
                                  [] {
                                    const Quadruped robot;
                                    Controller controller(robot, 30.0);
-                                   InverseDynamicsLoop loop(robot.model, controller.parts);
+                                   InverseDynamicsLoop loop(robot.model, controller.parts, *solver);
                                    const VectorXd v = VectorXd::Zero(robot.model.nv);
                                    VectorXd q = robot.stand;
                                    VectorXd cold;
@@ -223,7 +254,7 @@ const Register weight_is_carried("at rest the feet carry the weight, warm and co
 const Register broken_states_repeat("a state that is none repeats the torques before", [] {
   const Quadruped robot;
   Controller controller(robot, 30.0);
-  InverseDynamicsLoop loop(robot.model, controller.parts);
+  InverseDynamicsLoop loop(robot.model, controller.parts, *solver);
   VectorXd q(robot.model.nq), v(robot.model.nv);
   state(robot, 3, q, v);
   const VectorXd before = loop.tick(q.data(), v.data(), controller.numbers.data()).torque;
@@ -249,7 +280,7 @@ const Register levels_allocate_nothing(
       // Centre of mass and contacts, then the trunk, then all else.
       for (std::size_t k = 1; k < 6; ++k) controller.parts.terms[k].level = 3;
       controller.parts.terms[1].level = 2;
-      InverseDynamicsLoop loop(robot.model, controller.parts);
+      InverseDynamicsLoop loop(robot.model, controller.parts, *solver);
       VectorXd q(robot.model.nq), v(robot.model.nv);
       int most = 0;
       for (int k = 0; k < 200; ++k) {
@@ -262,6 +293,27 @@ const Register levels_allocate_nothing(
       }
       check(most == 0, "no tick allocates");
     });
+
+const Register unfinished_levels("a level that is not finished takes the part of its step that the rows allow", [] {
+  const Quadruped robot;
+  Controller controller(robot, 12.0);
+  for (std::size_t k = 1; k < 6; ++k) controller.parts.terms[k].level = 2;
+  InverseDynamicsLoop exact(robot.model, controller.parts, *solver);
+  InverseDynamicsLoop stopped(robot.model, controller.parts, gives_up_below);
+  VectorXd q(robot.model.nq), v(robot.model.nv);
+  int moved = 0;
+  for (int k = 0; k < 50; ++k) {
+    state(robot, 7 * k, q, v);
+    const ControlTick& all = exact.tick(q.data(), v.data(), controller.numbers.data());
+    const ControlTick& part = stopped.tick(q.data(), v.data(), controller.numbers.data());
+    check(all.status == Status::SOLVED, "solved");
+    check(part.status == Status::CLOSEST_FEASIBLE, "not finished");
+    check(part.torque.cwiseAbs().maxCoeff() <= 12.0, "torques within their limits");
+    check(part.shift.isZero(1e-9), "nothing gives way");
+    moved += (part.torque - all.torque).cwiseAbs().maxCoeff() > 1e-3;
+  }
+  check(moved > 0, "which is another answer");
+});
 
 const Register soft_rows("rows that are paid for give way nearly the least, and hard ones hold", [] {
   const Quadruped robot;
@@ -281,25 +333,57 @@ const Register soft_rows("rows that are paid for give way nearly the least, and 
   rows.problem(q.data(), v.data(), controller.numbers.data(), m);
   const auto [n, n_eq, n_in] = rows.sizes();
   const int hard = n_eq + rows.nu();  // the dynamics and the torques
-  VectorXd weights = VectorXd::Constant(n_eq + n_in + n, 1e-2);
-  weights.head(hard).setConstant(std::numeric_limits<double>::infinity());
   LoopOptions options;
-  options.shift_weights.assign(weights.data(), weights.data() + weights.size());
-  InverseDynamicsLoop loop(robot.model, controller.parts, options);
-  const ControlTick& exact = loop.tick(q.data(), v.data(), controller.numbers.data());
-  check(exact.status == Status::CLOSEST_FEASIBLE, "a contradiction");
+  options.shift_weights.assign(n_eq + n_in + n, 1e-2);
+  std::fill_n(options.shift_weights.begin(), hard, std::numeric_limits<double>::infinity());
+  InverseDynamicsLoop exact(robot.model, controller.parts, *solver, options);
+  InverseDynamicsLoop paid(robot.model, controller.parts, gives_up, options);
+  const ControlTick& least = exact.tick(q.data(), v.data(), controller.numbers.data());
+  const ControlTick& found = paid.tick(q.data(), v.data(), controller.numbers.data());
+  for (const ControlTick* tick : {&least, &found}) check(tick->status == Status::CLOSEST_FEASIBLE, "a contradiction");
+  check(found.iterations > 1, "which takes steps");
+  check(least.shift.norm() > 1.0, "rows have to give way");
+  // The price is a million times the cost.
+  check_close(found.shift.norm(), least.shift.norm(), 1e-3 * least.shift.norm(), "by the least");
+  check((m.A * found.x - m.b).cwiseAbs().maxCoeff() < 1e-4, "the dynamics hold");
+  check(found.shift.head(hard).isZero(), "as do torque limits");
+});
 
-  options.settings.eps_rel = 1e-10;
-  SoftRows soft(rows.sizes(), weights, VectorXd::Constant(n, 10.0), options.settings);
-  VectorXd x(n), shift(weights.size());
-  int iterations = 0;
-  check(soft.solve(m, x, shift, iterations) == Status::SOLVED, "solved");
-  check(iterations > 0, "which takes steps");
-  const double least = exact.shift.norm();
-  check(least > 1.0, "rows have to give way");
-  check_close(shift.norm(), least, 1e-3 * least, "by the least");  // the price is a million times the cost
-  check((m.A * x - m.b).cwiseAbs().maxCoeff() < 1e-4, "the dynamics hold");
-  check(shift.head(hard).isZero(), "as do torque limits");
+const Register soft_rows_cost_little(
+    "where nothing contradicts, rows that are paid for give way to hardly anything", [] {
+      const Quadruped robot;
+      Controller controller(robot, 30.0);
+      InverseDynamicsLoop exact(robot.model, controller.parts, *solver);
+      InverseDynamicsLoop paid(robot.model, controller.parts, GivesUp());
+      VectorXd q(robot.model.nq), v(robot.model.nv);
+      state(robot, 3, q, v);
+      const ControlTick& solved = exact.tick(q.data(), v.data(), controller.numbers.data());
+      const ControlTick& found = paid.tick(q.data(), v.data(), controller.numbers.data());
+      check(solved.status == Status::SOLVED && found.status == Status::CLOSEST_FEASIBLE, "the statuses say so");
+      check((solved.torque - found.torque).cwiseAbs().maxCoeff() < 1e-2, "torques");
+      check(found.shift.maxCoeff() < 1e-2, "shifts");
+    });
+
+const Register parameters_of_a_tick("a tick with parameters of its own is that of a robot that has them", [] {
+  const Quadruped robot;
+  Controller controller(robot, 30.0);
+  Evaluator evaluator(robot.model);
+  VectorXd heavier = evaluator.nominal_parameters();
+  heavier[0] += 2.0;  // kg, of the trunk
+  LoopOptions options;
+  options.parameters.assign(heavier.data(), heavier.data() + heavier.size());
+  InverseDynamicsLoop nominal(robot.model, controller.parts, *solver);
+  InverseDynamicsLoop loaded(robot.model, controller.parts, *solver, options);
+  VectorXd q(robot.model.nq), v(robot.model.nv);
+  state(robot, 3, q, v);
+  const auto torque = [&](InverseDynamicsLoop& loop, const double* parameters) {
+    loop.reset();
+    return VectorXd(loop.tick(q.data(), v.data(), controller.numbers.data(), parameters).torque);
+  };
+  const VectorXd light = torque(nominal, nullptr), heavy = torque(loaded, nullptr);
+  check((light - heavy).cwiseAbs().maxCoeff() > 0.1, "the load matters");
+  check(torque(nominal, heavier.data()) == heavy, "the same to the bit");
+  check(torque(nominal, nullptr) == light, "and its own again after it");
 });
 
 }  // namespace

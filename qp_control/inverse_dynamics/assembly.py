@@ -28,6 +28,9 @@ class Assembly:
         force_offsets: dict[str, tuple[int, int]],
     ) -> None:
         self.model = model
+        levels = {task.level for task in task_list if task.level is not None and not task.hard} | {1}
+        self.levels = sorted(levels)
+        """Of the costs; tasks without one have the last."""
         self.offsets: dict[str, int] = {}
         self.size = 0
         for part in (*task_list, *contacts, *limit_list):
@@ -93,7 +96,7 @@ class Assembly:
         return self._frame(contact, "universe", False) | self._numbers(contact)
 
     def _term(self, task: tasks.Task, force_offsets: dict[str, tuple[int, int]]) -> dict[str, Any]:
-        numbers = self._numbers(task)
+        numbers = self._numbers(task) | {"level": task.level or self.levels[-1]}
         if isinstance(task, tasks.FrameTask):
             return self._frame(task, task.base, task.own_axes) | numbers
         own = {"rows": task.rows, "hard": task.hard} | numbers

@@ -137,7 +137,7 @@ class InverseDynamics(nn.Module):
             if isinstance(task, task_kinds.ContactForceTask) and task.contact not in self.force_offsets:
                 raise ValueError(f"{task.name!r} has the contact {task.contact!r}, expected {[*self.force_offsets]}")
         self.assembly = Assembly(model, self.task_list, self.contacts, self.limits, self.force_offsets)
-        self.levels = sorted({task.level for task in self.task_list if task.level is not None and not task.hard} | {1})
+        self.levels = self.assembly.levels
         self.row_names, self.shift_weights = self._rows()
         self.states = RobotStates(model)
         self._loop: ControlLoop | None = None
@@ -162,7 +162,6 @@ class InverseDynamics(nn.Module):
         model, parts = self.model, (*self.task_list, *self.contacts)
         velocities = velocity_names(model)
         mass = float(model.parameters[: 10 * model.bodies : 10].sum())
-        self.usual = np.array([GRAVITY] * model.nv + [mass * GRAVITY] * (self.n - model.nv))
         acceleration, force = 1.0 / GRAVITY**2, 1.0 / (mass * GRAVITY) ** 2
         eq = [(f"dynamics of {velocities[i]}", math.inf) for i in self.undriven]
         for part in parts:
@@ -279,13 +278,10 @@ class InverseDynamics(nn.Module):
         """The numbers, with the weights of tasks and contacts of other levels zero."""
         if len(self.levels) == 1:
             return values
-        return values | {name: torch.zeros_like(values[name]) for name, _ in self.weights_beside(level)}
-
-    def weights_beside(self, level: int) -> list[tuple[str, int]]:
-        """Names and sizes of the weights of tasks and contacts of other levels."""
         others = [task for task in self.task_list if (task.level or self.levels[-1]) != level]
         parts: list[Part] = [*others, *(self.contacts if level != self.levels[0] else [])]
-        return [(f"{part.name}.weight", part.sizes["weight"]) for part in parts if not part.hard]
+        names = [f"{part.name}.weight" for part in parts if not part.hard]
+        return values | {name: torch.zeros_like(values[name]) for name in names}
 
     def _lower_levels(
         self, state: State, values: dict[str, Tensor], parameters: Tensor | None, sol: LayerSolution, data: list[Tensor]
@@ -331,7 +327,8 @@ class InverseDynamics(nn.Module):
 
     def reset(self) -> None:
         """Forget the ticks of `compute` so far."""
-        self._loop = None
+        if self._loop is not None:
+            self._loop.native.reset()
 
     def describe(
         self,

@@ -48,7 +48,6 @@ def export_inverse_dynamics(
             raise ValueError(f"{part.name!r} is a {type(part).__name__}, which C++ does not know")
     frames = [frame.name for frame in model.model.frames]
     sizes = {part.name: part.sizes for part in (*controller.task_list, *controller.contacts, *controller.limits)}
-    levels = {task.name: task.level or controller.levels[-1] for task in controller.task_list}
 
     def described(entry: Mapping[str, Any]) -> dict[str, Any]:
         """The entry without where its numbers are, with names of frames."""
@@ -57,7 +56,7 @@ def export_inverse_dynamics(
         own = {key: value for key, value in entry.items() if key not in numbers}
         own |= {key: frames[own[key]] for key in ("frame", "base", "other") if key in own}
         own |= {key: np.asarray(own[key]).tolist() for key in ("points", "directions", "normal") if key in own}
-        return own | ({"level": levels[name]} if name in levels else {})
+        return own
 
     kinds = ("terms", "supports", "bounds", "barriers")
     limit = assembly.torque_limit

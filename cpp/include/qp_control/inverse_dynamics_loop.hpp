@@ -6,10 +6,14 @@
 //   posture.weight = numbers.add(3, 1.0);
 //   ...
 //   parts.numbers = numbers.size();
-//   InverseDynamicsLoop loop(model, parts);
+//   Settings settings;
+//   settings.closest = true;                            // limits that contradict each other give way
+//   settings.reduced_eps_rel = 1e-10;                   // where rounding keeps an absolute tolerance out of reach
+//   auto solver = dense_qp_maker(settings);
+//   InverseDynamicsLoop loop(model, parts, *solver);
 //   while (..) send(loop.tick(q, v, numbers.data()).torque);
 //
-// Nothing is allocated in a tick, but for what DenseSolver does where it first needs it.
+// Nothing is allocated in a tick, but for what the solver does where it first needs it (see dense_solver.hpp).
 #pragma once
 
 #include <Eigen/Core>
@@ -18,8 +22,7 @@
 #include <pinocchio/multibody/fwd.hpp>
 #include <vector>
 
-#include "qp_control/settings.hpp"
-#include "qp_control/solution.hpp"
+#include "qp_control/dense_qps.hpp"
 #include "qp_control/whole_body.hpp"
 
 namespace qp_control {
@@ -42,9 +45,6 @@ class NumberList {
 };
 
 struct LoopOptions {
-  LoopOptions() { settings.closest = true; }
-
-  Settings settings;
   double torque_shift_weight = std::numeric_limits<double>::infinity();  // infinite: torque limits hold exactly
   // Of the rows of A, C and x, one after the other; empty: made from the numbers of the first tick.
   std::vector<double> shift_weights;
@@ -61,13 +61,15 @@ struct ControlTick {
 
 class InverseDynamicsLoop {
  public:
-  InverseDynamicsLoop(const pinocchio::Model& model, WholeBodySettings parts, LoopOptions options = {});
+  // The solver has to outlive it.
+  InverseDynamicsLoop(const pinocchio::Model& model, WholeBodySettings parts, const DenseQpMaker& solver,
+                      LoopOptions options = {});
   ~InverseDynamicsLoop();
 
   WholeBodySizes sizes() const;
-  // q (nq), v (nv), numbers (parts.numbers); quaternions of q and of references of any length but zero. It starts from
-  // the solution before.
-  const ControlTick& tick(const double* q, const double* v, const double* numbers);
+  // q (nq), v (nv), numbers (parts.numbers); quaternions of q and of references of any length but zero; parameters of
+  // the model for this tick, those of the options where there are none. It starts from the solution before.
+  const ControlTick& tick(const double* q, const double* v, const double* numbers, const double* parameters = nullptr);
   // Forgets the ticks before.
   void reset();
 

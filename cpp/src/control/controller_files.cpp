@@ -225,7 +225,7 @@ class Reader {
   }
 
   void options() {
-    Settings& s = out_.options.settings;
+    Settings& s = out_.settings;
     s.eps_abs = files_.number("eps_abs");
     s.eps_rel = files_.number("eps_rel");
     s.reduced_eps_rel = files_.number("reduced_eps_rel");

@@ -16,6 +16,7 @@ struct ControllerFiles {
 
   pinocchio::Model model;
   WholeBodySettings parts;
+  Settings settings;  // of the solver
   LoopOptions options;
   NumberList numbers;
   std::map<std::string, Place> places;  // of the numbers, by name

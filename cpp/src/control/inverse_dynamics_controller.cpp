@@ -8,9 +8,12 @@ namespace qp_control {
 
 struct InverseDynamicsController::Implementation {
   explicit Implementation(const std::string& folder)
-      : files(read_controller(folder)), loop(files.model, files.parts, files.options) {}
+      : files(read_controller(folder)),
+        solver(dense_qp_maker(files.settings)),
+        loop(files.model, files.parts, *solver, files.options) {}
 
   ControllerFiles files;
+  const std::unique_ptr<DenseQpMaker> solver;
   InverseDynamicsLoop loop;
 };
 

@@ -1,20 +1,22 @@
-// The levels of a strict hierarchy below the first, tick by tick: the same as
-// qp_control/inverse_dynamics/lower_levels.py.
+// The levels of a strict hierarchy below the first, tick by tick and each from the active set that it had in the tick
+// before; in batches qp_control/inverse_dynamics/hierarchy.py does the same. The step of a level has coordinates in a
+// basis of what no level above sees, so that its QP is the smaller the lower it stands, and has one solution where its
+// tasks see all that is left.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <vector>
 
-#include "qp_control/dense_solver.hpp"
 #include "qp_control/lower_level.hpp"
+#include "qp_point.hpp"
 
 namespace qp_control {
 
 class LowerLevels {
  public:
   // count: of levels; n: size of x; rows: of C.
-  LowerLevels(int count, int n, int rows, const Settings& settings);
+  LowerLevels(int count, int n, int rows, const DenseQpMaker& solver);
 
   // Forgets the ticks before.
   void reset();
@@ -27,9 +29,8 @@ class LowerLevels {
  private:
   struct One {
     LowerLevel level;
-    DenseDims dims{-1, 0, 0};
-    std::unique_ptr<DenseSolver> solver;  // for these sizes
-    std::unique_ptr<Solution> solution;
+    std::unique_ptr<DenseQps> qps;  // for points of this size
+    QpPoint point;
     Eigen::VectorXd multipliers, active;  // of the tick before
     RowMajorMatrix H;
     Eigen::VectorXd g;
@@ -38,7 +39,7 @@ class LowerLevels {
   Status solve(One& level, int& iterations);
 
   const int n_, rows_;
-  const Settings settings_;
+  const DenseQpMaker& solver_;
   const Freedom all_;
   std::vector<One> levels_;
   std::vector<Eigen::Ref<const RowMajorMatrix>> above_;

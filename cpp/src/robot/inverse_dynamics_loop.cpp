@@ -8,12 +8,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "../robot/evaluator.hpp"
-#include "../robot/whole_body_rows.hpp"
+#include "evaluator.hpp"
 #include "lower_levels.hpp"
-#include "qp_control/deadline.hpp"
-#include "qp_control/dense_solver.hpp"
 #include "soft_rows.hpp"
+#include "whole_body_rows.hpp"
 
 namespace qp_control {
 
@@ -22,8 +20,7 @@ using Eigen::VectorXd;
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr double gravity = 9.81;             // [m/s^2], what an acceleration is measured by
-constexpr double reduced_tolerance = 1e-10;  // relative, where rounding keeps an absolute one out of reach
+constexpr double gravity = 9.81;  // [m/s^2], what an acceleration is measured by
 
 // Where a configuration has a direction, a quaternion or (cos, sin): its first number and its size.
 struct Unit {
@@ -79,15 +76,16 @@ std::vector<int> levels_of(const WholeBodySettings& parts) {
 }  // namespace
 
 struct InverseDynamicsLoop::Implementation {
-  Implementation(const pinocchio::Model& model, WholeBodySettings s, LoopOptions given)
+  Implementation(const pinocchio::Model& model, WholeBodySettings s, const DenseQpMaker& qps, LoopOptions given)
       : parts(std::move(s)),
         options(std::move(given)),
         units(units_of(model)),
         robot(model),
         rows(robot, parts),
         dims(dims_of(rows.sizes())),
-        solver(dims),
-        solution(dims.n, dims.rows()),
+        solver(qps),
+        first(solver.make(dims)),
+        point(dims),
         levels(levels_of(parts)),
         q(robot.nq()),
         numbers(parts.numbers),
@@ -101,15 +99,15 @@ struct InverseDynamicsLoop::Implementation {
     };
     check(options.shift_weights, dims.rows(), "shift_weights");
     check(options.parameters, robot.n_par(), "parameters");
-    Settings& settings = options.settings;
-    settings.reduced_eps_rel = std::max(settings.reduced_eps_rel, reduced_tolerance);
-    robot.set_parameters(robot.nominal_parameters().data());
+    const VectorXd nominal = robot.nominal_parameters();
+    robot.set_parameters(nominal.data());
     mass = robot.mass();
-    if (!options.parameters.empty()) robot.set_parameters(options.parameters.data());
+    if (options.parameters.empty()) options.parameters.assign(nominal.data(), nominal.data() + nominal.size());
+    robot.set_parameters(options.parameters.data());
     weights = Eigen::Map<const VectorXd>(options.shift_weights.data(), options.shift_weights.size());
     if (weights.size() > 0) make_soft_rows();
     if (levels.size() > 1)
-      lower = std::make_unique<LowerLevels>(static_cast<int>(levels.size()) - 1, dims.n, dims.n_in, settings);
+      lower = std::make_unique<LowerLevels>(static_cast<int>(levels.size()) - 1, dims.n, dims.n_in, solver);
     // Somewhere, for the memory that it takes.
     q = robot.neutral();
     numbers.setZero();
@@ -141,6 +139,12 @@ struct InverseDynamicsLoop::Implementation {
           auto part = numbers.segment(term.reference + unit.first, unit.size);
           part /= part.norm();  // of one without length, no number: invalid input
         }
+  }
+
+  void take_parameters(const double* given) {
+    if (given == nullptr && own_parameters) return;
+    own_parameters = given == nullptr;
+    robot.set_parameters(own_parameters ? options.parameters.data() : given);
   }
 
   // Leaves x, the shifts and the status of the tick.
@@ -175,16 +179,15 @@ struct InverseDynamicsLoop::Implementation {
     qp.weight_eq = weights.data();
     qp.weight_in = qp.weight_eq + dims.n_eq;
     qp.weight_box = qp.weight_in + dims.n_in;
-    solver.solve(qp, options.settings, Deadline(options.settings.time_limit), warm, solution);
-    tick.iterations += solution.iterations;
-    warm = solution.status <= Status::CLOSEST_FEASIBLE;
+    const DenseOutcome of = first->solve(qp, warm, point.view());
+    tick.iterations += of.iterations;
+    warm = of.status <= Status::CLOSEST_FEASIBLE;
     if (warm) {
-      x = solution.x;
-      const int size = static_cast<int>(shift_lower.size());
-      shift_lower = solution.shift_lower.head(size);
-      shift_upper = solution.shift_upper.head(size);
+      x = point.x;
+      shift_lower = point.shift_lower;
+      shift_upper = point.shift_upper;
     }
-    if (solution.status != Status::MAX_ITER && solution.status != Status::NUMERICAL_ERROR) return solution.status;
+    if (of.status != Status::MAX_ITER && of.status != Status::NUMERICAL_ERROR) return of.status;
     const Status found = soft->solve(m, x, shift_upper, tick.iterations);
     shift_lower = shift_upper.cwiseMax(0.0);
     shift_upper = (-shift_upper).cwiseMax(0.0);
@@ -194,7 +197,7 @@ struct InverseDynamicsLoop::Implementation {
   void make_soft_rows() {
     VectorXd usual = VectorXd::Constant(dims.n, mass * gravity);
     usual.head(robot.nv()).setConstant(gravity);
-    soft = std::make_unique<SoftRows>(rows.sizes(), weights, usual, options.settings);
+    soft = std::make_unique<SoftRows>(rows.sizes(), weights, usual, solver);
   }
 
   void store() {
@@ -222,8 +225,9 @@ struct InverseDynamicsLoop::Implementation {
   Evaluator robot;
   WholeBodyRows rows;
   const DenseDims dims;
-  DenseSolver solver;
-  Solution solution;
+  const DenseQpMaker& solver;
+  const std::unique_ptr<DenseQps> first;  // level
+  QpPoint point;                          // its solution
   WholeBodyMatrices matrices;
   const std::vector<int> levels;
   std::unique_ptr<LowerLevels> lower;  // of more than one
@@ -232,10 +236,12 @@ struct InverseDynamicsLoop::Implementation {
   VectorXd q, numbers, weights, x, shift_lower, shift_upper;
   ControlTick tick;
   bool warm = false;
+  bool own_parameters = true;  // the robot has those of the options
 };
 
-InverseDynamicsLoop::InverseDynamicsLoop(const pinocchio::Model& model, WholeBodySettings parts, LoopOptions options)
-    : implementation_(new Implementation(model, std::move(parts), std::move(options))) {}
+InverseDynamicsLoop::InverseDynamicsLoop(const pinocchio::Model& model, WholeBodySettings parts,
+                                         const DenseQpMaker& solver, LoopOptions options)
+    : implementation_(new Implementation(model, std::move(parts), solver, std::move(options))) {}
 InverseDynamicsLoop::~InverseDynamicsLoop() = default;
 
 WholeBodySizes InverseDynamicsLoop::sizes() const { return implementation_->rows.sizes(); }
@@ -245,12 +251,14 @@ void InverseDynamicsLoop::reset() {
   implementation_->tick.torque.setZero();
 }
 
-const ControlTick& InverseDynamicsLoop::tick(const double* q, const double* v, const double* numbers) {
+const ControlTick& InverseDynamicsLoop::tick(const double* q, const double* v, const double* numbers,
+                                             const double* parameters) {
   Implementation& s = *implementation_;
   s.tick.status = Status::INVALID_INPUT;
   s.tick.iterations = 0;
   if (s.take(q, v)) {
     s.take_numbers(numbers);
+    s.take_parameters(parameters);
     s.solve(v);
   }
   if (s.tick.status <= Status::CLOSEST_FEASIBLE)

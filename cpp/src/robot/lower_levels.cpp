@@ -32,8 +32,8 @@ void allow(const ReducedLevel& level, VectorXd& change, Eigen::Ref<VectorXd> z) 
 
 }  // namespace
 
-LowerLevels::LowerLevels(int count, int n, int rows, const Settings& settings)
-    : n_(n), rows_(rows + n), settings_(settings), all_{Eigen::MatrixXd::Identity(n, n)} {
+LowerLevels::LowerLevels(int count, int n, int rows, const DenseQpMaker& solver)
+    : n_(n), rows_(rows + n), solver_(solver), all_{Eigen::MatrixXd::Identity(n, n)} {
   for (int k = 0; k < count; ++k) levels_.emplace_back();
   above_.reserve(2);
   change_.resize(rows_);
@@ -63,7 +63,7 @@ Status LowerLevels::solve(const RowMajorMatrix& A, const Level& first,
     level.level.reduce({level.H, level.g, first.C, first.l, first.u, first.lb, first.ub}, x, settled, narrow);
     status = std::max(status, solve(level, iterations));
     if (status > Status::CLOSEST_FEASIBLE) break;
-    x.noalias() += freedom->basis * level.solution->x;
+    x.noalias() += freedom->basis * level.point.x;
     above_.clear();
     above_.emplace_back(level.H);
   }
@@ -73,12 +73,11 @@ Status LowerLevels::solve(const RowMajorMatrix& A, const Level& first,
 Status LowerLevels::solve(One& one, int& iterations) {
   const ReducedLevel& level = one.level.reduced();
   const DenseDims dims{static_cast<int>(level.g.size()), 0, rows_};
-  if (dims.n != one.dims.n) {
-    one.dims = dims;
-    one.solver = std::make_unique<DenseSolver>(dims);
-    one.solution = std::make_unique<Solution>(dims.n, dims.rows());
+  QpPoint& point = one.point;
+  if (one.qps == nullptr || dims.n != point.x.size()) {
+    one.qps = solver_.make(dims);
+    point.resize(dims);
   }
-  Solution& found = *one.solution;
   DenseQP qp;
   qp.dims = dims;
   qp.H = level.H.data();
@@ -86,20 +85,20 @@ Status LowerLevels::solve(One& one, int& iterations) {
   qp.C = level.C.data();
   qp.l = level.lower.data();
   qp.u = level.upper.data();
-  for (Eigen::VectorXd* a : {&found.x, &found.z, &found.active}) a->setZero();
+  for (VectorXd* a : {&point.x, &point.z, &point.active}) a->setZero();
   for (const int i : level.used) {
-    found.z[i] = one.multipliers[i];
-    found.active[i] = one.active[i];
+    point.z[i] = one.multipliers[i];
+    point.active[i] = one.active[i];
   }
-  one.solver->solve(qp, settings_, Deadline(settings_.time_limit), true, found);
+  const DenseOutcome found = one.qps->solve(qp, true, point.view());
   iterations += found.iterations;
   one.multipliers.setZero();
   one.active.setZero();
   if (found.status <= Status::CLOSEST_FEASIBLE) {
-    one.multipliers = found.z.head(rows_);
-    one.active = found.active.head(rows_);
+    one.multipliers = point.z.head(rows_);
+    one.active = point.active.head(rows_);
   } else if (unfinished(found.status)) {
-    allow(level, change_, found.x);
+    allow(level, change_, point.x);
     return Status::CLOSEST_FEASIBLE;
   }
   return found.status;

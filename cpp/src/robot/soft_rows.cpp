@@ -24,10 +24,9 @@ std::vector<int> finite_ones(const VectorXd& weights) {
 
 }  // namespace
 
-SoftRows::SoftRows(WholeBodySizes sizes, const VectorXd& weights, const VectorXd& units, const Settings& settings)
+SoftRows::SoftRows(WholeBodySizes sizes, const VectorXd& weights, const VectorXd& units, const DenseQpMaker& solver)
     : sizes_(sizes),
       units_(units),
-      settings_(settings),
       soft_(finite_ones(weights)),
       usual_(VectorXd::Ones(weights.size())),
       scale_(weights.size()),
@@ -36,9 +35,9 @@ SoftRows::SoftRows(WholeBodySizes sizes, const VectorXd& weights, const VectorXd
       upper_(weights.size()),
       cost_(slope_.size(), slope_.size()),
       G_(weights.size(), slope_.size()),
-      solver_({static_cast<int>(slope_.size()), sizes.n_eq, sizes.n_in + sizes.n}),
-      solution_(static_cast<int>(slope_.size()), static_cast<int>(weights.size() + slope_.size())) {
-  settings_.closest = false;
+      dims_{static_cast<int>(slope_.size()), sizes.n_eq, sizes.n_in + sizes.n},
+      qps_(solver.make(dims_, true)),
+      point_(dims_) {
   for (const int i : soft_) usual_[i] = 1.0 / std::sqrt(weights[i]);
 }
 
@@ -77,7 +76,7 @@ Status SoftRows::solve(const WholeBodyMatrices& of, VectorXd& x, VectorXd& shift
     cost_(j, j) = price;
   }
   DenseQP qp;
-  qp.dims = {static_cast<int>(slope_.size()), n_eq, n_in + n};
+  qp.dims = dims_;
   qp.H = cost_.data();
   qp.g = slope_.data();
   qp.A = G_.data();
@@ -85,12 +84,12 @@ Status SoftRows::solve(const WholeBodyMatrices& of, VectorXd& x, VectorXd& shift
   qp.C = qp.A + static_cast<std::ptrdiff_t>(n_eq) * slope_.size();
   qp.l = lower_.data() + n_eq;
   qp.u = upper_.data() + n_eq;
-  solver_.solve(qp, settings_, Deadline(settings_.time_limit), false, solution_);
-  iterations += solution_.iterations;
-  x = solution_.x.head(n).cwiseProduct(units_);
+  const DenseOutcome found = qps_->solve(qp, false, point_.view());
+  iterations += found.iterations;
+  x = point_.x.head(n).cwiseProduct(units_);
   shift.setZero();
-  for (std::size_t k = 0; k < soft_.size(); ++k) shift[soft_[k]] = solution_.x[n + k] * usual_[soft_[k]];
-  return solution_.status;
+  for (std::size_t k = 0; k < soft_.size(); ++k) shift[soft_[k]] = point_.x[n + k] * usual_[soft_[k]];
+  return found.status;
 }
 
 }  // namespace qp_control
