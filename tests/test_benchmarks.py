@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-import readme
+import pages
 import report
 
 FOLDER = report.HERE
@@ -69,7 +69,7 @@ def test_published_imitation_is_printed_by_one_command(tmp_path: Path) -> None:
 
 
 def test_every_benchmark_is_tested_and_documented() -> None:
-    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer", "tsid_peer", "figures", "readme"} == {
+    assert programs() - {"run_all", "counted_solves", "crocoddyl_peer", "tsid_peer", "figures", "pages"} == {
         *QUICK,
         *LONGER,
     }
@@ -113,15 +113,20 @@ def test_run_all_fails_where_a_benchmark_fails(tmp_path: Path) -> None:
     assert "FAILED, exit status 1" in done.stdout
 
 
-def test_readme_says_what_the_benchmarks_have_printed() -> None:
-    """`python benchmarks/readme.py` after new results."""
-    text = readme.README.read_text()
-    assert readme.rewritten(text) == text
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+def test_pages_say_what_the_benchmarks_have_printed(page: Path) -> None:
+    """`python benchmarks/pages.py` after new results."""
+    text, blocks = page.read_text(), pages.PAGES[page]
+    assert pages.rewritten(text, blocks) == text
     # A number changed by hand, and a block that has lost its mark, are seen.
-    changed = text.replace("| 48.", "| 58.", 1)
-    assert changed != text and readme.rewritten(changed) == text
+    first = f"<!-- {next(iter(blocks))} -->"
+    at = re.search(r"\| \d", text[text.index(first) :])
+    assert at is not None
+    digit = text.index(first) + at.end() - 1
+    changed = text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :]
+    assert changed != text and pages.rewritten(changed, blocks) == text
     with pytest.raises(ValueError, match="expected"):
-        readme.rewritten(text.replace("<!-- contact -->", ""))
+        pages.rewritten(text.replace(first, ""), blocks)
 
 
 def test_every_result_says_where_it_comes_from() -> None:

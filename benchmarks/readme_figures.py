@@ -1,57 +1,12 @@
-"""Writes the figures of README.md, tables and sentences with measured numbers, from the CSV files in results/.
-
-They stand between <!-- NAME --> and <!-- /NAME -->, and a test sees that they are what this makes of the files: so the
-README says nothing that no benchmark has printed. What printed a file, where and when, stands in the .json beside it.
-
-    python benchmarks/readme.py            # rewrites README.md
-    python benchmarks/readme.py --check    # says what differs
-"""
+"""The blocks of README.md: see pages.py."""
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
-import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
-import report
+from cells import Row, number, one, paragraph, passes, power, read, seeds, table
 from report import written
-
-Row = dict[str, str]
-README = report.HERE.parent / "README.md"
-
-
-def read(name: str) -> list[Row]:
-    return report.read_csv(report.RESULTS / f"{name}.csv")
-
-
-def number(row: Row, name: str) -> float:
-    return float(row[name] or "nan")
-
-
-def one(rows: Iterable[Row], **values: object) -> Row:
-    """The only row with these values."""
-    (row,) = [row for row in rows if all(row[name] == str(value) for name, value in values.items())]
-    return row
-
-
-def power(value: float, digits: int = 0) -> str:
-    """As 2e-9."""
-    return re.sub(r"e([-+])0*", r"e\1", f"{value:.{digits}e}")
-
-
-def passes(row: Row) -> str:
-    return f"{written(number(row, 'forward_ms'))} + {written(number(row, 'backward_ms'))}"
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    heading, *lines = ("|" + "|".join(f" {cell} " if cell else " " for cell in row) + "|" for row in (headings, *rows))
-    return "\n".join([heading, "|" + "---|" * len(headings), *lines])
-
-
-def paragraph(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def qp_layers() -> str:
@@ -258,10 +213,6 @@ def accuracy() -> str:
         (`.venv/bin/python benchmarks/accuracy.py`).""")
 
 
-def seeds(row: Row) -> list[float]:
-    return [float(text) for heading, text in row.items() if heading.startswith("seed ") and text not in ("", "nan")]
-
-
 def swing_up() -> str:
     controllers = {
         "before": "generic weights (all ones)",
@@ -317,33 +268,3 @@ BLOCKS: dict[str, Callable[[], str]] = {
         infeasible, qp_sets, accuracy, swing_up, hidden_numbers,
     )
 }  # fmt: skip
-
-
-def rewritten(text: str) -> str:
-    """Raises ValueError where a block is missing or unknown."""
-    named = re.findall(r"^<!-- (\w+) -->$", text, re.M)
-    if sorted(named) != sorted(BLOCKS):
-        raise ValueError(f"README.md has the blocks {sorted(named)}, expected {sorted(BLOCKS)}")
-    for name, make in BLOCKS.items():
-        start, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
-        before, _, rest = text.partition(start)
-        text = before + start + make() + end + rest.partition(end)[2]
-    return text
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 if something differs")
-    given = parser.parse_args()
-    old = README.read_text()
-    new = rewritten(old)
-    for before, after in zip(old.splitlines(), new.splitlines(), strict=False):
-        if before != after:
-            print(f"- {before}\n+ {after}")
-    if not given.check:
-        README.write_text(new)
-    return int(given.check and old != new)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
