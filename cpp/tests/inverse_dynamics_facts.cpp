@@ -354,7 +354,7 @@ const Register soft_rows_cost_little(
       const Quadruped robot;
       Controller controller(robot, 30.0);
       InverseDynamicsLoop exact(robot.model, controller.parts, *solver);
-      InverseDynamicsLoop paid(robot.model, controller.parts, GivesUp());
+      InverseDynamicsLoop paid(robot.model, controller.parts, gives_up);
       VectorXd q(robot.model.nq), v(robot.model.nv);
       state(robot, 3, q, v);
       const ControlTick& solved = exact.tick(q.data(), v.data(), controller.numbers.data());
