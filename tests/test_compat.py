@@ -199,6 +199,24 @@ class Pendulum(torch.nn.Module):
         return torch.stack([angle + 0.05 * rate, rate + 0.05 * acceleration], -1)
 
 
+def test_one_time_is_a_problem_of_the_first_controls():
+    """Without a next state what is left is min 1/2 tau'C tau + c'tau over u_0 in its bounds."""
+    random = torch.Generator().manual_seed(3)
+    M, c, x = (torch.randn(*shape, generator=random, dtype=torch.float64) for shape in ((4, 4), (1, 2, 4), (2, 2)))
+    C = (M @ M.T + torch.eye(4, dtype=torch.float64)).expand(1, 2, 4, 4)
+    controller = our_mpc.MPC(2, 2, 1, u_lower=-0.4, u_upper=0.4)
+    linear = our_mpc.LinDx(torch.zeros(0, 2, 2, 4, dtype=torch.float64), None)
+    for dx in (linear, lambda x, u: x + u):
+        states, u, _ = controller(x, our_mpc.QuadCost(C, c), dx)
+        slope = C[0, :, 2:, :2] @ x[..., None]
+        box = torch.full((2,), 0.4, dtype=torch.float64)
+        expected = qc.QPLayer()(C[0, :, 2:, 2:], slope[..., 0] + c[0, :, 2:], lb=-box, ub=box)
+        assert torch.equal(states[0], x) and torch.allclose(u[0], expected.x, rtol=0, atol=1e-7)
+    for T in (0, 1.5):
+        with pytest.raises(ValueError, match=f"T is {T}, expected an integer of at least 1"):
+            our_mpc.MPC(2, 2, T)
+
+
 class TestMpc:
     T, batch, nx, nu = 8, 3, 3, 2
 

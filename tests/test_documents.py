@@ -1,5 +1,6 @@
 """The documents keep their promises: the README's example runs, links lead somewhere, versions agree."""
 
+import inspect
 import json
 import os
 import re
@@ -38,6 +39,19 @@ PAGES = [
     "docs/experiments.md",
 ]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", *PAGES, "benchmarks/README.md"]
+
+
+def test_docstrings_can_be_read_without_the_file_they_stand_in():
+    for name in qc.__all__:
+        text = inspect.getdoc(getattr(qc, name))
+        assert text and "this file" not in text, name
+
+
+@pytest.mark.parametrize("name", ["MPC", "Plan", "StateRows", "StageRows", "TorchDynamics", "RobotDynamics"])
+def test_methods_of_controllers_rows_and_models_say_what_they_do(name):
+    for method, value in vars(getattr(qc, name)).items():
+        if inspect.isfunction(value) and not method.startswith("_"):
+            assert inspect.getdoc(getattr(getattr(qc, name), method)), method
 
 
 def test_readme_example_runs_and_prints_what_it_is_about(capsys):

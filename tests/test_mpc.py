@@ -16,7 +16,9 @@ import torch
 import qp_control as qc
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 from qp_control.mpc.controller import MPC
+from qp_control.mpc.nonlinear_ocp import StageRows, keep_out
 from qp_control.robot.dynamics import RobotDynamics
+from qp_control.robot.torch_dynamics import TorchDynamics
 
 HORIZON = 20
 
@@ -261,6 +263,58 @@ def test_frozen_controller_plans_the_same_from_constants(model: RobotDynamics, m
     assert torch.equal(frozen(x0).inputs, got.inputs)
     again = pickle.loads(pickle.dumps(frozen))
     assert torch.equal(again(x0).inputs, got.inputs)
+
+
+def two_thrusters() -> TorchDynamics:
+    """A point that two inputs push, without limits."""
+
+    def acceleration(x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[..., 1], u[..., 0] + 0.5 * u[..., 1]], -1)
+
+    return TorchDynamics(acceleration, 2, 2, dt=0.1, integrator="rk4")
+
+
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+@pytest.mark.parametrize("kind", ["robot", "torch"])
+def test_plans_of_a_frozen_controller_carry_no_gradient(model: RobotDynamics, kind: str, mode: str) -> None:
+    dynamics = model if kind == "robot" else two_thrusters()
+    rows = [keep_out(lambda x: x[..., :1], [2.0], 0.1), StageRows(lambda x, u: x[..., 1:2] * u[..., :1], upper=5.0)]
+    learned = MPC(dynamics, 5, rows=rows, mode=mode)  # type: ignore[arg-type]
+    x0 = torch.full((2, dynamics.nx), 0.1, dtype=torch.float64)
+    frozen = learned.frozen()
+    for state, plan in ((x0, None), (x0.clone().requires_grad_(), None), (x0, learned(x0).shift())):
+        got = frozen(state, plan)
+        assert got.solved.all()
+        assert not got.inputs.requires_grad and not got.states.requires_grad
+        assert torch.equal(got.inputs, learned(state, plan).inputs)
+
+
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"input_limit": [1.0, math.inf]},
+        {"input_limit": [1.0, math.inf], "state_limit": [math.inf, 0.9]},
+        {"input_limit": [1.0, math.inf], "state_limit": [math.inf, 0.9], "state_slack": (10.0, 10.0)},
+        {"rate_limit": [1.0, math.inf]},
+    ],
+)
+def test_limits_that_are_infinite_contribute_nothing_and_an_optimizer_step_keeps_the_controller(
+    limits: dict, mode: str
+) -> None:
+    mpc = MPC(two_thrusters(), 5, mode=mode, **limits).set_weights([10.0, 1.0], [0.01, 0.1])  # type: ignore[arg-type]
+    x0 = torch.tensor([[1.0, 0.0], [-0.5, 0.6]], dtype=torch.float64)
+    optimizer = torch.optim.Adam(mpc.parameters(), lr=1e-2)
+    plan = mpc(x0)
+    (plan.inputs.square().sum() + mpc.violations(plan).square().sum()).backward()
+    for name, p in mpc.named_parameters():
+        assert p.grad is None or p.grad.isfinite().all(), name
+    assert mpc.input_fraction.grad[1] == 0.0
+    # An input that is pushed to its limit tells something of it.
+    assert bool(mpc.input_fraction.grad[0] != 0.0) == ("input_limit" in limits)
+    optimizer.step()
+    assert mpc(x0).solved.all()
 
 
 def test_copies_and_pickles_give_the_same_plan(mpc: MPC) -> None:

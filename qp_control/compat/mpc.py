@@ -35,6 +35,7 @@ from qp_control.exceptions import SolveError
 from qp_control.mpc.nonlinear_ocp import NonlinearOcp, times
 from qp_control.mpc.sqp import SqpSettings, implicit, solve_sqp
 from qp_control.ocp.layer import OcpLayer, OcpLayerSolution
+from qp_control.qp.problem import as_integer
 from qp_control.robot.torch_dynamics import TorchDynamics
 from qp_control.settings import Settings, Status
 
@@ -66,7 +67,10 @@ class GradMethods(Enum):
 
 
 class MPC(nn.Module):
-    """The arguments and what they mean are those of the original; see the top of this file."""
+    """The arguments and what they mean are those of the original.
+
+    What differs from it stands at the top of `qp_control.compat.mpc`.
+    """
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class MPC(nn.Module):
         super().__init__()
         if (u_lower is None) != (u_upper is None):
             raise ValueError("u_lower and u_upper belong together: give both or none")
-        self.n_state, self.n_ctrl, self.T = n_state, n_ctrl, T
+        self.n_state, self.n_ctrl, self.T = n_state, n_ctrl, as_integer("T", T, 1)
         self.u_lower, self.u_upper, self.u_zero_I, self.u_init = u_lower, u_upper, u_zero_I, u_init
         self.lqr_iter, self.eps = lqr_iter, eps
         self.exit_unconverged, self.backprop = exit_unconverged, backprop
@@ -190,11 +194,11 @@ class LinearStages:
 
     def __init__(self, F: Tensor, f: Tensor | None, T: int, nx: int) -> None:
         F = _batch_first(F, 2)[..., : T - 1, :, :]
-        self.F = torch.cat([F, torch.zeros_like(F[..., :1, :, :])], -3)
+        self.F = torch.cat([F, F.new_zeros(*F.shape[:-3], 1, *F.shape[-2:])], -3)
         self.f: Tensor | None = None
         if f is not None and f.nelement():
             f = _batch_first(f, 1)[..., : T - 1, :]
-            self.f = torch.cat([f, torch.zeros_like(f[..., :1, :])], -2)
+            self.f = torch.cat([f, f.new_zeros(*f.shape[:-2], 1, f.shape[-1])], -2)
         self.nx, self.nu = nx, F.shape[-1] - nx
 
     def data(self) -> tuple[Tensor, Tensor, Tensor | None]:

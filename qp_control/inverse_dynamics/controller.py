@@ -90,7 +90,7 @@ class Control(NamedTuple):
 
 
 class InverseDynamics(nn.Module):
-    """Controller by inverse dynamics; see the top of this file for its problem.
+    """Controller by inverse dynamics; its problem stands at the top of `qp_control.inverse_dynamics.controller`.
 
     model: a `RobotModel` (also a `RobotDynamics` or `ContactDynamics`).
     tasks: see qp_control.inverse_dynamics.tasks.

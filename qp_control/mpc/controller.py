@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from qp_control.exceptions import SolveError
 from qp_control.mpc.coordinates import Errors, States, check_limited
 from qp_control.mpc.input_memory import with_rate_limit
+from qp_control.mpc.limits import limit, spread, used, vector
 from qp_control.mpc.merit import violations
 from qp_control.mpc.nonlinear_ocp import NonlinearOcp, Rows, StateRows
 from qp_control.mpc.plan import Plan
@@ -37,6 +38,7 @@ from qp_control.mpc.sqp import SqpSettings, implicit, solve_sqp
 from qp_control.mpc.weights import make_weight
 from qp_control.ocp.layer import OcpLayer
 from qp_control.ocp.problem import OCP_NAMES, OcpQP
+from qp_control.qp.problem import as_integer
 from qp_control.robot.dynamics import RobotDynamics
 from qp_control.robot.model_parameters import model_parameters
 from qp_control.settings import Settings, Status
@@ -45,7 +47,7 @@ _NOT_YOURS = ("A", "B", "c", "x0")
 
 
 class MPC(nn.Module):
-    """Model predictive controller; see the top of this file for its problem.
+    """Model predictive controller; its problem stands at the top of `qp_control.mpc.controller`.
 
     dynamics: the controller's model, a `RobotDynamics`, a `TorchDynamics`, or anything with nx, nu, step, linearize and
         second_order as they have; its dt is the control period [s].
@@ -79,7 +81,7 @@ class MPC(nn.Module):
     functions have full states. Gradients by the reference are along its tangent; what is more than half a turn away
     from it counts as turned the other way.
 
-    Raises ValueError for wrong shapes and for limits of coordinates that have none.
+    Raises ValueError for wrong shapes, sizes and options, and for limits of coordinates that have none.
     """
 
     def __init__(
@@ -104,12 +106,14 @@ class MPC(nn.Module):
         settings: Settings | None = None,
     ) -> None:
         super().__init__()
-        for name, number, least in (("horizon", horizon, 1), ("delay", delay, 0)):
-            if number < least:
-                raise ValueError(f"{name} is {number}, expected at least {least}")
+        for name, options, kind in (("sqp", sqp, SqpSettings), ("settings", settings, Settings)):
+            if options is not None and not isinstance(options, kind):
+                raise ValueError(f"{name} is a {type(options).__name__}, expected {kind.__name__}")
         if mode not in ("real_time", "converged"):
             raise ValueError(f"mode is {mode!r}, expected 'real_time' or 'converged'")
-        self.dynamics, self.horizon, self.delay, self.mode = dynamics, int(horizon), int(delay), mode
+        self.dynamics, self.mode = dynamics, mode
+        self.horizon, self.delay = as_integer("horizon", horizon, 1), as_integer("delay", delay, 0)
+        self.is_frozen = False
         self.nx, self.nu = dynamics.nx, dynamics.nu
         nx, nu = self.nx, self.nu
         # Without a vector space the problem is one of errors from the reference, which are fewer numbers.
@@ -117,7 +121,7 @@ class MPC(nn.Module):
         if self.in_errors and not isinstance(dynamics, RobotDynamics):
             raise ValueError("configurations that form no vector space are those of a RobotDynamics only")
         size = dynamics.ndx if self.in_errors else nx
-        limits = _limit("state_limit", state_limit, nx)
+        limits = limit("state_limit", state_limit, nx)
         self.limited = [i for i in range(nx) if limits[i].isfinite()]
         if self.in_errors:
             check_limited(dynamics, self.limited)
@@ -125,13 +129,13 @@ class MPC(nn.Module):
         self.state_limit: Tensor
         self.reference: Tensor
         given = dynamics.effort_limit if input_limit is None else input_limit
-        self.register_buffer("input_limit", _limit("input_limit", given, nu), persistent=False)
+        self.register_buffer("input_limit", limit("input_limit", given, nu), persistent=False)
         self.register_buffer("state_limit", limits[self.limited], persistent=False)
-        own = _vector("reference", reference, nx, 0.0)
+        own = vector("reference", reference, nx, 0.0)
         if self.in_errors:
             own = dynamics.neutral_state() if reference is None else Errors(dynamics, own).reference
         self.register_buffer("reference", own, persistent=False)
-        self.rate_limit = None if rate_limit is None else _limit("rate_limit", rate_limit, nu)
+        self.rate_limit = None if rate_limit is None else limit("rate_limit", rate_limit, nu)
         if self.rate_limit is not None and not dynamics.dt:
             raise ValueError("rate_limit is given, and the dynamics have no control period dt")
         self.state_slack, self.rows = state_slack, tuple(rows)
@@ -159,11 +163,11 @@ class MPC(nn.Module):
 
     def input_bound(self) -> Tensor:
         """(nu,) the largest |u| that is planned [N or N m]."""
-        return _part(self.input_limit, self.input_fraction)
+        return used(self.input_limit, self.input_fraction)
 
     def state_bound(self) -> Tensor:
         """(limited states,) the largest |x| that is planned."""
-        return _part(self.state_limit, self.state_fraction)
+        return used(self.state_limit, self.state_fraction)
 
     def set_weights(self, q: Any = None, r: Any = None, terminal: Any = None) -> MPC:
         """Set Q, R and the terminal weight: diagonals, matrices, or what else their modules take."""
@@ -179,8 +183,12 @@ class MPC(nn.Module):
 
     @torch.no_grad()
     def frozen(self) -> MPC:
-        """A copy for control loops: weights, bounds and the model's parameters are constants, worked out once."""
+        """A copy for control loops: weights, bounds and the model's parameters are constants, worked out once.
+
+        Its plans carry no gradient, not even by the state.
+        """
         copy_ = copy.deepcopy(self)
+        copy_.is_frozen = True
         for name in ("state_cost", "input_cost", "terminal_cost", "model"):
             setattr(copy_, name, _Constant(getattr(self, name)()))
         for name, bound in (("input", self.input_bound()), ("state", self.state_bound())):
@@ -236,7 +244,7 @@ class MPC(nn.Module):
                 rows.append(StateRows(lambda x: x[..., chosen], lower, upper, linear, quadratic))
             elif not {"x_lower", "x_upper"} & given.keys():
                 size = coordinates.dynamics.nx
-                given |= {"x_lower": -_spread(-lower, chosen, size), "x_upper": _spread(upper, chosen, size)}
+                given |= {"x_lower": -spread(-lower, chosen, size), "x_upper": spread(upper, chosen, size)}
         ocp = NonlinearOcp(coordinates.dynamics, self.horizon, coordinates.of(x0), given, self.model(), rows)
         if self.rate_limit is None:
             return ocp
@@ -321,11 +329,17 @@ class MPC(nn.Module):
         all parameters.
 
         An element without an answer (NaN state, a QP that did not converge) keeps the passed plan and has a status that
-        says so; what it contributes to gradients is then that of the passed plan. An element that did not converge in
-        mode "converged" (MAX_ITER) has the last trajectory, without gradient. Raises ValueError for wrong shapes, and
-        SolveError for such elements where the settings say on_failure="raise".
+        says so. Its problem contributes nothing to gradients; the passed plan does if it carries gradient, since its
+        input is what a closed loop then applies. An element that did not converge in mode "converged" (MAX_ITER) has
+        the last trajectory, without gradient. Raises ValueError for wrong shapes, and SolveError for such elements
+        where the settings say on_failure="raise".
         """
         x0, plan = self._checked(x0, plan)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            return self._plan(x0, plan, options)
+
+    def _plan(self, x0: Tensor, plan: Plan, options: dict[str, Any]) -> Plan:
+        """`forward` of arguments that have been checked."""
         real_time = self.mode == "real_time"
         # Gradients of what has converged are those of the QP around the solution, not of the first one.
         ocp, qp, finite, (x, u), coordinates = self._build_finite(x0, plan, options, graph=real_time)
@@ -358,6 +372,8 @@ class MPC(nn.Module):
         x0 = x0.to(device="cpu", dtype=torch.float64)
         if plan is None:
             return x0, self.cold_plan(x0)
+        if not isinstance(plan, Plan):
+            raise ValueError(f"plan is a {type(plan).__name__}, expected a Plan")
         batch, N, nu = len(x0), self.horizon, self.nu
         shapes = {"states": (N + 1, self.nx), "inputs": (N, nu), "previous": (nu,), "pending": (self.delay, nu)}
         for name, shape in shapes.items():
@@ -377,17 +393,6 @@ class _Constant(nn.Module):
 
     def forward(self) -> Tensor | None:
         return self.value
-
-
-def _part(limit: Tensor, fraction: nn.Parameter | None) -> Tensor:
-    """The share of a limit that is used, all of it where there is no fraction."""
-    return limit if fraction is None else limit * fraction.sigmoid()
-
-
-def _spread(bound: Tensor, chosen: list[int], size: int) -> Tensor:
-    """bound (..., chosen) of some coordinates as one (..., size) of all, infinite where there is none."""
-    index = torch.tensor(chosen)
-    return bound.new_full((*bound.shape[:-1], size), float("inf")).index_copy(-1, index, bound)
 
 
 def _finite(*values: Tensor) -> Tensor:
@@ -412,21 +417,3 @@ def _checked_names(data: Mapping[str, Tensor]) -> dict[str, Tensor]:
             known = ", ".join(n for n in OCP_NAMES if n not in _NOT_YOURS)
             raise ValueError(f"{name!r} is no argument of the problem, expected one of {known}")
     return dict(data)
-
-
-def _vector(name: str, value: Tensor | Sequence[float] | None, size: int, default: float) -> Tensor:
-    if value is None:
-        return torch.full((size,), default, dtype=torch.float64)
-    vector = torch.as_tensor(value, dtype=torch.float64).clone()
-    if vector.shape != (size,):
-        raise ValueError(f"{name} has shape {tuple(vector.shape)}, expected ({size},)")
-    if bool(vector.isnan().any()):
-        raise ValueError(f"{name} is {vector.tolist()}: NaN")
-    return vector
-
-
-def _limit(name: str, value: Tensor | Sequence[float] | None, size: int) -> Tensor:
-    vector = _vector(name, value, size, float("inf"))
-    if not bool((vector > 0.0).all()):
-        raise ValueError(f"{name} is {vector.tolist()}, expected positive numbers")
-    return vector

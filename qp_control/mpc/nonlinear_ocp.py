@@ -39,36 +39,41 @@ class _Rows:
 
 
 class StateRows(_Rows):
-    """lower <= function(x, *data) <= upper for the states x_1..x_N; function maps (..., nx) to (..., rows).
+    """lower <= function(x, *data) <= upper for the states x_1..x_N; function maps (B, N, nx) to (B, N, rows).
 
     lower, upper: numbers or tensors that broadcast to (B, N, rows). slack_linear, slack_quadratic: weights of a soft
     row's violation, likewise; None: hard rows. data: tensors the function takes as well, shared, or with the axes (B,
     N) or (B, 1) in front.
+
+    A controller's call raises ValueError where the function returns another shape.
     """
 
     def values(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.function(x, *self.data)
+        """The function at the states x (B, N, nx): (B, N, rows); the inputs u do not matter."""
+        return _along_stages("the function of rows", self.function(x, *self.data), x, "rows")
 
 
 class StageRows(_Rows):
     """lower <= function(x, u, *data) <= upper for the stages k = 0..N-1; the rest as in `StateRows`."""
 
     def values(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.function(x, u, *self.data)
+        """The function at the states x (B, N, nx) and inputs u (B, N, nu): (B, N, rows)."""
+        return _along_stages("the function of rows", self.function(x, u, *self.data), x, "rows")
 
 
 Rows = StateRows | StageRows
 
 
 def keep_out(position: Callable[[Tensor], Tensor], centre: Any, radius: Any, **slack: Any) -> StateRows:
-    """Rows that keep position(x) (..., d) [m] outside a ball: |position(x) - centre|^2 >= radius^2.
+    """Rows that keep position(x) (B, N, d) [m] outside a ball: |position(x) - centre|^2 >= radius^2.
 
     centre (d,), (B, 1, d) or (B, N, d) [m], radius a number or (B, N, 1) [m]; slack_linear, slack_quadratic make the
-    row soft.
+    row soft, see `StateRows`. Raises TypeError for other keywords; a controller's call raises ValueError where position
+    returns another shape, or another d than the centre's.
     """
 
     def squared(x: Tensor, c: Tensor) -> Tensor:
-        offset = position(x) - c
+        offset = _along_stages("position", position(x), x, c.shape[-1] if c.ndim else "d") - c
         return (offset * offset).sum(-1, keepdim=True)
 
     centre, radius = (torch.as_tensor(value, dtype=torch.float64) for value in (centre, radius))
@@ -76,18 +81,32 @@ def keep_out(position: Callable[[Tensor], Tensor], centre: Any, radius: Any, **s
 
 
 def speed_limit(velocity: Callable[[Tensor], Tensor], limit: Any, **slack: Any) -> StateRows:
-    """Rows |velocity(x)|^2 <= limit^2, velocity(x) (..., d) [m/s], limit a number or (B, N, 1) [m/s]."""
+    """Rows |velocity(x)|^2 <= limit^2, velocity(x) (B, N, d) [m/s], limit a number or (B, N, 1) [m/s].
+
+    slack_linear, slack_quadratic make the row soft, see `StateRows`. Raises TypeError for other keywords; a
+    controller's call raises ValueError where velocity returns another shape.
+    """
 
     def squared(x: Tensor) -> Tensor:
-        v = velocity(x)
+        v = _along_stages("velocity", velocity(x), x, "d")
         return (v * v).sum(-1, keepdim=True)
 
     return StateRows(squared, upper=torch.as_tensor(limit, dtype=torch.float64) ** 2, **slack)
 
 
+def _along_stages(name: str, value: Tensor, x: Tensor, last: int | str) -> Tensor:
+    """`value`, which must have the leading axes of x and `last`, a size or the name of one: others broadcast unseen."""
+    good = value.ndim == x.ndim and value.shape[:-1] == x.shape[:-1]
+    if not good or (isinstance(last, int) and value.shape[-1] != last):
+        hint = "" if good else ": x[..., 1:2], not x[..., 1]"
+        expected = ", ".join(map(str, (*x.shape[:-1], last)))
+        raise ValueError(f"{name} returned shape {tuple(value.shape)}, expected ({expected}){hint}")
+    return value
+
+
 @dataclass(frozen=True)
 class NonlinearOcp:
-    """The problem of a batch of B; see the top of this file.
+    """The problem of a batch of B; it stands at the top of `qp_control.mpc.nonlinear_ocp`.
 
     dynamics: an object with step, linearize and second_order, as `RobotDynamics`, `TorchDynamics` and `ErrorDynamics`
         are.

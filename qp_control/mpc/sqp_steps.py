@@ -22,6 +22,7 @@ from qp_control.mpc.nonlinear_kkt import cost_size, crossing, elements_of, resid
 from qp_control.mpc.nonlinear_ocp import NonlinearOcp
 from qp_control.ocp.layer import OcpLayer, OcpLayerSolution
 from qp_control.ocp.problem import OcpQP
+from qp_control.qp.problem import as_integer
 from qp_control.settings import Status
 
 _ARMIJO, _MEMORY, _HALVINGS = 1e-4, 5, 12
@@ -44,10 +45,10 @@ class SqpSettings:
     hessian: Literal["exact", "gauss_newton"] = "exact"
     """Of the Lagrangian (its stages made convex without changing the step where that can be done), or of the cost."""
     line_search: bool = True
+    """Shorten steps until the penalty function is low enough; False: take them whole."""
 
     def __post_init__(self) -> None:
-        if self.max_iter < 1:
-            raise ValueError(f"max_iter is {self.max_iter}, expected at least 1")
+        object.__setattr__(self, "max_iter", as_integer("max_iter", self.max_iter, 1))
         if not 0.0 < self.eps < float("inf"):
             raise ValueError(f"eps is {self.eps}, expected a positive number")
         if self.hessian not in ("gauss_newton", "exact"):
@@ -224,6 +225,6 @@ def _useful(found: OcpLayerSolution) -> Tensor:
     return solved | ((found.status == Status.MAX_ITER) & close)
 
 
-def part(point: Any, which: Tensor) -> OcpLayerSolution:
-    """Some elements of a solution."""
-    return OcpLayerSolution(*(getattr(point, name)[which] for name in OcpLayerSolution._fields))
+def part(point: Any, which: Tensor) -> Any:
+    """Some elements of a solution, or of a start."""
+    return type(point)(*(value[which] for value in point))

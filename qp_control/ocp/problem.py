@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qp_control.qp.problem import Array, as_array, check_symmetric, symmetry_tolerance
+from qp_control.qp.problem import Array, as_array, as_integer, check_symmetric, symmetry_tolerance
 
 # Argument: its last axes, and the stages it may have beside N (None: no axis of stages).
 _FORMS: dict[str, tuple[tuple[str, ...], tuple[int, ...] | None]] = {
@@ -69,7 +69,9 @@ _LOWER, _UPPER = ("lower", "lower_N", "x_lower", "u_lower"), ("upper", "upper_N"
 
 @dataclass(frozen=True)
 class OcpQP:
-    """An optimal-control QP as data, of arrays or of tensors, in the shapes that stand at the top of this file.
+    """An optimal-control QP as data, of arrays or of tensors.
+
+    The problem and the shapes of its data stand at the top of `qp_control.ocp.problem`.
 
     `solve_ocp(**qp.arguments())` and `OcpLayer(horizon=qp.horizon)(**qp.data())` solve it,
     `save_problem(path, **qp.arguments())` keeps it.
@@ -241,9 +243,7 @@ def _horizon(shapes: dict[str, tuple[int, ...]], horizon: int | None) -> int:
             if stages == (0,) and axes and axes[-1] != 1:
                 return axes[-1]
         raise ValueError("no argument has an axis of stages: give the horizon")
-    if int(horizon) != horizon or horizon < 1:
-        raise ValueError(f"horizon is {horizon}, expected an integer of at least 1")
-    return int(horizon)
+    return as_integer("horizon", horizon, 1)
 
 
 @dataclass(frozen=True)

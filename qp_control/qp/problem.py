@@ -130,6 +130,21 @@ def as_array(name: str, value: Any) -> Array:
     return np.asarray(array, dtype=np.float64, order="C")  # ascontiguousarray makes a vector of a number
 
 
+def as_integer(name: str, value: Any, least: int) -> int:
+    """`value` as an int.
+
+    Raises:
+        ValueError: it is not a whole number of at least `least`.
+    """
+    try:
+        whole = int(value) == value
+    except (TypeError, ValueError, OverflowError):  # no number, NaN, infinite
+        whole = False
+    if not whole or value < least:
+        raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}")
+    return int(value)
+
+
 @lru_cache
 def symmetry_tolerance(dtype: Any) -> float:
     """How asymmetric H may be, relative to its largest entry."""

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from qp_control import _robot, _solver
+from qp_control.qp.problem import as_integer
 from qp_control.robot.contact_path import follow
 from qp_control.robot.ground import Ground, Plane
 from qp_control.robot.model import RobotModel
@@ -110,10 +111,10 @@ class ContactDynamics(RobotModel):
         settings: Settings | None = None,
     ) -> None:
         super().__init__(model_or_urdf, actuated=actuated, threads=threads)
-        self.dt, self.substeps = float(dt), int(substeps)
+        self.dt, self.substeps = float(dt), as_integer("substeps", substeps, 1)
         self.contacts, self.pairs = tuple(contacts), tuple(pairs)
-        if self.substeps < 1 or not self.dt > 0.0:
-            raise ValueError(f"dt is {dt} and substeps {substeps}, expected a positive time and at least 1")
+        if not self.dt > 0.0:
+            raise ValueError(f"dt is {dt}, expected a positive time")
         mass = sum(inertia.mass for inertia in list(self.model.inertias)[1:])
         self.stiffness = float(mass * GRAVITY / 1e-3 if stiffness is None else stiffness)
         self.damping = float(2.0 * (self.stiffness * mass) ** 0.5 if damping is None else damping)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from qp_control._robot import Integrator, RigidBody
+from qp_control.qp.problem import as_integer
 from qp_control.robot import manifold
 from qp_control.robot.model import RobotModel
 from qp_control.robot.motions import array, call, tensor
@@ -94,7 +95,8 @@ class RobotDynamics(RobotModel):
     dt: control period [s]; substeps: integrator steps within it.
     integrator: "rk4" (order 4, also on quaternions), "semi_implicit" or "euler".
 
-    The methods differentiate with respect to the state, the input AND the parameters.
+    The methods differentiate with respect to the state, the input AND the parameters. Raises ValueError for bad
+    arguments.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class RobotDynamics(RobotModel):
     ) -> None:
         if integrator not in INTEGRATORS:
             raise ValueError(f"integrator is {integrator!r}, expected one of {', '.join(INTEGRATORS)}")
-        self.dt, self.substeps, self.integrator = float(dt), int(substeps), integrator
+        self.dt, self.substeps, self.integrator = float(dt), as_integer("substeps", substeps, 1), integrator
         scheme = getattr(Integrator, integrator)
         self._load(model_or_urdf, actuated, threads, dt=self.dt, substeps=self.substeps, integrator=scheme)
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from qp_control.qp.problem import as_integer
+
 Function = Callable[..., Tensor]
 
 
@@ -22,13 +24,13 @@ class TorchDynamics:
     function: f(x, u) or, where there are parameters, f(x, u, parameters), of x (..., nx), u (..., nu) and parameters
         (n_par,) or (..., n_par); it must treat leading axes as a batch. Without an integrator it gives the next state,
         with one the time derivative of the state.
-    nx, nu: sizes of state and input.
+    nx, nu: sizes of state (at least 1) and input (at least 0).
     dt: control period [s], needed by an integrator; substeps: steps of the integrator within it.
     integrator: None, "rk4" or "euler".
     parameters: (n_par,) nominal parameters; None: the function takes none.
     input_limit: (nu,) largest |u|; None: no limits. What `MPC` takes where it is given none.
 
-    Raises ValueError for bad arguments.
+    Raises ValueError for bad arguments, and for a function that fails at zeros of these sizes or returns another shape.
     """
 
     vector_space = True
@@ -49,16 +51,27 @@ class TorchDynamics:
             raise ValueError(f"integrator is {integrator!r}, expected None, 'rk4' or 'euler'")
         if integrator is not None and not (dt is not None and dt > 0.0):
             raise ValueError(f"dt is {dt}, expected a positive control period for the integrator {integrator!r}")
-        if substeps < 1 or (substeps > 1 and integrator is None):
+        self.function, self.nx, self.nu = function, as_integer("nx", nx, 1), as_integer("nu", nu, 0)
+        self.dt, self.substeps, self.integrator = dt, as_integer("substeps", substeps, 1), integrator
+        if self.substeps > 1 and integrator is None:
             raise ValueError(f"substeps is {substeps}, expected 1, or more with an integrator")
-        self.function, self.nx, self.nu = function, int(nx), int(nu)
-        self.dt, self.substeps, self.integrator = dt, int(substeps), integrator
         self.parameters = None if parameters is None else parameters.detach().to(torch.float64)
         infinite = torch.full((self.nu,), float("inf"), dtype=torch.float64)
         self.effort_limit = infinite if input_limit is None else torch.as_tensor(input_limit, dtype=torch.float64)
-        probe = self.step(torch.zeros(2, self.nx, dtype=torch.float64), torch.zeros(2, self.nu, dtype=torch.float64))
-        if probe.shape != (2, self.nx):
-            raise ValueError(f"the function returned shape {tuple(probe.shape)}, expected (B, nx) = (2, {self.nx})")
+        self._check_function()
+
+    def _check_function(self) -> None:
+        """Raise ValueError unless the function takes and returns what it should; integrators would broadcast it."""
+        x, u = (torch.zeros(2, size, dtype=torch.float64) for size in (self.nx, self.nu))
+        try:
+            found = self.function(x, u) if self.parameters is None else self.function(x, u, self.parameters)
+        except (RuntimeError, IndexError, ValueError) as error:
+            shapes = f"x (B, nx) = (2, {self.nx}) and u (B, nu) = (2, {self.nu})"
+            raise ValueError(f"the function fails at zeros of shapes {shapes}: {error}") from error
+        if not isinstance(found, Tensor):
+            raise ValueError(f"the function returned a {type(found).__name__}, expected a torch.Tensor")
+        if found.shape != x.shape:
+            raise ValueError(f"the function returned shape {tuple(found.shape)}, expected (B, nx) = (2, {self.nx})")
 
     def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
         """State x_next (..., nx) one control period after x (..., nx) under the constant input u (..., nu)."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from qp_control.ocp.problem import OcpQP
+from qp_control.qp.problem import as_integer
 from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem
 
@@ -81,7 +82,11 @@ def closed_loop(
     before its numbers ran away, and earns `failed_reward` from then on, without gradient; None: it goes on. plan: the
     (shifted) plan or decision to begin with. The gradient passes through the plant, the controller and what is carried
     from call to call; truncate: it is cut after every so many control periods. see: is called with every decision.
+
+    Raises ValueError unless steps and truncate are integers of at least 1.
     """
+    steps = as_integer("steps", steps, 1)
+    truncate = None if truncate is None else as_integer("truncate", truncate, 1)
     limit = controller.input_limit
     x, alive = x0, torch.ones(len(x0), dtype=torch.bool)
     states, inputs, rewards, status, iterations = [x0], [], [], [], []
