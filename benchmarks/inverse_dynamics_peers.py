@@ -1,9 +1,10 @@
 """Whole-body control beside TSID and pink on the same tasks: torques or velocities, tracking, violation and time.
 
 TSID: a quadruped (centre of mass, trunk, posture, rigid contacts with cones of friction, torque limits) and an arm
-(pose of its tool, posture, torque limits). Torques at the same states, near the posture, and then a loop of each: the
-centre of mass, or the tool, follows a circle in two seconds, and the robot moves by the accelerations that its
-controller has decided on. tracking_m: largest error after the first quarter of a second; torque_excess_Nm,
+(pose of its tool, posture, torque limits). Torques at the same states, near the posture and without any likeness to
+each other, and then a loop of each (loop_p50_us, loop_p99_us; its reference is set anew in every tick): the centre of
+mass, or the tool, follows a circle in two seconds, and the robot moves by the accelerations that its controller has
+decided on. tracking_m: largest error after the first quarter of a second; torque_excess_Nm,
 friction_excess_N: beyond the limits. difference: of torques [N m] or velocities [rad/s], the largest.
 
 pink: velocities of the arm from rest with its centre of mass, posture and velocity limits. Its frames' errors are
@@ -37,8 +38,8 @@ from control_models import FEET, LIMIT
 import qp_control as qc
 
 COLUMNS = {
-    "case": 24, "solver": 12, "p50_us": 7, "p99_us": 7, "difference": 10, "tracking_m": 10,
-    "torque_excess_Nm": 16, "friction_excess_N": 17,
+    "case": 24, "solver": 12, "p50_us": 7, "p99_us": 7, "loop_p50_us": 11, "loop_p99_us": 11, "difference": 10,
+    "tracking_m": 10, "torque_excess_Nm": 16, "friction_excess_N": 17,
 }  # fmt: skip
 KP, DT, FRICTION = 100.0, 1e-3, 0.6
 TSID_REGULARIZATION = 1e-8  # its solver adds it to the Hessian
@@ -101,9 +102,9 @@ def own_times(action: Callable[[int], Any], count: int) -> Any:
     return np.array(found[20:])
 
 
-def quantiles(times: Any) -> dict[str, float]:
+def quantiles(times: Any, of: str = "") -> dict[str, float]:
     p50, p99 = np.percentile(times, [50.0, 99.0])
-    return {"p50_us": p50, "p99_us": p99}
+    return {f"{of}p50_us": p50, f"{of}p99_us": p99}
 
 
 def judged(model: Any, task: str, limit: Any, loop: Any, references: Any) -> dict[str, float]:
@@ -140,16 +141,18 @@ def beside_tsid(arguments: Any, table: report.Report, robot: str) -> None:
     found = np.stack([controller.compute(q[k], v[k]).torque for k in range(count)])
     row = quantiles(own_times(lambda k: controller.compute(q[k % count], v[k % count]), ticks))
     at, speed = q[0], np.zeros(model.nv)
-    path, torques, forces = [], [], []
+    path, torques, forces, times = [], [], [], []
     for position, velocity, acceleration in references:
         given = {f"{task}.reference": position, f"{task}.velocity": velocity, f"{task}.acceleration": acceleration}
+        start = time.process_time()
         tick = controller.compute(at, speed, given)
+        times.append(1e6 * (time.process_time() - start))
         path.append([at, speed])
         torques.append(tick.torque)
         forces.append(tick.force)
         at = pin.integrate(model, at, DT * (speed + 0.5 * DT * tick.acceleration))
         speed = speed + DT * tick.acceleration
-    row |= judged(model, task, limit, (path, torques, forces), references)
+    row |= quantiles(times, "loop_") | judged(model, task, limit, (path, torques, forces), references)
     table.add({"case": f"{robot}, tasks of TSID", "solver": "qp-control", **row})
     if arguments.tsid is None:
         return
@@ -165,6 +168,7 @@ def beside_tsid(arguments: Any, table: report.Report, robot: str) -> None:
         raise RuntimeError(f"TSID has failed:\n{done.stderr[-2000:]}")
     answer = json.loads(done.stdout.splitlines()[-1])
     other = quantiles(np.array(answer["times"]))
+    other |= quantiles(answer["loop_times"], "loop_")
     other |= {"difference": float(np.abs(found - np.array(answer["torques"])).max())}
     loop = answer["path"], answer["loop_torques"], answer["loop_forces"]
     other |= judged(model, task, limit, loop, references)

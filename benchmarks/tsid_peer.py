@@ -105,9 +105,11 @@ def main() -> None:
         controller.tick(q, v, first)
         times.append(1e6 * (time.process_time() - start))
     q, v = states[0][0], np.zeros(model.nv)
-    path, loop_torques, loop_forces = [], [], []
+    path, loop_torques, loop_forces, loop_times = [], [], [], []
     for reference in p["references"]:
+        start = time.process_time()
         torque, a, force = controller.tick(q, v, sample(reference))
+        loop_times.append(1e6 * (time.process_time() - start))
         path.append([q.tolist(), v.tolist()])
         loop_torques.append(torque.tolist())
         loop_forces.append(force.tolist())
@@ -115,7 +117,7 @@ def main() -> None:
         v = v + p["dt"] * a
     print(json.dumps({
         "torques": torques, "times": times, "path": path, "loop_torques": loop_torques, "loop_forces": loop_forces,
-        "pinocchio": pin.__version__,
+        "loop_times": loop_times,        "pinocchio": pin.__version__,
     }))  # fmt: skip
 
 
