@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import qp_control as qc
+from qp_control.viewer import Slider
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "docs"))
 import gallery
@@ -108,6 +109,12 @@ def test_reference_has_every_public_name():
     entries = "\n".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
     named = set(re.findall(r"auto(?:class|function|exception):: qp_control\.(\w+)$", entries, re.M))
     assert named == set(qc.__all__)
+
+
+def test_help_says_where_the_rest_is_told():
+    """What help() shows stands in no file."""
+    assert "`qp_control.ocp.problem`" in qc.OcpQP.__doc__ and "this file" not in qc.OcpQP.__doc__
+    assert "low" in Slider.takes.__doc__
 
 
 def test_every_example_is_in_the_gallery():

@@ -39,7 +39,7 @@ from qp_control.ocp.layer import OcpLayer
 from qp_control.ocp.problem import OCP_NAMES, OcpQP
 from qp_control.robot.dynamics import RobotDynamics
 from qp_control.robot.model_parameters import model_parameters
-from qp_control.settings import Settings, Status
+from qp_control.settings import Settings, Status, settings_or
 
 _NOT_YOURS = ("A", "B", "c", "x0")
 
@@ -150,7 +150,7 @@ class MPC(nn.Module):
             self.data[name] = nn.Parameter(value, requires_grad=value.requires_grad)
         self.sqp = sqp or SqpSettings()
         # Where multipliers are as large as 1e9, an absolute tolerance alone asks for more digits than there are.
-        self.layer = OcpLayer(settings or Settings(eps_rel=1e-12), horizon=self.horizon)
+        self.layer = OcpLayer(settings_or(settings, Settings(eps_rel=1e-12)), horizon=self.horizon)
 
     @property
     def model_parameters(self) -> list[nn.Parameter]:
@@ -341,7 +341,7 @@ class MPC(nn.Module):
         if self.layer.settings.on_failure == "raise" and not bool(solved.all()):
             index = int((~solved).nonzero()[0])
             message = f"the problem of element {index} has no answer: {Status(int(status[index])).name}"
-            raise SolveError(message, self.build(x0, plan, **options).element(index).data(), out)
+            raise SolveError(message, self.build(x0, plan, **options).element(index).arguments(), out)
         usable = solved
         if self.mode == "converged":
             usable = usable | (finite & (status == Status.MAX_ITER) & _finite(out.x, out.u))

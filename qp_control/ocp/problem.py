@@ -69,7 +69,7 @@ _LOWER, _UPPER = ("lower", "lower_N", "x_lower", "u_lower"), ("upper", "upper_N"
 
 @dataclass(frozen=True)
 class OcpQP:
-    """An optimal-control QP as data, of arrays or of tensors, in the shapes that stand at the top of this file.
+    """An optimal-control QP as data, of arrays or of tensors, in the shapes that `qp_control.ocp.problem` describes.
 
     `solve_ocp(**qp.arguments())` and `OcpLayer(horizon=qp.horizon)(**qp.data())` solve it,
     `save_problem(path, **qp.arguments())` keeps it.
