@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -190,3 +191,15 @@ def test_pages_agree_on_the_systems_that_are_supported():
 def test_versions_agree():
     """CMake and the package's metadata read it from the module; CITATION.cff cannot."""
     assert f"version: {qc.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{qc.__version__}] " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_names_in_the_changelog_exist():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    for name in re.findall(r"`(qp_control\.[\w.]+)`", text):
+        pkgutil.resolve_name(name)
+    public = {name for name in re.findall(r"`([A-Z]\w+|\w+_\w+)(?:\.\w+)?`", text)}
+    code = "\n".join(path.read_text() for room in ("qp_control", "envs") for path in (ROOT / room).rglob("*.py"))
+    unknown = {name for name in public if not re.search(rf"\b{name}\b", code)}
+    assert unknown == set()
+    assert {"solve_qp", "QPLayer", "ContactDynamics", "Hopper"} <= public
