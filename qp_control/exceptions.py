@@ -17,8 +17,11 @@ class SolveError(QPControlError):
     """A QP that had to be solved was not.
 
     Attributes:
-        problem: the data of the QP, as accepted by `qp_control.save_problem`.
-        solution: what the solver returned.
+        problem: the data by name, as accepted by `qp_control.save_problem`: the whole batch of a layer, of a controller
+            the QP of the first element without an answer, as its `build` gives it. `ContactDynamics`, whose QPs are
+            made in C++, has the arguments of its steps here: x, u, parameters, friction, dry_friction.
+        solution: what the solver returned: the `LayerSolution` or `OcpLayerSolution` of the whole batch, float64 on the
+            CPU; the `Tick` of `InverseDynamics.compute`; the statuses (B, periods) of `ContactDynamics`.
     """
 
     def __init__(self, message: str, problem: Mapping[str, Any], solution: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 from qp_control import _solver
 
@@ -36,6 +36,13 @@ class Status(IntEnum):
     def has_solution(self) -> bool:
         """Whether x solves the problem or its closest feasible neighbour."""
         return self <= Status.CLOSEST_FEASIBLE
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not math.isnan(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -78,18 +85,18 @@ class Settings:
     """Threads over a batch; 0: as many as the process may run on."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.eps_abs) and self.eps_abs > 0):
-            raise ValueError(f"eps_abs is {self.eps_abs}, expected a positive number")
-        if not (math.isfinite(self.eps_rel) and self.eps_rel >= 0):
-            raise ValueError(f"eps_rel is {self.eps_rel}, expected a number >= 0")
-        if not (math.isfinite(self.reduced_eps_rel) and self.reduced_eps_rel >= 0):
-            raise ValueError(f"reduced_eps_rel is {self.reduced_eps_rel}, expected a number >= 0")
-        if self.eps_gap is not None and not (math.isfinite(self.eps_gap) and self.eps_gap > 0):
-            raise ValueError(f"eps_gap is {self.eps_gap}, expected None or a positive number")
-        if int(self.max_iter) != self.max_iter or not 1 <= self.max_iter < 2**31:
-            raise ValueError(f"max_iter is {self.max_iter}, expected a positive integer")
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise ValueError(f"time_limit is {self.time_limit}, expected None or a positive number of seconds")
+        if not (_is_number(self.eps_abs) and 0 < self.eps_abs < math.inf):
+            raise ValueError(f"eps_abs is {self.eps_abs!r}, expected a positive number")
+        if not (_is_number(self.eps_rel) and 0 <= self.eps_rel < math.inf):
+            raise ValueError(f"eps_rel is {self.eps_rel!r}, expected a number >= 0")
+        if not (_is_number(self.reduced_eps_rel) and 0 <= self.reduced_eps_rel < math.inf):
+            raise ValueError(f"reduced_eps_rel is {self.reduced_eps_rel!r}, expected a number >= 0")
+        if self.eps_gap is not None and not (_is_number(self.eps_gap) and 0 < self.eps_gap < math.inf):
+            raise ValueError(f"eps_gap is {self.eps_gap!r}, expected None or a positive number")
+        if not (_is_number(self.max_iter) and 1 <= self.max_iter < 2**31 and int(self.max_iter) == self.max_iter):
+            raise ValueError(f"max_iter is {self.max_iter!r}, expected a positive integer")
+        if self.time_limit is not None and not (_is_number(self.time_limit) and self.time_limit > 0):
+            raise ValueError(f"time_limit is {self.time_limit!r}, expected None or a positive number of seconds")
         if self.infeasible not in (None, "certify", "closest"):
             raise ValueError(f'infeasible is {self.infeasible!r}, expected None, "certify" or "closest"')
         if self.on_failure not in ("zero", "raise", "nan"):
@@ -98,10 +105,10 @@ class Settings:
             raise ValueError(
                 f'weakly_active is {self.weakly_active!r}, expected "least_squares", "one_sided" or "smoothed"'
             )
-        if not (math.isfinite(self.smoothing) and self.smoothing > 0):
-            raise ValueError(f"smoothing is {self.smoothing}, expected a positive number")
-        if int(self.threads) != self.threads or not 0 <= self.threads <= 4096:
-            raise ValueError(f"threads is {self.threads}, expected an integer >= 0")
+        if not (_is_number(self.smoothing) and 0 < self.smoothing < math.inf):
+            raise ValueError(f"smoothing is {self.smoothing!r}, expected a positive number")
+        if not (_is_number(self.threads) and 0 <= self.threads <= 4096 and int(self.threads) == self.threads):
+            raise ValueError(f"threads is {self.threads!r}, expected an integer >= 0")
 
     def native(self, default_infeasible: Literal["certify", "closest"]) -> _solver.Settings:
         """The solver's own struct."""
@@ -124,3 +131,19 @@ class Settings:
         out.nan_without_solution = self.on_failure == "nan"
         out.threads = int(self.threads)
         return out
+
+
+_DEFAULT = Settings()
+
+
+def settings_or(given: Settings | None, default: Settings = _DEFAULT) -> Settings:
+    """The settings that were given, or the default where there are none.
+
+    Raises:
+        TypeError: what was given is something else.
+    """
+    if given is None:
+        return default
+    if not isinstance(given, Settings):
+        raise TypeError(f"settings is {given!r}, expected a qp_control.Settings")
+    return given

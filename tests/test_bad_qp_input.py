@@ -1,6 +1,7 @@
 """The caller's mistakes raise ValueError that says what was got and what was expected; nothing crashes."""
 
 import contextlib
+import re
 
 import numpy as np
 import pytest
@@ -97,6 +98,26 @@ def test_wrong_shape_is_refused_with_got_and_expected(name, shape):
         qc.solve_qp(**bad)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"g": np.ones((4, 1)), "A": None, "b": None, "C": None, "l": None, "u": None, "lb": None, "ub": None},
+            "H has shape (4, 4), expected (n, n) = (1, 1); n = 1 from g of shape (4, 1); a vector is (n,)",
+        ),
+        ({"g": np.ones((4, 1))}, "g has shape (4, 1), expected (n,) = (4,) or (B, n); n = 4 from H of shape (4, 4)"),
+        ({"b": np.ones((2, 1))}, "b has shape (2, 1), expected (n_eq,) = (2,) or (B, n_eq)"),
+        ({"H": np.eye(5)}, "H has shape (5, 5), expected (n, n) = (4, 4); n = 4 from g of shape (4,)"),
+    ],
+)
+def test_refused_shape_is_the_one_given_and_says_where_n_is_from(wrong, message):
+    given = arguments() | wrong
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        qc.solve_qp(**given)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        qc.QPLayer()(**{name: None if value is None else torch.as_tensor(value) for name, value in given.items()})
+
+
 def test_number_instead_of_a_vector_or_matrix_is_refused_for_one_unknown_too():
     one = {"H": np.eye(1), "g": [1.0], "A": [[1.0]], "b": [1.0], "C": [[1.0]], "l": [0.0], "u": [9.0]}
     assert qc.solve_qp(**one).status == qc.Status.SOLVED
@@ -133,6 +154,36 @@ def test_array_of_objects_is_refused_whichever_it_is(name):
     bad[name] = bad[name].astype(object)
     with pytest.raises(ValueError, match=rf"\b{name} has dtype object, expected real numbers"):
         qc.solve_qp(**bad)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_tensor_that_requires_grad_is_sent_to_the_layers(name):
+    """Its gradient would be lost without a word."""
+    given = arguments()
+    tensor = torch.tensor(given[name], requires_grad=True)
+    with pytest.raises(TypeError, match=f"^{name} is a tensor that requires grad.*QPLayer, OcpLayer"):
+        qc.solve_qp(**(given | {name: tensor}))
+    with pytest.raises(TypeError, match=f"problem 0: {name} is a tensor that requires grad"):
+        qc.solve_qps([given | {name: tensor}])
+    detached, plain = qc.solve_qp(**(given | {name: tensor.detach()})), qc.solve_qp(**given)
+    assert np.array_equal(detached.x, plain.x)
+
+
+def test_starts_and_optimal_control_problems_that_require_grad_are_refused_too():
+    with pytest.raises(TypeError, match=r"^A is a tensor that requires grad"):
+        qc.solve_ocp(torch.eye(2, requires_grad=True), np.ones((2, 1)), horizon=3)
+    out = qc.QPLayer()(torch.eye(2), torch.ones(2, requires_grad=True))
+    with pytest.raises(TypeError, match=r"^warm_start\.x is a tensor that requires grad"):
+        qc.solve_qp(np.eye(2), np.ones(2), warm_start=out)
+
+
+def test_dtypes_that_numpy_lacks_are_converted():
+    H, g = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)
+    expected = qc.solve_qp(H.double(), g.double())
+    assert np.array_equal(qc.solve_qp(H, g).x, expected.x)
+    assert torch.equal(qc.QPLayer()(H, g).x, torch.tensor(expected.x).to(torch.bfloat16))
+    with pytest.raises(ValueError, match=r"^H is not an array of numbers: "):
+        qc.solve_qp(torch.eye(2, device="meta"), g)
 
 
 def test_missing_g_is_refused():
@@ -251,6 +302,17 @@ def test_enormous_entries_give_an_honest_status(name, size, n):
         ("max_iter", -5),
         ("max_iter", 1.5),
         ("max_iter", 2**40),
+        ("max_iter", None),
+        ("max_iter", np.inf),
+        ("max_iter", np.nan),
+        ("max_iter", "10"),
+        ("max_iter", [10]),
+        ("eps_abs", "1e-3"),
+        ("eps_abs", None),
+        ("eps_rel", 10**400),
+        ("eps_gap", "1"),
+        ("reduced_eps_rel", 1j),
+        ("time_limit", "1"),
         ("time_limit", 0.0),
         ("time_limit", -1.0),
         ("time_limit", np.nan),
@@ -259,18 +321,56 @@ def test_enormous_entries_give_an_honest_status(name, size, n):
         ("threads", -1),
         ("threads", 1.5),
         ("threads", 10**9),
+        ("threads", None),
+        ("threads", np.inf),
         ("weakly_active", "always"),
         ("smoothing", 0.0),
+        ("smoothing", "small"),
     ],
 )
-def test_settings_out_of_range_are_refused_with_their_name(option, value):
-    with pytest.raises(ValueError, match=option):
-        qc.solve_qp(np.eye(2), np.ones(2), settings=qc.Settings(**{option: value}))
+def test_settings_out_of_range_are_refused_with_their_name_and_what_was_given(option, value):
+    with pytest.raises(ValueError, match=re.escape(f"{option} is {value!r}, expected")):
+        qc.Settings(**{option: value})
+
+
+def test_numbers_of_any_kind_are_settings():
+    settings = qc.Settings(eps_abs=np.float32(1e-6), max_iter=np.int64(50), time_limit=np.inf, threads=1.0)
+    assert qc.solve_qp(np.eye(2), np.ones(2), settings=settings).status == qc.Status.SOLVED
 
 
 def test_unknown_setting_is_refused():
     with pytest.raises(TypeError, match="epsilon"):
         qc.Settings(epsilon=1e-3)
+
+
+def takers_of_settings():
+    qp = {"H": np.eye(2), "g": np.ones(2)}
+    solution = qc.solve_qp(**qp)
+    ocp = qc.OcpQP(np.eye(1), np.eye(1), np.ones(1), 2, R=np.eye(1))
+    trajectory = qc.solve_ocp(**ocp.arguments())
+    return {
+        "solve_qp": lambda settings: qc.solve_qp(**qp, settings=settings),
+        "solve_qps": lambda settings: qc.solve_qps([qp], settings=settings),
+        "qp_adjoint": lambda settings: qc.qp_adjoint(**qp, solution=solution, x=np.ones(2), settings=settings),
+        "qp_tangent": lambda settings: qc.qp_tangent(**qp, solution=solution, dg=np.ones(2), settings=settings),
+        "QPLayer": qc.QPLayer,
+        "solve_ocp": lambda settings: qc.solve_ocp(**ocp.arguments(), settings=settings),
+        "ocp_adjoint": lambda settings: qc.ocp_adjoint(ocp, trajectory, settings=settings),
+        "ocp_tangent": lambda settings: qc.ocp_tangent(ocp, trajectory, settings=settings),
+        "ocp_gain": lambda settings: qc.ocp_gain(ocp, trajectory, settings=settings),
+        "OcpLayer": qc.OcpLayer,
+        "MPC": lambda settings: qc.MPC(qc.TorchDynamics(torch.add, 1, 1), 2, settings=settings),
+    }
+
+
+@pytest.mark.parametrize("given", [{"eps_abs": 1e-3}, {}, 5, 0, "fast", qc.Settings])
+@pytest.mark.parametrize("name", takers_of_settings())
+def test_what_is_no_settings_is_refused_by_all_who_take_some(name, given):
+    take = takers_of_settings()[name]
+    take(None)
+    take(qc.Settings(threads=1))
+    with pytest.raises(TypeError, match=re.escape(f"settings is {given!r}, expected a qp_control.Settings")):
+        take(given)
 
 
 @pytest.mark.parametrize("problem", ["nan", "size", "batch"])

@@ -67,7 +67,11 @@ def test_training_again_needs_resume(trained: Path, capsys: pytest.CaptureFixtur
 def test_resuming_with_other_options_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--resume", *QUICK, "--closed-loop-iterations=3"]
     assert cli.main(["train", "cart_pole_swing_up", "--run", str(trained), *options]) == 2
-    assert "begun with other options" in capsys.readouterr().err
+    # Those that differ, and no others.
+    assert capsys.readouterr().err.strip().endswith("begun with other options: closed_loop_iterations was 2 and is 3")
+    assert cli.main(["train", "lqr_recovery", "--run", str(trained), "--resume"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.endswith("was begun with another task: cart_pole_swing_up, not lqr_recovery")
 
 
 def test_replay_is_rewritten(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

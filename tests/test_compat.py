@@ -371,12 +371,39 @@ class TestMpc:
         x_init, C, c = self.pendulum_data()
         dynamics = Pendulum()
         options = {"u_lower": -4.0, "u_upper": 4.0, "lqr_iter": 1}
-        with pytest.raises(qc.SolveError):
+        with pytest.raises(qc.SolveError, match="element 0 did not converge: MAX_ITER") as caught:
             our_mpc.MPC(2, 1, 12, **options)(x_init, our_mpc.QuadCost(C, c), dynamics)
+        # The next step's QP, which starts where the element does.
+        problem, found = caught.value.problem, caught.value.solution
+        assert torch.equal(problem["x0"], x_init[0]) and torch.equal(problem["Q"], C[:2, :2])
+        step = qc.solve_ocp(**problem)
+        assert step.status == qc.Status.SOLVED and 1e-6 < abs(step.u - found.u[0].detach().numpy()).max() < 4.0
         x, u, _ = our_mpc.MPC(2, 1, 12, exit_unconverged=False, **options)(x_init, our_mpc.QuadCost(C, c), dynamics)
         assert bool(x.isfinite().all()) and math.isfinite(float(u.sum()))
         (gradient,) = torch.autograd.grad(x.sum() + u.sum(), dynamics.length, allow_unused=True)
         assert gradient is None or float(gradient) == 0.0
+
+    @pytest.mark.parametrize("slew", [None, 0.5])
+    def test_problem_that_has_no_answer_comes_with_the_error(self, slew):
+        x_init, C, c, F, f = self.problem()
+        C = C - 10.0 * torch.eye(C.shape[-1], dtype=C.dtype)
+        with pytest.raises(qc.SolveError, match="element 0 did not converge: NON_CONVEX") as caught:
+            self.run(our_mpc, (x_init, C, c, F, f), slew_rate_penalty=slew)
+        assert qc.solve_ocp(**caught.value.problem).status == qc.Status.NON_CONVEX
+        nx = x_init.shape[1]
+        assert torch.equal(caught.value.problem["x0"][:nx], x_init[0])
+
+    def test_problem_with_a_cost_of_any_function_comes_with_the_error_too(self):
+        x_init, _, _ = self.pendulum_data()
+
+        def cost(tau):
+            return 5.0 * (1.0 - tau[:, 0].cos()) + 0.1 * tau[:, 1].cosh() + 0.05 * tau[:, 2] ** 2
+
+        with pytest.raises(qc.SolveError, match="did not converge") as caught:
+            our_mpc.MPC(2, 1, 12, u_lower=-4.0, u_upper=4.0, lqr_iter=1)(x_init, cost, Pendulum())
+        problem = {name: torch.as_tensor(value).detach().numpy() for name, value in caught.value.problem.items()}
+        assert problem.keys() >= {"Q", "R", "q", "A", "B", "x0", "u_upper"}
+        assert qc.solve_ocp(**(problem | {"horizon": 12})).x.shape == (13, 2)
 
     def test_single_precision_in_single_precision_out(self):
         x_init, C, c, F, f = [t.float() for t in self.problem()]

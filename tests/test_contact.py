@@ -279,8 +279,11 @@ def test_a_state_that_overflows_ends_its_own_path_only():
     (gradient,) = torch.autograd.grad(states[::2].sum(), x)
     assert (gradient[1] == 0.0).all() and gradient.isfinite().all() and (gradient[0] != 0.0).any()
     strict = block(settings=Settings(on_failure="raise"))
-    with pytest.raises(SolveError, match="1 of 3 elements"):
+    with pytest.raises(SolveError, match="1 of 3 elements") as caught:
         strict.rollout(x.detach(), u)
+    assert caught.value.solution.shape == (3, 4) and list(caught.value.problem) == [
+        "x", "u", "parameters", "friction", "dry_friction"
+    ]  # fmt: skip
 
 
 def test_substeps_are_steps_and_copies_the_same():

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import qp_control as qc
+from qp_control.viewer import Slider
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "docs"))
 import gallery
@@ -79,7 +81,7 @@ def test_code_of_a_page_prints_what_stands_below_it(page, capsys, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     text = (ROOT / page).read_text()
     blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S)
-    assert len(blocks) == text.count("```python")
+    assert len(blocks) == len(re.findall(r"^```(?:py|ipython)", text, re.M))
     namespace = {}
     for code, printed in blocks:
         exec(compile(code, page, "exec"), namespace)
@@ -122,6 +124,12 @@ def test_reference_has_every_public_name():
     entries = "\n".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
     named = set(re.findall(r"auto(?:class|function|exception):: qp_control\.(\w+)$", entries, re.M))
     assert named == set(qc.__all__)
+
+
+def test_help_says_where_the_rest_is_told():
+    """What help() shows stands in no file."""
+    assert "`qp_control.ocp.problem`" in qc.OcpQP.__doc__ and "this file" not in qc.OcpQP.__doc__
+    assert "low" in Slider.takes.__doc__
 
 
 def test_every_example_is_in_the_gallery():
@@ -187,6 +195,25 @@ def test_make_targets_named_in_the_documents_exist():
             assert re.search(rf"^{target}:", makefile, re.M), target
 
 
+def test_pages_agree_on_the_systems_that_are_supported():
+    promise = "Tested on x86-64; builds for aarch64 and for macOS on arm64 are configured, not tested."
+    for document in ("README.md", "docs/install.md"):
+        text = " ".join((ROOT / document).read_text().split())
+        assert promise in text and text.count("macOS") == 1, document
+
+
 def test_versions_agree():
     """CMake and the package's metadata read it from the module; CITATION.cff cannot."""
     assert f"version: {qc.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{qc.__version__}] " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_names_in_the_changelog_exist():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    for name in re.findall(r"`(qp_control\.[\w.]+)`", text):
+        pkgutil.resolve_name(name)
+    public = {name for name in re.findall(r"`([A-Z]\w+|\w+_\w+)(?:\.\w+)?`", text)}
+    code = "\n".join(path.read_text() for room in ("qp_control", "envs") for path in (ROOT / room).rglob("*.py"))
+    unknown = {name for name in public if not re.search(rf"\b{name}\b", code)}
+    assert unknown == set()
+    assert {"solve_qp", "QPLayer", "ContactDynamics", "Hopper"} <= public

@@ -62,6 +62,12 @@ def test_every_example_is_tested() -> None:
     assert files == set(EXPECTED)
 
 
+def test_examples_are_as_short_as_their_page_says() -> None:
+    assert "shorter than a hundred lines" in (EXAMPLES.parent / "docs/examples.md").read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) < 100, path.name
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_example_runs(name: str, tmp_path: Path) -> None:
     if name in NEEDED:

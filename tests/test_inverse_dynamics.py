@@ -328,6 +328,19 @@ def test_a_time_limit_gives_the_torques_before():
     np.testing.assert_array_equal(tick.torque, 0.0)
 
 
+def test_a_tick_without_an_answer_raises_where_asked_to_and_hands_over_its_problem():
+    strict, q = stand(settings=Settings(time_limit=1e-9, on_failure="raise"))
+    given = q.numpy(), np.full(18, 0.1), {"com.stiffness": 50.0}
+    parameters = 1.1 * strict.model.parameters.numpy()
+    with pytest.raises(qc.SolveError, match="no torques at this tick: TIME_LIMIT") as caught:
+        strict.compute(*given, parameters=parameters)
+    assert caught.value.solution.status == Status.TIME_LIMIT
+    expected = stand()[0].compute(*given, parameters=parameters)
+    found = qc.solve_qp(**caught.value.problem)
+    assert found.status == expected.status == Status.SOLVED
+    np.testing.assert_allclose(found.x, expected.x, rtol=0, atol=1e-5)  # forces of hundreds of N
+
+
 def test_awkward_problems_have_finite_torques():
     """Contacts that depend on each other, a stretched arm, no weights, no contacts; gradients are finite too."""
 
@@ -398,6 +411,27 @@ def test_mistakes_are_named():
         controller(q, q[:5])
     with pytest.raises(ValueError, match=r"q has shape \(5,\)"):
         controller.compute(np.zeros(5), np.zeros(6))
+    with pytest.raises(ValueError, match=r"tool\.weight has shape \(2,\), expected \(3,\) or one number"):
+        controller.compute(q, q, {"tool.weight": [1.0, 2.0]})
+    wanted = q.clone().requires_grad_()
+    for arguments, name in (
+        ((wanted, q), "q"),
+        ((q, wanted), "v"),
+        ((q, q, {"tool.weight": wanted[:3]}), r"tool\.weight"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} is a tensor that requires grad.*a controller's forward"):
+            controller.compute(*arguments)
+    with pytest.raises(TypeError, match="settings is 5"):
+        InverseDynamics(robot, [PositionTask("tool")], settings=5)
+
+
+def test_ticks_take_numbers_in_dtypes_that_numpy_lacks():
+    controller = InverseDynamics(arm(), [PositionTask("tool")])
+    q = torch.linspace(0.1, 0.6, 6, dtype=torch.bfloat16)
+    weight = torch.tensor([1.0, 2.0, 4.0], dtype=torch.bfloat16)
+    found = controller.compute(q, 0.0 * q, {"tool.weight": weight})
+    expected = controller.compute(q.double(), np.zeros(6), {"tool.weight": weight.double()})
+    np.testing.assert_allclose(found.torque, expected.torque, rtol=0, atol=1e-6)
 
 
 def test_the_problem_is_data_that_others_may_solve(tmp_path):

@@ -96,6 +96,32 @@ def test_policy_raise_stops_and_names_the_element():
     assert "INVALID_INPUT" in str(caught.value)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_policy_raise_carries_the_problem_and_the_solution_by_their_names(compiled, tmp_path):
+    _, batch = poisoned("nan")
+    strict = qc.QPLayer(qc.Settings(on_failure="raise"))
+    layer = torch.compile(strict, fullgraph=True) if compiled else strict
+    with pytest.raises(qc.SolveError) as caught:
+        layer(**batch)
+    with pytest.warns(RuntimeWarning, match="1 INVALID_INPUT"):
+        expected = call(batch)
+    found = caught.value.solution
+    assert isinstance(found, qc.LayerSolution)
+    for name, one, other in zip(found._fields, found, expected, strict=True):
+        torch.testing.assert_close(one, other.detach(), rtol=0, atol=0, equal_nan=True, msg=name)
+    loaded = qc.load_problem(qc.save_problem(tmp_path / "failed.npz", **caught.value.problem))
+    assert set(loaded) == set(DATA) and np.isnan(loaded["g"][3, 1])
+    with pytest.raises(ValueError, match=r"g\[3, 1\] is nan"):
+        qc.solve_qp(**loaded)
+
+
+def test_policy_raise_has_a_single_problem_without_the_axis_of_a_batch():
+    with pytest.raises(qc.SolveError) as caught:
+        call(tensors(unbounded_lp()), qc.Settings(on_failure="raise"))
+    assert caught.value.solution.status.shape == () and caught.value.solution.x.isnan().all()
+    assert qc.solve_qp(**caught.value.problem).status == qc.Status.DUAL_INFEASIBLE
+
+
 def test_policy_nan_lets_nan_into_the_gradients_of_the_failed_element_only():
     _, batch = poisoned("nan")
     with pytest.warns(RuntimeWarning, match="1 INVALID_INPUT; first: element 3.*gradients are NaN"):

@@ -163,7 +163,7 @@ def test_failure_raises_where_asked_to(mpc: MPC) -> None:
     x0[1, 0] = math.nan
     with pytest.raises(qc.SolveError, match="element 1 has no answer: INVALID_INPUT") as error:
         strict(x0)
-    assert error.value.problem["x0"].isnan().all()
+    assert error.value.problem["x0"].isnan().all() and error.value.problem["horizon"] == HORIZON
 
 
 def test_wrong_shapes_are_refused(mpc: MPC) -> None:

@@ -71,9 +71,9 @@ def test_horizons_that_are_no_whole_number_are_refused(number: Any) -> None:
 
 
 def test_options_of_another_kind_are_refused() -> None:
-    with pytest.raises(ValueError, match="sqp is a dict, expected SqpSettings"):
+    with pytest.raises(TypeError, match=r"expected a qp_control\.SqpSettings"):
         MPC(point(), N, sqp={"max_iter": 3})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="settings is a dict, expected Settings"):
+    with pytest.raises(TypeError, match=r"expected a qp_control\.Settings"):
         MPC(point(), N, settings={"max_iter": 3})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"max_iter is 2\.5, expected an integer"):
         qc.SqpSettings(max_iter=2.5)  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_options_of_another_kind_are_refused() -> None:
 def test_tensor_in_place_of_a_plan_is_refused() -> None:
     mpc = MPC(point(), N)
     for call in (mpc, mpc.build):
-        with pytest.raises(ValueError, match="plan is a Tensor, expected a Plan"):
+        with pytest.raises(TypeError, match="plan is a Tensor, expected a Plan"):
             call(start(1), torch.zeros(1, N, 1))
 
 

@@ -262,8 +262,10 @@ def test_failure_policy(policy):
     r = torch.ones(1, dtype=torch.float64, requires_grad=True)  # u falls for ever
     arguments = {"A": one, "B": one, "x0": torch.zeros(1, dtype=torch.float64), "r": r}
     if policy == "raise":
-        with pytest.raises(qc.SolveError, match="1 DUAL_INFEASIBLE"):
+        with pytest.raises(qc.SolveError, match="1 DUAL_INFEASIBLE") as caught:
             layer(**arguments)
+        assert isinstance(caught.value.solution, qc.OcpLayerSolution) and caught.value.solution.u.isnan().all()
+        assert qc.solve_ocp(**caught.value.problem).status == caught.value.solution.status == qc.Status.DUAL_INFEASIBLE
         return
     with pytest.warns(RuntimeWarning, match="1 DUAL_INFEASIBLE"):
         out = layer(**arguments)

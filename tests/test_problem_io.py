@@ -4,10 +4,12 @@ clearly."""
 import io
 import os
 import pickle
+import re
 import zipfile
 
 import numpy as np
 import pytest
+import torch
 from problems import random_feasible, random_infeasible_rank_deficient, toy_linear
 from qp_data import DATA
 
@@ -99,6 +101,39 @@ def test_file_of_another_kind_is_refused_with_its_name(tmp_path, content):
         qc.load_problem(path)
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "table.csv", "bomb.npz", "zip.npz"])
+def test_nobody_is_told_to_allow_pickles(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("weights of the run: 1.0\n" * 20)
+    if name == "bomb.npz":
+        np.savez(path, H=np.array([{}]), g=np.array([{}]), allow_pickle=True)
+    elif name == "zip.npz":  # text in front of an archive
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("g.npy", "none")
+    with pytest.raises(qc.ProblemFileError, match=re.escape(name)) as caught:
+        qc.load_problem(path)
+    shown = caught.value
+    while shown is not None:  # the errors of a traceback
+        assert "pickle" not in str(shown) and "unsafe" not in str(shown)
+        shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
+
+
+def test_every_damage_is_a_problem_file_error(tmp_path):
+    path, generator = tmp_path / "damaged.npz", np.random.default_rng(0)
+    qc.save_problem(path, H=np.eye(2), g=np.ones(2))
+    whole, refused = path.read_bytes(), 0
+    for _ in range(500):
+        content = bytearray(whole)
+        for place in generator.integers(len(content), size=3):
+            content[place] = generator.integers(256)
+        path.write_bytes(bytes(content))
+        try:
+            qc.load_problem(path)
+        except qc.ProblemFileError:
+            refused += 1
+    assert refused > 400
+
+
 def test_single_array_file_is_refused(tmp_path):
     np.save(tmp_path / "array.npy", np.eye(2))
     with pytest.raises(ValueError, match=r"array\.npy"):
@@ -136,6 +171,19 @@ def test_pickled_content_is_refused_and_never_run(tmp_path, monkeypatch):
 def test_unknown_argument_is_refused(tmp_path):
     with pytest.raises((TypeError, ValueError), match="Q"):
         qc.save_problem(tmp_path / "problem.npz", Q=np.eye(2), g=np.ones(2))
+
+
+@pytest.mark.parametrize("given", [{}, {"H": np.eye(2)}, {"g": None}, {"A": np.eye(2), "b": np.ones(2)}])
+def test_too_few_arrays_for_a_problem_are_refused_and_nothing_is_written(tmp_path, given):
+    with pytest.raises(ValueError, match="expected g at least, or A and B of an optimal-control QP"):
+        qc.save_problem(tmp_path / "problem.npz", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_of_any_kind_are_saved(tmp_path):
+    H = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.bfloat16, requires_grad=True)
+    loaded = qc.load_problem(qc.save_problem(tmp_path / "problem.npz", H=H, g=torch.ones(2)))
+    np.testing.assert_array_equal(loaded["H"], H.detach().double().numpy())
 
 
 def test_saving_where_it_cannot_be_is_an_error_that_names_the_place(tmp_path):

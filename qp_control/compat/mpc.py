@@ -117,15 +117,19 @@ class MPC(nn.Module):
         if x_init.ndim != 2 or x_init.shape[1] != self.n_state:
             raise ValueError(f"x_init has shape {tuple(x_init.shape)}, expected (B, {self.n_state})")
         with torch.set_grad_enabled(self.backprop and torch.is_grad_enabled()):
-            out = self._solve(native(x_init), cost, dx, x_init.detach())
+            out, ocp = self._solve(native(x_init), cost, dx, x_init.detach())
         good = (out.status == Status.SOLVED) | (out.status == Status.CLOSEST_FEASIBLE)
         if self.exit_unconverged and not bool(good.all()):
             index = int((~good).nonzero()[0])
-            raise SolveError(f"element {index} did not converge: {Status(int(out.status[index])).name}", {}, out)
+            with torch.no_grad():  # where there is no point the dynamics are linear, the same around any other
+                qp = ocp.around(out.x.nan_to_num(), out.u.nan_to_num()).element(index)
+            message = f"element {index} did not converge: {Status(int(out.status[index])).name}"
+            raise SolveError(message, qp.arguments(), out)
         x = out.x[:, : self.T, : self.n_state].transpose(0, 1)
         return x.to(x_init), out.u.transpose(0, 1).to(x_init), out.objective.to(x_init)
 
-    def _solve(self, x_init: Tensor, cost: Any, dx: Any, like: Tensor) -> OcpLayerSolution:
+    def _solve(self, x_init: Tensor, cost: Any, dx: Any, like: Tensor) -> tuple[OcpLayerSolution, NonlinearOcp]:
+        """The solution, and the problem with its cost expanded there."""
         T, nx, nu = self.T, self.n_state, self.n_ctrl
         stages = _named(dx, ("F", "f"))
         linear = None if stages is None else LinearStages(*stages, T, nx)
@@ -139,13 +143,13 @@ class MPC(nn.Module):
         if given is not None:
             C, c = given
             data |= quadratic(_batch_first(C, 2), _batch_first(c, 1), nx, slew)
-            if linear is not None:
-                A, B, f = linear.data() if slew is None else slew.stages(*linear.data())
-                out: OcpLayerSolution = layer(A, B, x_init, c=f, **data)
-                return out
         elif slew is not None:
             raise ValueError("slew_rate_penalty goes with a QuadCost only")
         ocp = NonlinearOcp(dynamics, T, x_init, data)
+        if given is not None and linear is not None:
+            A, B, f = linear.data() if slew is None else slew.stages(*linear.data())
+            solved: OcpLayerSolution = layer(A, B, x_init, c=f, **data)
+            return solved, ocp
         u = self._first_inputs(x_init)
         settings = SqpSettings(max_iter=self.lqr_iter, eps=max(self.eps, _SMALLEST_EPS.get(like.dtype, _SINGLE_EPS)))
         if given is None:
@@ -154,7 +158,7 @@ class MPC(nn.Module):
             states = rollout(ocp, u)
         answers = solve_sqp(ocp, states, u, layer, settings)
         out = implicit(ocp, answers, layer) if torch.is_grad_enabled() else answers.point
-        return out._replace(objective=quadratic_cost(data, out.x[:, :T], out.u))
+        return out._replace(objective=quadratic_cost(data, out.x[:, :T], out.u)), ocp
 
     def _bounds(self, x_init: Tensor) -> dict[str, Tensor]:
         """Bounds of the inputs; u_zero_I holds those that it names at zero."""

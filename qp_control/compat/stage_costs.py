@@ -95,11 +95,12 @@ def convex(H: Tensor) -> Tensor:
 
 def iterate_cost(
     cost: CostFunction, ocp: NonlinearOcp, u: Tensor, layer: OcpLayer, settings: SqpSettings
-) -> OcpLayerSolution:
+) -> tuple[OcpLayerSolution, NonlinearOcp]:
     """Solve with a cost that is any function: problems with its quadratic expansion until the inputs do not change.
 
     Each step is halved until the cost of the inputs' rollout falls. The last problem, with the expansion at the
-    solution, gives the gradients: its conditions depend on the cost's parameters as those of the solution do.
+    solution, gives the gradients: its conditions depend on the cost's parameters as those of the solution do. It is
+    returned too.
     """
     T, nx = ocp.horizon, ocp.x0.shape[-1]
 
@@ -136,7 +137,7 @@ def iterate_cost(
     status = torch.where(converged, answers.point.status, int(Status.MAX_ITER))
     answers = answers._replace(point=answers.point._replace(status=status))
     out = implicit(last, answers, layer) if torch.is_grad_enabled() else answers.point
-    return out._replace(objective=value(out.x, out.u))
+    return out._replace(objective=value(out.x, out.u)), last
 
 
 def rollout(ocp: NonlinearOcp, u: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qp_control import _robot, _solver
-from qp_control.qp.problem import Array
+from qp_control.qp.problem import Array, as_array
 from qp_control.settings import Settings, Status
 
 _STATUSES = tuple(Status)
@@ -65,8 +65,11 @@ class ControlLoop:
             first, size = self.offsets[name], sizes[name]
             try:
                 packed[first : first + size] = value
-            except ValueError:
-                raise ValueError(f"{name} has shape {np.shape(value)}, expected ({size},) or one number") from None
+            except (ValueError, TypeError, RuntimeError):
+                array = as_array(name, value)
+                if array.shape not in ((), (1,), (size,)):
+                    raise ValueError(f"{name} has shape {array.shape}, expected ({size},) or one number") from None
+                packed[first : first + size] = array
             damping = self.critical.get(name)
             if damping is not None and damping not in given:
                 second = self.offsets[damping]

@@ -26,7 +26,6 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -41,10 +40,10 @@ from qp_control.inverse_dynamics.hierarchy import Rows, next_level, seen, shifte
 from qp_control.inverse_dynamics.parts import Part
 from qp_control.inverse_dynamics.robot_states import RobotStates, State
 from qp_control.qp.layer import LayerSolution, QPLayer
-from qp_control.qp.problem import Array
+from qp_control.qp.problem import NAMES, WEIGHTS, Array, as_array
 from qp_control.robot.contact import GRAVITY
 from qp_control.robot.model import RobotModel
-from qp_control.settings import Settings, Status
+from qp_control.settings import Settings, Status, settings_or
 
 REDUCED = 1e-10  # relative tolerance where rounding keeps an absolute one out of reach
 
@@ -144,7 +143,7 @@ class InverseDynamics(nn.Module):
         self._watched: list[nn.Parameter] = []
         self._versions: list[int] | None = None
         self._sizes = {f"{part.name}.{key}": size for part in self._part_list for key, size in part.sizes.items()}
-        settings = settings or Settings(threads=model.threads)
+        settings = settings_or(settings, Settings(threads=model.threads))
         # Forces of thousands times weights of thousands: their rounding alone may be above an absolute tolerance.
         self.layer = QPLayer(dataclasses.replace(settings, reduced_eps_rel=max(settings.reduced_eps_rel, REDUCED)))
         # Levels above others leave directions open, where rows that merely touch must not hold the derivative.
@@ -311,19 +310,32 @@ class InverseDynamics(nn.Module):
         It starts from the solution of the tick before. Without an answer (NaN, time limit, ..) the torques are those of
         the tick before, zero at first, and the status says why; `reset` forgets that tick. Numbers of parts are read
         anew where they have been changed.
+
+        Raises ValueError for wrong shapes, TypeError for tensors that require grad, and SolveError for a tick without
+        an answer where the settings say on_failure="raise".
         """
         loop, packed = self._prepared()
         if numbers:
             packed = loop.exchange(packed, numbers, self._sizes)
-        q, v = np.asarray(q, dtype=np.float64), np.asarray(v, dtype=np.float64)
+        q, v = as_array("q", q), as_array("v", v)
         for name, value, size in (("q", q, self.model.nq), ("v", v, self.model.nv)):
             if value.shape != (size,):
                 raise ValueError(f"{name} has shape {value.shape}, expected ({size},)")
-        par = None if parameters is None else np.asarray(parameters, dtype=np.float64)
+        par = None if parameters is None else as_array("parameters", parameters)
         found = loop.tick(q, v, packed, par)
         if found.status > Status.CLOSEST_FEASIBLE and self.layer.settings.on_failure == "raise":
-            raise SolveError(f"no torques at this tick: {found.status.name}", {}, found)
+            raise SolveError(f"no torques at this tick: {found.status.name}", self._data(q, v, numbers, par), found)
         return found
+
+    @torch.no_grad()
+    def _data(
+        self, q: Array, v: Array, numbers: Mapping[str, npt.ArrayLike] | None, parameters: Array | None
+    ) -> dict[str, Array]:
+        """The QP of one state, as `solve_qp` takes it."""
+        given = {name: torch.as_tensor(value) for name, value in (numbers or {}).items()}
+        par = None if parameters is None else torch.as_tensor(parameters)
+        problem = self.build(torch.as_tensor(q), torch.as_tensor(v), given, parameters=par)._asdict()
+        return {name: problem[name].numpy() for name in (*NAMES, *WEIGHTS)}
 
     def reset(self) -> None:
         """Forget the ticks of `compute` so far."""
@@ -342,8 +354,8 @@ class InverseDynamics(nn.Module):
         _, packed = self._prepared()
         loop = ControlLoop(self, self.layer.settings)
         packed = loop.exchange(packed, numbers or {}, self._sizes)
-        par = None if parameters is None else np.asarray(parameters, dtype=np.float64)
-        state = self.states(*(torch.as_tensor(np.asarray(t, dtype=np.float64)) for t in (q, v)))
+        par = None if parameters is None else as_array("parameters", parameters)
+        state = self.states(torch.as_tensor(as_array("q", q)), torch.as_tensor(as_array("v", v)))
         at = state.q[0].numpy(), state.v[0].numpy()
         found = loop.tick(*at, packed, par)
         if not bool(state.valid[0]) or found.status > Status.CLOSEST_FEASIBLE:

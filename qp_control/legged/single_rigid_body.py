@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from qp_control.ocp.layer import OcpLayer, OcpLayerSolution
 from qp_control.robot.contact import GRAVITY
-from qp_control.settings import Settings
+from qp_control.settings import Settings, settings_or
 
 
 class BodyPlan(NamedTuple):
@@ -79,7 +79,7 @@ class SingleRigidBody(nn.Module):
         self.min_force, self.max_force = min_force, max_force
         self.inertia: Tensor
         self.register_buffer("inertia", torch.as_tensor(inertia, dtype=torch.float64), persistent=False)
-        self.layer = OcpLayer(settings or Settings(eps_abs=1e-6), horizon=horizon)
+        self.layer = OcpLayer(settings_or(settings, Settings(eps_abs=1e-6)), horizon=horizon)
 
     def build(
         self, x0: Tensor, reference: Tensor, yaw: Tensor, arms: Tensor, on_ground: Tensor, *, Q: Tensor, r: Tensor,

@@ -41,7 +41,7 @@ from qp_control.ocp.problem import OCP_NAMES, OcpQP
 from qp_control.qp.problem import as_integer
 from qp_control.robot.dynamics import RobotDynamics
 from qp_control.robot.model_parameters import model_parameters
-from qp_control.settings import Settings, Status
+from qp_control.settings import Settings, Status, settings_or
 
 _NOT_YOURS = ("A", "B", "c", "x0")
 
@@ -81,7 +81,8 @@ class MPC(nn.Module):
     functions have full states. Gradients by the reference are along its tangent; what is more than half a turn away
     from it counts as turned the other way.
 
-    Raises ValueError for wrong shapes, sizes and options, and for limits of coordinates that have none.
+    Raises ValueError for wrong shapes, sizes and options, and for limits of coordinates that have none; TypeError for
+    settings of another kind.
     """
 
     def __init__(
@@ -106,9 +107,8 @@ class MPC(nn.Module):
         settings: Settings | None = None,
     ) -> None:
         super().__init__()
-        for name, options, kind in (("sqp", sqp, SqpSettings), ("settings", settings, Settings)):
-            if options is not None and not isinstance(options, kind):
-                raise ValueError(f"{name} is a {type(options).__name__}, expected {kind.__name__}")
+        if sqp is not None and not isinstance(sqp, SqpSettings):
+            raise TypeError(f"sqp is {sqp!r}, expected a qp_control.SqpSettings")
         if mode not in ("real_time", "converged"):
             raise ValueError(f"mode is {mode!r}, expected 'real_time' or 'converged'")
         self.dynamics, self.mode = dynamics, mode
@@ -154,7 +154,7 @@ class MPC(nn.Module):
             self.data[name] = nn.Parameter(value, requires_grad=value.requires_grad)
         self.sqp = sqp or SqpSettings()
         # Where multipliers are as large as 1e9, an absolute tolerance alone asks for more digits than there are.
-        self.layer = OcpLayer(settings or Settings(eps_rel=1e-12), horizon=self.horizon)
+        self.layer = OcpLayer(settings_or(settings, Settings(eps_rel=1e-12)), horizon=self.horizon)
 
     @property
     def model_parameters(self) -> list[nn.Parameter]:
@@ -355,7 +355,7 @@ class MPC(nn.Module):
         if self.layer.settings.on_failure == "raise" and not bool(solved.all()):
             index = int((~solved).nonzero()[0])
             message = f"the problem of element {index} has no answer: {Status(int(status[index])).name}"
-            raise SolveError(message, self.build(x0, plan, **options).element(index).data(), out)
+            raise SolveError(message, self.build(x0, plan, **options).element(index).arguments(), out)
         usable = solved
         if self.mode == "converged":
             usable = usable | (finite & (status == Status.MAX_ITER) & _finite(out.x, out.u))
@@ -373,7 +373,7 @@ class MPC(nn.Module):
         if plan is None:
             return x0, self.cold_plan(x0)
         if not isinstance(plan, Plan):
-            raise ValueError(f"plan is a {type(plan).__name__}, expected a Plan")
+            raise TypeError(f"plan is a {type(plan).__name__}, expected a Plan")
         batch, N, nu = len(x0), self.horizon, self.nu
         shapes = {"states": (N + 1, self.nx), "inputs": (N, nu), "previous": (nu,), "pending": (self.delay, nu)}
         for name, shape in shapes.items():

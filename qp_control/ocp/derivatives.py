@@ -20,7 +20,7 @@ from qp_control.ocp.problem import OCP_NAMES, OcpProblem, OcpQP, OcpSizes, ocp_f
 from qp_control.ocp.solve import OUTPUTS, ocp_solution_arrays
 from qp_control.qp.derivatives import Certificate
 from qp_control.qp.problem import Array, as_array
-from qp_control.settings import Settings
+from qp_control.settings import Settings, settings_or
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ def ocp_adjoint(
 
     Raises:
         ValueError: shapes that do not fit.
-        TypeError: the loss names something that is no field of the solution.
+        TypeError: the loss names something that is no field of the solution; a tensor that requires grad; settings that
+            are no `Settings`.
     """
     problem = ocp_from_arrays(qp.data(), qp.horizon)
     sizes, names = problem.sizes, (*OUTPUTS, "objective")
@@ -138,7 +139,8 @@ def ocp_tangent(
 
     Raises:
         ValueError: shapes that do not fit, or a change of an argument that the problem lacks.
-        TypeError: something that is no argument of the problem is to change.
+        TypeError: something that is no argument of the problem is to change; a tensor that requires grad; settings that
+            are no `Settings`.
     """
     problem = ocp_from_arrays(qp.data(), qp.horizon)
     sizes = problem.sizes
@@ -163,7 +165,7 @@ def _check_names(function: str, given: dict[str, Any], names: Any) -> None:
 
 
 def _native(settings: Settings | None) -> _solver.DerivativeSettings:
-    return (settings or Settings()).native_derivative()
+    return settings_or(settings).native_derivative()
 
 
 def _block(name: str, value: Any, shape: tuple[int, ...], sizes: OcpSizes) -> Array:

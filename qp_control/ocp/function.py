@@ -26,6 +26,7 @@ from qp_control.ocp.kkt_functions import (
     fold_fields,
     refuse_smoothed,
 )
+from qp_control.ocp.layer_solution import OcpLayerSolution
 from qp_control.ocp.problem import OCP_NAMES, check_ocp_symmetric
 from qp_control.ocp.solve import POINT, ocp_start_arrays
 from qp_control.ocp.stages import named
@@ -58,11 +59,15 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = 
         check_ocp_symmetric(dict(zip(OCP_NAMES, data, strict=True)), setup.symmetry_tolerance)
     fields, (objective, primal, dual, gap, status, iterations) = list(result[:FIELDS]), result[FIELDS:]
     fields.append(objective)
-    if report and not answered:
-        problem = {name: array for name, array in zip(OCP_NAMES, data, strict=True) if array is not None}
-        qp_function.report_failures(setup.settings, problem, fields, status)
     outputs = [*fields, status, iterations, primal, dual, gap]
-    return outputs if setup.sizes.batched else [array.reshape(array.shape[1:]) for array in outputs]
+    if not setup.sizes.batched:
+        outputs = [array.reshape(array.shape[1:]) for array in outputs]
+    if report and not answered:
+        qp_function.erase_failures(fields, status)
+        problem = {name: array for name, array in zip(OCP_NAMES, data, strict=True) if array is not None}
+        solution = OcpLayerSolution(*map(torch.from_numpy, outputs))
+        qp_function.report_failures(setup.settings, status, problem | {"horizon": setup.sizes.horizon}, solution)
+    return outputs
 
 
 def _keep(ctx: Any, setup: OcpSetup, *inputs: Optional, output: tuple[torch.Tensor, ...]) -> tuple[Optional, ...]:

@@ -9,7 +9,7 @@ from qp_control import _solver
 from qp_control.ocp.problem import OcpQP, ocp_from_arrays
 from qp_control.ocp.solve import ocp_solution_arrays
 from qp_control.qp.problem import Array
-from qp_control.settings import Settings
+from qp_control.settings import Settings, settings_or
 
 
 def ocp_gain(qp: OcpQP, solution: Any, *, settings: Settings | None = None) -> Array:
@@ -27,12 +27,13 @@ def ocp_gain(qp: OcpQP, solution: Any, *, settings: Settings | None = None) -> A
 
     Raises:
         ValueError: x0 is missing, or shapes do not fit.
+        TypeError: a tensor that requires grad; settings that are no `Settings`.
     """
     if qp.x0 is None:
         raise ValueError("x0 is missing: without it there is no derivative by it")
     problem = ocp_from_arrays(qp.data(), qp.horizon)
     sizes = problem.sizes
     fields, status = ocp_solution_arrays(solution, sizes)
-    derivative = replace(settings or Settings(), on_failure="nan").native_derivative()
+    derivative = replace(settings_or(settings), on_failure="nan").native_derivative()
     gain: Array = _solver.ocp_gain(sizes.native, problem.arrays, fields, status, derivative)[0]
     return gain if sizes.batched else gain[0]

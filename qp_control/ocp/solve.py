@@ -11,7 +11,7 @@ import numpy.typing as npt
 from qp_control import _solver
 from qp_control.ocp.problem import OcpSizes, check_ocp_data, ocp_from_arrays
 from qp_control.qp.problem import Array, as_array
-from qp_control.settings import Settings, Status
+from qp_control.settings import Settings, Status, settings_or
 
 POINT = ("x", "u", "y", "z", "z_N", "w_x", "w_u")
 SHIFTS = (
@@ -191,6 +191,7 @@ def solve_ocp(
 
     Raises:
         ValueError: shapes that do not fit, NaN or misplaced infinities, negative weights, Q or R not symmetric.
+        TypeError: a tensor that requires grad: `OcpLayer` has gradients; settings that are no `Settings`.
 
     Source: the square-root Riccati recursion of G. Frison and J. B. Jorgensen (IEEE CCA 2013) inside the augmented
     Lagrangian of A. Bambade et al. (RSS 2022).
@@ -205,7 +206,7 @@ def solve_ocp(
     problem = ocp_from_arrays(arguments, horizon)
     sizes = problem.sizes
     start = None if warm_start is None else ocp_start_arrays(warm_start, sizes)
-    native = (settings or Settings()).native("certify")
+    native = settings_or(settings).native("certify")
     fields, symmetric, answered = _solver.solve_ocp(sizes.native, problem.arrays, native, start, certify=True)
     named = dict(zip(_FIELDS, fields, strict=True))
     # The solver has looked at every value on its way; who says which one is wrong can take its time.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from qp_control import _solver
 from qp_control.qp.problem import NAMES, Array, Sizes, as_array, drop_unit_batch, problem_from_arrays
 from qp_control.qp.solve import OUTPUTS
-from qp_control.settings import Settings
+from qp_control.settings import Settings, settings_or
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def qp_adjoint(
 
     Raises:
         ValueError: shapes that do not fit, NaN or misplaced infinities in the data.
+        TypeError: a tensor that requires grad: `QPLayer` has gradients; settings that are no `Settings`.
     """
     problem = problem_from_arrays({
         "H": H, "g": g, "A": A, "b": b, "C": C, "l": l, "u": u, "lb": lb, "ub": ub,
@@ -114,9 +115,10 @@ def qp_adjoint(
     })  # fmt: skip
     sizes = problem.sizes
     given = (x, y, z, w, s_eq, s_lower, s_upper, s_lb, s_ub, objective)
+    shapes = (*((width,) for width in sizes.widths), ())
     loss = [
-        None if value is None else _field(name, value, sizes)
-        for name, value in zip((*OUTPUTS, "objective"), given, strict=True)
+        None if value is None else _field(name, value, shape, sizes)
+        for name, value, shape in zip((*OUTPUTS, "objective"), given, shapes, strict=True)
     ]
     gradients, *certificate, _ = _solver.adjoint(
         sizes.native,
@@ -124,7 +126,7 @@ def qp_adjoint(
         *_solution(solution, sizes),
         loss,
         [True] * len(NAMES),
-        (settings or Settings()).native_derivative(),
+        settings_or(settings).native_derivative(),
     )
     named = dict(zip(NAMES, gradients, strict=True))
     for name, value in zip(NAMES, (H, g, A, b, C, l, u, lb, ub), strict=True):
@@ -175,6 +177,7 @@ def qp_tangent(
 
     Raises:
         ValueError: shapes that do not fit, NaN or misplaced infinities in the data.
+        TypeError: a tensor that requires grad: `QPLayer` has gradients; settings that are no `Settings`.
     """
     problem = problem_from_arrays({
         "H": H, "g": g, "A": A, "b": b, "C": C, "l": l, "u": u, "lb": lb, "ub": ub,
@@ -187,17 +190,15 @@ def qp_tangent(
         problem.arrays,
         *_solution(solution, sizes),
         [None if value is None else _change(name, value, sizes) for name, value in changes.items()],
-        (settings or Settings()).native_derivative(),
+        settings_or(settings).native_derivative(),
     )
     moved = [field if sizes.batched or field is None else field[0] for field in fields]
     return Tangent(*_certificate(certificate, sizes), *moved)
 
 
-def _field(name: str, value: Any, sizes: Sizes) -> Array:
-    """A field of a solution, or the gradient of a loss by it, for every element."""
+def _field(name: str, value: Any, one: tuple[int, ...], sizes: Sizes) -> Array:
+    """A field of a solution, or the gradient of a loss by it, for every element; one: its shape of a single element."""
     array = as_array(name, value)
-    widths = sizes.widths
-    one: tuple[int, ...] = (widths[OUTPUTS.index(name)],) if name in OUTPUTS else ()
     if array.shape not in (one, (sizes.batch, *one)):
         expected = (sizes.batch, *one) if sizes.batched else one
         raise ValueError(f"{name} has shape {array.shape}, expected {expected}")
@@ -205,7 +206,10 @@ def _field(name: str, value: Any, sizes: Sizes) -> Array:
 
 
 def _solution(solution: Any, sizes: Sizes) -> tuple[list[Array], npt.NDArray[np.int64]]:
-    fields = [_field(name, getattr(solution, name), sizes) for name in OUTPUTS]
+    fields = [
+        _field(f"solution.{name}", getattr(solution, name), (width,), sizes)
+        for name, width in zip(OUTPUTS, sizes.widths, strict=True)
+    ]
     status = np.ascontiguousarray(np.broadcast_to(np.asarray(solution.status, dtype=np.int64), (sizes.batch,)))
     return fields, status
 

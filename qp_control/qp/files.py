@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
         The path.
 
     Raises:
-        ValueError: an unknown name, or an array without numbers.
+        ValueError: an unknown name, an array without numbers, or neither g nor, of an optimal-control QP, A and B.
         OSError: the file cannot be written.
     """
     unknown = min(set(arrays) - _QP, set(arrays) - _OCP, key=len)
@@ -40,11 +42,10 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
         raise ValueError(f"{sorted(unknown)} are not parts of a QP; expected {parts}")
     data = {}
     for name, value in arrays.items():
-        if value is None:
-            continue
-        if hasattr(value, "detach"):
-            value = value.detach().cpu().numpy()
-        data[name] = as_array(name, value)
+        if value is not None:
+            data[name] = as_array(name, value.detach() if hasattr(value, "detach") else value)
+    if not _is_problem(data):
+        raise ValueError(f"got {sorted(data)}, expected g at least, or A and B of an optimal-control QP")
     path = Path(path)
 
     # Written beside and moved: a full disk leaves no half file under the final name.
@@ -66,21 +67,26 @@ def load_problem(path: str | os.PathLike[str]) -> dict[str, Any]:
         ProblemFileError: it is not a problem file, or only part of one.
     """
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ProblemFileError(f"{path} is a single array, not a problem file")
-        with archive:
-            data = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ProblemFileError(f"{path} is not an npz archive, or only part of one")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                data = {name: as_array(name, archive[name]) for name in archive.files}
+    except (FileNotFoundError, ProblemFileError):
         raise
-    except ProblemFileError:
-        raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except ValueError:  # NumPy's own advice is to allow pickles
+        raise ProblemFileError(f"{path} is damaged, or has something else than arrays of numbers") from None
+    except (OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ProblemFileError(f"{path} is not a problem file, or damaged: {error}") from error
     unknown = min(set(data) - _QP, set(data) - _OCP, key=len)
-    if unknown or not ("g" in data or {"A", "B"} <= set(data)):
+    if unknown or not _is_problem(data):
         reason = f"has unknown arrays {sorted(unknown)}" if unknown else "has no g"
         raise ProblemFileError(f"{path} {reason}: not a problem file")
     horizon = data.pop("horizon", None)
-    arrays: dict[str, Any] = {name: as_array(name, array) for name, array in data.items()}
-    return arrays if horizon is None else arrays | {"horizon": int(horizon)}
+    return dict(data) if horizon is None else data | {"horizon": int(horizon)}
+
+
+def _is_problem(names: Container[str]) -> bool:
+    """Whether what a QP or an optimal-control QP cannot be without is among them."""
+    return "g" in names or ("A" in names and "B" in names)

@@ -9,7 +9,7 @@ Tensors are float64 on the CPU; inputs are the data, the shift weights and a sta
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +35,7 @@ from qp_control.qp.kkt_functions import (
     where_differentiated,
 )
 from qp_control.qp.kkt_products import Optional, Pattern, Vectors, stacked_bounds
+from qp_control.qp.layer_solution import LayerSolution
 from qp_control.qp.problem import MATRICES, NAMES, Array, Problem, check_symmetric
 from qp_control.qp.solve import OUTPUTS, START, warm_start_arrays
 from qp_control.settings import Settings, Status
@@ -63,23 +64,30 @@ def solve_arrays(
         check_symmetric(data[0], setup.symmetry_tolerance)
     fields, (objective, primal, dual, gap, status, iterations, *active) = list(result[:FIELDS]), result[-8:]
     fields.append(objective)
-    if not answered:
-        report_failures(setup.settings, Problem(setup.sizes, tuple(data)).as_dict(), fields, status)
     outputs = [*fields, status, iterations, primal, dual, gap, *active]
-    # Without the batch axis; [0] would make a scalar of the objective.
-    return data, outputs if setup.sizes.batched else [array.reshape(array.shape[1:]) for array in outputs], kept
+    if not setup.sizes.batched:  # [0] would make a scalar of the objective
+        outputs = [array.reshape(array.shape[1:]) for array in outputs]
+    if not answered:
+        erase_failures(fields, status)
+        solution = LayerSolution(*map(torch.from_numpy, outputs))
+        report_failures(setup.settings, status, Problem(setup.sizes, tuple(data)).as_dict(), solution)
+    return data, outputs, kept
 
 
-def report_failures(settings: Settings, problem: dict[str, Array], fields: list[Array], status: Any) -> None:
-    """Elements without an answer: NaN outputs, so that nobody takes a leftover for a solution; warn or raise."""
+def erase_failures(fields: list[Array], status: Any) -> None:
+    """Elements without an answer become NaN, in place, so that nobody takes a leftover for a solution."""
     for field in fields:
         field[status >= Status.DUAL_INFEASIBLE] = np.nan
+
+
+def report_failures(settings: Settings, status: Any, problem: Mapping[str, Any], solution: Any) -> None:
+    """Warn of elements without an answer, or raise."""
     failed = np.flatnonzero(status > Status.CLOSEST_FEASIBLE)
     counts = {Status(int(s)).name: int((status == s).sum()) for s in np.unique(status[failed])}
     what = ", ".join(f"{count} {name}" for name, count in counts.items())
     message = f"{failed.size} of {len(status)} QPs have no solution ({what}; first: element {failed[0]})"
     if settings.on_failure == "raise":
-        raise SolveError(message, problem, tuple(fields))
+        raise SolveError(message, problem, solution)
     nan = settings.on_failure == "nan"
     consequence = "their gradients are NaN" if nan else "they contribute nothing to gradients"
     warnings.warn(f"{message}; {consequence}", RuntimeWarning, stacklevel=2)

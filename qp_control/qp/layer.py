@@ -3,60 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from qp_control.qp.compiled import solve_compiled
 from qp_control.qp.function import solve as solve_eager
 from qp_control.qp.kkt_functions import INPUTS, Setup
+from qp_control.qp.layer_solution import LayerSolution
 from qp_control.qp.problem import drop_unit_batch, sizes_of, symmetry_tolerance
 from qp_control.qp.solve import START, start_field
-from qp_control.settings import Settings
+from qp_control.settings import Settings, settings_or
 
-
-class LayerSolution(NamedTuple):
-    """Solutions of a batch of QPs, in the dtype and on the device of g; without batched data, without the axis B.
-
-    H x + g + A'y + C'z + w = 0; z_i > 0: upper bound active, z_i < 0: lower bound active, the same for w.
-    Gradients pass through all fields up to `objective`.
-    """
-
-    x: torch.Tensor
-    """(B, n) minimisers."""
-    y: torch.Tensor
-    """(B, n_eq) multipliers of A x = b."""
-    z: torch.Tensor
-    """(B, n_in) multipliers of l <= C x <= u."""
-    w: torch.Tensor
-    """(B, n) multipliers of lb <= x <= ub."""
-    s_eq: torch.Tensor
-    """(B, n_eq) shift: A x = b + s_eq."""
-    s_lower: torch.Tensor
-    """(B, n_in) shift >= 0: l - s_lower <= C x."""
-    s_upper: torch.Tensor
-    """(B, n_in) shift >= 0: C x <= u + s_upper."""
-    s_lb: torch.Tensor
-    """(B, n) shift >= 0: lb - s_lb <= x."""
-    s_ub: torch.Tensor
-    """(B, n) shift >= 0: x <= ub + s_ub."""
-    objective: torch.Tensor
-    """(B,) 1/2 x'H x + g'x."""
-    status: torch.Tensor
-    """(B,) int64, see `Status`."""
-    iterations: torch.Tensor
-    """(B,) int64, Newton steps."""
-    primal_residual: torch.Tensor
-    """(B,) largest violation of a (shifted) constraint."""
-    dual_residual: torch.Tensor
-    """(B,) largest entry of |H x + g + A'y + C'z + w|."""
-    duality_gap: torch.Tensor
-    """(B,) |x'H x + g'x + b'y + u'z+ + l'z- + ub'w+ + lb'w-|."""
-    active_in: torch.Tensor
-    """(B, n_in) int8, 1: l <= C x <= u is held at its upper bound, -1: at its lower one, 0: its multiplier is zero. For
-    warm starts: where rounding is all there is of z, its sign does not tell the bound."""
-    active_box: torch.Tensor
-    """(B, n) int8, the same of lb <= x <= ub."""
+__all__ = ["LayerSolution", "QPLayer"]
 
 
 def _make_setup(
@@ -85,11 +44,14 @@ class QPLayer(torch.nn.Module):
 
     Args:
         settings: options; `on_failure` says what happens to elements without an answer.
+
+    Raises:
+        TypeError: settings that are no `Settings`.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
-        self.settings = settings or Settings()
+        self.settings = settings_or(settings)
 
     def extra_repr(self) -> str:
         return repr(self.settings)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+_FLOAT64 = np.dtype(np.float64)
 
 NAMES = ("H", "g", "A", "b", "C", "l", "u", "lb", "ub")
 WEIGHTS = ("weight_eq", "weight_in", "weight_box")
@@ -76,8 +77,9 @@ def sizes_of(shapes: dict[str, tuple[int, ...]]) -> Sizes:
         raise ValueError("A is given without b")
 
     # Where they disagree, the argument that stands alone is the wrong one.
-    widths = [shapes[name][-1] for name in ("g", "H", "A", "C", "lb", "ub") if name in shapes]
-    n = next((width for width in widths if 2 * widths.count(width) > len(widths)), widths[0])
+    widths = {name: shapes[name][-1] for name in ("g", "H", "A", "C", "lb", "ub") if name in shapes}
+    votes = list(widths.values())
+    n = next((width for width in votes if 2 * votes.count(width) > len(votes)), votes[0])
     n_eq = shapes["A"][-2] if "A" in shapes else 0
     n_in = shapes["C"][-2] if "C" in shapes else 0
     batches = {name: shape[0] for name, shape in shapes.items() if len(shape) > (2 if name in MATRICES else 1)}
@@ -91,8 +93,15 @@ def sizes_of(shapes: dict[str, tuple[int, ...]]) -> Sizes:
         expected = sizes.shape(name)
         if shape[-len(expected) :] != expected:
             meaning = rows.get(name, f"({_ROWS[name]},)")
-            got = shape[-len(expected) :] if len(shape) > len(expected) else shape
-            raise ValueError(f"{name} has shape {got}, expected {meaning} = {expected}")
+            message = f"{name} has shape {shape}, expected {meaning} = {expected}"
+            if len(shape) > len(expected):
+                message += f" or (B, {meaning.strip('(,)')})"
+            if name in widths and widths[name] != n:
+                source = next(other for other, width in widths.items() if width == n)
+                message += f"; n = {n} from {source} of shape {shapes[source]}"
+                if source not in MATRICES and len(shapes[source]) == 2:
+                    message += "; a vector is (n,)"
+            raise ValueError(message)
     return sizes
 
 
@@ -118,13 +127,16 @@ def as_array(name: str, value: Any) -> Array:
 
     Raises:
         ValueError: it is not an array of numbers.
+        TypeError: it is a tensor that requires grad.
     """
+    if type(value) is np.ndarray and value.dtype is _FLOAT64 and value.flags.c_contiguous:
+        return value
     if hasattr(value, "toarray"):
         value = value.toarray()  # SciPy sparse
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} is not an array of numbers: {error}") from None
+    except (ValueError, TypeError, RuntimeError) as error:
+        array = _tensor_as_array(name, value, error)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
     return np.asarray(array, dtype=np.float64, order="C")  # ascontiguousarray makes a vector of a number
@@ -143,6 +155,20 @@ def as_integer(name: str, value: Any, least: int) -> int:
     if not whole or value < least:
         raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}")
     return int(value)
+
+
+def _tensor_as_array(name: str, value: Any, error: Exception) -> npt.NDArray[Any]:
+    """A tensor that NumPy does not take as it is: of another device, or of a dtype that NumPy lacks."""
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{name} is a tensor that requires grad, and there are no gradients here: take QPLayer, OcpLayer or a "
+            "controller's forward, or detach it"
+        ) from None
+    try:
+        value = value.cpu()
+        return np.asarray(value.double() if value.is_floating_point() else value)
+    except (AttributeError, TypeError, RuntimeError):
+        raise ValueError(f"{name} is not an array of numbers: {error}") from None
 
 
 @lru_cache

@@ -12,7 +12,7 @@ import numpy as np
 from qp_control import _solver
 from qp_control.qp.problem import NAMES, WEIGHTS, Array, Problem, problem_from_arrays
 from qp_control.qp.solve import Solution, element, warm_start_arrays
-from qp_control.settings import Settings
+from qp_control.settings import Settings, settings_or
 
 # Problems per call into C++: enough to make the call cheap, few enough for Ctrl-C, which is heard between calls.
 _LARGEST_CHUNK = 64
@@ -41,11 +41,11 @@ def solve_qps(
         One solution per problem in the order given, to the bit what `solve_qp` returns for the problem alone.
 
     Raises:
-        ValueError: what `solve_qp` refuses, after the index of the problem; nothing has been solved then.
+        ValueError, TypeError: what `solve_qp` refuses, after the index of the problem; nothing has been solved then.
     """
     starts = _starts(problems, warm_start)
     entries = [_entry(k, given, start) for k, (given, start) in enumerate(zip(problems, starts, strict=True))]
-    native = (settings or Settings()).native("certify")
+    native = settings_or(settings).native("certify")
     threads = _solver.thread_count(native.threads)
     native.threads = 1  # the threads are over the chunks
     chunks = _chunks(entries, threads)
@@ -91,8 +91,8 @@ def _entry(index: int, given: Any, start: Any) -> _Entry:
         if problem.sizes.batched:
             raise ValueError("an argument has a batch axis, expected a single problem")
         return _Entry(index, problem, None if start is None else warm_start_arrays(start, problem.sizes))
-    except ValueError as error:
-        raise ValueError(f"problem {index}: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"problem {index}: {error}") from error
 
 
 def _chunks(entries: list[_Entry], threads: int) -> list[list[_Entry]]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from qp_control import _solver
 from qp_control.qp.problem import Array, Sizes, as_array, check_data, problem_from_arrays
-from qp_control.settings import Settings, Status
+from qp_control.settings import Settings, Status, settings_or
 
 OUTPUTS = ("x", "y", "z", "w", "s_eq", "s_lower", "s_upper", "s_lb", "s_ub")
 START = ("x", "y", "z", "w", "active_in", "active_box")
@@ -120,6 +120,7 @@ def solve_qp(
 
     Raises:
         ValueError: shapes that do not fit, NaN or misplaced infinities, H not symmetric.
+        TypeError: a tensor that requires grad: `QPLayer` has gradients; settings that are no `Settings`.
     """
     arguments = {
         "H": H, "g": g, "A": A, "b": b, "C": C, "l": l, "u": u, "lb": lb, "ub": ub,
@@ -127,7 +128,7 @@ def solve_qp(
     }  # fmt: skip
     problem = problem_from_arrays(arguments, check=False)
     start = None if warm_start is None else warm_start_arrays(warm_start, problem.sizes)
-    native = (settings or Settings()).native("certify")
+    native = settings_or(settings).native("certify")
     fields, symmetric, answered, _ = _solver.solve(problem.sizes.native, problem.arrays, native, start)
     # The solver has looked at every value on its way; who says which one is wrong can take its time.
     if not (symmetric and answered) or problem.sizes.batch == 0:

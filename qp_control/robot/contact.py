@@ -37,7 +37,7 @@ from qp_control.robot.contact_path import follow
 from qp_control.robot.ground import Ground, Plane
 from qp_control.robot.model import RobotModel
 from qp_control.robot.shapes import CollisionPair, Point, point, rounded_box, size
-from qp_control.settings import Settings
+from qp_control.settings import Settings, settings_or
 
 GRAVITY = 9.81  # [m/s^2]
 _NO_LIMIT = 1e20  # a joint without limits has the largest numbers there are
@@ -131,7 +131,7 @@ class ContactDynamics(RobotModel):
         self.dry_friction = torch.as_tensor(given, dtype=torch.float64).clone()
         if self.dry_friction.shape != (self.nv,) or not bool((self.dry_friction >= 0.0).all()):
             raise ValueError(f"dry_friction is {given}, expected {self.nv} numbers of at least 0")
-        self.joint_limits, self.settings = bool(joint_limits), settings or Settings(threads=threads)
+        self.joint_limits, self.settings = bool(joint_limits), settings_or(settings, Settings(threads=threads))
         self.dry = [int(i) for i in self.dry_friction.nonzero()[:, 0]]
         self._dry = self.dry_friction[self.dry]
         self.limited = self._limited() if joint_limits else []

@@ -89,8 +89,13 @@ def _run_folder(path: Path, task: TrainingTask, resume: bool) -> tuple[RunFolder
         return RunFolder.create(path, task.name, wanted["options"]), False
     run = RunFolder.open(path)
     saved = run.config()
-    if {key: saved[key] for key in wanted} != wanted:
-        raise RunError(f"{str(path)!r} was begun with other options: {saved['options']} for {saved['task']}")
+    if saved["task"] != task.name:
+        raise RunError(f"{str(path)!r} was begun with another task: {saved['task']}, not {task.name}")
+    before, now = saved["options"], wanted["options"]
+    changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    if changed:
+        what = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed)
+        raise RunError(f"{str(path)!r} was begun with other options: {what}")
     return run, run.checkpoint.is_file()
 
 

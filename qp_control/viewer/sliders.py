@@ -22,6 +22,7 @@ class Slider:
             raise ValueError(f"a slider from {self.low} to {self.high} cannot be at {self.value}")
 
     def takes(self, value: object) -> bool:
+        """Whether it can be moved there: to a finite number from `low` to `high`."""
         return isinstance(value, float | int) and math.isfinite(value) and self.low <= value <= self.high
 
 
