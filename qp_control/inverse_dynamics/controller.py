@@ -21,6 +21,7 @@ boxes and without joint-torque sensors", Int. J. Humanoid Robotics 13 (2016), an
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ from qp_control.robot.model import RobotModel
 from qp_control.settings import Settings, Status, settings_or
 
 REDUCED = 1e-10  # relative tolerance where rounding keeps an absolute one out of reach
+_VERSION = operator.attrgetter("_version")
 
 
 class ControlProblem(NamedTuple):
@@ -140,7 +142,8 @@ class InverseDynamics(nn.Module):
         self.row_names, self.shift_weights = self._rows()
         self.states = RobotStates(model)
         self._loop: ControlLoop | None = None
-        self._watched: list[nn.Parameter] = []
+        self._held: list[nn.Parameter | None] = []
+        self._present: list[nn.Parameter] = []
         self._versions: list[int] | None = None
         self._sizes = {f"{part.name}.{key}": size for part in self._part_list for key, size in part.sizes.items()}
         settings = settings_or(settings, Settings(threads=model.threads))
@@ -365,13 +368,15 @@ class InverseDynamics(nn.Module):
 
     def _prepared(self) -> tuple[ControlLoop, Array]:
         """The control loop, and the numbers as they are now."""
-        # Not by self.parameters(), which takes as long as the QP.
-        watched = [p for part in self._part_list for p in part._parameters.values() if p is not None]
-        versions = [p._version for p in watched]
         if self._loop is None:
             self._loop = ControlLoop(self, self.layer.settings)
-        if versions != self._versions or any(map(operator.is_not, watched, self._watched)):
-            self._watched, self._versions = watched, versions
+        # Not by self.parameters() or loops in Python, which take as long as a QP: there are about fifty.
+        held = [*itertools.chain.from_iterable(part._parameters.values() for part in self._part_list)]
+        if len(held) != len(self._held) or not all(map(operator.is_, held, self._held)):
+            self._held, self._present, self._versions = held, [p for p in held if p is not None], None
+        versions = [*map(_VERSION, self._present)]
+        if versions != self._versions:
+            self._versions = versions
             with torch.no_grad():
                 self._packed = self.assembly.pack(self.numbers(), 1).numpy()
         return self._loop, self._packed
