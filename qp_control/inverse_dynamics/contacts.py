@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-import torch
 
-from qp_control.inverse_dynamics.parts import Number, Part, positive
-from qp_control.inverse_dynamics.tasks import Values, neutral_pose
+from qp_control.inverse_dynamics.parts import FINITE, NOT_NEGATIVE, Number, Part, Values, positive
+from qp_control.inverse_dynamics.tasks import neutral_pose
 from qp_control.qp.problem import Array
 from qp_control.robot.model import RobotModel
 
@@ -83,22 +82,24 @@ class SupportContact(Part):
         self.normal /= length
         if not len(self.points) or not np.isfinite(self.points).all():
             raise ValueError(f"points of {self.name!r} are {points}, expected at least one of three numbers")
-        self.hard = math.isinf(float(torch.as_tensor(weight).max()))
         self.shift_weight = positive("shift_weight", shift_weight)
         self.rows = list(range(6 if self.has_orientation else 3))
-        self._given = {
-            "weight": weight, "stiffness": stiffness, "damping": damping, "reference": reference,
-            "activation": activation, "friction": friction, "min_force": min_force, "max_force": max_force,
-        }  # fmt: skip
+        self._give_weight(weight)
+        self._give(NOT_NEGATIVE, stiffness=stiffness, damping=damping, activation=activation, friction=friction)
+        # An infinite force has no share that an activation could leave of it.
+        self._give(FINITE, reference=reference, min_force=min_force, max_force=max_force)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         given, size = self._given, len(self.rows)
         pose = neutral_pose(model, self.frame, "universe")[: 7 if self.has_orientation else 3]
+        quaternion = [slice(3, 7)] if self.has_orientation else []
         motion = {} if self.hard else {"weight": Number(given["weight"], size, True)}
         return motion | {
             "stiffness": Number(given["stiffness"], size, True),
             "damping": Number(given["damping"], size, True),
-            "reference": Number(pose if given["reference"] is None else given["reference"], len(pose)),
+            "reference": Number(
+                pose if given["reference"] is None else given["reference"], len(pose), units=quaternion
+            ),
             "activation": Number(given["activation"], 1),
             "friction": Number(given["friction"], 1, True),
             "min_force": Number(given["min_force"], 1),

@@ -16,17 +16,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import numpy as np
 import pinocchio as pin
 import torch
 
-from qp_control.inverse_dynamics.parts import Number, Part, axes_of, frame_index, positive
+from qp_control.inverse_dynamics.parts import (
+    FINITE,
+    NOT_NEGATIVE,
+    Number,
+    Part,
+    Values,
+    axes_of,
+    frame_index,
+    positive,
+)
+from qp_control.inverse_dynamics.robot_states import RobotStates
 from qp_control.robot.model import RobotModel
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-Values = Any  # a number, a sequence of numbers, an array or a tensor
 
 
 class MotionOptions(TypedDict, total=False):
@@ -50,8 +57,7 @@ class Task(Part):
         if level is not None and level < 1:
             raise ValueError(f"level of {name!r} is {level}, expected at least 1")
         self.level = level
-        self._given: dict[str, Values] = {"weight": weight}
-        self.hard = bool(np.all(np.isinf(np.asarray(torch.as_tensor(weight).detach()))))
+        self._give_weight(weight)
         self.shift_weight = positive("shift_weight", shift_weight)
         self.rows: list[int] = []
 
@@ -86,18 +92,16 @@ class MotionTask(Task):
         name: str | None = None,
     ) -> None:
         super().__init__(name or kind, weight, shift_weight, level)
-        self._given |= {
-            "stiffness": stiffness, "damping": damping,
-            "reference": reference, "velocity": velocity, "acceleration": acceleration,
-        }  # fmt: skip
+        self._give(NOT_NEGATIVE, stiffness=stiffness, damping=damping)
+        self._give(FINITE, reference=reference, velocity=velocity, acceleration=acceleration)
 
-    def _motion(self, positions: int, velocities: int, at_start: Any) -> dict[str, Number]:
+    def _motion(self, positions: int, velocities: int, at_start: Any, units: Sequence[slice] = ()) -> dict[str, Number]:
         given, size = self._given, len(self.rows)
         reference = at_start if given["reference"] is None else given["reference"]
         return self._weight() | {
             "stiffness": Number(given["stiffness"], size, True),
             "damping": Number(given["damping"], size, True),
-            "reference": Number(reference, positions),
+            "reference": Number(reference, positions, units=units),
             "velocity": Number(given["velocity"], velocities),
             "acceleration": Number(given["acceleration"], velocities),
         }
@@ -139,7 +143,8 @@ class FrameTask(MotionTask):
         motions = 3 * (self.has_position + self.has_orientation)
         pose = neutral_pose(model, self.frame, self.base)
         first, last = 0 if self.has_position else 3, 7 if self.has_orientation else 3
-        return self._motion(last - first, motions, pose[first:last])
+        quaternion = [slice(3 - first, 7 - first)] if self.has_orientation else []
+        return self._motion(last - first, motions, pose[first:last], quaternion)
 
 
 class PositionTask(FrameTask):
@@ -216,7 +221,7 @@ class PostureTask(MotionTask):
                 raise ValueError(f"{self.name!r} has the joint {name!r}, expected names from {', '.join(known)}")
         chosen = [known[name] for name in (free if self.joints is None else self.joints)]
         self.rows = [int(i) for joint in chosen for i in range(joint.idx_v, joint.idx_v + joint.nv)]
-        return self._motion(model.nq, model.nv, model.neutral_state()[: model.nq])
+        return self._motion(model.nq, model.nv, model.neutral_state()[: model.nq], RobotStates(model).units)
 
 
 class AngularMomentumTask(Task):
@@ -239,7 +244,8 @@ class AngularMomentumTask(Task):
         name: str = "angular_momentum",
     ) -> None:
         super().__init__(name, weight, shift_weight, level)
-        self._given |= {"damping": damping, "reference": reference, "rate": rate}
+        self._give(NOT_NEGATIVE, damping=damping)
+        self._give(FINITE, reference=reference, rate=rate)
         self.rows = axes_of(name, mask, 3)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
@@ -259,9 +265,8 @@ class Regularization(Task):
 
     def __init__(self, name: str, weight: Values, reference: Values = 0.0, level: int | None = None) -> None:
         super().__init__(name, weight, level=level)
-        if not np.all(np.isfinite(np.asarray(torch.as_tensor(weight).detach()))):
-            raise ValueError(f"weight of {name!r} is {weight}, expected finite numbers")
-        self._given["reference"] = reference
+        self._give(NOT_NEGATIVE, weight=weight)
+        self._give(FINITE, reference=reference)
 
     def _sized(self, size: int) -> dict[str, Number]:
         self.rows = list(range(size))
