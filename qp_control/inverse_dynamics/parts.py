@@ -77,7 +77,7 @@ class Part(nn.Module):
             except (TypeError, ValueError):
                 holds = False
             if not holds:
-                raise ValueError(f"{key} of {self.name!r} is {value}, expected {allowed.expected}")
+                raise ValueError(f"{key} of {self.name!r} is {_shown(value)}, expected {allowed.expected}")
         self._given |= values
 
     def _give_weight(self, weight: Values) -> None:
@@ -112,12 +112,11 @@ class Part(nn.Module):
                     f"{self.name}.{key} has shape {tuple(value.shape)}, expected one number or ({number.size},)"
                 )
             if bool(torch.isnan(value).any()):
-                raise ValueError(f"{self.name}.{key} is {number.value}, expected numbers")
+                raise ValueError(f"{self.name}.{key} is {_shown(number.value)}, expected numbers")
             for unit in number.units:
                 if not bool(has_direction(value.expand(number.size)[unit])):
-                    raise ValueError(
-                        f"{self.name}.{key} is {number.value}, expected a quaternion, or (cos, sin), of positive length"
-                    )
+                    what = f"{self.name}.{key} is {_shown(number.value)}"
+                    raise ValueError(f"{what}, expected a quaternion, or (cos, sin), of positive length")
             if number.units:
                 self.units[key] = number.units
             self.register_parameter(key, nn.Parameter(value, requires_grad=number.learned))
@@ -133,6 +132,11 @@ class Part(nn.Module):
         if own.shape[-1] != size or own.ndim > 2:
             raise ValueError(f"{name} has shape {tuple(own.shape)}, expected ({size},) or (B, {size}), or 1 for {size}")
         return own
+
+
+def _shown(value: Values) -> str:
+    """In one line."""
+    return repr(value.tolist() if hasattr(value, "tolist") else value)
 
 
 def all_of(name: str, parts: Any, kinds: Any) -> list[Any]:
