@@ -1,5 +1,6 @@
 """The documents keep their promises: the README's example runs, links lead somewhere, versions agree."""
 
+import inspect
 import json
 import os
 import re
@@ -13,6 +14,9 @@ import pytest
 import torch
 
 import qp_control as qc
+from qp_control.inverse_dynamics.contacts import SupportContact
+from qp_control.inverse_dynamics.limits import Barrier
+from qp_control.inverse_dynamics.tasks import MotionTask
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "docs"))
 import gallery
@@ -108,6 +112,52 @@ def test_reference_has_every_public_name():
     entries = "\n".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
     named = set(re.findall(r"auto(?:class|function|exception):: qp_control\.(\w+)$", entries, re.M))
     assert named == set(qc.__all__)
+
+
+OF_OTHERS = {"Tensor", "Array", "NDArray", "Sequence", "Mapping", "Number", "Any", "None"}
+
+
+def public_classes(room):
+    found = [getattr(qc, name) for name in qc.__all__]
+    return [kind for kind in found if inspect.isclass(kind) and kind.__module__.startswith(f"qp_control.{room}")]
+
+
+@pytest.mark.parametrize("room", ["robot", "inverse_dynamics"])
+def test_reference_has_what_its_docstrings_name(room):
+    entries = "\n".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
+    listed = set(re.findall(r"auto(?:class|exception):: qp_control\.(?:[\w.]+\.)?(\w+)$", entries, re.M))
+    assert len(public_classes(room)) > 8
+    for kind in public_classes(room):
+        functions = [value for name, value in vars(kind).items() if inspect.isfunction(value) and name[0] != "_"]
+        for thing in (kind, *functions):
+            text = inspect.getdoc(thing) or ""
+            assert "top of th" not in text, thing
+            named = set(re.findall(r"`([A-Z]\w*[a-z]\w*)`", text))
+            assert named <= listed, (thing, named - listed)
+        for function in functions:
+            assert inspect.getdoc(function), function
+            returned = set(re.findall(r"\b[A-Z][a-z]\w+", str(function.__annotations__.get("return"))))
+            assert returned <= listed | OF_OTHERS, (function, returned - listed)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (qc.PointContact, SupportContact),
+        *((kind, MotionTask) for kind in (MotionTask, qc.FrameTask, qc.CenterOfMassTask, qc.PostureTask)),
+        *((kind, Barrier) for kind in (Barrier, qc.PlaneBarrier, qc.SphereBarrier, qc.FrameBarrier)),
+        *((kind, kind) for kind in (qc.AngularMomentumTask, qc.ContactForceTask, qc.TorqueRegularization)),
+    ],
+    ids=lambda kinds: kinds[0].__name__,
+)
+def test_defaults_of_gains_and_weights_stand_in_the_docstring(kinds):
+    kind, base = kinds
+    text = inspect.getdoc(kind)
+    written = {float(number) for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?", text)}
+    arguments = inspect.signature(base.__init__).parameters
+    for name in ("weight", "stiffness", "damping", "friction", "facets", "max_force"):
+        default = arguments[name].default if name in arguments else None
+        assert default is None or default in written, f"{name} = {default}"
 
 
 def test_every_example_is_in_the_gallery():

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class SupportOptions(TypedDict, total=False):
-    """What all contacts take by keyword; their meanings stand at `PointContact`, their defaults at `SupportContact`."""
+    """What all contacts take by keyword; meanings and defaults stand at `PointContact`."""
 
     normal: Sequence[float]
     friction: Values
@@ -49,6 +49,13 @@ class SupportOptions(TypedDict, total=False):
 
 
 class SupportContact(Part):
+    """What `PointContact` and `SurfaceContact` have in common: a frame that stays, and forces at points of it.
+
+    frame: its name. points (k, 3) [m]: where forces act, in the frame; the others as in `PointContact`.
+
+    Raises ValueError for numbers that are none.
+    """
+
     has_position = True
     has_orientation: bool
 
@@ -120,14 +127,19 @@ class SupportContact(Part):
 class PointContact(SupportContact):
     """A frame whose origin touches something, and carries a force.
 
-    frame: its name; that of the contact is "<frame> contact" unless given. normal (3,): of what it touches, in the
-    world, of any length but zero. friction: coefficient, learned; facets: sides of the pyramid of friction. min_force,
-    max_force [N]: of the normal force where the activation is 1.
-    activation: 0 to 1, see the top of the file. weight [s^4/m^2] of the acceleration, learned; infinite: it is a
-        constraint, whatever the activation, which then scales the forces alone.
-    stiffness [1/s^2] towards reference (3,) [m], damping [1/s], both learned: what it does against having moved.
-    shift_weight: of its limits of force (and acceleration, where that is a constraint); the larger, the less they give
-        way where others contradict them.
+    frame: its name; that of the contact is "<frame> contact" unless given.
+    normal (3,): of what it touches, in the world, of any length but zero; (0, 0, 1) by default.
+    friction: coefficient, 0.7 by default, learned. facets: sides of the pyramid of friction, 4 by default.
+    min_force, max_force [N]: of the normal force where the activation is 1; 0 and 1e4 by default.
+    activation: 0 to 1, the default; see `qp_control.inverse_dynamics.contacts`.
+    weight [s^4/m^2]: of the acceleration, 1e3 by default, learned; infinite, for all axes: it is a constraint, whatever
+        the activation, which then scales the forces alone.
+    stiffness [1/s^2]: towards reference (3,) [m] (None: where the frame is in the model's neutral configuration), 0 by
+        default; damping [1/s]: 20 by default. Both learned: what it does against having moved.
+    shift_weight: of its limits of force (and acceleration, where that is a constraint), 1 by default; the larger, the
+        less they give way where others contradict them.
+
+    Raises ValueError for numbers that are none.
     """
 
     has_orientation = False
@@ -145,7 +157,7 @@ class SurfaceContact(SupportContact):
 
     points (k, 3) [m]: the corners, in the frame; their forces together are every force and torque that keeps the centre
     of pressure between them. min_force, max_force [N]: of the sum of their normal forces. reference (7,): pose, see
-    `FrameTask`; the others as in `PointContact`, with weight and gains for six axes.
+    `FrameTask`; they and the others have the defaults of `PointContact`, with weight and gains for six axes.
     """
 
     has_orientation = True

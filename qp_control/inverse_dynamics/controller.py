@@ -98,7 +98,7 @@ class Inputs(NamedTuple):
 
 
 class InverseDynamics(nn.Module):
-    """Controller by inverse dynamics; see the top of this file for its problem.
+    """Controller by inverse dynamics; its problem stands in `qp_control.inverse_dynamics.controller`.
 
     model: a `RobotModel` (also a `RobotDynamics` or `ContactDynamics`).
     tasks: see qp_control.inverse_dynamics.tasks.
@@ -108,7 +108,8 @@ class InverseDynamics(nn.Module):
 
     `parts` has them by name, with their numbers as parameters. Names must be unique.
 
-    Raises ValueError for frames, joints or contacts that do not exist and for names that occur twice.
+    Raises ValueError for parts in the place of others, frames, joints or contacts that do not exist, references with
+    quaternions of length zero and names that occur twice.
     """
 
     def __init__(

@@ -173,8 +173,11 @@ class Barrier(Part):
 
         d2h/dt2 + damping dh/dt + stiffness h >= 0
 
-    stiffness [1/s^2], damping [1/s] (None: critical): both learned. shift_weight: the larger, the less it gives way
-    where others contradict it.
+    stiffness [1/s^2]: 100 by default; damping [1/s]: None, the default: critical, 2 sqrt(stiffness); both learned.
+    shift_weight: 1 by default; the larger, the less it gives way where others contradict it. name: each kind has one of
+    its own unless given.
+
+    Raises ValueError for numbers that are none.
     """
 
     def __init__(
@@ -199,7 +202,11 @@ class Barrier(Part):
 
 
 class PlaneBarrier(Barrier):
-    """A frame's origin p stays on one side of a plane: h = n'p - offset [m], n its normal (3,), of any length but 0."""
+    """A frame's origin p stays on one side of a plane: h = n'p - offset [m], n its normal (3,), of any length but zero.
+
+    offset [m]: 0 by default; it is the number `<name>.distance`, as with other barriers.
+    stiffness (100 by default) and the others: see `Barrier`. name: "<frame> plane" unless given.
+    """
 
     def __init__(
         self,
@@ -218,7 +225,10 @@ class PlaneBarrier(Barrier):
 
 
 class SphereBarrier(Barrier):
-    """A frame's origin stays out of a sphere around centre (3,) [m] in the world: h = |p - centre| - distance [m]."""
+    """A frame's origin stays out of a sphere around centre (3,) [m] in the world: h = |p - centre| - distance [m].
+
+    stiffness (100 by default) and the others: see `Barrier`. name: "<frame> sphere" unless given.
+    """
 
     def __init__(
         self,
@@ -235,7 +245,10 @@ class SphereBarrier(Barrier):
 
 
 class FrameBarrier(Barrier):
-    """The origins of two frames of the robot stay away from each other: h = |p - other's p| - distance [m]."""
+    """The origins of two frames of the robot stay away from each other: h = |p - other's p| - distance [m].
+
+    stiffness (100 by default) and the others: see `Barrier`. name: "<frame> from <other>" unless given.
+    """
 
     def __init__(
         self,

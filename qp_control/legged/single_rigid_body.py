@@ -56,7 +56,7 @@ class BodyProblem(NamedTuple):
 
 
 class SingleRigidBody(nn.Module):
-    """See the top of this file.
+    """See `qp_control.legged.single_rigid_body`.
 
     mass [kg], inertia (3, 3) about the centre of mass in the body's axes [kg m^2]; feet: how many; horizon: stages N of
     dt [s]; min_force, max_force [N]: of a foot on the ground.
