@@ -156,7 +156,10 @@ class InverseDynamics(nn.Module):
         self._loop: ControlLoop | None = None
         self._watched: list[nn.Parameter] = []
         self._versions: list[int] | None = None
-        self._sizes = {f"{part.name}.{key}": size for part in self._part_list for key, size in part.sizes.items()}
+        places = [(f"{part.name}.{key}", part, key) for part in self._part_list for key in part.sizes]
+        self._places = {name: (part, key) for name, part, key in places}
+        self._sizes = {name: part.sizes[key] for name, part, key in places}
+        self._units = {name: part.units[key] for name, part, key in places if key in part.units}
         self._initial = {name: value.detach().clone() for name, value in self.numbers().items()}
         settings = settings or Settings(threads=model.threads)
         # Forces of thousands times weights of thousands: their rounding alone may be above an absolute tolerance.
@@ -177,16 +180,12 @@ class InverseDynamics(nn.Module):
         Their quaternions are of length one, NaN where they had none.
         """
         given = given or {}
-        known = {f"{part.name}.{key}": part for part in self._part_list for key in part.sizes}
         for name in given:
-            if name not in known:
-                raise ValueError(f"there is no number {name!r}, only {', '.join(known)}")
+            if name not in self._places:
+                raise ValueError(f"there is no number {name!r}, only {', '.join(self._places)}")
         native = {name: torch.as_tensor(value).to("cpu", torch.float64) for name, value in given.items()}
-        values: dict[str, Tensor] = {}
-        for name, part in known.items():
-            key = name[len(part.name) + 1 :]
-            values[name] = normalised(part.value(key, native), part.units.get(key, ()))
-        return values
+        values = {name: part.value(key, native) for name, (part, key) in self._places.items()}
+        return values | {name: normalised(values[name], units) for name, units in self._units.items()}
 
     def build(
         self,

@@ -68,7 +68,10 @@ class RobotStates:
 
 def has_direction(vectors: Tensor) -> Tensor:
     """bool (...): which of the vectors (..., n) have a length that is neither zero nor infinite, up to rounding."""
-    length: Tensor = vectors.detach().norm(dim=-1)
+    return _is_one(vectors.detach().norm(dim=-1))
+
+
+def _is_one(length: Tensor) -> Tensor:
     return (length > LEAST_LENGTH) & (length < LARGEST_LENGTH)
 
 
@@ -79,7 +82,11 @@ def normalised(values: Tensor, units: Sequence[slice]) -> Tensor:
     blocks, done = [], 0
     for unit in units:
         part = values[..., unit]
-        part = torch.where(has_direction(part).unsqueeze(-1), part, math.nan)
-        blocks += [values[..., done : unit.start], part / part.norm(dim=-1, keepdim=True)]
+        length = part.norm(dim=-1, keepdim=True)
+        known = _is_one(length.detach())
+        if not bool(known.all()):
+            part = torch.where(known, part, math.nan)
+            length = part.norm(dim=-1, keepdim=True)
+        blocks += [values[..., done : unit.start], part / length]
         done = unit.stop
     return torch.cat([*blocks, values[..., done:]], -1)
