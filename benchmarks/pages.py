@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import docs_figures
+import experiments_figures
 import readme_figures
 import report
 
@@ -24,6 +25,7 @@ Blocks = dict[str, Callable[[], str]]
 ROOT = report.HERE.parent
 PAGES: dict[Path, Blocks] = {
     ROOT / "README.md": readme_figures.BLOCKS,
+    ROOT / "docs" / "experiments.md": experiments_figures.BLOCKS,
     **{ROOT / "docs" / name: blocks for name, blocks in docs_figures.PAGES.items()},
 }
 

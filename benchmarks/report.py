@@ -215,17 +215,14 @@ class Report:
 
     def finish(self) -> Path:
         path = self.out / f"{self.name}.csv"
-        source = path.with_suffix(".json")
         measured = dict.fromkeys(str(row.get(self.part, "")) for row in self.rows)
         kept: list[Mapping[str, object]] = []
         sources: dict[str, object] = {}
         if self.part and path.exists():
             kept = [row for row in read_csv(path) if row[self.part] not in measured]
-            sources = read_json(source)
-        write_csv(path, [*kept, *self.rows])
+            sources = read_json(path.with_suffix(".json"))
+        write_results(path, [*kept, *self.rows], sources | dict.fromkeys(measured, provenance()))
         self._partial.unlink(missing_ok=True)
-        source.write_text(json.dumps(sources | dict.fromkeys(measured, provenance()), indent=1) + "\n")
-        print(f"written: {path}")
         return path
 
 
@@ -237,6 +234,13 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def read_json(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
+
+
+def write_results(path: Path, rows: Sequence[Mapping[str, object]], sources: Mapping[str, object]) -> None:
+    """The rows, and beside them where they come from: by part of the file, "" for all of it."""
+    write_csv(path, rows)
+    path.with_suffix(".json").write_text(json.dumps(sources, indent=1) + "\n")
+    print(f"written: {path}")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

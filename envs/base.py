@@ -42,8 +42,8 @@ class RobotEnv(gym.Env[Floats, Floats]):
     that is not finite is replaced by zero; `info` tells: `applied_action` (what acted on the robot), `clipped`,
     `invalid_action`, `is_success`.
 
-    `reset(options={"state": x})` starts from the state x (nx,). The time limit (`truncated`) is the TimeLimit
-    wrapper's.
+    `reset(options={"state": x})` starts from the state x (nx,); other options are ignored. The time limit
+    (`truncated`) is the TimeLimit wrapper's.
     Rendering: "rgb_array" draws in a headless browser, "human" opens meshcat on 127.0.0.1.
     """
 
@@ -180,7 +180,8 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
     """num_envs robots in one call of C++ per step; the same numbers as `num_envs` single environments.
 
     Environment i of `reset(seed=s)` equals a single one with seed s + i. `autoreset_mode`: "NextStep",
-    "SameStep" or "Disabled" (then reset with options={"reset_mask": ...}). task: a task that is there already, instead
+    "SameStep" or "Disabled" (then reset with options={"reset_mask": ...}); "state" (num_envs, nx) starts from states,
+    other options are ignored. task: a task that is there already, instead
     of one of `task_type` with these options.
     """
 

@@ -312,10 +312,25 @@ def test_bad_arguments_are_told():
         block(contacts=[Contact("corner 0", offset=(0.0, 0.0, math.nan))])
     with pytest.raises(ValueError, match="dry_friction is"):
         leg(dry_friction=[1.0])
+    with pytest.raises(ValueError, match=r"stiffness is -1\.0, expected a positive number"):
+        block(stiffness=-1.0)
+    with pytest.raises(ValueError, match="contacts has a str, expected a Contact"):
+        block(contacts=["corner 0"])
+    with pytest.raises(ValueError, match="pairs has a Contact, expected a CollisionPair"):
+        block(pairs=[Contact("corner 0")])
     robot = block()
     x, u = at_rest(robot, 0.1), torch.zeros(1, 3)
     with pytest.raises(ValueError, match=r"friction has shape \(3,\), expected \(4,\)"):
         robot.step(x, u, friction=torch.ones(3))
+    with pytest.raises(ValueError, match=r"friction has -0\.5, expected at least 0"):
+        robot.step(x, u, friction=torch.tensor([[1.0, 0.0, -0.5, 1.0]]))
+    with pytest.raises(ValueError, match=r"dry_friction has -1\.0, expected at least 0"):
+        leg().step(torch.zeros(1, 6), torch.zeros(1, 2), dry_friction=torch.tensor([0.0, -1.0, 0.0]))
+    with pytest.raises(ValueError, match=r"friction is a list, expected a torch\.Tensor"):
+        robot.step(x, u, friction=[0.5] * 4)
+    for arguments, options in (((x.long(), u), {}), ((x, u), {"friction": torch.ones(4, dtype=torch.int64)})):
+        with pytest.raises(TypeError, match=r"is a tensor of dtype torch\.int64, expected a floating-point tensor"):
+            robot.step(*arguments, **options)
     with pytest.raises(ValueError, match="x has the entry nan"):
         robot.step(x * torch.nan, u)
     with pytest.raises(ValueError, match="not on the manifold"):

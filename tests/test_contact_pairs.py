@@ -102,13 +102,55 @@ def test_distances_and_normals_are_those_of_coal(kinds):
         if distance < -0.05:
             continue
         core = distance + radii
-        assert float(found.gap[i, 0]) == pytest.approx(distance, abs=1e-6 + 1e-3 * half**2 / (8.0 * max(core, 1e-3)))
+        assert float(found.gap[i, 0]) == pytest.approx(distance, abs=1e-6 + 1e-3 * half**2 / (4.0 * max(core, 1e-3)))
         force = found.force[i, 0].numpy()
         if np.linalg.norm(force) > 1e-3:  # coal's normal is out of the first
             turned = 0.5 * math.sqrt(1e-3) * half / core
             np.testing.assert_allclose(force / np.linalg.norm(force), -result.normal, atol=1e-4 + turned)
             touching += 1
     assert touching > 5
+
+
+@pytest.mark.parametrize("kind", ["box", "capsule"])
+@pytest.mark.parametrize("distance", [0.05, 0.1, 0.2])
+def test_a_capsule_that_is_almost_parallel_is_too_far_by_no_more_than_said(kind, distance):
+    """As it tilts: the bound of the docstring is reached, and left for exact distances by 0.01 rad."""
+    half = 0.3
+    other = {
+        "box": Box("universe", (4.0, 4.0, 0.2), pin.SE3(np.eye(3), np.array([0.0, 0.0, -0.1]))),
+        "capsule": Capsule("universe", 0.0, (-2.0, 0.0, 0.0), (2.0, 0.0, 0.0)),
+    }[kind]
+    robot = bodies([CollisionPair(Capsule("body 0", 0.0, (-half, 0.0, 0.0), (half, 0.0, 0.0)), other)], count=1)
+    angle = torch.linspace(-0.02, 0.02, 2001, dtype=torch.float64)
+    x = robot.neutral_state().repeat(len(angle), 1)
+    x[:, 2] = distance + half * angle.sin().abs()  # an end is at the distance
+    x[:, 4], x[:, 6] = (0.5 * angle).sin(), (0.5 * angle).cos()
+    excess = step(robot, x)[1].gap[:, 0] - distance
+    bound = 1e-3 * half**2 / (4.0 * distance)
+    assert 0.95 * bound < float(excess.max()) <= bound * (1.0 + 1e-6)
+    assert float(excess[angle.abs() >= 0.01].abs().max()) < 1e-12
+
+
+def test_capsules_that_cross_are_too_far_by_no_more_than_said():
+    half, distance = 0.3, 0.1
+    axes = [
+        Capsule(frame, 0.0, (-end, 0.0, 0.0), (end, 0.0, 0.0)) for frame, end in (("body 0", half), ("universe", 2))
+    ]
+    robot = bodies([CollisionPair(*axes)], count=1)
+    angle, along = (
+        t.flatten()
+        for t in torch.meshgrid(
+            torch.linspace(0.1, 1.5, 50, dtype=torch.float64),
+            torch.linspace(-half, half, 51, dtype=torch.float64),
+            indexing="ij",
+        )
+    )
+    x = robot.neutral_state().repeat(len(angle), 1)
+    x[:, 0], x[:, 1], x[:, 2] = along * angle.cos(), along * angle.sin(), distance  # crosses the other at -along
+    x[:, 5], x[:, 6] = (0.5 * angle).sin(), (0.5 * angle).cos()
+    excess = step(robot, x)[1].gap[:, 0] - distance
+    share = excess * 2.0 * distance * angle.sin() ** 2 / (1e-6 * half**2)
+    assert 0.99 < float(share.max()) < 1.001
 
 
 @pytest.mark.parametrize("lift", [False, True])

@@ -15,6 +15,9 @@ import pytest
 import torch
 
 import qp_control as qc
+from qp_control.inverse_dynamics.contacts import SupportContact
+from qp_control.inverse_dynamics.limits import Barrier
+from qp_control.inverse_dynamics.tasks import MotionTask
 from qp_control.viewer import Slider
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "docs"))
@@ -130,6 +133,52 @@ def test_help_says_where_the_rest_is_told():
     """What help() shows stands in no file."""
     assert "`qp_control.ocp.problem`" in qc.OcpQP.__doc__ and "this file" not in qc.OcpQP.__doc__
     assert "low" in Slider.takes.__doc__
+
+
+OF_OTHERS = {"Tensor", "Array", "NDArray", "Sequence", "Mapping", "Number", "Any", "None"}
+
+
+def public_classes(room):
+    found = [getattr(qc, name) for name in qc.__all__]
+    return [kind for kind in found if inspect.isclass(kind) and kind.__module__.startswith(f"qp_control.{room}")]
+
+
+@pytest.mark.parametrize("room", ["robot", "inverse_dynamics"])
+def test_reference_has_what_its_docstrings_name(room):
+    entries = "\n".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
+    listed = set(re.findall(r"auto(?:class|exception):: qp_control\.(?:[\w.]+\.)?(\w+)$", entries, re.M))
+    assert len(public_classes(room)) > 8
+    for kind in public_classes(room):
+        functions = [value for name, value in vars(kind).items() if inspect.isfunction(value) and name[0] != "_"]
+        for thing in (kind, *functions):
+            text = inspect.getdoc(thing) or ""
+            assert "top of th" not in text, thing
+            named = set(re.findall(r"`([A-Z]\w*[a-z]\w*)`", text))
+            assert named <= listed, (thing, named - listed)
+        for function in functions:
+            assert inspect.getdoc(function), function
+            returned = set(re.findall(r"\b[A-Z][a-z]\w+", str(function.__annotations__.get("return"))))
+            assert returned <= listed | OF_OTHERS, (function, returned - listed)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (qc.PointContact, SupportContact),
+        *((kind, MotionTask) for kind in (MotionTask, qc.FrameTask, qc.CenterOfMassTask, qc.PostureTask)),
+        *((kind, Barrier) for kind in (Barrier, qc.PlaneBarrier, qc.SphereBarrier, qc.FrameBarrier)),
+        *((kind, kind) for kind in (qc.AngularMomentumTask, qc.ContactForceTask, qc.TorqueRegularization)),
+    ],
+    ids=lambda kinds: kinds[0].__name__,
+)
+def test_defaults_of_gains_and_weights_stand_in_the_docstring(kinds):
+    kind, base = kinds
+    text = inspect.getdoc(kind)
+    written = {float(number) for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?", text)}
+    arguments = inspect.signature(base.__init__).parameters
+    for name in ("weight", "stiffness", "damping", "friction", "facets", "max_force"):
+        default = arguments[name].default if name in arguments else None
+        assert default is None or default in written, f"{name} = {default}"
 
 
 def test_every_example_is_in_the_gallery():

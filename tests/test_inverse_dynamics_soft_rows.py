@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 from test_inverse_dynamics import FEET, stand
-from test_inverse_dynamics_levels import limit, reach, residuals_at
+from test_inverse_dynamics_levels import ARM_TORQUES, limit, reach, residuals_at
 
 import qp_control as qc
 
@@ -57,7 +57,7 @@ def test_a_level_that_cannot_be_finished_takes_the_part_of_its_step_that_rows_al
             if part.status != qc.Status.CLOSEST_FEASIBLE or part.shift.max() > 1e-8:
                 continue  # finished, or the first level was not
             found += 1
-            assert bool((np.abs(part.torque) <= limit("arm")._upper).all())
+            assert bool((np.abs(part.torque) <= ARM_TORQUES).all())
             cost = [np.square(residuals_at(exact, q[i : i + 1], v[i : i + 1], t.x))[0, :3].sum() for t in (whole, part)]
             np.testing.assert_allclose(*cost, rtol=1e-6, atol=1e-6)  # the first level's
     assert found >= 3

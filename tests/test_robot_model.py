@@ -11,6 +11,7 @@ import torch
 from manifold_robots import normal
 from trees import TREES, tree_model
 
+from qp_control.robot.dynamics import RobotDynamics
 from qp_control.robot.model import RobotModel
 
 BATCH = 3
@@ -214,6 +215,36 @@ def test_bad_arguments_are_told():
         robot.centroid(2.0 * q)
     with pytest.raises(ValueError, match="parameters has shape"):
         robot.inverse_dynamics(q, v, a, robot.parameters[:-1])
+    for threads in (-1, 1.5, 5000):
+        with pytest.raises(ValueError, match=f"threads is {threads}, expected an integer >= 0"):
+            RobotModel(robot.model, threads=threads)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_tensors_of_integers_are_refused(dtype):
+    """Results have the dtype of the first argument: they would be cut off."""
+    robot = RobotDynamics(setting("chain")[0].model, dt=0.01)
+    q, v = torch.zeros(2, robot.nq, dtype=dtype), torch.zeros(2, robot.nv)
+    x, u = torch.zeros(2, robot.nx, dtype=dtype), torch.zeros(2, robot.nu)
+    calls = {
+        "q": (
+            lambda: robot.frame_positions(["tool"], q),
+            lambda: robot.frame_jacobians(["tool"], q),
+            lambda: robot.forward_dynamics(q, v, v),
+            lambda: robot.mass_matrix(q),
+            lambda: robot.centroid(q),
+        ),
+        "x": (lambda: robot.step(x, u), lambda: robot.linearize(x, u), lambda: robot.difference(x.double(), x)),
+        "v": (lambda: robot.inverse_dynamics(q.double(), v.to(dtype), v),),
+        "u": (lambda: robot.step(x.double(), u.to(dtype)),),
+        "parameters": (lambda: robot.mass_matrix(q.double(), robot.parameters.to(dtype)),),
+    }
+    for name, functions in calls.items():
+        for function in functions:
+            with pytest.raises(
+                TypeError, match=f"{name} is a tensor of dtype {dtype}, expected a floating-point tensor"
+            ):
+                function()
 
 
 def test_gradients_of_differences_do_not_depend_on_what_was_computed_before():

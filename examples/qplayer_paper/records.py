@@ -20,10 +20,9 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def merge(folder: Path, name: str) -> list[dict[str, str]]:
-    """All runs of an experiment in FOLDER/runs, written to FOLDER/NAME.csv."""
+    """All runs of an experiment in FOLDER/runs, written to FOLDER/NAME.csv with where the last of them comes from."""
     rows = [row for path in sorted((folder / "runs").glob(f"{name}-*.csv")) for row in read_csv(path)]
-    report.write_csv(folder / f"{name}.csv", rows)
-    print(f"written: {folder / name}.csv")
+    report.write_results(folder / f"{name}.csv", rows, {"": report.provenance()})
     return rows
 
 

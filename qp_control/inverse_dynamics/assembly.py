@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from qp_control.inverse_dynamics.contacts import SupportContact
 from qp_control.inverse_dynamics.parts import Part, frame_index
 from qp_control.inverse_dynamics.problem_function import Directions, assemble
 from qp_control.inverse_dynamics.robot_states import RobotStates
+from qp_control.robot.contact import GRAVITY
 from qp_control.robot.model import RobotModel
 
 
@@ -37,9 +39,13 @@ class Assembly:
             for key, size in part.sizes.items():
                 self.offsets[f"{part.name}.{key}"] = self.size
                 self.size += size
-        units = RobotStates(model).units
-        postures = [self.offsets[f"{t.name}.reference"] for t in task_list if isinstance(t, tasks.PostureTask)]
-        self.directions = Directions(units, [slice(p + u.start, p + u.stop) for p in postures for u in units])
+        self.units: dict[str, list[slice]] = {}
+        """Where quaternions and (cos, sin) stand in that vector, by the name of the number."""
+        for part in (*task_list, *contacts, *limit_list):
+            for key, units in part.units.items():
+                first = self.offsets[f"{part.name}.{key}"]
+                self.units[f"{part.name}.{key}"] = [slice(first + u.start, first + u.stop) for u in units]
+        self.directions = Directions(RobotStates(model).units, [u for units in self.units.values() for u in units])
         terms = [self._term(task, force_offsets) for task in task_list]
         terms += [self._contact_term(contact) for contact in contacts]
         torque = next((limit for limit in limit_list if isinstance(limit, limits.TorqueLimit)), None)
@@ -139,3 +145,45 @@ class Assembly:
         own = self._numbers(barrier) | {"kind": kinds[type(barrier)]}
         own |= {name: frame_index(self.model, getattr(barrier, name)) for name in ("frame", "other")}
         return own | ({"normal": barrier.normal} if isinstance(barrier, limits.PlaneBarrier) else {})
+
+
+def shifted_row_names(
+    model: RobotModel, task_list: list[tasks.Task], contacts: list[SupportContact], limit_list: list[limits.Limit]
+) -> tuple[list[str], tuple[Tensor, Tensor, Tensor]]:
+    """Names of the rows of A, C and the bounds of qdd, and the weights of their shifts."""
+    velocities = velocity_names(model)
+    mass = float(model.parameters[: 10 * model.bodies : 10].sum())
+    acceleration, force = 1.0 / GRAVITY**2, 1.0 / (mass * GRAVITY) ** 2
+    eq = [(f"dynamics of {velocities[i]}", math.inf) for i in range(model.nv) if i not in model._indices]
+    for part in (*task_list, *contacts):
+        if part.hard:
+            eq += [(f"{part.name} {row}", acceleration * part.shift_weight) for row in part.rows]
+    ineq = []
+    for limit in limit_list:
+        if isinstance(limit, limits.TorqueLimit):
+            half = 0.5 * (limit.value("upper", {}) - limit.value("lower", {})).detach()
+            scales = torch.where(half.isfinite() & (half > 0.0), half, 1.0).tolist()
+            weights = [limit.shift_weight / scale**2 for scale in scales]
+            ineq += [(f"torque of {velocities[i]}", w) for i, w in zip(model._indices, weights, strict=True)]
+    for contact in contacts:
+        names = [f"point {p} facet {k}" for p in range(len(contact.points)) for k in range(contact.facets)]
+        ineq += [(f"{contact.name} {name}", force * contact.shift_weight) for name in (*names, "normal force")]
+    box = [1.0] * (model.nv + 3 * sum(len(contact.points) for contact in contacts))
+    for limit in limit_list:
+        if isinstance(limit, limits.Barrier):
+            ineq.append((limit.name, acceleration * limit.shift_weight))
+        elif isinstance(limit, limits.JointLimit):
+            for i in limit.v_index:
+                box[i] = acceleration * limit.shift_weight
+    names = [name for name, _ in (*eq, *ineq)] + [f"acceleration of {name}" for name in velocities]
+    of_eq, of_ineq = (torch.tensor([w for _, w in rows], dtype=torch.float64) for rows in (eq, ineq))
+    return names, (of_eq, of_ineq, torch.tensor(box, dtype=torch.float64))
+
+
+def velocity_names(model: RobotModel) -> list[str]:
+    """A name for each velocity coordinate."""
+    names = []
+    for name in list(model.model.names)[1:]:
+        nv = model.model.joints[model.model.getJointId(name)].nv
+        names += [name] if nv == 1 else [f"{name} {k}" for k in range(nv)]
+    return names

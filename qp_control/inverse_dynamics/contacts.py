@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-import torch
 
-from qp_control.inverse_dynamics.parts import Number, Part, positive
-from qp_control.inverse_dynamics.tasks import Values, neutral_pose
+from qp_control.inverse_dynamics.parts import FINITE, NOT_NEGATIVE, Number, Part, Values, positive
+from qp_control.inverse_dynamics.tasks import neutral_pose
 from qp_control.qp.problem import Array
 from qp_control.robot.model import RobotModel
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class SupportOptions(TypedDict, total=False):
-    """What all contacts take by keyword; their meanings stand at `PointContact`, their defaults at `SupportContact`."""
+    """What all contacts take by keyword; meanings and defaults stand at `PointContact`."""
 
     normal: Sequence[float]
     friction: Values
@@ -50,6 +49,13 @@ class SupportOptions(TypedDict, total=False):
 
 
 class SupportContact(Part):
+    """What `PointContact` and `SurfaceContact` have in common: a frame that stays, and forces at points of it.
+
+    frame: its name. points (k, 3) [m]: where forces act, in the frame; the others as in `PointContact`.
+
+    Raises ValueError for numbers that are none.
+    """
+
     has_position = True
     has_orientation: bool
 
@@ -83,22 +89,24 @@ class SupportContact(Part):
         self.normal /= length
         if not len(self.points) or not np.isfinite(self.points).all():
             raise ValueError(f"points of {self.name!r} are {points}, expected at least one of three numbers")
-        self.hard = math.isinf(float(torch.as_tensor(weight).max()))
         self.shift_weight = positive("shift_weight", shift_weight)
         self.rows = list(range(6 if self.has_orientation else 3))
-        self._given = {
-            "weight": weight, "stiffness": stiffness, "damping": damping, "reference": reference,
-            "activation": activation, "friction": friction, "min_force": min_force, "max_force": max_force,
-        }  # fmt: skip
+        self._give_weight(weight)
+        self._give(NOT_NEGATIVE, stiffness=stiffness, damping=damping, activation=activation, friction=friction)
+        # An infinite force has no share that an activation could leave of it.
+        self._give(FINITE, reference=reference, min_force=min_force, max_force=max_force)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         given, size = self._given, len(self.rows)
         pose = neutral_pose(model, self.frame, "universe")[: 7 if self.has_orientation else 3]
+        quaternion = [slice(3, 7)] if self.has_orientation else []
         motion = {} if self.hard else {"weight": Number(given["weight"], size, True)}
         return motion | {
             "stiffness": Number(given["stiffness"], size, True),
             "damping": Number(given["damping"], size, True),
-            "reference": Number(pose if given["reference"] is None else given["reference"], len(pose)),
+            "reference": Number(
+                pose if given["reference"] is None else given["reference"], len(pose), units=quaternion
+            ),
             "activation": Number(given["activation"], 1),
             "friction": Number(given["friction"], 1, True),
             "min_force": Number(given["min_force"], 1),
@@ -119,14 +127,19 @@ class SupportContact(Part):
 class PointContact(SupportContact):
     """A frame whose origin touches something, and carries a force.
 
-    frame: its name; that of the contact is "<frame> contact" unless given. normal (3,): of what it touches, in the
-    world, of any length but zero. friction: coefficient, learned; facets: sides of the pyramid of friction. min_force,
-    max_force [N]: of the normal force where the activation is 1.
-    activation: 0 to 1, see the top of the file. weight [s^4/m^2] of the acceleration, learned; infinite: it is a
-        constraint, whatever the activation, which then scales the forces alone.
-    stiffness [1/s^2] towards reference (3,) [m], damping [1/s], both learned: what it does against having moved.
-    shift_weight: of its limits of force (and acceleration, where that is a constraint); the larger, the less they give
-        way where others contradict them.
+    frame: its name; that of the contact is "<frame> contact" unless given.
+    normal (3,): of what it touches, in the world, of any length but zero; (0, 0, 1) by default.
+    friction: coefficient, 0.7 by default, learned. facets: sides of the pyramid of friction, 4 by default.
+    min_force, max_force [N]: of the normal force where the activation is 1; 0 and 1e4 by default.
+    activation: 0 to 1, the default; see `qp_control.inverse_dynamics.contacts`.
+    weight [s^4/m^2]: of the acceleration, 1e3 by default, learned; infinite, for all axes: it is a constraint, whatever
+        the activation, which then scales the forces alone.
+    stiffness [1/s^2]: towards reference (3,) [m] (None: where the frame is in the model's neutral configuration), 0 by
+        default; damping [1/s]: 20 by default. Both learned: what it does against having moved.
+    shift_weight: of its limits of force (and acceleration, where that is a constraint), 1 by default; the larger, the
+        less they give way where others contradict them.
+
+    Raises ValueError for numbers that are none.
     """
 
     has_orientation = False
@@ -144,7 +157,7 @@ class SurfaceContact(SupportContact):
 
     points (k, 3) [m]: the corners, in the frame; their forces together are every force and torque that keeps the centre
     of pressure between them. min_force, max_force [N]: of the sum of their normal forces. reference (7,): pose, see
-    `FrameTask`; the others as in `PointContact`, with weight and gains for six axes.
+    `FrameTask`; they and the others have the defaults of `PointContact`, with weight and gains for six axes.
     """
 
     has_orientation = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from qp_control import _robot, _solver
+from qp_control.inverse_dynamics.robot_states import LARGEST_LENGTH, LEAST_LENGTH
 from qp_control.qp.problem import Array, as_array
 from qp_control.settings import Settings, Status
 
@@ -41,7 +43,7 @@ class ControlLoop:
 
     def __init__(self, controller: Any, settings: Settings) -> None:
         assembly = controller.assembly
-        self.offsets, self.reference_units = assembly.offsets, assembly.directions.numbers
+        self.offsets, self.units = assembly.offsets, assembly.units
         self.critical = _critical(controller)
         self.nv = controller.model.nv
         weights = np.concatenate([w.numpy() for w in controller.shift_weights])
@@ -74,8 +76,9 @@ class ControlLoop:
             if damping is not None and damping not in given:
                 second = self.offsets[damping]
                 packed[second : second + size] = 2.0 * np.sqrt(packed[first : first + size])
-        for block in self.reference_units:
-            packed[block] /= np.sqrt(packed[block] @ packed[block])
+            for unit in self.units.get(name, ()):
+                length = math.sqrt(packed[unit] @ packed[unit])
+                packed[unit] /= length if LEAST_LENGTH < length < LARGEST_LENGTH else np.nan  # which is invalid input
         return packed
 
 

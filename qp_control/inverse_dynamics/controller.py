@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -34,15 +33,14 @@ from torch import Tensor, nn
 from qp_control.exceptions import SolveError
 from qp_control.inverse_dynamics import limits as limit_kinds
 from qp_control.inverse_dynamics import tasks as task_kinds
-from qp_control.inverse_dynamics.assembly import Assembly
+from qp_control.inverse_dynamics.assembly import Assembly, shifted_row_names
 from qp_control.inverse_dynamics.contacts import SupportContact
 from qp_control.inverse_dynamics.control_loop import ControlLoop, Tick, table
 from qp_control.inverse_dynamics.hierarchy import Rows, next_level, seen, shifted_rows
-from qp_control.inverse_dynamics.parts import Part
-from qp_control.inverse_dynamics.robot_states import RobotStates, State
+from qp_control.inverse_dynamics.parts import Part, all_of
+from qp_control.inverse_dynamics.robot_states import RobotStates, normalised
 from qp_control.qp.layer import LayerSolution, QPLayer
 from qp_control.qp.problem import NAMES, WEIGHTS, Array, as_array
-from qp_control.robot.contact import GRAVITY
 from qp_control.robot.model import RobotModel
 from qp_control.settings import Settings, Status, settings_or
 
@@ -90,6 +88,16 @@ class Control(NamedTuple):
     """Of the QPs; the warm start of a next call."""
 
 
+class Inputs(NamedTuple):
+    """What the QPs of a batch are made of."""
+
+    q: Tensor
+    v: Tensor
+    numbers: dict[str, Tensor]
+    parameters: Tensor | None
+    shift_weights: tuple[Tensor, Tensor, Tensor]
+
+
 class InverseDynamics(nn.Module):
     """Controller by inverse dynamics; its problem stands at the top of `qp_control.inverse_dynamics.controller`.
 
@@ -101,7 +109,8 @@ class InverseDynamics(nn.Module):
 
     `parts` has them by name, with their numbers as parameters. Names must be unique.
 
-    Raises ValueError for frames, joints or contacts that do not exist and for names that occur twice.
+    Raises ValueError for parts in the place of others, frames, joints or contacts that do not exist, references with
+    quaternions of length zero and names that occur twice.
     """
 
     def __init__(
@@ -114,8 +123,12 @@ class InverseDynamics(nn.Module):
         settings: Settings | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.limits = model, list(limits)
-        self.contacts, self.task_list = list(contacts), list(tasks)
+        if not isinstance(model, RobotModel):
+            raise ValueError(f"model is a {type(model).__name__}, expected a RobotModel")
+        self.model = model
+        self.task_list = all_of("tasks", tasks, task_kinds.Task)
+        self.limits = all_of("limits", limits, limit_kinds.KINDS)
+        self.contacts = all_of("contacts", contacts, SupportContact)
         points = sum(len(contact.points) for contact in self.contacts)
         self.points, self.n = points, model.nv + 3 * points
         self.parts = nn.ModuleDict()
@@ -139,13 +152,17 @@ class InverseDynamics(nn.Module):
                 raise ValueError(f"{task.name!r} has the contact {task.contact!r}, expected {[*self.force_offsets]}")
         self.assembly = Assembly(model, self.task_list, self.contacts, self.limits, self.force_offsets)
         self.levels = self.assembly.levels
-        self.row_names, self.shift_weights = self._rows()
+        self.row_names, self.shift_weights = shifted_row_names(model, self.task_list, self.contacts, self.limits)
         self.states = RobotStates(model)
         self._loop: ControlLoop | None = None
         self._held: list[nn.Parameter | None] = []
         self._present: list[nn.Parameter] = []
         self._versions: list[int] | None = None
-        self._sizes = {f"{part.name}.{key}": size for part in self._part_list for key, size in part.sizes.items()}
+        places = [(f"{part.name}.{key}", part, key) for part in self._part_list for key in part.sizes]
+        self._places = {name: (part, key) for name, part, key in places}
+        self._sizes = {name: part.sizes[key] for name, part, key in places}
+        self._units = {name: part.units[key] for name, part, key in places if key in part.units}
+        self._initial = {name: value.detach().clone() for name, value in self.numbers().items()}
         settings = settings_or(settings, Settings(threads=model.threads))
         # Forces of thousands times weights of thousands: their rounding alone may be above an absolute tolerance.
         self.layer = QPLayer(dataclasses.replace(settings, reduced_eps_rel=max(settings.reduced_eps_rel, REDUCED)))
@@ -159,51 +176,18 @@ class InverseDynamics(nn.Module):
         if sum(isinstance(part, kind) for part in self.limits) > 1:
             raise ValueError(f"there is more than one {kind.__name__}, expected one at most")
 
-    def _rows(self) -> tuple[list[str], tuple[Tensor, Tensor, Tensor]]:
-        """Names of the rows of A, C and the bounds of qdd, and the weights of their shifts."""
-        model, parts = self.model, (*self.task_list, *self.contacts)
-        velocities = velocity_names(model)
-        mass = float(model.parameters[: 10 * model.bodies : 10].sum())
-        acceleration, force = 1.0 / GRAVITY**2, 1.0 / (mass * GRAVITY) ** 2
-        eq = [(f"dynamics of {velocities[i]}", math.inf) for i in self.undriven]
-        for part in parts:
-            if part.hard:
-                eq += [(f"{part.name} {row}", acceleration * part.shift_weight) for row in part.rows]
-        ineq = []
-        for limit in self.limits:
-            if isinstance(limit, limit_kinds.TorqueLimit):
-                half = 0.5 * (limit.value("upper", {}) - limit.value("lower", {})).detach()
-                scales = torch.where(half.isfinite() & (half > 0.0), half, 1.0).tolist()
-                weights = [limit.shift_weight / scale**2 for scale in scales]
-                ineq += [(f"torque of {velocities[i]}", w) for i, w in zip(model._indices, weights, strict=True)]
-        for contact in self.contacts:
-            names = [f"point {p} facet {k}" for p in range(len(contact.points)) for k in range(contact.facets)]
-            ineq += [(f"{contact.name} {name}", force * contact.shift_weight) for name in (*names, "normal force")]
-        box = [1.0] * self.n
-        for limit in self.limits:
-            if isinstance(limit, limit_kinds.Barrier):
-                ineq.append((limit.name, acceleration * limit.shift_weight))
-            elif isinstance(limit, limit_kinds.JointLimit):
-                for i in limit.v_index:
-                    box[i] = acceleration * limit.shift_weight
-        names = [name for name, _ in (*eq, *ineq)] + [f"acceleration of {name}" for name in velocities]
-        weights = [torch.tensor([w for _, w in rows], dtype=torch.float64) for rows in (eq, ineq)]
-        return names, (weights[0], weights[1], torch.tensor(box, dtype=torch.float64))
-
     def numbers(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """All numbers by name, (size,) or (B, size): the controller's own or those given."""
+        """All numbers by name, (size,) or (B, size): the controller's own or those given.
+
+        Their quaternions are of length one, NaN where they had none.
+        """
         given = given or {}
-        known = {f"{part.name}.{key}": part for part in self._part_list for key in part.sizes}
         for name in given:
-            if name not in known:
-                raise ValueError(f"there is no number {name!r}, only {', '.join(known)}")
+            if name not in self._places:
+                raise ValueError(f"there is no number {name!r}, only {', '.join(self._places)}")
         native = {name: torch.as_tensor(value).to("cpu", torch.float64) for name, value in given.items()}
-        values = {name: part.value(name[len(part.name) + 1 :], native) for name, part in known.items()}
-        for task in self.task_list:
-            if isinstance(task, task_kinds.PostureTask):
-                name = f"{task.name}.reference"
-                values[name] = self.states.normalised(values[name])
-        return values
+        values = {name: part.value(key, native) for name, (part, key) in self._places.items()}
+        return values | {name: normalised(values[name], units) for name, units in self._units.items()}
 
     def build(
         self,
@@ -248,17 +232,21 @@ class InverseDynamics(nn.Module):
         shift_weights: of the rows of A, C and x instead of the controller's own, see `shift_weights`; differentiable.
         warm_start: `solution` of an earlier call.
 
-        Quaternions and (cos, sin) of any length but zero are taken for those of length one. Where a state is none (NaN,
-        infinite, zero quaternion) the status is INVALID_INPUT, the torques are zero and there is no gradient.
+        Quaternions and (cos, sin) of any length but zero are taken for those of length one. Where a state or its
+        numbers are none (NaN, infinite, zero quaternion) the status is INVALID_INPUT, the torques are zero and there is
+        no gradient, and so it is with other states that have no answer.
         """
         state = self.states(q, v)
-        values = self.numbers(numbers)
-        *data, T, t = self._problem(state.q, state.v, self._of_level(values, self.levels[0]), parameters)
-        weight_eq, weight_in, weight_box = self.shift_weights if shift_weights is None else shift_weights
-        sol = self.layer(*data, weight_eq=weight_eq, weight_in=weight_in, weight_box=weight_box, warm_start=warm_start)
-        x, status = sol.x, sol.status
-        if len(self.levels) > 1:
-            x, status = self._lower_levels(state, values, parameters, sol, data)
+        given = Inputs(state.q, state.v, self.numbers(numbers), parameters, shift_weights or self.shift_weights)
+        sol, x, status, T, t = self._solve(given, warm_start)
+        lost = status >= Status.DUAL_INFEASIBLE
+        if self.layer.settings.on_failure == "zero" and bool(lost.any()):
+            # A gradient of zero times what is not finite is NaN, in all that the batch shares.
+            given = self._without(lost, given)
+            other, x, now, T, t = self._solve(given, warm_start)
+            status = torch.where(lost, status, now)
+            sol = LayerSolution(*(torch.where(over(lost, a), a.detach(), b) for a, b in zip(sol, other, strict=True)))
+        values = given.numbers
         status = torch.where(state.valid, status, int(Status.INVALID_INPUT))
         x = torch.where((status < Status.DUAL_INFEASIBLE).unsqueeze(-1), x, 0.0)
         torque = (T @ x.unsqueeze(-1)).squeeze(-1) + t
@@ -276,6 +264,33 @@ class InverseDynamics(nn.Module):
         finish = state.finish
         return Control(finish(torque), finish(x[:, :nv]), finish(force), finish(status), finish(shift), sol)
 
+    def _solve(
+        self, given: Inputs, warm_start: LayerSolution | None
+    ) -> tuple[LayerSolution, Tensor, Tensor, Tensor, Tensor]:
+        """The first level's solution; x and status after all levels; T and t."""
+        *data, T, t = self._problem(given.q, given.v, self._of_level(given.numbers, self.levels[0]), given.parameters)
+        weight_eq, weight_in, weight_box = given.shift_weights
+        sol = self.layer(*data, weight_eq=weight_eq, weight_in=weight_in, weight_box=weight_box, warm_start=warm_start)
+        if len(self.levels) == 1:
+            return sol, sol.x, sol.status, T, t
+        return sol, *self._lower_levels(given, sol, data), T, t
+
+    def _without(self, lost: Tensor, given: Inputs) -> Inputs:
+        """The neutral state and the numbers that the controller was made with in the place of some elements (B,)."""
+        neutral, nominal = self.states.neutral, self.model.parameters
+        shift_weights = [
+            own if value is own else torch.where(over(lost, value.expand(len(lost), -1)), own, value)
+            for own, value in zip(self.shift_weights, given.shift_weights, strict=True)
+        ]
+        column = lost.unsqueeze(-1)
+        return Inputs(
+            torch.where(column, neutral, given.q),
+            torch.where(column, 0.0, given.v),
+            {name: torch.where(column, self._initial[name], value) for name, value in given.numbers.items()},
+            None if given.parameters is None else torch.where(column, nominal, given.parameters),
+            (shift_weights[0], shift_weights[1], shift_weights[2]),
+        )
+
     def _of_level(self, values: dict[str, Tensor], level: int) -> dict[str, Tensor]:
         """The numbers, with the weights of tasks and contacts of other levels zero."""
         if len(self.levels) == 1:
@@ -285,15 +300,13 @@ class InverseDynamics(nn.Module):
         names = [f"{part.name}.weight" for part in parts if not part.hard]
         return values | {name: torch.zeros_like(values[name]) for name in names}
 
-    def _lower_levels(
-        self, state: State, values: dict[str, Tensor], parameters: Tensor | None, sol: LayerSolution, data: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _lower_levels(self, given: Inputs, sol: LayerSolution, data: list[Tensor]) -> tuple[Tensor, Tensor]:
         """x and status after all levels."""
         H, _, A, *_ = data
         rows = shifted_rows(Rows(*data[2:]), sol)
         x, status, above = sol.x, sol.status, [A.mT @ A, H]
         for level in self.levels[1:]:
-            H, g, *_ = self._problem(state.q, state.v, self._of_level(values, level), parameters)
+            H, g, *_ = self._problem(given.q, given.v, self._of_level(given.numbers, level), given.parameters)
             layer = self.layer if level == self.levels[-1] else self.upper_layer
             x, now = next_level(layer, x, seen(*above), H, g, rows)
             status = torch.where(now > Status.CLOSEST_FEASIBLE, torch.maximum(now, status), status)
@@ -382,10 +395,6 @@ class InverseDynamics(nn.Module):
         return self._loop, self._packed
 
 
-def velocity_names(model: RobotModel) -> list[str]:
-    """A name for each velocity coordinate."""
-    names = []
-    for name in list(model.model.names)[1:]:
-        nv = model.model.joints[model.model.getJointId(name)].nv
-        names += [name] if nv == 1 else [f"{name} {k}" for k in range(nv)]
-    return names
+def over(elements: Tensor, values: Tensor) -> Tensor:
+    """Booleans (B,) over the further axes of values (B, ..)."""
+    return elements.reshape(-1, *[1] * (values.ndim - 1))

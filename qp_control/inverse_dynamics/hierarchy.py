@@ -79,7 +79,7 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, S: Tensor) -> tuple[Tensor, Tensor]:
-        values, vectors = torch.linalg.eigh(S)
+        values, vectors = torch.linalg.eigh(S.nan_to_num(0.0, 0.0, 0.0))  # it raises for what has no answer
         seen = values > SEEN * values[..., -1:]
         inverse = torch.where(seen, 1.0 / torch.where(seen, values, 1.0), 0.0)
         P: Tensor = (vectors * (~seen).to(S.dtype).unsqueeze(-2)) @ vectors.mT

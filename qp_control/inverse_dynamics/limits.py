@@ -12,8 +12,20 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import torch
 
-from qp_control.inverse_dynamics.parts import Number, Part, chosen_joints, frame_index, plain_joints, positive
-from qp_control.inverse_dynamics.tasks import Values
+from qp_control.inverse_dynamics.parts import (
+    BOUND,
+    FINITE,
+    LIMIT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Number,
+    Part,
+    Values,
+    chosen_joints,
+    frame_index,
+    plain_joints,
+    positive,
+)
 from qp_control.robot.model import RobotModel
 
 if TYPE_CHECKING:
@@ -35,13 +47,15 @@ class TorqueLimit(Part):
         name: str = "torque_limit",
     ) -> None:
         super().__init__(name)
-        self._upper, self._lower, self.shift_weight = upper, lower, float(shift_weight)
+        self._give(BOUND, upper=upper, lower=lower)
+        self.shift_weight = float(shift_weight)
         if not self.shift_weight > 0.0:
             raise ValueError(f"shift_weight is {shift_weight}, expected a positive number or infinity")
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
-        upper = model.effort_limit if self._upper is None else self._upper
-        lower = -torch.as_tensor(upper, dtype=torch.float64) if self._lower is None else self._lower
+        given = self._given
+        upper = model.effort_limit if given["upper"] is None else given["upper"]
+        lower = -torch.as_tensor(upper, dtype=torch.float64) if given["lower"] is None else given["lower"]
         return {"lower": Number(lower, model.nu), "upper": Number(upper, model.nu)}
 
 
@@ -88,7 +102,8 @@ class JointPositionLimit(JointLimit):
     ) -> None:
         super().__init__(name, joints, shift_weight)
         self.dt, self.return_time = positive("dt", dt), positive("return_time", return_time)
-        self._given = {"lower": lower, "upper": upper, "acceleration": acceleration}
+        self._give(BOUND, lower=lower, upper=upper)
+        self._give(POSITIVE, acceleration=acceleration)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         size, given = self._choose(model), self._given
@@ -118,7 +133,7 @@ class JointVelocityLimit(JointLimit):
     ) -> None:
         super().__init__(name, joints, shift_weight)
         self.dt = positive("dt", dt)
-        self._given = {"velocity": velocity, "acceleration": acceleration}
+        self._give(LIMIT, velocity=velocity, acceleration=acceleration)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         size, velocity = self._choose(model), self._given["velocity"]
@@ -138,10 +153,10 @@ class JointAccelerationLimit(JointLimit):
         name: str = "acceleration_limit",
     ) -> None:
         super().__init__(name, joints, shift_weight)
-        self._acceleration = acceleration
+        self._give(LIMIT, acceleration=acceleration)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
-        return {"acceleration": Number(self._acceleration, self._choose(model))}
+        return {"acceleration": Number(self._given["acceleration"], self._choose(model))}
 
 
 class BarrierOptions(TypedDict, total=False):
@@ -158,8 +173,11 @@ class Barrier(Part):
 
         d2h/dt2 + damping dh/dt + stiffness h >= 0
 
-    stiffness [1/s^2], damping [1/s] (None: critical): both learned. shift_weight: the larger, the less it gives way
-    where others contradict it.
+    stiffness [1/s^2]: 100 by default; damping [1/s]: None, the default: critical, 2 sqrt(stiffness); both learned.
+    shift_weight: 1 by default; the larger, the less it gives way where others contradict it. name: each kind has one of
+    its own unless given.
+
+    Raises ValueError for numbers that are none.
     """
 
     def __init__(
@@ -175,15 +193,20 @@ class Barrier(Part):
         super().__init__(name or kind)
         self.frame, self.other = frame, "universe"
         self.shift_weight = positive("shift_weight", shift_weight)
-        self._given = {"stiffness": stiffness, "damping": damping}
+        self._give(NOT_NEGATIVE, stiffness=stiffness, damping=damping)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         frame_index(model, self.frame), frame_index(model, self.other)
-        return {key: Number(value, 1, True) for key, value in self._given.items()}
+        gains = {key: Number(self._given[key], 1, True) for key in ("stiffness", "damping")}
+        return gains | {"distance": Number(self._given["distance"], 1)}
 
 
 class PlaneBarrier(Barrier):
-    """A frame's origin p stays on one side of a plane: h = n'p - offset [m], n its normal (3,), of any length but 0."""
+    """A frame's origin p stays on one side of a plane: h = n'p - offset [m], n its normal (3,), of any length but zero.
+
+    offset [m]: 0 by default; it is the number `<name>.distance`, as with other barriers.
+    stiffness (100 by default) and the others: see `Barrier`. name: "<frame> plane" unless given.
+    """
 
     def __init__(
         self,
@@ -198,14 +221,14 @@ class PlaneBarrier(Barrier):
         if self.normal.shape != (3,) or not (math.isfinite(length) and length > 0.0):
             raise ValueError(f"normal of {self.name!r} is {normal}, expected three numbers that are not all zero")
         self.normal /= length
-        self._offset = offset
-
-    def numbers(self, model: RobotModel) -> dict[str, Number]:
-        return super().numbers(model) | {"distance": Number(self._offset, 1)}
+        self._give(FINITE, distance=offset)
 
 
 class SphereBarrier(Barrier):
-    """A frame's origin stays out of a sphere around centre (3,) [m] in the world: h = |p - centre| - distance [m]."""
+    """A frame's origin stays out of a sphere around centre (3,) [m] in the world: h = |p - centre| - distance [m].
+
+    stiffness (100 by default) and the others: see `Barrier`. name: "<frame> sphere" unless given.
+    """
 
     def __init__(
         self,
@@ -215,14 +238,17 @@ class SphereBarrier(Barrier):
         **options: Unpack[BarrierOptions],
     ) -> None:
         super().__init__(f"{frame} sphere", frame, **options)
-        self._centre, self._distance = centre, distance
+        self._give(FINITE, centre=centre, distance=distance)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
-        return super().numbers(model) | {"distance": Number(self._distance, 1), "centre": Number(self._centre, 3)}
+        return super().numbers(model) | {"centre": Number(self._given["centre"], 3)}
 
 
 class FrameBarrier(Barrier):
-    """The origins of two frames of the robot stay away from each other: h = |p - other's p| - distance [m]."""
+    """The origins of two frames of the robot stay away from each other: h = |p - other's p| - distance [m].
+
+    stiffness (100 by default) and the others: see `Barrier`. name: "<frame> from <other>" unless given.
+    """
 
     def __init__(
         self,
@@ -232,10 +258,9 @@ class FrameBarrier(Barrier):
         **options: Unpack[BarrierOptions],
     ) -> None:
         super().__init__(f"{frame} from {other}", frame, **options)
-        self.other, self._distance = other, distance
-
-    def numbers(self, model: RobotModel) -> dict[str, Number]:
-        return super().numbers(model) | {"distance": Number(self._distance, 1)}
+        self.other = other
+        self._give(FINITE, distance=distance)
 
 
-Limit = Any  # TorqueLimit, a JointLimit or a Barrier
+Limit = Any  # one of KINDS
+KINDS = (TorqueLimit, JointLimit, Barrier)

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from qp_control.inverse_dynamics.robot_states import has_direction
 from qp_control.robot.model import RobotModel
+
+Values = Any  # a number, a sequence of numbers, an array or a tensor
 
 
 class Number(NamedTuple):
     """A vector of a part: its value, of the given size or one number for all of it, and whether it is learned."""
 
-    value: Any
+    value: Values
     size: int
     learned: bool = False
+    units: Sequence[slice] = ()
+    """Where quaternions and (cos, sin) stand in it."""
+
+
+class Range(NamedTuple):
+    """Which values a part may be made with."""
+
+    holds: Callable[[Tensor], Tensor]
+    expected: str
+
+
+FINITE = Range(torch.isfinite, "finite numbers")
+NOT_NEGATIVE = Range(lambda x: x.isfinite() & (x >= 0.0), "finite numbers of at least 0")
+POSITIVE = Range(lambda x: x.isfinite() & (x > 0.0), "positive numbers")
+LIMIT = Range(lambda x: x >= 0.0, "numbers of at least 0")
+BOUND = Range(lambda x: ~x.isnan(), "numbers")
+WEIGHT = Range(
+    lambda x: (x.isfinite() & (x >= 0.0)).all() | (x == math.inf).all(),
+    "finite numbers of at least 0, or infinity for all axes",
+)
 
 
 class Part(nn.Module):
@@ -40,15 +63,41 @@ class Part(nn.Module):
             raise ValueError(f"name is {name!r}, expected one without dots")
         self.name = name
         self.sizes: dict[str, int] = {}
+        self.units: dict[str, Sequence[slice]] = {}
+        """Where its numbers have quaternions and (cos, sin), by name."""
+        self._given: dict[str, Values] = {}
+
+    def _give(self, allowed: Range, **values: Values) -> None:
+        """Keep what the part is made with. Raises ValueError for what is not allowed."""
+        for key, value in values.items():
+            if value is None:
+                continue
+            try:
+                holds = bool(allowed.holds(torch.as_tensor(value, dtype=torch.float64)).all())
+            except (TypeError, ValueError):
+                holds = False
+            if not holds:
+                raise ValueError(f"{key} of {self.name!r} is {_shown(value)}, expected {allowed.expected}")
+        self._given |= values
+
+    def _give_weight(self, weight: Values) -> None:
+        """The same of a weight, which makes a constraint where it is infinite."""
+        self._give(WEIGHT, weight=weight)
+        self.hard = bool(torch.as_tensor(weight).isinf().all())
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
+        """Its numbers by name, for a model, with the values that they begin with.
+
+        Called when the part joins a controller. Raises ValueError for names that the model does not have.
+        """
         raise NotImplementedError
 
     def join(self, model: RobotModel) -> None:
         """Make the numbers, for the model of a controller.
 
         Raises:
-            ValueError: the part has a controller already; a number of the wrong size; names the model does not have.
+            ValueError: the part has a controller already; a number of the wrong size; a quaternion of length zero;
+                names the model does not have.
         """
         if self.sizes:
             raise ValueError(f"{self.name!r} belongs to a controller already")
@@ -63,7 +112,13 @@ class Part(nn.Module):
                     f"{self.name}.{key} has shape {tuple(value.shape)}, expected one number or ({number.size},)"
                 )
             if bool(torch.isnan(value).any()):
-                raise ValueError(f"{self.name}.{key} is {number.value}, expected numbers")
+                raise ValueError(f"{self.name}.{key} is {_shown(number.value)}, expected numbers")
+            for unit in number.units:
+                if not bool(has_direction(value.expand(number.size)[unit])):
+                    what = f"{self.name}.{key} is {_shown(number.value)}"
+                    raise ValueError(f"{what}, expected a quaternion, or (cos, sin), of positive length")
+            if number.units:
+                self.units[key] = number.units
             self.register_parameter(key, nn.Parameter(value, requires_grad=number.learned))
 
     def value(self, key: str, given: Mapping[str, Tensor]) -> Tensor:
@@ -77,6 +132,23 @@ class Part(nn.Module):
         if own.shape[-1] != size or own.ndim > 2:
             raise ValueError(f"{name} has shape {tuple(own.shape)}, expected ({size},) or (B, {size}), or 1 for {size}")
         return own
+
+
+def _shown(value: Values) -> str:
+    """In one line."""
+    return repr(value.tolist() if hasattr(value, "tolist") else value)
+
+
+def all_of(name: str, parts: Any, kinds: Any) -> list[Any]:
+    """The parts as a list. Raises ValueError for what is none, or a part of another kind."""
+    if isinstance(parts, (Part, str)) or not isinstance(parts, Iterable):
+        raise ValueError(f"{name} is a {type(parts).__name__}, expected a list of {name}")
+    found = list(parts)
+    for part in found:
+        if not isinstance(part, kinds):
+            what = f"{name} has a {type(part).__name__}, expected {name} alone"
+            raise ValueError(f"{what}; the order is (model, tasks, limits, contacts)")
+    return found
 
 
 def critical(stiffness: Tensor) -> Tensor:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from qp_control.robot.model import RobotModel
+from qp_control.robot.motions import check_tensor
+
+LEAST_LENGTH, LARGEST_LENGTH = 1e-6, 1e6  # of quaternions and (cos, sin)
 
 
 class State(NamedTuple):
@@ -40,8 +44,7 @@ class RobotStates:
 
     def __call__(self, q: Tensor, v: Tensor) -> State:
         for name, value, size in (("q", q, self.nq), ("v", v, self.nv)):
-            if not isinstance(value, Tensor):
-                raise ValueError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
+            check_tensor(name, value)
             if value.ndim not in (1, 2) or value.shape[-1] != size:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, expected ({size},) or (B, {size})")
         batched = q.ndim == 2
@@ -50,12 +53,11 @@ class RobotStates:
         q_, v_ = (t.to("cpu", torch.float64).reshape(-1, t.shape[-1]) for t in (q, v))
         valid = q_.isfinite().all(1) & v_.isfinite().all(1)
         for unit in self.units:
-            length = q_[:, unit].detach().norm(dim=1)
-            valid = valid & (length > 1e-6) & (length < 1e6)
+            valid = valid & has_direction(q_[:, unit])
         if not bool(valid.all()):
             q_ = torch.where(valid.unsqueeze(1), q_, self.neutral)
             v_ = torch.where(valid.unsqueeze(1), v_, 0.0)
-        q_ = self.normalised(q_)
+        q_ = normalised(q_, self.units)
 
         def finish(result: Tensor) -> Tensor:
             result = result if batched else result[0]
@@ -63,13 +65,28 @@ class RobotStates:
 
         return State(q_, v_, valid, batched, finish)
 
-    def normalised(self, q: Tensor) -> Tensor:
-        """Configurations (..., nq), their quaternions and (cos, sin) made of length one."""
-        if not self.units:
-            return q
-        blocks, done = [], 0
-        for unit in self.units:
-            part = q[..., unit]
-            blocks += [q[..., done : unit.start], part / part.norm(dim=-1, keepdim=True)]
-            done = unit.stop
-        return torch.cat([*blocks, q[..., done:]], -1)
+
+def has_direction(vectors: Tensor) -> Tensor:
+    """bool (...): which of the vectors (..., n) have a length that is neither zero nor infinite, up to rounding."""
+    return _is_one(vectors.detach().norm(dim=-1))
+
+
+def _is_one(length: Tensor) -> Tensor:
+    return (length > LEAST_LENGTH) & (length < LARGEST_LENGTH)
+
+
+def normalised(values: Tensor, units: Sequence[slice]) -> Tensor:
+    """Vectors (..., n), their quaternions and (cos, sin) made of length one; NaN where they have no direction."""
+    if not units:
+        return values
+    blocks, done = [], 0
+    for unit in units:
+        part = values[..., unit]
+        length = part.norm(dim=-1, keepdim=True)
+        known = _is_one(length.detach())
+        if not bool(known.all()):
+            part = torch.where(known, part, math.nan)
+            length = part.norm(dim=-1, keepdim=True)
+        blocks += [values[..., done : unit.start], part / length]
+        done = unit.stop
+    return torch.cat([*blocks, values[..., done:]], -1)

@@ -16,17 +16,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-import numpy as np
 import pinocchio as pin
 import torch
 
-from qp_control.inverse_dynamics.parts import Number, Part, axes_of, frame_index, positive
+from qp_control.inverse_dynamics.parts import (
+    FINITE,
+    NOT_NEGATIVE,
+    Number,
+    Part,
+    Values,
+    axes_of,
+    frame_index,
+    positive,
+)
+from qp_control.inverse_dynamics.robot_states import RobotStates
 from qp_control.robot.model import RobotModel
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-Values = Any  # a number, a sequence of numbers, an array or a tensor
 
 
 class MotionOptions(TypedDict, total=False):
@@ -50,8 +57,7 @@ class Task(Part):
         if level is not None and level < 1:
             raise ValueError(f"level of {name!r} is {level}, expected at least 1")
         self.level = level
-        self._given: dict[str, Values] = {"weight": weight}
-        self.hard = bool(np.all(np.isinf(np.asarray(torch.as_tensor(weight).detach()))))
+        self._give_weight(weight)
         self.shift_weight = positive("shift_weight", shift_weight)
         self.rows: list[int] = []
 
@@ -61,14 +67,17 @@ class Task(Part):
 
 
 class MotionTask(Task):
-    """A task with an error; see the top of the file.
+    """A task with an error, which `qp_control.inverse_dynamics.tasks` makes an acceleration of. Its kinds are below.
 
-    reference: what is to be reached; None: as in the model's neutral configuration.
-    weight [s^4/m^2 or s^4/rad^2], stiffness [1/s^2], damping [1/s] (None: critical): one number or one per axis, all
-        learned.
-    velocity, acceleration: of the reference.
-    shift_weight: of a constraint that others contradict; the larger, the less it gives way.
-    level: of a strict hierarchy, from 1. name: in the controller; the kind of task has one of its own.
+    reference: what is to be reached; None, the default: as in the model's neutral configuration.
+    weight [s^4/m^2 or s^4/rad^2]: 1 by default; infinite, for all axes: a constraint.
+    stiffness [1/s^2]: 100 by default. damping [1/s]: None, the default: critical, 2 sqrt(stiffness). These and weights
+        are one number or one per axis, at least 0, and learned.
+    velocity, acceleration: of the reference, 0 by default.
+    shift_weight: of a constraint that others contradict, 1 by default; the larger, the less it gives way.
+    level: of a strict hierarchy, from 1, the default. name: in the controller; the kind of task has one of its own.
+
+    Raises ValueError for numbers that are none.
     """
 
     def __init__(
@@ -86,18 +95,16 @@ class MotionTask(Task):
         name: str | None = None,
     ) -> None:
         super().__init__(name or kind, weight, shift_weight, level)
-        self._given |= {
-            "stiffness": stiffness, "damping": damping,
-            "reference": reference, "velocity": velocity, "acceleration": acceleration,
-        }  # fmt: skip
+        self._give(NOT_NEGATIVE, stiffness=stiffness, damping=damping)
+        self._give(FINITE, reference=reference, velocity=velocity, acceleration=acceleration)
 
-    def _motion(self, positions: int, velocities: int, at_start: Any) -> dict[str, Number]:
+    def _motion(self, positions: int, velocities: int, at_start: Any, units: Sequence[slice] = ()) -> dict[str, Number]:
         given, size = self._given, len(self.rows)
         reference = at_start if given["reference"] is None else given["reference"]
         return self._weight() | {
             "stiffness": Number(given["stiffness"], size, True),
             "damping": Number(given["damping"], size, True),
-            "reference": Number(reference, positions),
+            "reference": Number(reference, positions, units=units),
             "velocity": Number(given["velocity"], velocities),
             "acceleration": Number(given["acceleration"], velocities),
         }
@@ -108,11 +115,13 @@ class FrameTask(MotionTask):
 
     frame: its name. relative_to: name of the frame it is seen from; None: the world.
     reference: pose (7,), position [m] and quaternion (x, y, z, w) of any length but zero; None: the one in the model's
-        neutral configuration. velocity (6,) linear [m/s] and angular [rad/s], acceleration (6,) [m/s^2, rad/s^2]: of
-        the reference, as seen from there in its axes.
+        neutral configuration.
+    velocity (6,) linear [m/s] and angular [rad/s], acceleration (6,) [m/s^2, rad/s^2]: of the reference, as seen from
+        there in its axes.
     axes: "world" (those of the frame it is seen from) or "frame": of errors, gains, weights and mask.
     mask: which of the six axes (linear, angular) count.
-    weight, stiffness, damping and the others: see `MotionTask`. name: the frame's unless given.
+    weight (1 by default), stiffness (100), damping (critical) and the others: see `MotionTask`.
+    name: the frame's unless given.
 
     The error is that of position, and the rotation vector from the frame to its reference.
     """
@@ -139,7 +148,8 @@ class FrameTask(MotionTask):
         motions = 3 * (self.has_position + self.has_orientation)
         pose = neutral_pose(model, self.frame, self.base)
         first, last = 0 if self.has_position else 3, 7 if self.has_orientation else 3
-        return self._motion(last - first, motions, pose[first:last])
+        quaternion = [slice(3 - first, 7 - first)] if self.has_orientation else []
+        return self._motion(last - first, motions, pose[first:last], quaternion)
 
 
 class PositionTask(FrameTask):
@@ -172,7 +182,9 @@ class CenterOfMassTask(MotionTask):
     """The centre of mass is to be somewhere, in the world.
 
     reference (3,) [m] (None: as in the model's neutral configuration), velocity (3,) [m/s], acceleration (3,) [m/s^2];
-    mask: which of the world's axes count; the others as in `MotionTask`.
+    mask: which of the world's axes count.
+    weight (1 by default), stiffness (100), damping (critical) and the others: see `MotionTask`.
+    name: "com" unless given.
     """
 
     def __init__(
@@ -193,8 +205,10 @@ class PostureTask(MotionTask):
     """Joints are to be somewhere.
 
     reference (nq,): a configuration [m or rad] (None: the model's neutral one). velocity, acceleration (nv,).
-    joints: the names of those that count (None: all but floating bases), with weights and gains for each of their
-        velocity coordinates, or one for all; the others as in `MotionTask`.
+    joints: the names of those that count (None: all but floating bases).
+    weight (1 by default), stiffness (100), damping (critical): for each of their velocity coordinates, or one for all;
+        they and the others: see `MotionTask`.
+    name: "posture" unless given.
     """
 
     def __init__(
@@ -216,14 +230,15 @@ class PostureTask(MotionTask):
                 raise ValueError(f"{self.name!r} has the joint {name!r}, expected names from {', '.join(known)}")
         chosen = [known[name] for name in (free if self.joints is None else self.joints)]
         self.rows = [int(i) for joint in chosen for i in range(joint.idx_v, joint.idx_v + joint.nv)]
-        return self._motion(model.nq, model.nv, model.neutral_state()[: model.nq])
+        return self._motion(model.nq, model.nv, model.neutral_state()[: model.nq], RobotStates(model).units)
 
 
 class AngularMomentumTask(Task):
     """The angular momentum L about the centre of mass is to be something, usually nothing.
 
     It asks for dL/dt = rate + damping (reference - L). reference (3,) [kg m^2/s], rate (3,) [N m], in the world's axes;
-    damping [1/s], learned; weight [1/(N m)^2]; mask: which axes count.
+    damping [1/s], 10 by default, learned; weight [1/(N m)^2], 0.01 by default, learned; reference and rate are 0 unless
+    given; mask: which axes count.
     """
 
     def __init__(
@@ -239,7 +254,8 @@ class AngularMomentumTask(Task):
         name: str = "angular_momentum",
     ) -> None:
         super().__init__(name, weight, shift_weight, level)
-        self._given |= {"damping": damping, "reference": reference, "rate": rate}
+        self._give(NOT_NEGATIVE, damping=damping)
+        self._give(FINITE, reference=reference, rate=rate)
         self.rows = axes_of(name, mask, 3)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
@@ -254,14 +270,13 @@ class AngularMomentumTask(Task):
 class Regularization(Task):
     """weight/2 |value - reference|^2 of numbers that the controller decides on; never a constraint.
 
-    level: see the top of the file; None: the last one there is.
+    level: of a strict hierarchy; None: the last one there is.
     """
 
     def __init__(self, name: str, weight: Values, reference: Values = 0.0, level: int | None = None) -> None:
         super().__init__(name, weight, level=level)
-        if not np.all(np.isfinite(np.asarray(torch.as_tensor(weight).detach()))):
-            raise ValueError(f"weight of {name!r} is {weight}, expected finite numbers")
-        self._given["reference"] = reference
+        self._give(NOT_NEGATIVE, weight=weight)
+        self._give(FINITE, reference=reference)
 
     def _sized(self, size: int) -> dict[str, Number]:
         self.rows = list(range(size))
@@ -271,7 +286,8 @@ class Regularization(Task):
 class ContactForceTask(Regularization):
     """The force at a contact, all its points together, is to be something.
 
-    contact: its name. reference (3,) [N] on the robot, in the world's axes; weight [1/N^2], one or for each axis.
+    contact: its name. reference (3,) [N] on the robot, in the world's axes, 0 by default; weight [1/N^2], one or for
+        each axis, 1e-4 by default, learned.
     """
 
     def __init__(
@@ -285,7 +301,10 @@ class ContactForceTask(Regularization):
 
 
 class TorqueRegularization(Regularization):
-    """Torques of the driven joints are to be small, or near a reference (nu,) [N m or N]; weight [1/(N m)^2, 1/N^2]."""
+    """Torques of the driven joints are to be small, or near a reference (nu,) [N m or N].
+
+    weight [1/(N m)^2 or 1/N^2]: 1e-4 by default, learned. level: None, the default: the last one there is.
+    """
 
     def __init__(
         self, reference: Values = 0.0, *, weight: Values = 1e-4, level: int | None = None, name: str = "torque"
@@ -297,7 +316,10 @@ class TorqueRegularization(Regularization):
 
 
 class AccelerationRegularization(Regularization):
-    """Accelerations are to be small, or near a reference (nv,) [m/s^2 or rad/s^2]; weight [s^4/m^2, s^4/rad^2]."""
+    """Accelerations are to be small, or near a reference (nv,) [m/s^2 or rad/s^2].
+
+    weight [s^4/m^2 or s^4/rad^2]: 1e-4 by default, learned. level: None, the default: the last one there is.
+    """
 
     def __init__(
         self, reference: Values = 0.0, *, weight: Values = 1e-4, level: int | None = None, name: str = "acceleration"
@@ -309,7 +331,10 @@ class AccelerationRegularization(Regularization):
 
 
 class ForceRegularization(Regularization):
-    """Forces at the points of all contacts are to be small; weight [1/N^2]."""
+    """Forces at the points of all contacts are to be small.
+
+    weight [1/N^2]: 1e-4 by default, learned. level: None, the default: the last one there is.
+    """
 
     def __init__(self, *, weight: Values = 1e-4, level: int | None = None, name: str = "force") -> None:
         super().__init__(name, weight, level=level)

@@ -36,6 +36,7 @@ from qp_control.qp.problem import as_integer
 from qp_control.robot.contact_path import follow
 from qp_control.robot.ground import Ground, Plane
 from qp_control.robot.model import RobotModel
+from qp_control.robot.motions import check_tensor
 from qp_control.robot.shapes import CollisionPair, Point, point, rounded_box, size
 from qp_control.settings import Settings, settings_or
 
@@ -80,7 +81,7 @@ class ContactDynamics(RobotModel):
     stiffness [N/m], damping [N s/m]: how contacts give way. None: a millimetre under the robot's weight, and critical
         damping.
     slip: part of that with which contacts that stick creep.
-    lift: leave out the correction for sliding, as in the source.
+    lift: leave out the correction for sliding (mu |v_t|, see `qp_control.robot.contact`), as in Anitescu (2006).
     joint_limits: the limits of the model's joints of one number that have any. limit_stiffness [N/m or N m/rad]: how
         they give way; half of what a joint is beyond its limit is taken back in each step.
     dry_friction: largest friction of each velocity (nv,) [N or N m]; None: the model's (`friction` of a URDF's joints).
@@ -115,8 +116,14 @@ class ContactDynamics(RobotModel):
         self.contacts, self.pairs = tuple(contacts), tuple(pairs)
         if not self.dt > 0.0:
             raise ValueError(f"dt is {dt}, expected a positive time")
+        for argument, given, kind in (("contacts", self.contacts, Contact), ("pairs", self.pairs, CollisionPair)):
+            for entry in given:
+                if not isinstance(entry, kind):
+                    raise ValueError(f"{argument} has a {type(entry).__name__}, expected a {kind.__name__}")
         mass = sum(inertia.mass for inertia in list(self.model.inertias)[1:])
         self.stiffness = float(mass * GRAVITY / 1e-3 if stiffness is None else stiffness)
+        if not self.stiffness > 0.0:  # before its root; the other numbers are checked below
+            raise ValueError(f"stiffness is {self.stiffness}, expected a positive number [N/m]")
         self.damping = float(2.0 * (self.stiffness * mass) ** 0.5 if damping is None else damping)
         self.slip, self.directions, self.ground = float(slip), int(directions), ground
         self.limit_stiffness, self.lift = float(limit_stiffness), bool(lift)
@@ -127,10 +134,10 @@ class ContactDynamics(RobotModel):
         for name, coefficient in named:
             if not (np.isfinite(coefficient) and coefficient >= 0.0):
                 raise ValueError(f"friction of {name!r} is {coefficient}, expected at least 0")
-        given = np.array(self.model.upperDryFrictionLimit) if dry_friction is None else dry_friction
-        self.dry_friction = torch.as_tensor(given, dtype=torch.float64).clone()
+        dry = np.array(self.model.upperDryFrictionLimit) if dry_friction is None else dry_friction
+        self.dry_friction = torch.as_tensor(dry, dtype=torch.float64).clone()
         if self.dry_friction.shape != (self.nv,) or not bool((self.dry_friction >= 0.0).all()):
-            raise ValueError(f"dry_friction is {given}, expected {self.nv} numbers of at least 0")
+            raise ValueError(f"dry_friction is {dry}, expected {self.nv} numbers of at least 0")
         self.joint_limits, self.settings = bool(joint_limits), settings_or(settings, Settings(threads=threads))
         self.dry = [int(i) for i in self.dry_friction.nonzero()[:, 0]]
         self._dry = self.dry_friction[self.dry]
@@ -193,6 +200,7 @@ class ContactDynamics(RobotModel):
 
         parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts), those with the
         ground before those of pairs. dry_friction (nv,) or (B, nv): of the velocities that have any in the model.
+        ValueError where one of either is negative.
         Differentiable in all of them, where no contact opens or closes and none begins to slide.
         """
         return self._follow(False, x, u, 1, parameters, friction, dry_friction)[0]
@@ -242,11 +250,10 @@ class ContactDynamics(RobotModel):
     ) -> tuple[Tensor, ContactForces | None]:
         """States (..., periods nx), and what contacts did at the end, after inputs (..., periods nu)."""
         (x_, u_), par, finish, _ = self._inputs({"x": (x, self.nx), "u": (u, periods * self.nu)}, parameters)
-        batch = len(x_)
-        mu = self._coefficients("friction", self.friction if friction is None else friction, len(self.friction), batch)
-        if dry_friction is None:
-            dry = self._dry
-        else:
+        batch, mu, dry = len(x_), self.friction, self._dry
+        if friction is not None:
+            mu = self._coefficients("friction", friction, len(self.friction), batch)
+        if dry_friction is not None:
             dry = self._coefficients("dry_friction", dry_friction, self.nv, batch)[..., self.dry]
         u_ = u_.reshape(batch, periods, self.nu)
         states, gaps, forces = follow(self._native, self.settings, contacts, x_, u_, par, mu, dry)
@@ -268,11 +275,15 @@ class ContactDynamics(RobotModel):
         return centres - radii[:, None] * torch.from_numpy(normals).to(q).reshape(centres.shape)
 
     def _coefficients(self, name: str, value: Tensor, size: int, batch: int) -> Tensor:
+        check_tensor(name, value)
         if value.shape not in ((size,), (batch, size)):
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}, expected ({size},) or (B, {size}) = ({batch}, {size})"
             )
-        return value.to("cpu", torch.float64)
+        native = value.to("cpu", torch.float64)
+        if native.detach().numpy().min(initial=0.0) < 0.0:  # in a third of the time of torch
+            raise ValueError(f"{name} has {float(native.min())}, expected at least 0")
+        return native
 
 
 def _rebuild_contact(model: Any, options: dict[str, Any]) -> ContactDynamics:

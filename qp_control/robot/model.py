@@ -23,7 +23,7 @@ from torch import Tensor
 from qp_control._robot import Integrator, RigidBody
 from qp_control.robot import description as robot_description
 from qp_control.robot import manifold, motions
-from qp_control.robot.motions import array, call
+from qp_control.robot.motions import array, call, check_tensor
 
 
 class FrameMotion(NamedTuple):
@@ -58,12 +58,12 @@ class RobotModel:
         torques of a body that flies. None: the joints with a positive effort limit, without a free-flyer root.
     threads: 0 uses all the processors the process may run on. The results do not depend on it.
 
-    The methods take float tensors of shape (B, .) or (.,) (also further leading axes; they are broadcast) and
+    The methods take floating-point tensors of shape (B, .) or (.,) (also further leading axes; they are broadcast) and
     compute in float64 on the CPU; results have the dtype and device of the first argument. They differentiate
     with respect to all arguments AND the parameters; a shared parameter vector gets the sum over the batch.
 
     Dry joint friction, joint limits and effort limits are not part of the model. Raises ValueError for bad
-    arguments.
+    arguments, TypeError for tensors of integers or booleans.
     """
 
     def __init__(self, model_or_urdf: Any, *, actuated: Sequence[str | int] | None = None, threads: int = 0) -> None:
@@ -85,6 +85,8 @@ class RobotModel:
             else:
                 joint = model.joints[model.getJointId(which)]
                 indices += range(joint.idx_v, joint.idx_v + joint.nv)
+        if int(threads) != threads or not 0 <= threads <= 4096:
+            raise ValueError(f"threads is {threads}, expected an integer >= 0")
         self.threads, self._indices = threads, indices
         self._robot = RigidBody(model, actuated=indices, threads=threads, **options)
         self.nq, self.nv, self.nu = self._robot.nq, self._robot.nv, self._robot.nu
@@ -275,12 +277,12 @@ class RobotModel:
             named = arguments | {n: (r, self.nx) for n, r in zip(names, references, strict=True)}
         batches = []
         for name, (value, size) in named.items():
-            if not isinstance(value, Tensor):
-                raise ValueError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
+            check_tensor(name, value)
             if value.ndim == 0 or value.shape[-1] != size:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, expected (..., {size})")
             batches.append(value.shape[:-1])
         if parameters is not None:
+            check_tensor("parameters", parameters)
             if parameters.ndim == 0 or parameters.shape[-1] != self.n_par:
                 raise ValueError(
                     f"parameters has shape {tuple(parameters.shape)}, expected ({self.n_par},) or (B, {self.n_par})"

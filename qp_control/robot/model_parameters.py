@@ -35,6 +35,7 @@ class BodyScales(nn.Module):
         self.log_damping = zeros(dynamics.nv)
 
     def forward(self) -> Tensor:
+        """Parameters (n_par,) of the robot's model, in the order of `RobotModel.parameters`."""
         bodies = self.log_mass[:, None] + self.degree * self.log_length[:, None]
         scales = torch.cat([bodies.flatten(), self.log_damping])
         return self.nominal * scales.exp()
@@ -80,6 +81,7 @@ class LogCholesky(nn.Module):
         self.log_damping = nn.Parameter(torch.zeros(dynamics.nv, dtype=torch.float64))
 
     def forward(self) -> Tensor:
+        """Parameters (n_par,) of the robot's model, in the order of `RobotModel.parameters`."""
         alpha, d, (s_12, s_23, s_13), t = (
             self.inertia[:, 0],
             self.inertia[:, 1:4].exp(),
@@ -143,6 +145,7 @@ class Payload(nn.Module):
         return self.size * self.offset
 
     def forward(self) -> Tensor:
+        """Parameters (n_par,) of the robot's model, in the order of `RobotModel.parameters`."""
         load = self.mass * point_mass(self.origin + self.rotation @ self.centre)
         body, damping = self.nominal[: self.damping], self.nominal[self.damping :]
         before, after = body[: self.first], body[self.first + 10 :]

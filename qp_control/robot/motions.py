@@ -22,6 +22,14 @@ def tensor(a: Any) -> Tensor | None:
     return None if a is None else torch.from_numpy(a)
 
 
+def check_tensor(name: str, value: Any) -> None:
+    """Raise ValueError for what is no tensor, TypeError for one of integers: results have the arguments' dtype."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
+    if not value.is_floating_point():
+        raise TypeError(f"{name} is a tensor of dtype {value.dtype}, expected a floating-point tensor")
+
+
 def call(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     return function.apply(*arguments)  # type: ignore[no-untyped-call]
 

@@ -106,10 +106,11 @@ Shape = Sphere | Capsule | Cylinder | Box
 class CollisionPair:
     """Two shapes of different bodies that may touch: spheres, capsules, and a box with one of these.
 
-    They touch at one point, where they are nearest. Of a capsule's axis within some degrees of parallel to what it
-    touches, this is between the nearest point and the one nearest to its middle: it moves from end to end while the
-    capsule tilts, instead of jumping, and capsules lie still. Distances are by that up to 1e-3 l^2 / 8 d larger, l half
-    the axis and d its distance; those of other directions and of spheres are exact.
+    They touch at one point, where they are nearest. Of a capsule's axis within some thousandths of a radian of parallel
+    to what it touches, this is between the nearest point and the one nearest to its middle: it moves from end to end
+    while the capsule tilts, instead of jumping, and capsules lie still. Distances are by that up to 1e-3 l^2 / 4 d
+    larger, l half the axis and d its distance, and 1e-6 l^2 / (2 d sin^2 a) where axes cross at an angle a; those of
+    ends and of spheres are exact.
     Boxes touch each other in several points: pair the corners of each with the other (`collision_pairs` does).
     What is in the frame "universe" stands in the world. friction: coefficient mu.
 

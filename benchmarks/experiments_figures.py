@@ -1,0 +1,120 @@
+"""The blocks of docs/experiments.md, from examples/qplayer_paper/results: see pages.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+import report
+from cells import Row, number, passes, power, table
+from report import written
+
+RESULTS = report.HERE.parent / "examples" / "qplayer_paper" / "results"
+SOLVERS = ("qp-control", "QPLayer", "qpth", "moreau")
+
+
+def read(name: str) -> list[Row]:
+    return report.read_csv(RESULTS / f"{name}.csv")
+
+
+def by_solver(rows: Iterable[Row]) -> dict[str, Row]:
+    return {re.split(r"[ ,]", row["solver"])[0]: row for row in rows}
+
+
+def last(rows: Iterable[Row], solver: str, model: str) -> Row:
+    """Of the run's last epoch."""
+    return max((r for r in rows if r["solver"] == solver and r["model"] == model), key=lambda r: int(r["epoch"]))
+
+
+def toy_gradients() -> str:
+    cases = {
+        ("crossing", "feasible"): "crossing, theta < 1.55",
+        ("crossing", "infeasible"): "crossing, theta > 1.55",
+        ("interior", "feasible"): "interior",
+        ("edge", "feasible"): "edge, 0 < theta < 2: linear program with many solutions",
+        ("edge", "infeasible"): "edge, theta > 2",
+    }
+    rows, lines = read("toy_gradients_errors"), []
+    for (problem, regime), shown in cases.items():
+        found = by_solver(row for row in rows if (row["problem"], row["regime"]) == (problem, regime))
+        cells = []
+        for solver in SOLVERS[:3]:
+            error = number(found[solver], "largest error") if solver in found else None
+            cells.append(
+                "cannot" if error is None else "0" if error == 0.0 else power(error) if error < 1e-2 else f"{error:.2f}"
+            )
+        lines.append([shown, regime, *cells])
+    return table(["problem", "", *SOLVERS[:3]], lines)
+
+
+def _times(name: str, cell: Callable[[Row], str], total: str) -> Iterable[tuple[list[str], Row, list[str], str]]:
+    """Of each cell: its sizes, our row, cells by solver, and how many times faster than the best peer."""
+    rows = read(name)
+    for sizes in dict.fromkeys(row["cell"] for row in rows):
+        found = by_solver(row for row in rows if row["cell"] == sizes)
+        cells = [cell(found[solver]) + (" *" if found[solver]["failures"] != "0" else "") for solver in SOLVERS]
+        ours = found.pop("qp-control")
+        best = min(number(row, total) for row in found.values() if row["failures"] == "0")
+        yield sizes.split(","), ours, cells, f"{best / number(ours, total):.1f}"
+
+
+def jacobians() -> str:
+    published = {"100": "72.1 + 18.1, 349.4 + 6.7", "1": "1.55 + .71, 7.49 + .70"}
+    lines = [
+        [sizes[0], published[sizes[0]], *cells, faster]
+        for sizes, _, cells, faster in _times("layer_times_jacobians", passes, "total_ms")
+    ]
+    return table(["batch", "published: QPLayer, OptNet", *SOLVERS, "best peer / ours"], lines)
+
+
+def forward() -> str:
+    lines = [
+        [f"{sizes[2]}, {sizes[3]}", sizes[0], ours["published_ms"].partition(",")[0], *cells, faster]
+        for sizes, ours, cells, faster in _times(
+            "layer_times_forward", lambda row: written(number(row, "forward_ms")), "forward_ms"
+        )
+    ]
+    return table(["n_eq, n_in", "batch", "published: QPLayer", *SOLVERS, "best peer / ours"], lines)
+
+
+def sudoku_peers() -> str:
+    """Whole runs on one set of puzzles; the linear program also where peers have a tighter tolerance."""
+    lines = []
+    for name, model, shown in (
+        ("sudoku_feasible", "strictly convex", "strictly convex"),
+        ("sudoku_feasible", "linear program", "linear program"),
+        ("sudoku_feasible_1e-8", "linear program", "linear program, residuals of at most 1e-8"),
+    ):
+        rows = read(name)
+        cells = []
+        for solver in SOLVERS[:3]:
+            run = [row for row in rows if row["solver"] == solver and row["model"] == model]
+            if not run:
+                cells += ["cannot", ""]
+                continue
+            wrong = sum(number(row, "wrong") for row in run[-5:])
+            cells += [f"{wrong:.0f}, {power(number(run[-1], 'test_loss'), 1)}"]
+            cells += [f"{number(run[-1], 'forward_cpu_ms'):.0f} + {number(run[-1], 'backward_cpu_ms'):.0f}"]
+        lines.append([shown, *cells])
+    return table(["model", *(text for solver in SOLVERS[:3] for text in (solver, "ms"))], lines)
+
+
+def denoising_peers() -> str:
+    rows, lines = read("denoising"), []
+    for model in ("two-sided", "one-sided"):
+        cells = []
+        for solver in SOLVERS[:3]:
+            if not any(row["solver"] == solver and row["model"] == model for row in rows):
+                cells += ["cannot", ""]
+                continue
+            row = last(rows, solver, model)
+            epochs = "" if row["epoch"] == "20" else f" ({row['epoch']} epochs)"
+            cells += [f"{number(row, 'test_loss'):.0f}{epochs}"]
+            cells += [f"{number(row, 'forward_cpu_ms'):.0f} + {number(row, 'backward_cpu_ms'):.0f}"]
+        lines.append([model, *cells])
+    return table(["rows", *(text for solver in SOLVERS[:3] for text in (solver, "ms"))], lines)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    f.__name__: f for f in (toy_gradients, jacobians, forward, sudoku_peers, denoising_peers)
+}
