@@ -99,8 +99,25 @@ def sudoku_peers() -> str:
     return table(["model", *(text for solver in SOLVERS[:3] for text in (solver, "ms"))], lines)
 
 
-def denoising_peers() -> str:
-    rows, lines = read("denoising"), []
+def sudoku_infeasible_peers() -> str:
+    rows, lines = read("sudoku_infeasible"), []
+    for solver in dict.fromkeys(row["solver"] for row in rows):
+        run = [row for row in rows if row["solver"] == solver]
+        first, end = (
+            f"{number(run[k], 'forward_cpu_ms'):.0f} + {number(run[k], 'backward_cpu_ms'):.0f}" for k in (1, -1)
+        )
+        violations = (number(run[1], "violation"), max(number(row, "violation") for row in run[1:]))
+        wrong = sum(number(row, "wrong") for row in run[-5:])
+        lines.append(
+            [solver, *map(power, violations), f"{wrong:.0f}", power(number(run[-1], "test_loss"), 1), first, end]
+        )
+    headings = ["", "violation after one epoch", "largest of any test after it", "wrong boards of the last five tests"]
+    return table([*headings, "test loss at the end", "ms, first epoch", "ms, last epoch"], lines)
+
+
+def _whole_runs(name: str, epochs: int, loss: str) -> str:
+    """Test loss and ms of the last epoch; of runs that were stopped, their epochs."""
+    rows, lines = read(name), []
     for model in ("two-sided", "one-sided"):
         cells = []
         for solver in SOLVERS[:3]:
@@ -108,13 +125,24 @@ def denoising_peers() -> str:
                 cells += ["cannot", ""]
                 continue
             row = last(rows, solver, model)
-            epochs = "" if row["epoch"] == "20" else f" ({row['epoch']} epochs)"
-            cells += [f"{number(row, 'test_loss'):.0f}{epochs}"]
-            cells += [f"{number(row, 'forward_cpu_ms'):.0f} + {number(row, 'backward_cpu_ms'):.0f}"]
+            stopped = "" if row["epoch"] == str(epochs) else f" ({row['epoch']} epochs)"
+            cells += [f"{number(row, 'test_loss'):{loss}}{stopped}"]
+            cells += [f"{written(number(row, 'forward_cpu_ms'))} + {written(number(row, 'backward_cpu_ms'))}"]
         lines.append([model, *cells])
     return table(["rows", *(text for solver in SOLVERS[:3] for text in (solver, "ms"))], lines)
 
 
+def denoising_peers() -> str:
+    return _whole_runs("denoising", 20, ".0f")
+
+
+def digits_peers() -> str:
+    return _whole_runs("digits", 30, ".4f")
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (toy_gradients, jacobians, forward, sudoku_peers, denoising_peers)
-}
+    f.__name__: f
+    for f in (
+        toy_gradients, jacobians, forward, sudoku_peers, sudoku_infeasible_peers, denoising_peers, digits_peers,
+    )
+}  # fmt: skip
