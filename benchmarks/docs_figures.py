@@ -178,10 +178,22 @@ def arm_loads() -> str:
     return table(headings, _arm("arm_unknown_loads", shown))
 
 
+def scaling() -> str:
+    rows, lines = read("scaling"), []
+    for problem in dict.fromkeys(row["problem"] for row in rows):
+        found = [row for row in rows if row["problem"] == problem]
+        assert all(row["same bits"] == "True" for row in found)
+        times = (f"{written(number(row, 'update'))} ({number(row, 'x_one'):.2f})" for row in found)
+        lines.append([problem, *times])
+    headings = ["", "1 process, 1 core", "1 process, 2 cores (times faster)", "2 processes, 2 cores (times faster)"]
+    return table(headings, lines)
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     page: {f.__name__: f for f in blocks}
     for page, blocks in {
         "inverse_dynamics.md": (worst_ticks, inverse_dynamics_peers),
+        "scaling.md": (scaling,),
         "training.md": (quadrotor, imitation, pushes, arm_load, arm_loads),
     }.items()
 }
