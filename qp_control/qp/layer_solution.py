@@ -23,7 +23,7 @@ class LayerSolution(NamedTuple):
     w: torch.Tensor
     """(B, n) multipliers of lb <= x <= ub."""
     s_eq: torch.Tensor
-    """(B, n_eq) shift: A x = b + s_eq."""
+    """(B, n_eq) shift, so that A x = b + s_eq."""
     s_lower: torch.Tensor
     """(B, n_in) shift >= 0: l - s_lower <= C x."""
     s_upper: torch.Tensor

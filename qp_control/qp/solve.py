@@ -38,7 +38,7 @@ class Solution:
     w: Array
     """(n,) multipliers of lb <= x <= ub."""
     s_eq: Array
-    """(n_eq,) shift: A x = b + s_eq."""
+    """(n_eq,) shift, so that A x = b + s_eq."""
     s_lower: Array
     """(n_in,) shift >= 0: l - s_lower <= C x."""
     s_upper: Array
