@@ -188,7 +188,8 @@ class Oracle:
         """H, g, A, b, C, l, u, lb, ub, T, t."""
         controller = self.controller
         D, d = self.dynamics()
-        free, driven = controller.undriven, self.model._indices
+        driven = self.model._indices
+        free = [i for i in range(self.model.nv) if i not in driven]
         A, b = [D[:, free]], [-d[:, free]]
         H, g = self.zeros(self.n, self.n), self.zeros(self.n)
 

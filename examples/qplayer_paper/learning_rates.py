@@ -54,6 +54,8 @@ class RatesOptions:
     """Runs of the peers for each rate, of as many epochs."""
     threads: int = 1
     """Of the solvers."""
+    resume: bool = False
+    """Go on after the last epoch of runs that are there."""
 
 
 def task_of(options: RatesOptions, model: Model, rate: float, seed: int) -> tuple[Denoising | Digits, Options]:
@@ -61,6 +63,7 @@ def task_of(options: RatesOptions, model: Model, rate: float, seed: int) -> tupl
     shared: dict[str, Any] = {
         "epochs": options.epochs, "rate": rate, "optimiser": "sgd", "seed": seed, "samples": options.samples,
         "peers": peers, "peer_epochs": options.epochs, "threads": options.threads, "relative": RELATIVE,
+        "resume": options.resume,
         "out": options.out / f"learning_rates_{options.task}" / f"{rate:g}",
     }  # fmt: skip
     task: Denoising | Digits

@@ -140,8 +140,8 @@ class InverseDynamics(nn.Module):
                 part.points = points
             part.join(model)
             self.parts[part.name] = part
-        self._check_once(limit_kinds.TorqueLimit)
-        self.undriven = [i for i in range(model.nv) if i not in model._indices]
+        if sum(isinstance(limit, limit_kinds.TorqueLimit) for limit in self.limits) > 1:
+            raise ValueError("there is more than one TorqueLimit, expected one at most")
         self.force_offsets: dict[str, tuple[int, int]] = {}
         first = model.nv
         for contact in self.contacts:
@@ -171,10 +171,6 @@ class InverseDynamics(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loop": None, "_versions": None}  # a copy begins without the ticks before
-
-    def _check_once(self, kind: type[Part]) -> None:
-        if sum(isinstance(part, kind) for part in self.limits) > 1:
-            raise ValueError(f"there is more than one {kind.__name__}, expected one at most")
 
     def numbers(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """All numbers by name, (size,) or (B, size): the controller's own or those given.
