@@ -26,6 +26,7 @@ import layer_times  # noqa: E402
 import layers  # noqa: E402
 import learning_rates  # noqa: E402
 import sudoku  # noqa: E402
+import sudoku_gradients  # noqa: E402
 import sudoku_puzzles  # noqa: E402
 import toy_gradients  # noqa: E402
 from learning import float64_default  # noqa: E402
@@ -390,3 +391,14 @@ def test_every_experiment_is_documented_with_its_command():
     assert len(programs) == 7
     for path in programs:
         assert f"examples/qplayer_paper/{path.name}" in page, path.name
+
+
+@pytest.mark.parametrize("task", ["feasible", "infeasible"])
+def test_gradients_of_sudoku_are_derivatives(tmp_path, task):
+    sudoku_gradients.main(
+        sudoku_gradients.GradientOptions(out=tmp_path, task=task, samples=90, batch=30, at=(0, 1), tolerances=(1e-6,))
+    )
+    rows = read(tmp_path / f"sudoku_gradients_{task}.csv")
+    assert [row["step"] for row in rows] == ["0", "1"]
+    # What differences over 2e-7 leave of a loss of about one.
+    assert all(float(row["largest_error"]) < 1e-5 and row["other_sign"] == "0" for row in rows)
