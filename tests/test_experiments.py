@@ -388,7 +388,7 @@ def test_commands_take_options(tmp_path):
 def test_every_experiment_is_documented_with_its_command():
     page = (FOLDER.parents[1] / "docs" / "experiments.md").read_text()
     programs = [path for path in FOLDER.glob("*.py") if 'if __name__ == "__main__"' in path.read_text()]
-    assert len(programs) == 7
+    assert len(programs) == 8
     for path in programs:
         assert f"examples/qplayer_paper/{path.name}" in page, path.name
 
