@@ -123,3 +123,21 @@ def test_closed_loops_without_a_step_are_refused() -> None:
         name, value = list(options.items())[-1]
         with pytest.raises(ValueError, match=f"{name} is {value}, expected an integer of at least 1"):
             closed_loop(mpc, mpc.dynamics.step, start(1), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+@pytest.mark.parametrize("rate_limit", [None, [5.0]])
+def test_bounds_of_states_with_any_axes_are_the_same_bounds(mode: Any, rate_limit: list[float] | None) -> None:
+    """Of one stage, of x_1 to x_N or of all, shared or not, the two sides each in its own way."""
+    mpc = MPC(point(), N, mode=mode, rate_limit=rate_limit)
+    x0 = torch.tensor([[1.0, 0.0], [0.8, 0.01]], dtype=torch.float64)
+    upper = torch.tensor([2.0, 0.02], dtype=torch.float64)
+    expected = mpc(x0, x_lower=-upper, x_upper=upper)
+    # Active, or nothing is tested.
+    assert torch.allclose(expected.states[0, :, 1].min(), -upper[1]) and not expected.status.any()
+    ways = [upper, upper.expand(N, 2), upper.expand(N + 1, 2), upper.expand(2, N, 2), upper.expand(2, N + 1, 2)]
+    for lower_way in ways:
+        for upper_way in ways:
+            found = mpc(x0, x_lower=-lower_way, x_upper=upper_way)
+            torch.testing.assert_close(found.inputs, expected.inputs, rtol=0, atol=1e-6)
+            assert not mpc.violations(found, x_lower=-lower_way, x_upper=upper_way).gt(1e-6).any()

@@ -120,6 +120,6 @@ class Elastic:
             if value is None:
                 sides.append(ocp.x0.new_full((ocp.batch, N, size), missing))
             else:
-                sides.append(full(f"{name}_{side}", value, ocp)[:, -N:])
+                sides.append(full(f"{name}_{side}", value, ocp))
         chosen = (sides[0].isfinite() | sides[1].isfinite()).flatten(0, 1).any(0).nonzero()[:, 0]
         return chosen, sides[0][..., chosen], sides[1][..., chosen]

@@ -123,8 +123,7 @@ def _rows(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Iterator[tuple[Tensor, Any
     def of(name: str, missing: float | None = None) -> Any:
         if name not in data:
             return None if missing is None else x.new_tensor(missing)
-        value = full(name, data[name], ocp)
-        return value[:, -N:] if name.startswith("x_") else value
+        return full(name, data[name], ocp)
 
     infinity = float("inf")
     rows = [times(full(name, data[name], ocp), at) for name, at in (("C", x[:, :N]), ("D", u)) if name in data]

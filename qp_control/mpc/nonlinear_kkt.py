@@ -136,10 +136,10 @@ def constraint_sides(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> list[tuple[Ten
     for values, multipliers, low, high, s_low, s_high in groups:
         if low not in data and high not in data:
             continue
-        sides = []
-        for name, missing in ((low, -float("inf")), (high, float("inf"))):
-            bound = full(name, data[name], ocp) if name in data else torch.full_like(values, missing)
-            sides.append(bound[:, -N:] if name.startswith("x_") else bound)
+        sides = [
+            full(name, data[name], ocp) if name in data else torch.full_like(values, missing)
+            for name, missing in ((low, -float("inf")), (high, float("inf")))
+        ]
         found.append((values, multipliers, *sides, s_low, s_high))
     return found
 

@@ -262,13 +262,17 @@ class _Blocks:
 
 
 def full(name: str, value: Tensor, ocp: NonlinearOcp) -> Tensor:
-    """An argument of an OcpQP with its axes of elements and stages: (B, N or N + 1, ...), without stages (B, ...)."""
+    """An argument of an OcpQP with its axes of elements and stages: (B, N or N + 1, ...), without stages (B, ...).
+
+    Bounds of states are those of x_1 to x_N.
+    """
     base = base_rank(name)
     if name.endswith("_N") or name == "x0":
         return value.expand(ocp.batch, *value.shape[-base:])
     stages = value.shape[-base - 1] if value.ndim > base else 1
     stages = ocp.horizon if stages == 1 else stages
-    return value.expand(ocp.batch, stages, *value.shape[-base:])
+    whole = value.expand(ocp.batch, stages, *value.shape[-base:])
+    return whole[:, -ocp.horizon :] if name.startswith("x_") else whole
 
 
 def times(matrix: Tensor, vector: Tensor) -> Tensor:

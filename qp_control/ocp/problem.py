@@ -15,8 +15,8 @@ single row one of whose weights is +inf.
 
 Stage data: matrices are (rows, cols), the same in every stage and element, (N, rows, cols), or (B, N, rows, cols),
 where an axis of length one stands for all; vectors have one axis less. Q, q may have N + 1 stages, the last of them
-terminal, and so may x_lower, x_upper, whose entries for x_0 count only where x0 is not given. x0 and what ends in _N
-have no axis of stages: (rows,), (B, rows).
+terminal. x_lower, x_upper have N stages, of x_1 to x_N, or N + 1, whose entries for x_0 count only where x0 is not
+given. x0 and what ends in _N have no axis of stages: (rows,), (B, rows).
 """
 
 from __future__ import annotations
