@@ -101,6 +101,63 @@ def test_failures_raise_or_give_nan_where_settings_say_so():
     assert controller.parts["tool"].weight.grad.isnan().all()
 
 
+def one_of_each():
+    """A controller with a part of every kind."""
+    tasks = [
+        qc.PositionTask("tool", [0.4, 0.1, 0.7]),
+        qc.OrientationTask("elbow", [0.1, 0.2, 0.1, 1.0], weight=0.3),
+        qc.CenterOfMassTask(weight=0.1),
+        qc.AngularMomentumTask(weight=0.1),
+        qc.PostureTask(weight=0.1),
+        qc.TorqueRegularization(weight=1e-3),
+    ]
+    limits = [
+        qc.TorqueLimit(30.0),
+        qc.JointPositionLimit(0.01, acceleration=50.0),
+        qc.JointVelocityLimit(0.01),
+        qc.JointAccelerationLimit(200.0),
+        qc.PlaneBarrier("tool", [0, 0, 1], -2.0),
+        qc.SphereBarrier("tool", [1, 1, 1], 0.1),
+        qc.FrameBarrier("tool", "universe", 0.05),
+    ]
+    return qc.InverseDynamics(arm(), tasks, limits, [qc.SurfaceContact("elbow", SOLE, max_force=100.0)])
+
+
+# What no limit has, and one that is beyond reach, which is come back from with the largest acceleration.
+MEANINGFUL = {
+    ("torque_limit.lower", -INF), ("torque_limit.upper", INF),
+    ("elbow contact.min_force", -INF), ("elbow contact.max_force", INF),
+    ("position_limit.lower", -INF), ("position_limit.upper", INF),
+    ("position_limit.lower", INF), ("position_limit.upper", -INF),
+    ("velocity_limit.velocity", INF), ("velocity_limit.acceleration", INF), ("acceleration_limit.acceleration", INF),
+}  # fmt: skip
+NOT_NEGATIVE = ["velocity_limit.velocity", "velocity_limit.acceleration", "acceleration_limit.acceleration"]
+BAD_NUMBERS = [(name, bad) for name in one_of_each().numbers() for bad in (NAN, INF, -INF)]
+BAD_NUMBERS += [
+    *((name, -1.0) for name in NOT_NEGATIVE),
+    *(("position_limit.acceleration", bad) for bad in (0.0, -1.0)),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*no solution:RuntimeWarning")
+@pytest.mark.parametrize(("name", "bad"), BAD_NUMBERS)
+def test_a_number_that_is_none_is_invalid_input(name, bad):
+    """No limit is dropped for it, and nothing of its neighbours' gradients."""
+    controller = one_of_each()
+    q = torch.full((3, 6), 0.2, dtype=torch.float64, requires_grad=True)
+    v = torch.full((3, 6), 0.1, dtype=torch.float64, requires_grad=True)
+    numbers = controller.numbers()[name].detach().expand(3, -1).clone()
+    numbers[1, 0] = bad
+    found = controller(q, v, {name: numbers.requires_grad_()})
+    found.torque.square().sum().backward()
+    expected = qc.Status.SOLVED if (name, bad) in MEANINGFUL else qc.Status.INVALID_INPUT
+    assert found.status.tolist() == [qc.Status.SOLVED, expected, qc.Status.SOLVED]
+    for value in (q, v, numbers, *(p for p in controller.parameters() if p.grad is not None)):
+        assert value.grad.isfinite().all()
+    tick = controller.compute(np.full(6, 0.2), np.full(6, 0.1), {name: numbers[1].detach().numpy()})
+    assert tick.status == expected
+
+
 @pytest.mark.parametrize("name", ["tool.reference", "posture.reference"])
 def test_a_quaternion_of_length_zero_is_invalid_input(name):
     robot = biped()  # with a ball joint in its neck

@@ -273,6 +273,35 @@ const Register broken_states_repeat("a state that is none repeats the torques be
   check(loop.tick(q.data(), v.data(), controller.numbers.data()).status == Status::SOLVED, "and it goes on");
 });
 
+const Register broken_numbers_repeat("numbers that are none repeat the torques before, and drop no limit", [] {
+  const Quadruped robot;
+  Controller controller(robot, 30.0);
+  InverseDynamicsLoop loop(robot.model, controller.parts, *solver);
+  VectorXd q(robot.model.nq), v(robot.model.nv);
+  state(robot, 3, q, v);
+  const VectorXd before = loop.tick(q.data(), v.data(), controller.numbers.data()).torque;
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
+  const JointBounds& joints = controller.parts.bounds.front();
+  const std::vector<std::pair<int, double>> bad{{joints.upper, nan},
+                                                {joints.acceleration, infinity},
+                                                {joints.acceleration, 0.0},
+                                                {controller.parts.barriers[0].distance, -infinity}};
+  const auto refuse = [&](const VectorXd& numbers) {
+    const ControlTick& tick = loop.tick(q.data(), v.data(), numbers.data());
+    check(tick.status == Status::INVALID_INPUT, "says so");
+    check(tick.torque == before, "the same torques");
+  };
+  const VectorXd good = Eigen::Map<const VectorXd>(controller.numbers.data(), controller.parts.numbers);
+  for (auto [index, value] : bad) {
+    VectorXd numbers = good;
+    numbers[index] = value;
+    refuse(numbers);
+  }
+  VectorXd numbers = good;
+  numbers.segment<4>(controller.parts.terms[1].reference).setZero();  // a quaternion that has no direction
+  refuse(numbers);
+});
+
 const Register levels_allocate_nothing(
     "a tick of three strict levels allocates nothing, and each meets what is left", [] {
       const Quadruped robot;

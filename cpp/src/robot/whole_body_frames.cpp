@@ -19,8 +19,12 @@ using Vector6 = Eigen::Matrix<double, 6, 1>;
 
 namespace {
 
-// A quaternion (x, y, z, w) of any length
-Matrix3d rotation_of(const double* xyzw) { return Eigen::Quaterniond(xyzw).normalized().toRotationMatrix(); }
+// A quaternion (x, y, z, w) of any length but zero, which has none (Eigen's own would be the identity)
+Matrix3d rotation_of(const double* xyzw) {
+  Eigen::Quaterniond q(xyzw);
+  q.coeffs() /= q.norm();
+  return q.toRotationMatrix();
+}
 
 // The gradient by a quaternion from the one by displacements R exp(e) of its rotation
 Eigen::Vector4d by_quaternion(const double* xyzw, const Vector3d& by_e) {

@@ -12,6 +12,7 @@ using Eigen::Vector3d;
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double none = std::numeric_limits<double>::quiet_NaN();
 constexpr double no_limit = 1e20;  // joints without limits have the largest numbers there are
 constexpr double tiny = 1e-18;     // [m^2]: the distance of points that coincide has a derivative
 
@@ -95,8 +96,9 @@ void WholeBodyRows::barrier(const Barrier& barrier, int row, WholeBodyMatrices& 
     const double slope = along.dot(b.J.col(i).head<3>() - a.J.col(i).head<3>());
     out.C(row, i) = std::abs(slope) < out_of_reach ? 0.0 : slope;
   }
-  out.l[row] = -drift - numbers_[barrier.damping] * along.dot(v) -
-               numbers_[barrier.stiffness] * (h - numbers_[barrier.distance]);
+  const double least = -drift - numbers_[barrier.damping] * along.dot(v) -
+                       numbers_[barrier.stiffness] * (h - numbers_[barrier.distance]);
+  out.l[row] = std::isfinite(least) ? least : none;
   out.u[row] = infinity;
 }
 
@@ -142,17 +144,23 @@ void WholeBodyRows::barrier_adjoint(const Barrier& barrier, int row, const Whole
 
 namespace {
 
+// NaN where the numbers of the limit make no sense: the QP is then invalid input, and not one without the limit.
 Bounds bounds_of(const JointBounds& b, int k, double q, double v, const double* numbers) {
   const double a = numbers[b.acceleration + k];
+  const Bounds invalid{{none}, {none}};
+  if (!(a >= 0.0)) return invalid;
   if (b.kind == BoundKind::position) {
-    Bounds out{upper_position(q - numbers[b.lower + k], -v, a, b.dt, b.return_time),
-               upper_position(numbers[b.upper + k] - q, v, a, b.dt, b.return_time)};
+    const double lower = numbers[b.lower + k], upper = numbers[b.upper + k];
+    if (!(a > 0.0 && std::isfinite(a)) || std::isnan(lower) || std::isnan(upper)) return invalid;
+    Bounds out{upper_position(q - lower, -v, a, b.dt, b.return_time),
+               upper_position(upper - q, v, a, b.dt, b.return_time)};
     out.lower.value = -out.lower.value;
     return out;
   }
   if (b.kind == BoundKind::acceleration) return {{-a, 0.0, 0.0, 1.0}, {a, 0.0, 0.0, 1.0}};
   // `left` is then the largest velocity.
   const double most = numbers[b.velocity + k];
+  if (!(most >= 0.0)) return invalid;
   Bounds out;
   out.upper =
       (most - v) / b.dt < -a ? Slope{-a, 0.0, 0.0, -1.0} : Slope{(most - v) / b.dt, 1.0 / b.dt, -1.0 / b.dt, 0.0};
@@ -168,8 +176,9 @@ void WholeBodyRows::bounds(const JointBounds& b, WholeBodyMatrices& out) const {
   for (std::size_t k = 0; k < b.v.size(); ++k) {
     const int i = b.v[k];
     const Bounds found = bounds_of(b, static_cast<int>(k), q_[b.q[k]], v_[i], numbers_);
-    if (found.lower.value > out.lb[i]) out.lb[i] = found.lower.value;
-    if (found.upper.value < out.ub[i]) out.ub[i] = found.upper.value;
+    const double lower = found.lower.value, upper = found.upper.value;
+    if (lower > out.lb[i] || std::isnan(lower)) out.lb[i] = lower;
+    if (upper < out.ub[i] || std::isnan(upper)) out.ub[i] = upper;
   }
 }
 
