@@ -1,7 +1,10 @@
 // Facts about what the solver is made of, each against slow and obvious code.
+#include <Eigen/LU>
+
 #include "check.hpp"
 #include "qp_control/active_system.hpp"
 #include "qp_control/augmented_lagrangian.hpp"
+#include "qp_control/dense_kernels.hpp"
 #include "qp_control/dense_kkt.hpp"
 #include "qp_control/diagonal_plus_rows.hpp"
 #include "qp_control/equilibration.hpp"
@@ -50,6 +53,49 @@ const Register rows_are_updated("updated factor equals the plain matrix of the n
     M.diagonal() += weight.tail(n);
     check_close((M * numbers(solution, n) - rhs).norm(), 0.0, 1e-11, "residual of the plain matrix");
   }
+});
+
+// A matrix in the shape that the factorisation asks for.
+struct Square {
+  explicit Square(const Matrix& A) : n(static_cast<int>(A.rows())), stride(padded(n)) {
+    numbers_of.setConstant(packs(stride * ((n + lu_panel - 1) / lu_panel * lu_panel)), Pack(0.0));
+    for (int j = 0; j < n; ++j) numbers(numbers_of, stride * n).segment(j * stride, n) = A.col(j);
+  }
+  double* data() { return numbers(numbers_of); }
+
+  int n, stride;
+  Reserved<PackArray> numbers_of;
+};
+
+const Register lu_is_right("factors with row exchanges solve what Eigen's do, also where pivots are zero", [] {
+  for (int n = 1; n <= 40; ++n) {
+    Matrix A = random<Matrix>(n, n);
+    A(0, 0) = 0.0;
+    A.topLeftCorner(n / 2, n / 2).setZero();
+    if (n == 1) A(0, 0) = 2.0;
+    const Vector b = random<Vector>(n);
+    Square factor(A);
+    std::vector<int> exchanged(n);
+    lu(factor.data(), n, factor.stride, exchanged.data());
+    Vector x = b;
+    lu_solve(factor.data(), n, factor.stride, exchanged.data(), x.data());
+    const Vector expected = A.fullPivLu().solve(b);
+    check_close((x - expected).norm(), 0.0, 1e-9 * (1.0 + expected.norm()), "solution");
+    check((Eigen::Map<Matrix, 0, Eigen::OuterStride<>>(factor.data(), n, n, Eigen::OuterStride<>(factor.stride))
+               .triangularView<Eigen::StrictlyLower>()
+               .toDenseMatrix()
+               .cwiseAbs()
+               .maxCoeff()) <= 1.0,
+          "the largest entry is the pivot");
+  }
+  Matrix singular = random<Matrix>(9, 9);
+  singular.col(4).setZero();
+  Square factor(singular);
+  std::vector<int> exchanged(9);
+  Vector x = Vector::Ones(9);
+  lu(factor.data(), 9, factor.stride, exchanged.data());
+  lu_solve(factor.data(), 9, factor.stride, exchanged.data(), x.data());
+  check(!x.allFinite(), "no solution of a singular matrix");
 });
 
 const Register products_are_right("packed products equal those of the plain matrices", [] {

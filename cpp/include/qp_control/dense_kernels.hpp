@@ -2,7 +2,10 @@
 // whose rows) start a multiple of `lanes` numbers apart and are filled up with zeros.
 #pragma once
 
+#include <Eigen/Core>
+#include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "qp_control/pack.hpp"
 
@@ -181,6 +184,66 @@ inline void backward_part(const double* L, const double* inverse_diagonal, int f
 inline void cholesky_solve(const double* L, const double* inverse_diagonal, int n, int stride, double* b) {
   forward_part(L, inverse_diagonal, n, n, stride, b);
   backward_part(L, inverse_diagonal, n, n, stride, b);
+}
+
+// Columns of a panel of the factorisation below; a matrix has room for a multiple of them.
+constexpr int lu_panel = 8;
+
+// M <- L and U of P M = L U, L with ones on its diagonal: row exchanges by the largest entry. exchanged: row k, with
+// which one; n entries. By panels, on each of which all columns before it act first.
+inline void lu(double* M, int n, int stride, int* exchanged) {
+  using namespace dense_detail;
+  static_assert(lu_panel % lanes == 0 && lu_panel % columns == 0);
+  const auto column = [&](int j) { return Eigen::Map<Eigen::VectorXd>(M + j * stride, n); };
+  for (int j0 = 0; j0 < n; j0 += lu_panel) {
+    double* panel = M + j0 * stride;
+    for (int b = 0; b < lu_panel; ++b)
+      for (int k = 0; k < j0; ++k) std::swap(panel[k + b * stride], panel[exchanged[k] + b * stride]);
+    for (int k0 = 0; k0 < j0; k0 += lu_panel) {
+      double U[lu_panel][lu_panel];
+      for (int k = 0; k < lu_panel; ++k)
+        for (int b = 0; b < lu_panel; ++b) {
+          double s = panel[k0 + k + b * stride];
+          for (int c = 0; c < k; ++c) s -= M[k0 + k + (k0 + c) * stride] * U[c][b];
+          panel[k0 + k + b * stride] = U[k][b] = s;
+        }
+      for (int b0 = 0; b0 < lu_panel; b0 += columns)
+        for_packs((k0 + lu_panel) / lanes, packs(n), [&](int p, auto size) {
+          Pack S[size][columns];
+          double* at = panel + p * lanes + b0 * stride;
+          for (int a = 0; a < size; ++a)
+            for (int b = 0; b < columns; ++b) S[a][b] = load(at + a * lanes + b * stride);
+          accumulate<-1, size>(
+              lu_panel, [&](int k) { return M + p * lanes + (k0 + k) * stride; }, [&](int k) { return U[k] + b0; }, S);
+          for (int a = 0; a < size; ++a)
+            for (int b = 0; b < columns; ++b) store(S[a][b], at + a * lanes + b * stride);
+        });
+    }
+    const int end = std::min(j0 + lu_panel, n);
+    for (int k = j0; k < end; ++k) {
+      const int below = n - k - 1;
+      Eigen::Index largest;
+      column(k).tail(n - k).cwiseAbs().maxCoeff(&largest);
+      exchanged[k] = k + static_cast<int>(largest);
+      if (largest > 0)
+        for (int j = 0; j < end; ++j) std::swap(M[k + j * stride], M[exchanged[k] + j * stride]);
+      const double pivot = M[k + k * stride];
+      if (pivot != 0.0) column(k).tail(below) /= pivot;
+      for (int j = k + 1; j < end; ++j) column(j).tail(below) -= M[k + j * stride] * column(k).tail(below);
+    }
+  }
+}
+
+// b <- M^-1 b; not finite where M is singular.
+inline void lu_solve(const double* LU, int n, int stride, const int* exchanged, double* b) {
+  const auto column = [&](int j) { return Eigen::Map<const Eigen::VectorXd>(LU + j * stride, n); };
+  Eigen::Map<Eigen::VectorXd> x(b, n);
+  for (int k = 0; k < n; ++k) std::swap(x[k], x[exchanged[k]]);
+  for (int k = 0; k < n; ++k) x.tail(n - k - 1) -= x[k] * column(k).tail(n - k - 1);
+  for (int k = n - 1; k >= 0; --k) {
+    x[k] /= LU[k + k * stride];
+    x.head(k) -= x[k] * column(k).head(k);
+  }
 }
 
 // out += sum_i z_i A_i, A_i the m vectors of A, which are n long and `stride` apart

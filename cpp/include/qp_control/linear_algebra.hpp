@@ -34,10 +34,4 @@ void multiply(const Left& A, const Right& B, Product& C) {
 // Minimum-norm least-squares solution of A x = b; `rank`, if given, receives that of A.
 Vector least_squares(const Matrix& A, const Vector& b, double threshold, int* rank = nullptr);
 
-// M <- L and U of P M = L U, L with ones on its diagonal: row exchanges by the largest entry. exchanged: row k, with
-// which one; M.rows() entries.
-void lu(Eigen::Ref<Matrix> M, int* exchanged);
-// b <- M^-1 b; not finite where M is singular.
-void lu_solve(const Eigen::Ref<const Matrix>& LU, const int* exchanged, Eigen::Ref<Vector> b);
-
 }  // namespace qp_control

@@ -51,9 +51,8 @@ class QuasiDefinite {
   Reserved<Vector> e_;
   // What elimination of y leaves is H + diag(d) + sum_k v_k v_k' / e_k, v_k the rows of R; elimination of a diagonal
   // H's x leaves diag(e) + sum_k v_k v_k' / (H_kk + d_k), v_k the columns of R.
-  Reserved<PackArray> vectors_, weighted_, M_, L_, inverse_diagonal_, rhs_;
+  Reserved<PackArray> vectors_, weighted_, M_, L_, inverse_diagonal_, rhs_, whole_;
   std::vector<const double*> vector_at_, weighted_at_;
-  Reserved<Matrix> whole_;
   std::vector<int> exchanged_;
   Vector r_, step_x_, best_x_, Px_, Ry_, x_size_;
   Reserved<Vector> s_, step_y_, best_y_, Rx_, ey_, y_size_, stacked_;

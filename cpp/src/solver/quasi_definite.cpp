@@ -21,6 +21,9 @@ bool is_diagonal(const Matrix& H) {
   return true;
 }
 
+// In packs
+int whole_size(int n) { return packs(padded(n) * ((n + lu_panel - 1) / lu_panel * lu_panel)); }
+
 }  // namespace
 
 QuasiDefinite::QuasiDefinite(int n, int most_rows) : H_(n, n), d_(n) {
@@ -32,7 +35,7 @@ QuasiDefinite::QuasiDefinite(int n, int most_rows) : H_(n, n), d_(n) {
   for (Reserved<PackArray>* a : {&M_, &L_}) a->reserve(packs(stride * ((n + 3) / 4 * 4)));
   for (Reserved<PackArray>* a : {&inverse_diagonal_, &rhs_}) a->reserve(packs(n));
   for (auto* v : {&vector_at_, &weighted_at_}) v->reserve(std::max(n, most_rows));
-  whole_.reserve(long(n + most_rows) * (n + most_rows));
+  whole_.reserve(whole_size(n + most_rows));
   exchanged_.reserve(n + most_rows);
   for (Vector* v : {&r_, &step_x_, &best_x_, &Px_, &Ry_, &x_size_}) v->resize(n);
   for (Reserved<Vector>* v : {&e_, &s_, &step_y_, &best_y_, &Rx_, &ey_, &y_size_}) v->reserve(most_rows);
@@ -95,15 +98,16 @@ bool QuasiDefinite::factor_reduced() {
 }
 
 void QuasiDefinite::factor_whole() {
-  const Eigen::Index n = H_.rows(), m = R_.rows();
-  whole_.setZero(n + m, n + m);
-  whole_.topLeftCorner(n, n) = H_;
-  whole_.topLeftCorner(n, n).diagonal() += d_;
-  whole_.topRightCorner(n, m) = R_.transpose();
-  whole_.bottomLeftCorner(m, n) = R_;
-  whole_.bottomRightCorner(m, m).diagonal() = -e_;
+  const int n = static_cast<int>(H_.rows()), m = static_cast<int>(R_.rows()), stride = padded(n + m);
+  whole_.setConstant(whole_size(n + m), Pack(0.0));
+  Eigen::Map<Matrix, 0, Eigen::OuterStride<>> whole(numbers(whole_), n + m, n + m, Eigen::OuterStride<>(stride));
+  whole.topLeftCorner(n, n) = H_;
+  whole.topLeftCorner(n, n).diagonal() += d_;
+  whole.topRightCorner(n, m) = R_.transpose();
+  whole.bottomLeftCorner(m, n) = R_;
+  whole.bottomRightCorner(m, m).diagonal() = -e_;
   exchanged_.resize(n + m);
-  lu(whole_, exchanged_.data());
+  lu(numbers(whole_), n + m, stride, exchanged_.data());
 }
 
 void QuasiDefinite::back_substitute() {
@@ -135,7 +139,7 @@ void QuasiDefinite::back_substitute() {
   } else {
     stacked_.resize(n + m);
     stacked_ << r_, s_;
-    lu_solve(whole_, exchanged_.data(), stacked_);
+    lu_solve(numbers(whole_), n + m, padded(n + m), exchanged_.data(), stacked_.data());
     x = stacked_.head(n);
     y = stacked_.tail(m);
   }
