@@ -24,10 +24,10 @@ def percent(values: Sequence[float]) -> str:
 def worst_ticks() -> str:
     cases = {
         "arm, weighted": "arm",
-        "arm, rigid": "arm, the tool's pose a constraint",
+        "arm, rigid": "arm, tool pose as a constraint",
         "arm, levels": "arm, three levels",
         "quadruped, weighted": "quadruped",
-        "quadruped, rigid": "quadruped, rigid contacts, each twice",
+        "quadruped, rigid": "quadruped, two rigid contacts per foot",
         "quadruped, levels": "quadruped, two levels",
     }
     rows = read("worst_ticks")
@@ -65,16 +65,16 @@ def quadrotor() -> str:
         "before": ("MPC before learning", "0"),
         "tuned by hand": ("MPC tuned by hand", ""),
         "evolution strategy, time of: MPC, gradient through the plant": (
-            "MPC, evolution strategy, the time of the gradient", "",
+            "MPC, evolution strategy, in the time of the gradient", "",
         ),
         "MPC, gradient through the plant": ("MPC, gradient through controller and plant", "16 000"),
-        "evolution strategy, time of: MPC as the actor of PPO": ("MPC, evolution strategy, the time of PPO", ""),
+        "evolution strategy, time of: MPC as the actor of PPO": ("MPC, evolution strategy, in the time of PPO", ""),
         "MPC as the actor of PPO": ("MPC as the actor of PPO", "123 000"),
         "MPC tuned by hand as the actor of PPO": (
-            "the same, begun with what was tuned by hand (`qp-control train quadrotor_ppo --tuned`)", "123 000",
+            "the same, starting from the hand-tuned weights (`qp-control train quadrotor_ppo --tuned`)", "123 000",
         ),
         "MPC guided by a network as the actor of PPO": ("the same, guided by a small network (`--guided`)", "123 000"),
-        "evolution strategy, time of: MPC as the actor of SAC": ("MPC, evolution strategy, the time of SAC", ""),
+        "evolution strategy, time of: MPC as the actor of SAC": ("MPC, evolution strategy, in the time of SAC", ""),
         "MPC as the actor of SAC": ("MPC as the actor of SAC", "123 000"),
         "network as the actor of PPO": ("network as the actor of PPO", "123 000"),
     }  # fmt: skip
@@ -83,7 +83,7 @@ def quadrotor() -> str:
         found = {row["measure"]: seeds(row) for row in rows if row["controller"] == controller}
         took = each(found["seconds"], ".0f") if "seconds" in found else ""
         lines.append([text, flown, each(found["return"]), percent(found["success"]), took])
-    headings = ["", "control periods flown", "return, 200 at most", "all waypoints reached", "seconds"]
+    headings = ["", "control periods flown", "return (at most 200)", "all waypoints reached", "seconds"]
     return table(headings, lines)
 
 
@@ -155,10 +155,10 @@ def _arm(task: str, shown: dict[str, str], *measures: str) -> list[list[str]]:
 def arm_load() -> str:
     shown = {
         "before": "before",
-        "tuned by hand": "tuned by hand, nothing told",
+        "tuned by hand": "tuned by hand, load and friction unknown",
         SEARCHED: SEARCHED,
         "learned": "learned",
-        "tuned by hand, load and friction told": "tuned by hand, load and friction told",
+        "tuned by hand, load and friction told": "tuned by hand, load and friction known",
     }
     headings = ["one load of 4 kg", "tracking error [mm]", "success", "error of the load [kg]", "seconds"]
     return table(headings, _arm("arm_inverse_dynamics", shown, "load error [kg]"))
@@ -174,7 +174,7 @@ def arm_loads() -> str:
         "learned": "network learned, 60 updates",
         "by hand, with an observer": "constants with a disturbance observer, tuned by hand",
     }
-    headings = ["a load of 1 to 5 kg, another one in every episode", "tracking error [mm]", "success", "seconds"]
+    headings = ["a load of 1 to 5 kg, different in every episode", "tracking error [mm]", "success", "seconds"]
     return table(headings, _arm("arm_unknown_loads", shown))
 
 

@@ -59,7 +59,7 @@ def nonlinear_mpc() -> str:
         "cart-pole": "cart-pole (URDF, N 50)",
         "free-flyer": "quadrotor, quaternion (Pinocchio, N 20)",
         "quadrotor": "quadrotor, angles (torch function, N 20)",
-        "arm": "arm of 7 joints (Pinocchio, N 20)",
+        "arm": "arm, 7 joints (Pinocchio, N 20)",
     }
     rows, cells = read("nonlinear_mpc"), []
     for problem, shown in systems.items():
@@ -86,13 +86,13 @@ def nonlinear_mpc_limits() -> str:
     ticks = one(read("nonlinear_mpc_ticks"), problem="cart-pole")
     p50, p99, p999 = (f"{number(ticks, name):.2f}" for name in ("p50_ms", "p99_ms", "p99.9_ms"))
     return paragraph(
-        f"""1000 states outside the limits each (`benchmarks/nonlinear_mpc.py --only starts`), problems that
-        converge with their limits met or shifted by the least amount:
-        {converged("cart-pole, angle and speed limited")} of the cart-pole with angle and speed limited,
-        {converged("quadrotor, height and tilt limited")} of the quadrotor (angles) with height and tilt limited; plans
-        and gradients are finite for all. One call of a frozen cart-pole controller in real time (N 50, one thread,
-        {int(ticks["ticks"]):_} calls, `--only ticks`) takes {p50} ms, {p99} at the 99th percentile and {p999} at
-        99.9.""".replace("_000", " 000")
+        f"""From 1000 start states outside the limits (`benchmarks/nonlinear_mpc.py --only starts`), the problems that
+        converge, with the limits met or shifted by the least amount, are
+        {converged("cart-pole, angle and speed limited")} of the cart-pole's (angle and speed limited) and
+        {converged("quadrotor, height and tilt limited")} of the quadrotor's (angles; height and tilt limited); plans
+        and gradients are finite for all. One call of a frozen real-time cart-pole controller (N 50, one thread,
+        {int(ticks["ticks"]):_} calls, `--only ticks`) takes {p50} ms in the median, {p99} ms at the 99th percentile
+        and {p999} ms at the 99.9th.""".replace("_000", " 000")
     )
 
 
@@ -108,12 +108,13 @@ def dynamics() -> str:
         "inverse dynamics",
         "inverse dynamics and gradients",
     ]
-    models = {"manipulator": "arm of 6 joints", "humanoid": "humanoid that floats"}
+    models = {"manipulator": "arm, 6 joints", "humanoid": "humanoid, floating base"}
     lines = [
         [shown, *(cell(one(rows, problem=f"{model}: {case}", threads=2)) for case in cases)]
         for model, shown in models.items()
     ]
-    return table(["", "forward dynamics", "and derivatives", "inverse dynamics", "and gradients"], lines)
+    headings = ["forward dynamics", "with derivatives", "inverse dynamics", "with gradients"]
+    return table(["", *headings], lines)
 
 
 def contact() -> str:
@@ -137,7 +138,7 @@ def contact() -> str:
     ]  # fmt: skip
     single = f"{us('quadruped', 1, 'qp-control', 1):.0f} us against {us('quadruped', 1, 'mujoco', 1):.1f}"
     found = table(["", "1 thread", "2 threads", "forward + backward, 2 threads", "MuJoCo, 1 / 2 threads"], lines)
-    return f"{found}\n\nA single step from Python takes longer than `mj_step`: {single} for the quadruped."
+    return f"{found}\n\nA single step called from Python takes longer than `mj_step`: {single} us for the quadruped."
 
 
 def environments() -> str:
@@ -160,11 +161,11 @@ def inverse_dynamics() -> str:
     tick, batch = one(rows, case="one tick"), one(rows, case="forward", batch=256)
     gradient = number(one(rows, case="forward and gradient", batch=256), "p50_us")
     p50, p99, p999 = (f"{number(tick, name):.0f}" for name in ("p50_us", "p99_us", "p999_us"))
-    return paragraph(f"""A quadruped with 4 contacts controlled by inverse dynamics, us per robot
-        (`benchmarks/inverse_dynamics.py`): one tick from Python {p50} ({p99} at the 99th percentile, {p999} at 99.9),
-        in a batch of 256 on 2 threads {written(number(batch, "p50_us"))}, with gradient {gradient:.0f}. Torques are
-        those of the same problem made by hand and solved by quadprog to
-        {power(number(tick, "torque_difference_Nm"), 1)} N m.""")
+    return paragraph(f"""Inverse dynamics of a quadruped with 4 contacts, us per robot
+        (`benchmarks/inverse_dynamics.py`): one tick from Python {p50} ({p99} at the 99th percentile, {p999} at the
+        99.9th); in a batch of 256 on 2 threads {written(number(batch, "p50_us"))}, with gradients {gradient:.0f}.
+        Torques agree to {power(number(tick, "torque_difference_Nm"), 1)} N m with those of the same problem assembled
+        by hand and solved by quadprog.""")
 
 
 def infeasible() -> str:
@@ -173,20 +174,20 @@ def infeasible() -> str:
     closest = min(number(row, "norm_above_least") for row in peers)
     close = [row for row in peers if number(row, "norm_above_least") <= 2.0 * closest]
     accurate, fastest = (min(found, key=lambda row: number(row, "total_ms")) for found in (close, peers))
-    return paragraph(f"""Contradicting constraints, the 4x4 Sudoku layer with a random matrix, batch {ours["batch"]}
-        (`benchmarks/infeasible.py`): {written(number(ours, "forward_ms"))} + {number(ours, "backward_ms"):.1f} ms, with
-        the shift at its least to {power(number(ours, "norm_above_least"))}; `QPLayer` needs
-        {written(number(accurate, "total_ms"))} ms for a shift that is
-        {power(number(accurate, "norm_above_least"))} above the least, and
-        {written(number(fastest, "total_ms"))} ms for one that is
-        {100 * number(fastest, "norm_above_least"):.0f} % above.""")
+    return paragraph(f"""Infeasible QPs, the 4x4 Sudoku layer with a random matrix, batch {ours["batch"]}, 2 threads
+        (`benchmarks/infeasible.py`): {written(number(ours, "forward_ms"))} + {number(ours, "backward_ms"):.1f} ms, and
+        the norms of the shifts exceed the least ones (at most {number(ours, "least_norm"):.2g}) by at most
+        {power(number(ours, "norm_above_least"))}. Proxsuite's `QPLayer` takes
+        {written(number(accurate, "total_ms"))} ms to come within {power(number(accurate, "norm_above_least"))} of
+        them, and {written(number(fastest, "total_ms"))} ms to come within
+        {power(number(fastest, "norm_above_least"))}.""")
 
 
 def qp_sets() -> str:
     collections = {
         "maros_dense": "Maros-Meszaros, dense sample ({})",
         "mpc": "walking and balancing robots ({})",
-        "netlib_infeasible": "infeasible NETLIB ({}), recognised with a valid proof",
+        "netlib_infeasible": "infeasible NETLIB ({}), recognised with a valid certificate",
     }
     solvers = {"qp-control": "qp-control", "piqp": "PIQP", "proxqp": "ProxQP", "clarabel": "Clarabel", "daqp": "DAQP"}
     rows, lines = read("qp_sets"), []
@@ -207,10 +208,10 @@ def accuracy() -> str:
     rows = [row for row in read("accuracy") if row["solver"] == "qp-control"]
     toys = next(row for row in rows if row["problem"].startswith("toy"))
     solution, gradient = (max(number(row, name) for row in rows if row[name]) for name in ("solution", "gradient_all"))
-    return paragraph(f"""Largest error of any entry over {5 * (len(rows) - 1)} random QPs with n = 2 to 50, against an
-        independent oracle: {power(solution)} for solutions, {power(gradient)} (relative) for gradients;
-        {power(number(toys, "gradient_x"))} for the gradients of the toy problems of the ICLR 2024 paper
-        (`.venv/bin/python benchmarks/accuracy.py`).""")
+    return paragraph(f"""Accuracy: the largest error of any entry over {5 * (len(rows) - 1)} random QPs with n = 2 to
+        50, against an independent oracle, is {power(solution)} for solutions and {power(gradient)} (relative) for
+        gradients; for the gradients of the toy problems of the ICLR 2024 paper it is
+        {power(number(toys, "gradient_x"))} (`.venv/bin/python benchmarks/accuracy.py`).""")
 
 
 def swing_up() -> str:

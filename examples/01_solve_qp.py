@@ -1,4 +1,4 @@
-"""Solve a QP, and one whose constraints contradict each other."""
+"""Solve a QP, and an infeasible one whose constraints contradict each other."""
 
 import numpy as np
 

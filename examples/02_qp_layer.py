@@ -1,4 +1,4 @@
-"""A QP as a torch layer: gradients with respect to its data, through an infeasible problem as well.
+"""A QP as a torch layer: gradients with respect to its data, also for an infeasible problem.
 
 min 1/2 |x|^2  s.t.  theta <= x1 + x2 <= 1.55,  1.5 <= 2 x1 + x2 <= 1.55  is infeasible for theta > 1.55.
 """

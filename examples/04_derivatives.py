@@ -1,7 +1,7 @@
 """Derivatives beyond a backward pass: certificates, kinks, a Jacobian for every element, second derivatives.
 
-The projection of a point p on the half-plane a'x <= 1,   min 1/2 |x|^2 - p'x  s.t.  a'x <= 1:   x = p inside of it,
-x = p - a (a'p - 1) / a'a outside, and a kink on the line.
+The projection of a point p onto the half-plane a'x <= 1,   min 1/2 |x|^2 - p'x  s.t.  a'x <= 1:   x = p inside,
+x = p - a (a'p - 1) / a'a outside, with a kink on the line.
 """
 
 import numpy as np

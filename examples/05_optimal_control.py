@@ -1,4 +1,4 @@
-"""Solve an optimal-control QP, learn its cost from the plans of an expert, and see what an unreachable limit does."""
+"""Solve an optimal-control QP, learn its cost from the plans of an expert, and solve one with unreachable limits."""
 
 import torch
 

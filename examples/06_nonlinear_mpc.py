@@ -1,4 +1,4 @@
-"""Fly a quadrotor around an obstacle, then find a cart-pole's masses and length from another controller's plans."""
+"""Fly a quadrotor around an obstacle, then identify a cart-pole's masses and length from another controller's plans."""
 
 import torch
 

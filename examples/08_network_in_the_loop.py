@@ -1,6 +1,6 @@
-"""A network inside a whole-body controller, trained through its QP: it changes what a task asks for by what it sees.
+"""A network inside a whole-body controller, trained through its QP: it corrects a task based on observations.
 
-An arm holds a load that its model does not have, another one every time; of the constants no choice fits all.
+An arm holds a load that is missing from its model and different every time, so that no constants fit all loads.
 
 python examples/08_network_in_the_loop.py [updates]
 """

@@ -1,4 +1,4 @@
-"""Change a controller while it runs: sliders for the weights of an MPC, its force limit and a push, in a live view.
+"""Change a running controller in a live view: sliders for the weights of an MPC, its force limit and a push.
 
 python examples/09_live_sliders.py [--seconds 600] [--no-browser]
 The page is served on 127.0.0.1 only.

@@ -1,9 +1,9 @@
-"""An arm with a load that nobody told its controller about follows a point, before and after learning gains and load.
+"""An arm with a load unknown to its controller follows a point, before and after learning gains and load, in meshcat.
 
-A slider on the page chooses among the controllers that training went through.
+A slider on the page chooses among the intermediate controllers of the training.
 
 python examples/meshcat_arm.py [--run runs/arm_inverse_dynamics] [--movie gif] [--live]
-Without a run it learns for a minute first.
+Without a run it trains for a minute first.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
-"""A learned swing-up beside the controller that it began as, with their plans, forces and limits, in meshcat.
+"""A learned swing-up next to the initial controller, with their plans, forces and limits, in meshcat.
 
-A slider on the page chooses among the controllers that training went through.
+A slider on the page chooses among the intermediate controllers of the training.
 
 python examples/meshcat_cart_pole.py [--run runs/cart_pole_swing_up] [--movie gif] [--live]
-Without a run it learns for half a minute first.
+Without a run it trains for half a minute first.
 """
 
 import numpy as np

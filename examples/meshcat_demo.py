@@ -1,4 +1,4 @@
-"""What the meshcat examples share: their options, a learned controller and the one that it began as, and the page."""
+"""Shared by the meshcat examples: their options, the learned and the initial controller, and the page."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A quadrotor flies past two balls by MPC: what looking further ahead is worth, in meshcat.
+"""A quadrotor flies past two balls by MPC: the effect of a longer horizon, in meshcat.
 
-A slider on the page chooses how many control periods are planned; a ball is red while its constraint is active.
+A slider on the page chooses the horizon in control periods; a ball is red while its constraint is active.
 
 python examples/meshcat_obstacles.py [--movie gif]
 """

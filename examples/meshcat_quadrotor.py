@@ -1,9 +1,9 @@
-"""A quadrotor with an unknown load flies to waypoints: the learned MPC beside the one that it began as, in meshcat.
+"""A quadrotor with an unknown load flies to waypoints: the learned MPC next to the initial one, in meshcat.
 
-A slider on the page chooses among the controllers that training went through.
+A slider on the page chooses among the intermediate controllers of the training.
 
 python examples/meshcat_quadrotor.py [--run runs/quadrotor_analytic] [--movie gif] [--live]
-Without a run it learns for a minute first.
+Without a run it trains for a minute first.
 """
 
 import numpy as np

@@ -1,9 +1,9 @@
-"""A quadruped that is pushed: inverse dynamics with learned numbers stays up, with those it began with it falls.
+"""A pushed quadruped: with learned parameters of its inverse dynamics it stays up, with the initial ones it falls.
 
-A slider on the page chooses among the controllers that training went through.
+A slider on the page chooses among the intermediate controllers of the training.
 
 python examples/meshcat_quadruped.py [--run runs/quadruped_stand] [--movie gif] [--live]
-Without a run it learns first. Shown slower than it is, with the ground's forces and what its friction bears.
+Without a run it trains first. Shown in slow motion, with the ground forces and their friction cones.
 """
 
 import numpy as np

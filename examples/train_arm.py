@@ -1,4 +1,4 @@
-"""Learn gains, weights and a load that nobody told of an arm's controller by inverse dynamics, from closed loops.
+"""Learn gains, weights and an unknown load for an arm's inverse-dynamics controller, from closed loops.
 
 python examples/train_arm.py [updates of the model] [updates of all]
 """

@@ -1,4 +1,4 @@
-"""Learn a controller's cost, limits and model by gradients through it: `qp-control train` without its folder.
+"""Learn a controller's cost, limits and model by gradients through it: `qp-control train` without a run folder.
 
 python examples/train_cart_pole_swing_up.py [iterations of imitation] [iterations of closed loops]
 """

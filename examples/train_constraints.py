@@ -1,4 +1,4 @@
-"""Learn limits that nobody told from an expert that keeps to them where it can: a track, a speed, an obstacle's margin.
+"""Learn unknown limits from an expert that respects them where it can: a track, a speed, an obstacle's margin.
 
 python examples/train_constraints.py [demonstrations]
 """

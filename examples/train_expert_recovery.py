@@ -1,4 +1,4 @@
-"""Find an expert's cost, bounds and model from its plans: `qp-control train cart_pole_recovery` without its folder.
+"""Recover an expert's cost, bounds and model from its plans, as `qp-control train cart_pole_recovery`, but in memory.
 
 python examples/train_expert_recovery.py [lqr | pendulum | cart_pole] [demonstrations]
 """

@@ -1,4 +1,4 @@
-"""Find masses and friction of a cart-pole, dry and viscous, from trajectories in which it sticks and slides.
+"""Identify masses, dry and viscous friction of a cart-pole from trajectories in which it sticks and slides.
 
 python examples/train_identification.py [trajectories]
 """

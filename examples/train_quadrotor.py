@@ -1,7 +1,7 @@
-"""Fly a quadrotor with an unknown load to waypoints by MPC, learned through its plant, by PPO or SAC, or by a network.
+"""Fly a quadrotor with an unknown load to waypoints: an MPC learned through the plant, by PPO or by SAC, or a network.
 
 python examples/train_quadrotor.py [analytic | ppo | sac | network] [iterations]
-All but the first need stable-baselines3: pip install 'qp-control[rl]'
+All but the first need stable-baselines3: pip install '.[rl]'
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Learn to survive pushes: weights, gains and assumed friction of inverse dynamics, from closed loops through contact.
 
-python examples/train_quadruped.py [stand or trot] [iterations] [pushes that it is judged by]
+python examples/train_quadruped.py [stand or trot] [iterations] [pushes for evaluation]
 """
 
 import sys

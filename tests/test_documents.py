@@ -222,8 +222,8 @@ def test_every_page_is_in_a_table_of_contents():
         assert pages <= set(listed)
 
 
-def test_rooms_named_in_the_architecture_exist():
-    table = (ROOT / "docs/architecture.md").read_text().split("## The rooms")[1].split("## How")[0]
+def test_parts_named_in_the_architecture_exist():
+    table = (ROOT / "docs/architecture.md").read_text().split("## The parts")[1].split("## How")[0]
     named = re.findall(
         r"`([^`]+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
     )

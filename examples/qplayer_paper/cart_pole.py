@@ -1,20 +1,20 @@
-"""A cart-pole with dry friction in its joints swings up; every step of the simulation solves a QP (appendix C.3).
+"""Swing-up of a cart-pole with dry friction in its joints; every simulation step solves a QP (appendix C.3).
 
     minimise over the friction's impulses L    1/2 L' M^-1 L + v_free' L        subject to |L| <= eta
     v_next = v_free + M^-1 L,    q_next = q + h v_next,    v_free = v + h M^-1 (input - bias)
 
-Dry friction makes gradients zero while a joint sticks: at rest, with no input, nothing tells which way to push. So a
-step is the mean of its results for `samples` Gaussian draws of the input around the one that is learned (randomised
-smoothing; as many QPs per step), new draws every epoch, the same for every solver. Adam changes the inputs of all
-steps; the loss, of the last state alone, is
+With dry friction, gradients are zero while a joint sticks: at rest, with no input, nothing indicates which way to push.
+So a step is averaged over `samples` Gaussian draws of the input around the learned one (randomised smoothing, with as
+many QPs per step); the draws change every epoch and are the same for every solver. Adam changes the inputs of all
+steps; the loss depends on the last state only:
 
     0.1 position^2 + angle^2 + 0.1 speed^2 + 0.1 turning^2
 
-with the angle of the pole from upright. The paper does not publish its masses, friction and costs, so that its loss is
-no mark for this one: solvers are compared in the same run. The same robot as `ContactDynamics`, the way to do this
-outside a comparison, is the second row: all QPs of a step in one call, the dynamics and their gradients in C++. Told
-are the mean of the last ten losses of learning, and the loss of the learned inputs without draws. All numbers of the
-robot are options.
+with the angle of the pole from upright. The paper does not publish masses, friction and costs, so its loss is not
+comparable: solvers are compared within the same run. The second row is the same robot as `ContactDynamics`, which is
+what to use outside a comparison: all QPs of a step in one call, the dynamics and their gradients in C++. The table has
+the mean of the last ten training losses, and the loss of the learned inputs without draws. All parameters of the robot
+are options.
 
     python examples/qplayer_paper/cart_pole.py --peers qplayer qpth
 """

@@ -1,17 +1,17 @@
-"""Signals without their noise: a QP layer whose every number is learned (sections 4 and C.3 of the paper).
+"""Signal denoising by a QP layer all of whose data are learned (sections 4 and C.3 of the paper).
 
     minimise    1/2 v'H v + (g - [signal; 0])'v        v = (x, t), 100 + 99 numbers
     subject to  l <= C v <= u                           198 rows
 
 H = L'L, g, C, l and u are learned by Adam; the loss is the squared error of x summed over a signal. Learning starts
-from total variation, 1/2 |x - signal|^2 + strength sum |x_(i+1) - x_i|, written as t >= |D x|. Two models: one-sided
-rows C v <= u and an H that is positive definite, which all solvers can take; and the paper's, two-sided, where the
-lower bounds (first far below) are learned, too, and H may be singular.
+from total variation, 1/2 |x - signal|^2 + strength sum |x_(i+1) - x_i|, written with t >= |D x|. There are two models:
+one-sided rows C v <= u with positive definite H, which all solvers can take; and the paper's, with two-sided rows,
+where the lower bounds (initially far below) are learned as well and H may be singular.
 
-Signals are piecewise constant with as many jumps as is drawn, the heights whole numbers, the noise Gaussian: made here
-with the statistics of those that OptNet published, or read from a file (arrays noisy and clean, the last tenth is the
-test). For comparison: the test loss of total variation itself with each of a list of strengths, that is the best that
-tuning by hand does.
+Signals are piecewise constant with a random number of jumps and integer heights, plus Gaussian noise: generated with
+the statistics of those published by OptNet, or read from a file (arrays noisy and clean, the last tenth is the test
+set). For comparison: the test loss of total variation for a list of strengths, the best of which is what tuning by hand
+achieves.
 
     python examples/qplayer_paper/denoising.py
     python examples/qplayer_paper/denoising.py --data FILE.npz --epochs 5 --peers qplayer qpth --peer-batches 5

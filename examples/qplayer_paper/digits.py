@@ -3,13 +3,14 @@
     minimise    1/2 x'H x - p(image)'x      10 numbers x, the scores of the digits
     subject to  l <= C x <= u               200 rows
 
-p is a network with one hidden layer; it, H = L'L, C, l and u are learned by Adam from the negative log-likelihood of
-softmax(x). Two models: one-sided rows u = C z0 + exp(s) that leave room for z0, with an H that is positive definite,
-which all solvers can take; and the paper's two-sided bounds, which are free and may come to contradict each other.
+p is a network with one hidden layer; the network, H = L'L, C, l and u are learned by Adam with the negative
+log-likelihood of softmax(x) as loss. There are two models: one-sided rows with u = C z0 + exp(s), feasible at z0, and
+positive definite H, which all solvers can take; and the paper's two-sided bounds, which are free and may come to
+contradict each other.
 
-The images are scikit-learn's 8x8 digits (in its package: pip install scikit-learn), 1500 for training and 297 for the
-test, or MNIST's: --mnist names a folder with its files, gzipped or not. Without the training files there, the last
-tenth of the test images is the test and the rest is learned from.
+The images are scikit-learn's 8x8 digits (part of its package: pip install scikit-learn), 1500 for training and 297 for
+testing, or MNIST's: --mnist names a folder with its files, gzipped or not. If the training files are missing, the last
+tenth of the test images is used for testing and the rest for training.
 
     python examples/qplayer_paper/digits.py
     python examples/qplayer_paper/digits.py --mnist FOLDER --epochs 5

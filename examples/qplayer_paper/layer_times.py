@@ -1,12 +1,12 @@
 """Time of QP layers on random strictly convex QPs with 100 variables (section 4 and appendix C.2 of the paper).
 
-jacobians: forward and backward pass, gradients of a random loss by all data, 50 equalities and 50 inequalities, batches
-of 100 and 1. forward: the forward pass alone for 0, 50 and 100 equalities, 50 and 100 inequalities, batches of 1, 64
-and 128. Every solver gets the loosest tolerance with which the largest residual of the batch, recomputed from the data,
-is at most 1e-3, the paper's tolerance (or --residual); elements above it are failures. Rows are C x <= u, a model that
-all of them take as it is. Solvers take turns; a figure is the median.
+jacobians: forward and backward pass, gradients of a random loss with respect to all data, 50 equalities and 50
+inequalities, batches of 100 and 1. forward: the forward pass only, for 0, 50 and 100 equalities, 50 and 100
+inequalities, batches of 1, 64 and 128. Every solver gets the loosest tolerance with which the largest residual of the
+batch, recomputed from the data, is at most 1e-3, the paper's tolerance (or --residual); elements above it are failures.
+Rows are C x <= u, which all solvers take directly. Solvers take turns; a figure is the median.
 
---clock process counts the time that this process computes, all threads together: for a busy machine, with one thread.
+--clock process measures the CPU time of this process over all threads: for busy machines, with one thread.
 
     python examples/qplayer_paper/layer_times.py --part jacobians
     python examples/qplayer_paper/layer_times.py --part forward --batches 1 64

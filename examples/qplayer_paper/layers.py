@@ -1,10 +1,10 @@
-"""QP layers behind one call for learning: qp-control, proxsuite's QPLayer and qpth (OptNet), on tensors with gradients.
+"""QP layers behind a common call for learning: qp-control, proxsuite's QPLayer and qpth (OptNet).
 
     minimise    1/2 x'H x + g'x
     subject to  A x = b,  l <= C x <= u,  x >= 0 where `nonnegative`
 
-Each layer gets the form that suits it: qp-control a box where x >= 0, QPLayer rows [C; I], qpth one-sided rows. Both
-peers average the gradient of data that the batch shares; here such data is expanded, so that theirs is the sum as well.
+Each layer gets the form that suits it: for x >= 0 qp-control a box and QPLayer rows [C; I]; qpth one-sided rows. Both
+peers average the gradient of data shared by the batch; here such data is expanded, so that theirs is the sum as well.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 A run is one task (data, network, QP, loss) with one solver. Before it starts, the solver gets the loosest tolerance, at
 most the bar itself, with which the largest residual over the first batches, recomputed from the data, is within the
-bar: so all compute equally well. Rows tell the largest residual over every element of the epoch, the elements without
-an answer (they are left out of the loss), and the median time of a batch: forward (network and QP) and backward, of the
-process and of the clock.
+bar, so that all solvers are equally accurate. Rows contain the largest residual over all elements of the epoch, the
+number of elements without an answer (which are left out of the loss), and the median time of a batch, forward (network
+and QP) and backward, as process and as wall time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Does a large learning rate end a run? Denoising and digits by plain gradient descent (section C.4 of the paper).
 
-With large steps a learned QP comes to be badly scaled, and where nothing keeps its constraints from contradicting each
-other, infeasible. A run fails if a solver raises an error or a parameter is not finite any more; how many elements got
-no answer, and how many runs that did not fail still ended with a training loss above its first, are told beside it.
-Rates of the paper: 1e-4 to 1e-7 (denoising), 1e-2 to 1e-4 (digits), 30 epochs, 10 seeds.
+With large steps a learned QP becomes badly scaled and, if nothing keeps its constraints consistent, infeasible. A run
+fails if a solver raises an error or a parameter is no longer finite; the number of elements without an answer, and of
+runs that did not fail but ended with a training loss above the first, are reported as well. Learning rates of the
+paper: 1e-4 to 1e-7 (denoising), 1e-2 to 1e-4 (digits), 30 epochs, 10 seeds.
 
     python examples/qplayer_paper/learning_rates.py --task digits
     python examples/qplayer_paper/learning_rates.py --task denoising --seeds 2 --samples 600

@@ -1,4 +1,4 @@
-"""What the experiments write: a table per run that grows epoch by epoch, all runs in one CSV file, plots."""
+"""Output of the experiments: a table per run, extended after each epoch, all runs in one CSV file, and plots."""
 
 from __future__ import annotations
 

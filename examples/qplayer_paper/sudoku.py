@@ -1,18 +1,18 @@
-"""4x4 Sudoku, learned from boards alone: the rules are the rows A of a QP's equalities (section 4, appendix C.2).
+"""4x4 Sudoku learned from boards only: the rules are the equality rows A of a QP (section 4, appendix C.2).
 
     minimise    regularisation / 2 |x|^2 - puzzle'x      over x >= 0, 64 numbers: one-hot digits
     subject to  A x = b                                  40 rows
 
-feasible: A and z0 are learned and b = A exp(z0), so that there is always a point. infeasible: A alone is learned and
-b = 1: the layer shifts what cannot be met, the loss adds 1e-3 times the norm of the shift, and learning finds an A
-without contradiction. The paper's layer solves a linear program (regularisation 0); the same task is run with 0.1,
-which qpth needs. What qpth cannot do at all, the infeasible task, is run for it (and all others) with the rows relaxed:
-A x - s = b with cost penalty / 2 |s|^2.
+feasible: A and z0 are learned and b = A exp(z0), so that there is always a feasible point. infeasible: only A is
+learned and b = 1; the layer shifts constraints that cannot be met, the loss adds 1e-3 times the norm of the shift, and
+learning finds a consistent A. The paper's layer solves a linear program (regularisation 0); the same task is also run
+with 0.1, which qpth needs. The infeasible task, which qpth cannot express, is run for it (and all others) with relaxed
+rows: A x - s = b with cost penalty / 2 |s|^2.
 
-Boards count as wrong if the largest number of any cell names another digit. The violation is the largest entry of
-|A x - b| over all test puzzles, recomputed. The puzzles are generated, all different and with one solution; those of a
-file (arrays puzzles and solutions (N, 4, 4), digits, 0 for blank; the last tenth is the test) may repeat, and training
-puzzles that occur in the test are left out.
+A board is wrong if in any cell the largest entry is that of a wrong digit. The violation is the largest entry of
+|A x - b| over all test puzzles, recomputed. Generated puzzles are all different, each with one solution; those of a
+file (arrays puzzles and solutions (N, 4, 4), digits, 0 for blank; the last tenth is the test set) may repeat, and
+training puzzles that occur in the test set are left out.
 
     python examples/qplayer_paper/sudoku.py --task feasible
     python examples/qplayer_paper/sudoku.py --task infeasible --peers qplayer --peer-batches 5

@@ -1,9 +1,10 @@
-"""Are gradients through the linear programs of Sudoku derivatives? Against central differences, while ours learns.
+"""Are gradients through the linear programs of Sudoku derivatives? Compared with central differences during training.
 
-At some steps of the first epoch: the derivative of a batch's loss by A along random directions, by differences of the
-loss (our solver at a tolerance of 1e-10) and from each layer's gradient at several tolerances. largest_error: of a few
-directions, relative to the largest difference (1, for all, where the loss jumps within a difference); other_sign:
-directions along which the sign is the other one; times_ours: the gradient's length over that of ours.
+At some steps of the first epoch of qp-control's training, the derivative of a batch's loss with respect to A along
+random directions is computed by differences of the loss (our solver at a tolerance of 1e-10) and from each layer's
+gradient at several tolerances. largest_error: over a few directions, relative to the largest difference (about 1 for
+all layers if the loss jumps within a difference); other_sign: number of directions with the wrong sign; times_ours:
+norm of the gradient divided by ours.
 
     python examples/qplayer_paper/sudoku_gradients.py --task infeasible --peers qplayer
     python examples/qplayer_paper/sudoku_gradients.py --task feasible --peers qplayer

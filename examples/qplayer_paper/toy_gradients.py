@@ -4,10 +4,10 @@ crossing    min 1/2 |x|^2    s.t. theta <= x1 + x2 <= 1.55, 1.5 <= 2 x1 + x2 <= 
 interior    min 1/2 |x|^2 + theta x1 - 2 x2    s.t. -300 <= x1 + x2 <= 400, -200 <= 2 x1 + x2 <= 500
 edge        min x1 + x2    s.t. theta <= x1 + x2, 0 <= x <= 1    many solutions for 0 < theta < 2, none for theta > 2
 
-The table: gradients of x1 and x2 by theta over a field of thetas, largest error by problem, regime and solver. Of the
-edge's many derivatives, that of least norm is the one asked for. And descent on x1 and on x2 in the crossing problem,
-40 steps of rate 5e-4 from 1.54: does it go on through the infeasible part? QPLayer cannot do without an equality where
-it shifts rows; it gets 0'x = 0.
+The table has the largest error of the gradients of x1 and x2 with respect to theta over a grid of thetas, by problem,
+regime and solver. The derivative of the edge problem is not unique; the reference is the one of least norm. In
+addition, gradient descent on x1 and on x2 in the crossing problem, 40 steps of rate 5e-4 from 1.54, shows whether it
+continues through the infeasible part. QPLayer needs an equality if it shifts rows; it gets 0'x = 0.
 
     python examples/qplayer_paper/toy_gradients.py --peers qplayer qpth
 """
