@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 
@@ -100,19 +101,20 @@ def sudoku_peers() -> str:
 
 
 def sudoku_infeasible_peers() -> str:
-    rows, lines = read("sudoku_infeasible"), []
-    for solver in dict.fromkeys(row["solver"] for row in rows):
-        run = [row for row in rows if row["solver"] == solver]
-        first, end = (
-            f"{number(run[k], 'forward_cpu_ms'):.0f} + {number(run[k], 'backward_cpu_ms'):.0f}" for k in (1, -1)
-        )
-        violations = (number(run[1], "violation"), max(number(row, "violation") for row in run[1:]))
-        wrong = sum(number(row, "wrong") for row in run[-5:])
-        lines.append(
-            [solver, *map(power, violations), f"{wrong:.0f}", power(number(run[-1], "test_loss"), 1), first, end]
-        )
-    headings = ["", "violation after one epoch", "largest of any test after it", "wrong boards of the last five tests"]
-    return table([*headings, "test loss at the end", "ms, first epoch", "ms, last epoch"], lines)
+    lines = []
+    for name, model in (("sudoku_infeasible", "linear program"), ("sudoku_infeasible_relaxed", "relaxed rows")):
+        rows = read(name)
+        for solver in dict.fromkeys(row["solver"] for row in rows):
+            run = [row for row in rows if row["solver"] == solver]
+            first, end = (
+                f"{number(run[k], 'forward_cpu_ms'):.0f} + {number(run[k], 'backward_cpu_ms'):.0f}" for k in (1, -1)
+            )
+            violations = (number(run[1], "violation"), max(number(row, "violation") for row in run[1:]))
+            wrong = sum(number(row, "wrong") for row in run[-5:])
+            measures = [*map(power, violations), f"{wrong:.0f}", power(number(run[-1], "test_loss"), 1)]
+            lines.append([model, solver, *measures, first, end])
+    headings = ["violation after one epoch", "largest of any test after it", "wrong boards of the last five tests"]
+    return table(["model", "", *headings, "test loss at the end", "ms, first epoch", "ms, last epoch"], lines)
 
 
 def _whole_runs(name: str, epochs: int, loss: str) -> str:
@@ -140,9 +142,53 @@ def digits_peers() -> str:
     return _whole_runs("digits", 30, ".4f")
 
 
+def cart_pole() -> str:
+    names = {
+        ("qp-control", "layer"): "qp-control, layer",
+        ("qp-control", "ContactDynamics"): "qp-control, `ContactDynamics`",
+        ("QPLayer", "layer"): "QPLayer",
+        ("qpth", "layer"): "qpth",
+    }
+    found = {(row["solver"], row["model"]): row for row in read("cart_pole_losses")}
+    rows = [found[name] for name in names]
+    residuals = [number(row, "residual") for row in rows]
+    lines = [
+        [
+            "loss, mean of the last ten",
+            ".02556 QPLayer, .02604 OptNet",
+            *(f"{number(row, 'loss'):.5f}" for row in rows),
+        ],
+        ["loss of the learned inputs without noise", "", *(f"{number(row, 'loss_without_draws'):.5f}" for row in rows)],
+        [
+            "ms per epoch, forward + backward",
+            "55 + 39 QPLayer, 616 + 61 OptNet",
+            *(f"{number(row, 'forward_cpu_ms'):.1f} + {number(row, 'backward_cpu_ms'):.1f}" for row in rows),
+        ],
+        ["largest residual", "", *("" if math.isnan(value) else power(value) for value in residuals)],
+    ]
+    return table(["", "published", *names.values()], lines)
+
+
+def learning_rates() -> str:
+    """Ours; rates with the same outcome in one line."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for name in ("learning_rates_digits", "learning_rates_denoising"):
+        for row in read(name):
+            if row["solver"] == "qp-control":
+                counts = (
+                    row["runs"],
+                    row["failed"],
+                    f"{row['unanswered']} of {int(row['elements']):,}".replace(",", " "),
+                )
+                lines.setdefault((f"{row['task']}, {row['model']}", *counts), []).append(power(float(row["rate"])))
+    cells = [[task, ", ".join(rates), *counts] for (task, *counts), rates in lines.items()]
+    return table(["", "rates", "runs of each", "failed", "elements without an answer, at each rate"], cells)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         toy_gradients, jacobians, forward, sudoku_peers, sudoku_infeasible_peers, denoising_peers, digits_peers,
+        cart_pole, learning_rates,
     )
 }  # fmt: skip

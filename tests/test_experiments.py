@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import importlib.util
 import math
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -349,6 +350,8 @@ def test_cart_pole_learns_alike_with_every_solver(tmp_path):
         # Impulses are good to 1e-6, the state after 20 steps to 1e-4; Adam's steps enlarge errors of small gradients.
         assert found[0] == pytest.approx(ours[0], rel=1e-4)
         assert found[:3] == pytest.approx(ours[:3], rel=1e-8 if solver == "qp-control" else 1e-2)
+    means = {(row["solver"], row["model"]): float(row["loss"]) for row in read(tmp_path / "cart_pole_losses.csv")}
+    assert means == {run: pytest.approx(statistics.fmean(found)) for run, found in losses.items()}
     assert_plotted(tmp_path, "cart_pole")
 
 

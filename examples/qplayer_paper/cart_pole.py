@@ -13,8 +13,8 @@ steps; the loss depends on the last state only:
 with the angle of the pole from upright. The paper does not publish masses, friction and costs, so its loss is not
 comparable: solvers are compared within the same run. The second row is the same robot as `ContactDynamics`, which is
 what to use outside a comparison: all QPs of a step in one call, the dynamics and their gradients in C++. The table has
-the mean of the last ten training losses, and the loss of the learned inputs without draws. All parameters of the robot
-are options.
+the mean of the last ten training losses, the loss of the learned inputs without draws, median times of an epoch and the
+largest residual. All parameters of the robot are options.
 
     python examples/qplayer_paper/cart_pole.py --peers qplayer qpth
 """
@@ -199,6 +199,8 @@ def swing_up(options: CartPoleOptions, solver: str) -> list[Row]:
 def main(options: CartPoleOptions) -> None:
     torch.set_num_threads(1)
     print(report.machine("proxsuite", "qpth", "torch", threads=1))
+    widths = {"solver": 12, "model": 17, "epochs": 7, "loss": 9, "loss_without_draws": 19, "forward_cpu_ms": 15}
+    table = report.Report("cart_pole_losses", widths | {"backward_cpu_ms": 16, "residual": 9}, options.out)
     for solver in ("qp-control", CONTACT, *options.peers):
         try:
             with float64_default():
@@ -207,17 +209,15 @@ def main(options: CartPoleOptions) -> None:
             print(f"not compared: {LAYERS[solver].name} ({error})")
             continue
         report.write_csv(options.out / "runs" / f"cart_pole-{solver}-{options.seed}.csv", rows)
-        last = statistics.fmean(float(str(row["loss"])) for row in rows[-10:])
-        forward, backward = (
-            statistics.median(float(str(row[f"{part}_cpu_ms"])) for row in rows) for part in ("forward", "backward")
-        )
-        residual = max(float(str(row["residual"])) for row in rows)
-        print(
-            f"{rows[-1]['solver']}, {rows[-1]['model']}: {len(rows)} epochs, loss {last:.5f} (last ten), "
-            f"{rows[-1]['loss_without_draws']:.5f} without draws; {forward:.3g} + {backward:.3g} ms of the process "
-            f"an epoch, largest residual {residual:.1e}",
-            flush=True,
-        )
+        losses = [float(str(row["loss"])) for row in rows[-10:]]
+        times = {
+            name: statistics.median(float(str(row[name])) for row in rows)
+            for name in ("forward_cpu_ms", "backward_cpu_ms")
+        }
+        outcome = {name: rows[-1][name] for name in ("solver", "model", "loss_without_draws")}
+        outcome |= {"epochs": len(rows), "loss": statistics.fmean(losses)}
+        table.add(outcome | times | {"residual": max(float(str(row["residual"])) for row in rows)})
+    table.finish()
     print(PUBLISHED)
     lines = series(merge(options.out, "cart_pole"), "loss")
     title = "Swing-up with dry friction"

@@ -80,6 +80,7 @@ def task_of(options: RatesOptions, model: Model, rate: float, seed: int) -> tupl
 def outcome_rows(options: RatesOptions, model: Model, rate: float) -> list[Row]:
     """A row per solver."""
     ends: dict[str, list[str]] = {}
+    elements: dict[str, int] = {}
     unanswered: dict[str, int] = {}
     worse: dict[str, int] = {}
     for seed in range(options.seeds):
@@ -89,6 +90,7 @@ def outcome_rows(options: RatesOptions, model: Model, rate: float) -> list[Row]:
             path = settings.out / "runs" / f"{task.name}-{task.model}-{solver}-{seed}.csv"
             rows = [row for row in read_csv(path) if row.get("train_loss")] if path.exists() else []
             losses = [float(row["train_loss"]) for row in rows]
+            elements[solver] = elements.get(solver, 0) + len(rows) * len(task.train[0])
             unanswered[solver] = unanswered.get(solver, 0) + sum(int(row["failures"]) for row in rows)
             worse[solver] = worse.get(solver, 0) + int(end == "finished" and not losses[-1] <= losses[0])
     return [
@@ -99,6 +101,7 @@ def outcome_rows(options: RatesOptions, model: Model, rate: float) -> list[Row]:
             "solver": solver,
             "runs": len(these),
             "failed": sum(end != "finished" for end in these),
+            "elements": elements[solver],
             "unanswered": unanswered[solver],
             "ended worse": worse[solver],
             "how": next((end for end in these if end != "finished"), ""),
@@ -115,8 +118,8 @@ def training_losses(options: RatesOptions, rate: float) -> dict[str, list[tuple[
 
 
 def main(options: RatesOptions) -> None:
-    widths = {"task": 10, "model": 10, "rate": 8, "solver": 12, "runs": 5, "failed": 7, "unanswered": 11}
-    widths |= {"ended worse": 12, "how": 50}
+    widths = {"task": 10, "model": 10, "rate": 8, "solver": 12, "runs": 5, "failed": 7, "elements": 9}
+    widths |= {"unanswered": 11, "ended worse": 12, "how": 50}
     print(report.machine("proxsuite", "qpth", "torch", threads=options.threads))
     print(f"gradient descent, {options.epochs} epochs, {options.samples or 'all'} samples")
     table = report.Report(f"learning_rates_{options.task}", widths, options.out)
