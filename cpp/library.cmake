@@ -46,7 +46,7 @@ endif()
 # What is exported of a target of another file needs that file: solver.cmake has the threads of all.
 install(TARGETS qp_control_batch EXPORT qp_control_solver ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 foreach(component IN LISTS _components)
-  set_target_properties(qp_control_${component} PROPERTIES EXPORT_NAME ${component})
+  set_target_properties(qp_control_${component} PROPERTIES EXPORT_NAME ${component} CXX_VISIBILITY_PRESET hidden)
   install(TARGETS qp_control_${component} EXPORT qp_control_${component}
           ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT qp_control_${component} FILE ${component}.cmake NAMESPACE qp_control:: DESTINATION ${_package})

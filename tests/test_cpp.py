@@ -3,10 +3,12 @@
 With robots: test_cpp_robots.py.
 """
 
+import json
 import os
 import platform
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file, save
 
 import qp_control as qc
 
@@ -53,6 +55,9 @@ def build(tmp_path_factory):
         ("ocp_facts", 4),
         pytest.param(
             "allocation_facts", 11, marks=pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+        ),
+        pytest.param(
+            "linear_mpc_facts", 5, marks=pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
         ),
     ],
 )
@@ -189,19 +194,129 @@ def test_stages_that_differ_and_soft_limits_run_without_python(programs, tmp_pat
     np.testing.assert_allclose(np.loadtxt(trace, delimiter=","), rows, atol=1e-6)  # 1e-8 of both, in a loop
 
 
-def test_damaged_parameters_are_refused(programs, tmp_path):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
     mpc, plan = runpy.run_path(str(ROOT / "examples/cpp/export_controller.py"))["controller"]()
-    folder = qc.export_mpc(mpc, tmp_path, plan)
-    arrays, numbers = (folder / f"controller.{end}" for end in ("safetensors", "json"))
-    for path, content, message in (
-        (arrays, arrays.read_bytes()[:-100], "damaged"),
-        (arrays, b"", "no safetensors file"),
-        (numbers, numbers.read_bytes().replace(b'"format": 1', b'"format": 2'), "format 2"),
-        (numbers, numbers.read_bytes().replace(b'"horizon": 30', b'"horizon": 0'), "make no sense"),
-        (numbers, b"{", "damaged"),
-    ):
-        good = path.read_bytes()
-        path.write_bytes(content)
-        done = subprocess.run([programs / "mpc_loop", folder, "3", tmp_path / "t"], capture_output=True, text=True)
-        assert done.returncode == 1 and message in done.stderr, done.stderr
-        path.write_bytes(good)
+    return qc.export_mpc(mpc, tmp_path_factory.mktemp("exported"), plan)
+
+
+def changed_header(change):
+    """A change of the header of the arrays' file, as bytes to bytes."""
+
+    def apply(content):
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + size])
+        change(header)
+        text = json.dumps(header).encode()
+        return len(text).to_bytes(8, "little") + text + content[8 + size :]
+
+    return apply
+
+
+def changed_array(name, change):
+    """A change of an array, as bytes to bytes; without one: it is taken away."""
+
+    def apply(content):
+        arrays = load(content)
+        value = arrays.pop(name, None)
+        if change is not None:
+            arrays[name] = np.ascontiguousarray(change(value))
+        return save(arrays)
+
+    return apply
+
+
+def put(place, value):
+    def apply(array):
+        array = array.copy()
+        array[place] = value
+        return array
+
+    return apply
+
+
+def replaced(old, new):
+    def apply(content):
+        assert content.count(old) == 1
+        return content.replace(old, new)
+
+    return apply
+
+
+ARRAYS, NUMBERS = "controller.safetensors", "controller.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (ARRAYS, lambda content: content[:-100], "the array"),
+        (ARRAYS, lambda content: content[:200], "no safetensors file"),
+        (ARRAYS, lambda content: b"", "no safetensors file"),
+        (ARRAYS, lambda content: b"\x00" * 8 + content[8:], "no safetensors file"),
+        (ARRAYS, lambda content: b"\xff" * 8 + content[8:], "no safetensors file"),
+        (ARRAYS, lambda content: (40).to_bytes(8, "little") + content[8:], "controller.safetensors: "),
+        (ARRAYS, changed_header(lambda h: h["A"].update(dtype="F32")), "the array A: dtype is F32, expected F64"),
+        (ARRAYS, changed_header(lambda h: h["A"].pop("shape")), "the array A: there is no shape"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(shape="5, 5")), 'the array A: shape is "5, 5", expected a list'),
+        (ARRAYS, changed_header(lambda h: h["A"].update(shape=[4, 2**62])), "the array A: its shape is too large"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(shape=[-5, -5])), "the array A: its shape is"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(data_offsets=[0, 207])), "does not fit shape (5, 5)"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(data_offsets=[8, 0])), "does not fit shape (5, 5)"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(data_offsets=[0])), "the array A: "),
+        (ARRAYS, changed_array("B", lambda B: B.astype(np.float32)), "the array B: dtype is F32, expected F64"),
+        (ARRAYS, changed_array("B", lambda B: B.T), "the array B has shape (1, 5), expected (5, 1) or (30, 5, 1)"),
+        (ARRAYS, changed_array("A", lambda A: np.stack(29 * [A])), "A has shape (29, 5, 5), expected (5, 5) or (30, 5, 5)"),
+        (ARRAYS, changed_array("Q_N", lambda Q: np.stack(2 * [Q])), "Q_N has shape (2, 5, 5), expected (5, 5)\n"),
+        (ARRAYS, changed_array("reference", lambda r: r[:3]), "the array reference has shape (3), expected (4)"),
+        (ARRAYS, changed_array("u_upper", None), "there is no array u_upper"),
+        (ARRAYS, changed_array("u_uper", lambda _: np.ones(1)), "the array u_uper is not among those of controller.json"),
+        (ARRAYS, changed_array("A", put((1, 2), np.nan)), "the array A: a number is NaN"),
+        (ARRAYS, changed_array("A", put((1, 2), -np.inf)), "the array A has the number -inf at 7"),
+        (ARRAYS, changed_array("u_upper", put(0, -np.inf)), "the array u_upper has the number -inf at 0"),
+        (ARRAYS, changed_array("x_lower", put(0, 1e20)), "the array x_lower has the number 100000000000000000000.0"),
+        (ARRAYS, changed_array("Q", put((0, 1), 0.5)), "the array Q is not symmetric"),
+        (NUMBERS, lambda content: b"{", "controller.json: incomplete JSON"),
+        (NUMBERS, lambda content: b"", "controller.json: incomplete JSON"),
+        (NUMBERS, lambda content: b"[1]", "controller.json: "),
+        (NUMBERS, replaced(b'"format": 1', b'"format": 2'), "controller.json: format 2, expected 1"),
+        (NUMBERS, replaced(b'"format": 1', b'"format": "1"'), 'format is "1", expected an integer'),
+        (NUMBERS, replaced(b'"linear_mpc"', b'"inverse_dynamics"'), "of a controller inverse_dynamics, expected linear_mpc"),
+        (NUMBERS, replaced(b'"horizon": 30', b'"horizon": 0'), "horizon is 0.000000, expected an integer of at least 1"),
+        (NUMBERS, replaced(b'"horizon": 30', b'"horizon": 30.5'), "horizon is 30.5"),
+        (NUMBERS, replaced(b'"horizon": 30', b'"horizon": 3000000000'), "horizon is 3000000000"),
+        (NUMBERS, replaced(b'"horizon"', b'"horizont"'), "there is no number horizon"),
+        (NUMBERS, replaced(b'"nx": 5', b'"nx": 6'), "nx is 6, expected model_nx = 4, or with nu = 1 on top"),
+        (NUMBERS, replaced(b'"eps_abs": 1e-08', b'"eps_abs": -1.0'), "eps_abs is -1E0, expected a positive number"),
+        (NUMBERS, replaced(b'"eps_rel": 1e-12', b'"eps_rel": 1e999'), "controller.json: "),
+        (NUMBERS, replaced(b'"max_iter": 2000', b'"max_iter": 0'), "max_iter is 0"),
+    ],
+)  # fmt: skip
+def test_damaged_parameters_are_refused_by_file_and_name(programs, exported, tmp_path, name, change, message):
+    folder = shutil.copytree(exported, tmp_path / "controller")
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+    done = subprocess.run([programs / "mpc_loop", folder, "3", tmp_path / "t"], capture_output=True, text=True)
+    assert done.returncode == 1 and message in done.stderr, done.stderr
+    assert done.stderr.startswith(str(folder))
+
+
+@pytest.mark.parametrize("case", ["no folder", "a file", "empty", "a folder for a file"])
+def test_folders_that_are_none_of_a_controller_are_refused(programs, tmp_path, case):
+    folder = tmp_path / "controller"
+    if case == "a file":
+        folder.write_text("")
+    elif case != "no folder":
+        folder.mkdir()
+    if case == "a folder for a file":
+        (folder / NUMBERS).mkdir()
+    done = subprocess.run([programs / "mpc_loop", folder, "3", tmp_path / "t"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"{folder}/{NUMBERS}: "), done.stderr
+
+
+def test_options_of_the_solver_are_exported(tmp_path):
+    model = qc.TorchDynamics(lambda x, u: x + u, nx=1, nu=1, dt=0.01)
+    given = {"eps_abs": 1e-6, "eps_gap": 1e-3, "max_iter": 5_000_000, "infeasible": "certify"}
+    for limit, expected in ((0.002, 0.002), (float("inf"), 0.0), (None, 0.0)):
+        mpc = qc.MPC(model, horizon=3, settings=qc.Settings(time_limit=limit, **given))
+        numbers = json.loads((qc.export_mpc(mpc, tmp_path) / NUMBERS).read_text())
+        assert numbers["time_limit"] == expected
+        assert [numbers[key] for key in ("eps_abs", "eps_gap", "max_iter", "closest")] == [1e-6, 1e-3, 5_000_000, 0]
