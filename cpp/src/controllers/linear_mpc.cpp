@@ -155,8 +155,7 @@ struct LinearMpc::Implementation {
   static void check_range(const char* name, const std::vector<double>& data, Range range) {
     for (std::size_t i = 0; i < data.size(); ++i)
       if (!within(range, data[i]))
-        fail(std::string("the array ") + name + " has the number " + std::to_string(data[i]) + " at " +
-             std::to_string(i));
+        fail(std::string("the array ") + name + " has the number " + number_text(data[i]) + " at " + std::to_string(i));
   }
 
   void bind(const Argument& argument) {

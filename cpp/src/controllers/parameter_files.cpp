@@ -112,7 +112,7 @@ double ParameterFiles::number(const std::string& name) const {
 int ParameterFiles::integer(const std::string& name, int least) const {
   const double value = number(name);
   if (!(value >= least && value <= std::numeric_limits<int>::max() && value == std::floor(value)))
-    fail(name + " is " + std::to_string(value) + ", expected an integer of at least " + std::to_string(least));
+    fail(name + " is " + number_text(value) + ", expected an integer of at least " + std::to_string(least));
   return static_cast<int>(value);
 }
 
@@ -145,8 +145,7 @@ Settings ParameterFiles::settings() const {
   const auto positive = [this](const char* name, bool or_zero) {
     const double value = number(name);
     if (!std::isfinite(value) || value < 0.0 || (value == 0.0 && !or_zero))
-      fail(name + (" is " + json::serialize(json::value(value))) + ", expected a " +
-           (or_zero ? "number >= 0" : "positive number"));
+      fail(name + (" is " + number_text(value)) + ", expected a " + (or_zero ? "number >= 0" : "positive number"));
     return value;
   };
   Settings out;
