@@ -1,13 +1,12 @@
 #include "controller_files.hpp"
 
-#include <algorithm>
 #include <boost/json.hpp>
-#include <cmath>
 #include <pinocchio/algorithm/joint-configuration.hpp>
 #include <pinocchio/serialization.hpp>
 #include <set>
 
 #include "../controllers/json_entries.hpp"
+#include "../controllers/ranges.hpp"
 #include "qp_control/parameter_files.hpp"
 
 namespace qp_control {
@@ -45,9 +44,6 @@ Kind kind_of(const json::object& from, std::initializer_list<std::pair<const cha
   fail("there is no kind " + name);
 }
 
-// What the numbers of a part may be, beside NaN, which no file has.
-enum class Range { FINITE, ANY };
-
 class Reader {
  public:
   Reader(const ParameterFiles& files, pinocchio::Model model)
@@ -72,8 +68,8 @@ class Reader {
     if (const json::object* d = entry(all_, "torque_limit", "null or an object", limit)) {
       const std::string name = text(*d, "name");
       const int nu = static_cast<int>(out_.parts.actuated.size());
-      out_.parts.torque_lower = number(name, "lower", nu, Range::ANY);
-      out_.parts.torque_upper = number(name, "upper", nu, Range::ANY);
+      out_.parts.torque_lower = number(name, "lower", nu, Range::LOWER);
+      out_.parts.torque_upper = number(name, "upper", nu, Range::UPPER);
       // Of a soft one, the weight is among those of the rows.
       if (!flag(*d, "hard")) out_.options.torque_shift_weight = 1.0;
     }
@@ -92,7 +88,7 @@ class Reader {
       try {
         read(d.as_object());
       } catch (const std::exception& error) {
-        fail(std::string(key) + "[" + std::to_string(k) + "]: " + error.what());
+        fail(std::string(key) + "[" + std::to_string(k) + "]: " + reason(error));
       }
       ++k;
     }
@@ -102,8 +98,7 @@ class Reader {
   int number(const std::string& part, const char* key, int size, Range range = Range::FINITE) {
     const std::string name = part + "." + key;
     const std::vector<double>& values = files_.array(name, {size}).data;
-    if (range == Range::FINITE && !std::all_of(values.begin(), values.end(), [](double x) { return std::isfinite(x); }))
-      fail("the array " + name + " has an infinite number");
+    check_range(name, values, range);
     const auto [place, added] = out_.places.try_emplace(name);
     if (added) place->second = {out_.numbers.add(values), size};
     return place->second.first;
@@ -227,16 +222,16 @@ class Reader {
     if (b.q.size() != b.v.size())
       fail("q has " + std::to_string(b.q.size()) + " indices, expected " + std::to_string(b.v.size()) + " as v");
     const int size = static_cast<int>(b.v.size());
-    b.acceleration = number(name, "acceleration", size, Range::ANY);
+    b.acceleration = number(name, "acceleration", size, Range::NOT_NEGATIVE);
     if (b.kind == BoundKind::acceleration) return b;
     b.dt = positive_number(d, "dt");
     if (b.kind == BoundKind::velocity) {
-      b.velocity = number(name, "velocity", size, Range::ANY);
+      b.velocity = number(name, "velocity", size, Range::NOT_NEGATIVE);
       return b;
     }
     b.return_time = positive_number(d, "return_time");
-    b.lower = number(name, "lower", size, Range::ANY);
-    b.upper = number(name, "upper", size, Range::ANY);
+    b.lower = number(name, "lower", size, Range::LOWER);
+    b.upper = number(name, "upper", size, Range::UPPER);
     return b;
   }
 
@@ -258,16 +253,15 @@ class Reader {
   void options() {
     out_.settings = files_.settings();
     // Their sizes are looked at by the loop.
-    for (const char* name : {"weight_eq", "weight_in", "weight_box"})
-      for (const double weight : files_.array(name).data) {
-        if (!(weight > 0.0)) fail("the array " + std::string(name) + " has a number that is not positive");
-        out_.options.shift_weights.push_back(weight);
-      }
+    for (const char* name : {"weight_eq", "weight_in", "weight_box"}) {
+      const std::vector<double>& weights = files_.array(name).data;
+      check_range(name, weights, Range::POSITIVE);
+      out_.options.shift_weights.insert(out_.options.shift_weights.end(), weights.begin(), weights.end());
+    }
     const auto parameters = files_.arrays.find("parameters");
     if (parameters == files_.arrays.end()) return;
     out_.options.parameters = parameters->second.data;
-    for (const double value : out_.options.parameters)
-      if (!std::isfinite(value)) fail("the array parameters has an infinite number");
+    check_range("parameters", out_.options.parameters, Range::FINITE);
   }
 
   const ParameterFiles& files_;
@@ -297,7 +291,7 @@ ControllerFiles read_controller(const std::string& folder) {
   try {
     return Reader(files, std::move(model)).read();
   } catch (const std::exception& error) {
-    fail(folder + ": " + error.what());
+    fail(folder + ": " + reason(error));
   }
 }
 

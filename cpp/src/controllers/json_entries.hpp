@@ -11,6 +11,12 @@
 
 namespace qp_control {
 
+// What an exception says; those of Boost.JSON say where in Boost it was thrown, too.
+inline std::string reason(const std::exception& error) {
+  const auto* of_json = dynamic_cast<const boost::system::system_error*>(&error);
+  return of_json != nullptr ? of_json->code().message() : error.what();
+}
+
 // read(value) of an entry, which throws where the value is not what is expected.
 template <class Read>
 auto entry(const boost::json::object& from, const char* key, const char* expected, const Read& read) {

@@ -1,34 +1,16 @@
 #include "qp_control/linear_mpc.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <stdexcept>
 #include <utility>
 
 #include "errors.hpp"
-#include "qp_control/dense_qp.hpp"
 #include "qp_control/linear_algebra.hpp"
 #include "qp_control/ocp_worker.hpp"
+#include "ranges.hpp"
 
 namespace qp_control {
 namespace {
-
-// What the numbers of an argument may be.
-enum class Range { FINITE, LOWER, UPPER, WEIGHT };
-
-bool within(Range range, double number) {
-  switch (range) {
-    case Range::FINITE:
-      return std::isfinite(number);
-    case Range::LOWER:
-      return number < infinite_bound;
-    case Range::UPPER:
-      return number > -infinite_bound;
-    case Range::WEIGHT:
-      return number >= 0.0;
-  }
-  return false;
-}
 
 // An argument of the problem: its size per stage and its stages beside one; 0: none but the last.
 struct Argument {
@@ -63,10 +45,10 @@ std::vector<Argument> arguments(const OcpDims& d) {
       {"x_upper", &OcpBatch::x_upper, {nx}, N, 1, Range::UPPER},
       {"u_lower", &OcpBatch::u_lower, {nu}, N, 0, Range::LOWER},
       {"u_upper", &OcpBatch::u_upper, {nu}, N, 0, Range::UPPER},
-      {"slack_linear", &OcpBatch::slack_linear, {rows}, N, 0, Range::WEIGHT},
-      {"slack_quadratic", &OcpBatch::slack_quadratic, {rows}, N, 0, Range::WEIGHT},
-      {"slack_linear_N", &OcpBatch::slack_linear_N, {terminal}, 0, 0, Range::WEIGHT},
-      {"slack_quadratic_N", &OcpBatch::slack_quadratic_N, {terminal}, 0, 0, Range::WEIGHT},
+      {"slack_linear", &OcpBatch::slack_linear, {rows}, N, 0, Range::NOT_NEGATIVE},
+      {"slack_quadratic", &OcpBatch::slack_quadratic, {rows}, N, 0, Range::NOT_NEGATIVE},
+      {"slack_linear_N", &OcpBatch::slack_linear_N, {terminal}, 0, 0, Range::NOT_NEGATIVE},
+      {"slack_quadratic_N", &OcpBatch::slack_quadratic_N, {terminal}, 0, 0, Range::NOT_NEGATIVE},
   };
 }
 
@@ -150,12 +132,6 @@ struct LinearMpc::Implementation {
       if ((M - M.transpose()).cwiseAbs().maxCoeff() > 1e-10 * M.cwiseAbs().maxCoeff())
         fail(std::string("the array ") + name + " is not symmetric");
     }
-  }
-
-  static void check_range(const char* name, const std::vector<double>& data, Range range) {
-    for (std::size_t i = 0; i < data.size(); ++i)
-      if (!within(range, data[i]))
-        fail(std::string("the array ") + name + " has the number " + number_text(data[i]) + " at " + std::to_string(i));
   }
 
   void bind(const Argument& argument) {

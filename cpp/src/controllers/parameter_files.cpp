@@ -84,7 +84,7 @@ void read_arrays(const std::string& path, const std::vector<std::string>& names,
     try {
       out.arrays[name] = read_array(value.as_object(), data, file.size() - 8 - length);
     } catch (const std::exception& error) {
-      fail("the array " + name + ": " + error.what());
+      fail("the array " + name + ": " + reason(error));
     }
   }
   for (const std::string& name : names)
@@ -97,7 +97,7 @@ auto reading(const std::string& path, const Read& read) {
   try {
     return read(path);
   } catch (const std::exception& error) {
-    fail(path + ": " + error.what());
+    fail(path + ": " + reason(error));
   }
 }
 
