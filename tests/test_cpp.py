@@ -308,13 +308,3 @@ def test_folders_that_are_none_of_a_controller_are_refused(programs, tmp_path, c
         (folder / NUMBERS).mkdir()
     done = subprocess.run([programs / "mpc_loop", folder, "3", tmp_path / "t"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith(f"{folder}/{NUMBERS}: "), done.stderr
-
-
-def test_options_of_the_solver_are_exported(tmp_path):
-    model = qc.TorchDynamics(lambda x, u: x + u, nx=1, nu=1, dt=0.01)
-    given = {"eps_abs": 1e-6, "eps_gap": 1e-3, "max_iter": 5_000_000, "infeasible": "certify"}
-    for limit, expected in ((0.002, 0.002), (float("inf"), 0.0), (None, 0.0)):
-        mpc = qc.MPC(model, horizon=3, settings=qc.Settings(time_limit=limit, **given))
-        numbers = json.loads((qc.export_mpc(mpc, tmp_path) / NUMBERS).read_text())
-        assert numbers["time_limit"] == expected
-        assert [numbers[key] for key in ("eps_abs", "eps_gap", "max_iter", "closest")] == [1e-6, 1e-3, 5_000_000, 0]
