@@ -25,10 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PREFIX = Path(sysconfig.get_path("purelib")) / "cmeel.prefix"
 
 
-def run(*command, timeout=900, **variables):
+def outcome(*command, timeout=900, **variables):
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]} | variables
-    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def run(*command, **options):
+    done = outcome(*command, **options)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -90,11 +94,83 @@ def consumers(prefix, folder, wheels=PREFIX):
 
 
 @pytest.fixture(scope="module")
-def programs(build, tmp_path_factory):
-    prefix = tmp_path_factory.mktemp("a prefix with spaces")
-    run("cmake", "--install", build, "--prefix", prefix)
-    assert (prefix / "include/qp_control/linear_mpc.hpp").exists()
+def prefix(build, tmp_path_factory):
+    installed = tmp_path_factory.mktemp("installed") / "here"
+    run("cmake", "--install", build, "--prefix", installed)
+    moved = installed.with_name("a prefix with spaces")
+    installed.rename(moved)
+    assert (moved / "include/qp_control/linear_mpc.hpp").exists()
+    return moved
+
+
+@pytest.fixture(scope="module")
+def programs(prefix, tmp_path_factory):
     return consumers(prefix, tmp_path_factory.mktemp("consumer"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    mpc, plan = runpy.run_path(str(ROOT / "examples/cpp/export_controller.py"))["controller"]()
+    return qc.export_mpc(mpc, tmp_path_factory.mktemp("exported"), plan)
+
+
+def project(folder, prefix, *lines):
+    """A project of a user's own; the outcome of its configuration."""
+    text = "\n".join(["cmake_minimum_required(VERSION 3.18)", "project(own CXX)", *lines])
+    (folder / "CMakeLists.txt").write_text(text)
+    found_in = f"-DCMAKE_PREFIX_PATH={prefix};{PREFIX}"
+    return outcome("cmake", "-G", "Ninja", "-S", folder, "-B", folder / "build", found_in)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("0.99 REQUIRED", 'compatible with requested version "0.99"'),
+        ("1.0 REQUIRED", 'compatible with requested version "1.0"'),
+        ("0.1 REQUIRED COMPONENTS inverse_dynamics", "It has no component inverse_dynamics, but"),
+        ("0.1 REQUIRED COMPONENTS solver cat", "It has no component cat, but"),
+        ("0.1 REQUIRED OPTIONAL_COMPONENTS cat", None),
+        ("0.1 REQUIRED", None),
+    ],
+)
+def test_packages_that_do_not_fit_are_not_found_and_why(prefix, tmp_path, wanted, message):
+    done = project(tmp_path, prefix, f"find_package(qp_control {wanted})")
+    assert (done.returncode == 0) == (message is None), done.stderr
+    assert message is None or message in done.stderr, done.stderr
+
+
+STRICT = """
+#include <boost/json/src.hpp>
+#include "qp_control/dense_qps.hpp"
+#include "qp_control/derivatives.hpp"
+#include "qp_control/linear_mpc.hpp"
+#include "qp_control/ocp_batch.hpp"
+
+int main(int, char** arguments) {
+  if (boost::json::parse("[1, 2]").as_array().size() != 2) return 2;
+  const qp_control::LinearMpc mpc{std::string(arguments[1])};
+  return mpc.horizon() == 30 ? 0 : 1;
+}
+"""
+
+
+def test_headers_suit_strict_programs_and_boost_json_may_be_their_own(prefix, exported, tmp_path):
+    (tmp_path / "own.cpp").write_text(STRICT)
+    done = project(
+        tmp_path,
+        prefix,
+        "find_package(qp_control 0.1 REQUIRED COMPONENTS controllers)",
+        "find_package(Boost REQUIRED CONFIG)",
+        # Compilers are silent about headers of the system.
+        "set_target_properties(qp_control::solver qp_control::batch qp_control::controllers PROPERTIES SYSTEM OFF)",
+        "add_executable(own own.cpp)",
+        "target_compile_features(own PRIVATE cxx_std_20)",
+        "target_compile_options(own PRIVATE -Wall -Wextra -Wpedantic -Wconversion -Werror)",
+        "target_link_libraries(own PRIVATE qp_control::controllers Boost::headers)",
+    )
+    assert done.returncode == 0, done.stderr
+    run("cmake", "--build", tmp_path / "build")
+    run(tmp_path / "build" / "own", exported)
 
 
 def test_installed_solver_solves_and_differentiates(programs):
@@ -190,12 +266,6 @@ def test_stages_that_differ_and_soft_limits_run_without_python(programs, tmp_pat
         x = data["A"][0] @ x + data["B"] @ solution.u[0] + c
     assert max(soft) > 0.0
     np.testing.assert_allclose(np.loadtxt(trace, delimiter=","), rows, atol=1e-6)  # 1e-8 of both, in a loop
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    mpc, plan = runpy.run_path(str(ROOT / "examples/cpp/export_controller.py"))["controller"]()
-    return qc.export_mpc(mpc, tmp_path_factory.mktemp("exported"), plan)
 
 
 def changed_header(change):
