@@ -27,8 +27,8 @@ class LinearMpc {
   int nu() const;
   double period() const;  // [s]
 
-  // x (nx): the state now. The input (nu) to send, which lives until the next tick. Allocates nothing, but for a problem
-  // that is too hard for the loop and goes to the general solver; Settings::time_limit bounds that.
+  // x (nx): the state now. The input (nu) to send, which lives until the next tick. Allocates nothing, but for a
+  // problem that is too hard for the loop and goes to the general solver; Settings::time_limit bounds that.
   const double* tick(const double* x);
   // Forgets the ticks so far.
   void reset();
