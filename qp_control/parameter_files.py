@@ -1,12 +1,16 @@
 """Parameters of controllers as files that programs without Python read (cpp/include/qp_control/parameter_files.hpp).
 
 A folder with controller.json, a description in words and numbers, and controller.safetensors, float64 arrays by name.
+The description names the arrays, and further files with their checksums: a folder whose files do not belong together is
+refused.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,23 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from qp_control.qp.problem import Array
+from qp_control.settings import Settings
 
 FORMAT = 1
+
+
+def settings_numbers(settings: Settings) -> dict[str, float]:
+    """The options of the solver, as both kinds of controllers have them."""
+    limit = settings.time_limit or 0.0
+    return {
+        "eps_abs": settings.eps_abs,
+        "eps_rel": settings.eps_rel,
+        "reduced_eps_rel": settings.reduced_eps_rel,
+        "eps_gap": settings.eps_gap or 0.0,
+        "max_iter": int(settings.max_iter),
+        "time_limit": limit if math.isfinite(limit) else 0.0,
+        "closest": int(settings.infeasible != "certify"),
+    }
 
 
 def write_parameters(
@@ -32,19 +51,21 @@ def write_parameters(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"format": FORMAT, "kind": kind, **description}, indent=2, allow_nan=False) + "\n"
-    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    files: dict[str, Callable[[str], Any]] = {
-        **(more or {}),
-        "controller.safetensors": lambda path: save_file(contiguous, path),
-        "controller.json": lambda path: Path(path).write_text(text),
-    }
-    # Written beside and moved: a full disk leaves no half file under the final name.
     partial = folder / "controller.partial"
+
+    def put(name: str, write: Callable[[str], Any]) -> int:
+        # Written beside and moved: a full disk leaves no half file under the final name.
+        write(str(partial))
+        checksum = zlib.crc32(partial.read_bytes())
+        os.replace(partial, folder / name)
+        return checksum
+
     try:
-        for name, write in files.items():
-            write(str(partial))
-            os.replace(partial, folder / name)
+        checksums = {name: put(name, write) for name, write in (more or {}).items()}
+        contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        put("controller.safetensors", lambda path: save_file(contiguous, path))
+        text = {"format": FORMAT, "kind": kind, **description, "arrays": list(arrays), "files": checksums}
+        put("controller.json", lambda path: Path(path).write_text(json.dumps(text, indent=2, allow_nan=False) + "\n"))
     finally:
         partial.unlink(missing_ok=True)
     return folder

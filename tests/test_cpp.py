@@ -3,10 +3,12 @@
 With robots: test_cpp_robots.py.
 """
 
+import json
 import os
 import platform
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file, save
 
 import qp_control as qc
 
@@ -23,10 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PREFIX = Path(sysconfig.get_path("purelib")) / "cmeel.prefix"
 
 
-def run(*command, timeout=900, **variables):
+def outcome(*command, timeout=900, **variables):
     scripts = sysconfig.get_path("scripts")
     environment = os.environ | {"PATH": scripts + os.pathsep + os.environ["PATH"]} | variables
-    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def run(*command, **options):
+    done = outcome(*command, **options)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -54,6 +60,7 @@ def build(tmp_path_factory):
         pytest.param(
             "allocation_facts", 11, marks=pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
         ),
+        pytest.param("linear_mpc_facts", 5, marks=pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")),
     ],
 )
 def test_facts_about_the_solver_hold(build, program, facts):
@@ -87,11 +94,83 @@ def consumers(prefix, folder, wheels=PREFIX):
 
 
 @pytest.fixture(scope="module")
-def programs(build, tmp_path_factory):
-    prefix = tmp_path_factory.mktemp("a prefix with spaces")
-    run("cmake", "--install", build, "--prefix", prefix)
-    assert (prefix / "include/qp_control/linear_mpc.hpp").exists()
+def prefix(build, tmp_path_factory):
+    installed = tmp_path_factory.mktemp("installed") / "here"
+    run("cmake", "--install", build, "--prefix", installed)
+    moved = installed.with_name("a prefix with spaces")
+    installed.rename(moved)
+    assert (moved / "include/qp_control/linear_mpc.hpp").exists()
+    return moved
+
+
+@pytest.fixture(scope="module")
+def programs(prefix, tmp_path_factory):
     return consumers(prefix, tmp_path_factory.mktemp("consumer"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    mpc, plan = runpy.run_path(str(ROOT / "examples/cpp/export_controller.py"))["controller"]()
+    return qc.export_mpc(mpc, tmp_path_factory.mktemp("exported"), plan)
+
+
+def project(folder, prefix, *lines):
+    """A project of a user's own; the outcome of its configuration."""
+    text = "\n".join(["cmake_minimum_required(VERSION 3.18)", "project(own CXX)", *lines])
+    (folder / "CMakeLists.txt").write_text(text)
+    found_in = f"-DCMAKE_PREFIX_PATH={prefix};{PREFIX}"
+    return outcome("cmake", "-G", "Ninja", "-S", folder, "-B", folder / "build", found_in)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("0.99 REQUIRED", 'compatible with requested version "0.99"'),
+        ("1.0 REQUIRED", 'compatible with requested version "1.0"'),
+        ("0.1 REQUIRED COMPONENTS inverse_dynamics", "It has no component inverse_dynamics, but"),
+        ("0.1 REQUIRED COMPONENTS solver cat", "It has no component cat, but"),
+        ("0.1 REQUIRED OPTIONAL_COMPONENTS cat", None),
+        ("0.1 REQUIRED", None),
+    ],
+)
+def test_packages_that_do_not_fit_are_not_found_and_why(prefix, tmp_path, wanted, message):
+    done = project(tmp_path, prefix, f"find_package(qp_control {wanted})")
+    assert (done.returncode == 0) == (message is None), done.stderr
+    assert message is None or message in done.stderr, done.stderr
+
+
+STRICT = """
+#include <boost/json/src.hpp>
+#include "qp_control/dense_qps.hpp"
+#include "qp_control/derivatives.hpp"
+#include "qp_control/linear_mpc.hpp"
+#include "qp_control/ocp_batch.hpp"
+
+int main(int, char** arguments) {
+  if (boost::json::parse("[1, 2]").as_array().size() != 2) return 2;
+  const qp_control::LinearMpc mpc{std::string(arguments[1])};
+  return mpc.horizon() == 30 ? 0 : 1;
+}
+"""
+
+
+def test_headers_suit_strict_programs_and_boost_json_may_be_their_own(prefix, exported, tmp_path):
+    (tmp_path / "own.cpp").write_text(STRICT)
+    done = project(
+        tmp_path,
+        prefix,
+        "find_package(qp_control 0.1 REQUIRED COMPONENTS controllers)",
+        "find_package(Boost REQUIRED CONFIG)",
+        # Compilers are silent about headers of the system.
+        "set_target_properties(qp_control::solver qp_control::batch qp_control::controllers PROPERTIES SYSTEM OFF)",
+        "add_executable(own own.cpp)",
+        "target_compile_features(own PRIVATE cxx_std_20)",
+        "target_compile_options(own PRIVATE -Wall -Wextra -Wpedantic -Wconversion -Werror)",
+        "target_link_libraries(own PRIVATE qp_control::controllers Boost::headers)",
+    )
+    assert done.returncode == 0, done.stderr
+    run("cmake", "--build", tmp_path / "build")
+    run(tmp_path / "build" / "own", exported)
 
 
 def test_installed_solver_solves_and_differentiates(programs):
@@ -189,19 +268,113 @@ def test_stages_that_differ_and_soft_limits_run_without_python(programs, tmp_pat
     np.testing.assert_allclose(np.loadtxt(trace, delimiter=","), rows, atol=1e-6)  # 1e-8 of both, in a loop
 
 
-def test_damaged_parameters_are_refused(programs, tmp_path):
-    mpc, plan = runpy.run_path(str(ROOT / "examples/cpp/export_controller.py"))["controller"]()
-    folder = qc.export_mpc(mpc, tmp_path, plan)
-    arrays, numbers = (folder / f"controller.{end}" for end in ("safetensors", "json"))
-    for path, content, message in (
-        (arrays, arrays.read_bytes()[:-100], "damaged"),
-        (arrays, b"", "no safetensors file"),
-        (numbers, numbers.read_bytes().replace(b'"format": 1', b'"format": 2'), "format 2"),
-        (numbers, numbers.read_bytes().replace(b'"horizon": 30', b'"horizon": 0'), "make no sense"),
-        (numbers, b"{", "damaged"),
-    ):
-        good = path.read_bytes()
-        path.write_bytes(content)
-        done = subprocess.run([programs / "mpc_loop", folder, "3", tmp_path / "t"], capture_output=True, text=True)
-        assert done.returncode == 1 and message in done.stderr, done.stderr
-        path.write_bytes(good)
+def changed_header(change):
+    """A change of the header of the arrays' file, as bytes to bytes."""
+
+    def apply(content):
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + size])
+        change(header)
+        text = json.dumps(header).encode()
+        return len(text).to_bytes(8, "little") + text + content[8 + size :]
+
+    return apply
+
+
+def changed_array(name, change):
+    """A change of an array, as bytes to bytes; without one: it is taken away."""
+
+    def apply(content):
+        arrays = load(content)
+        value = arrays.pop(name, None)
+        if change is not None:
+            arrays[name] = np.ascontiguousarray(change(value))
+        return save(arrays)
+
+    return apply
+
+
+def put(place, value):
+    def apply(array):
+        array = array.copy()
+        array[place] = value
+        return array
+
+    return apply
+
+
+def replaced(old, new):
+    def apply(content):
+        assert content.count(old) == 1
+        return content.replace(old, new)
+
+    return apply
+
+
+ARRAYS, NUMBERS = "controller.safetensors", "controller.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (ARRAYS, lambda content: content[:-100], "the array"),
+        (ARRAYS, lambda content: content[:200], "no safetensors file"),
+        (ARRAYS, lambda content: b"", "no safetensors file"),
+        (ARRAYS, lambda content: b"\x00" * 8 + content[8:], "no safetensors file"),
+        (ARRAYS, lambda content: b"\xff" * 8 + content[8:], "no safetensors file"),
+        (ARRAYS, lambda content: (40).to_bytes(8, "little") + content[8:], "controller.safetensors: "),
+        (ARRAYS, changed_header(lambda h: h["A"].update(dtype="F32")), "the array A: dtype is F32, expected F64"),
+        (ARRAYS, changed_header(lambda h: h["A"].pop("shape")), "the array A: there is no shape"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(shape="5")), 'the array A: shape is "5", expected a list'),
+        (ARRAYS, changed_header(lambda h: h["A"].update(shape=[4, 2**62])), "the array A: its shape is too large"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(shape=[-5, -5])), "the array A: its shape is"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(data_offsets=[0, 207])), "does not fit shape (5, 5)"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(data_offsets=[8, 0])), "does not fit shape (5, 5)"),
+        (ARRAYS, changed_header(lambda h: h["A"].update(data_offsets=[0])), "the array A: "),
+        (ARRAYS, changed_array("B", lambda B: B.astype(np.float32)), "the array B: dtype is F32, expected F64"),
+        (ARRAYS, changed_array("B", lambda B: B.T), "the array B has shape (1, 5), expected (5, 1) or (30, 5, 1)"),
+        (ARRAYS, changed_array("A", lambda A: np.stack(29 * [A])), "(29, 5, 5), expected (5, 5) or (30, 5, 5)"),
+        (ARRAYS, changed_array("Q_N", lambda Q: np.stack(2 * [Q])), "Q_N has shape (2, 5, 5), expected (5, 5)\n"),
+        (ARRAYS, changed_array("reference", lambda r: r[:3]), "the array reference has shape (3), expected (4)"),
+        (ARRAYS, changed_array("u_upper", None), "there is no array u_upper"),
+        (ARRAYS, changed_array("u_uper", lambda _: np.ones(1)), "u_uper is not among those of controller.json"),
+        (ARRAYS, changed_array("A", put((1, 2), np.nan)), "the array A: a number is NaN"),
+        (ARRAYS, changed_array("A", put((1, 2), -np.inf)), "the array A has the number -inf at 7"),
+        (ARRAYS, changed_array("u_upper", put(0, -np.inf)), "the array u_upper has the number -inf at 0"),
+        (ARRAYS, changed_array("x_lower", put(0, 1e20)), "the array x_lower has the number 1e+20"),
+        (ARRAYS, changed_array("Q", put((0, 1), 0.5)), "the array Q is not symmetric"),
+        (NUMBERS, lambda content: b"{", "controller.json: incomplete JSON"),
+        (NUMBERS, lambda content: b"", "controller.json: incomplete JSON"),
+        (NUMBERS, lambda content: b"[1]", "controller.json: "),
+        (NUMBERS, replaced(b'"format": 1', b'"format": 2'), "controller.json: format 2, expected 1"),
+        (NUMBERS, replaced(b'"format": 1', b'"format": "1"'), 'format is "1", expected an integer'),
+        (NUMBERS, replaced(b'"linear_mpc"', b'"inverse_dynamics"'), "inverse_dynamics, expected linear_mpc"),
+        (NUMBERS, replaced(b'"horizon": 30', b'"horizon": 0'), "horizon is 0, expected an integer of at least 1"),
+        (NUMBERS, replaced(b'"horizon": 30', b'"horizon": 30.5'), "horizon is 30.5"),
+        (NUMBERS, replaced(b'"horizon": 30', b'"horizon": 3000000000'), "horizon is 3e+09"),
+        (NUMBERS, replaced(b'"horizon"', b'"horizont"'), "there is no number horizon"),
+        (NUMBERS, replaced(b'"nx": 5', b'"nx": 6'), "nx is 6, expected model_nx = 4, or with nu = 1 on top"),
+        (NUMBERS, replaced(b'"eps_abs": 1e-08', b'"eps_abs": -1.0'), "eps_abs is -1, expected a positive number"),
+        (NUMBERS, replaced(b'"eps_rel": 1e-12', b'"eps_rel": 1e999'), "controller.json: "),
+        (NUMBERS, replaced(b'"max_iter": 2000', b'"max_iter": 0'), "max_iter is 0"),
+    ],
+)  # fmt: skip
+def test_damaged_parameters_are_refused_by_file_and_name(programs, exported, tmp_path, name, change, message):
+    folder = shutil.copytree(exported, tmp_path / "controller")
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+    done = subprocess.run([programs / "mpc_loop", folder, "3", tmp_path / "t"], capture_output=True, text=True)
+    assert done.returncode == 1 and message in done.stderr, done.stderr
+    assert done.stderr.startswith(str(folder))
+
+
+@pytest.mark.parametrize("case", ["no folder", "a file", "empty", "a folder for a file"])
+def test_folders_that_are_none_of_a_controller_are_refused(programs, tmp_path, case):
+    folder = tmp_path / "controller"
+    if case == "a file":
+        folder.write_text("")
+    elif case != "no folder":
+        folder.mkdir()
+    if case == "a folder for a file":
+        (folder / NUMBERS).mkdir()
+    done = subprocess.run([programs / "mpc_loop", folder, "3", tmp_path / "t"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"{folder}/{NUMBERS}: "), done.stderr

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 from control_setups import SETUPS
-from safetensors.numpy import load_file, save
-from test_cpp import ROOT, check_ticks, consumers, run
+from test_cpp import ARRAYS, NUMBERS, ROOT, changed_array, check_ticks, consumers, put, replaced, run
 from test_inverse_dynamics_levels import limit, reach, walk
 
 import qp_control as qc
@@ -156,33 +155,62 @@ def test_exported_controller_runs_at_its_rate_and_allocates_nothing(package, tmp
     np.testing.assert_allclose(tool[-1], start + 0.1 * np.array([0.0, sine, cosine - 1.0]), rtol=0, atol=5e-3)
 
 
-def test_damaged_controllers_are_refused(package, tmp_path):
-    controller = SETUPS["arm"]()[0]
-    folder = qc.export_inverse_dynamics(controller, tmp_path)
+def described(change):
+    """A change of controller.json, as bytes to bytes."""
+
+    def apply(content):
+        description = json.loads(content)
+        change(description)
+        return json.dumps(description).encode()
+
+    return apply
+
+
+ROBOT = "robot.txt"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (ARRAYS, lambda content: content[:-100], "the array"),
+        (ARRAYS, replaced(b"posture.weight", b"posture.weighs"), "posture.weighs is not among those"),
+        (ARRAYS, changed_array("posture.weight", None), "there is no array posture.weight"),
+        (ARRAYS, changed_array("posture.weight", lambda w: w[1:]), "the array posture.weight has shape"),
+        (ARRAYS, changed_array("posture.weight", put(0, np.inf)), "the array posture.weight has the number inf at 0"),
+        (ARRAYS, changed_array("posture.reference", put(1, np.nan)), "the array posture.reference: a number is NaN"),
+        (ARRAYS, changed_array("posture.reference", put(slice(3, 7), 0.0)), "posture.reference has a direction"),
+        (ARRAYS, changed_array("nod.reference", put(slice(3, 7), 0.0)), "nod.reference has a direction"),
+        (ARRAYS, changed_array("torque_limit.lower", put(2, np.inf)), "torque_limit.lower has the number inf at 2"),
+        (ARRAYS, changed_array("weight_box", lambda w: w[1:]), "shift_weights has"),
+        (ARRAYS, changed_array("weight_in", put(0, -1.0)), "the array weight_in has the number -1 at 0"),
+        (NUMBERS, described(lambda d: d["terms"][1].update(frame="nose")), "terms[1]: the robot has no frame nose"),
+        (NUMBERS, described(lambda d: d["terms"][1].update(kind="dance")), "terms[1]: there is no kind dance"),
+        (NUMBERS, described(lambda d: d["terms"][1].update(rows=[0, 1, 3, 4, 7])), "terms[1]: there is no axis 7"),
+        (NUMBERS, described(lambda d: d["terms"][1].update(rows=[0.5])), "terms[1]: rows is [5E-1], expected a list"),
+        (NUMBERS, described(lambda d: d["terms"][1].pop("own_axes")), "terms[1]: there is no own_axes"),
+        (NUMBERS, described(lambda d: d["terms"][4].update(points=2**30)), "terms[4]: "),
+        (NUMBERS, described(lambda d: d["supports"][0].update(normal=[0, 1])), "supports[0]: normal is [0,1]"),
+        (NUMBERS, described(lambda d: d["supports"].append(3)), "supports[2]: "),
+        (NUMBERS, described(lambda d: d["bounds"][0].update(dt=0.0)), "bounds[0]: dt is 0E0, expected a positive"),
+        (NUMBERS, described(lambda d: d["barriers"][0].update(other=7)), "barriers[0]: other is 7, expected a text"),
+        (NUMBERS, described(lambda d: d.update(torque_limit="none")), 'torque_limit is "none", expected null or'),
+        (NUMBERS, described(lambda d: d.update(actuated=[6, 6])), "a velocity is driven twice"),
+        (NUMBERS, described(lambda d: d.update(actuated=[99])), "there is no velocity 99"),
+        (NUMBERS, described(lambda d: d.pop("actuated")), "there is no actuated"),
+        (NUMBERS, described(lambda d: d.update(time_limit=-1.0)), "time_limit is -1, expected a number >= 0"),
+        (NUMBERS, described(lambda d: d.update(kind="linear_mpc")), "linear_mpc, expected inverse_dynamics"),
+        (ROBOT, lambda content: content[:1000], "robot.txt: it is not the file that belongs to controller.json"),
+        (ROBOT, lambda content: content[:-1], "robot.txt: it is not the file"),
+        (ROBOT, lambda content: b"", "robot.txt: it is not the file"),
+    ],
+)  # fmt: skip
+def test_damaged_controllers_are_refused_by_file_and_name(package, tmp_path, name, change, message):
+    folder = qc.export_inverse_dynamics(SETUPS["biped"]()[0], tmp_path)
     (folder / "states.txt").write_text("")
-    described = json.loads((folder / "controller.json").read_text())
-    described["terms"][0]["frame"] = "nose"
-    arrays, numbers, robot = (folder / name for name in ("controller.safetensors", "controller.json", "robot.txt"))
-    good = numbers.read_bytes()
-    fewer = load_file(arrays)
-    fewer["weight_box"] = fewer["weight_box"][1:]
-    for path, content, message in (
-        (arrays, arrays.read_bytes()[:-100], "damaged"),
-        (arrays, arrays.read_bytes().replace(b"posture.weight", b"posture.weighs"), "no array posture.weight"),
-        (arrays, save(fewer), "shift_weights has"),
-        (numbers, json.dumps(described).encode(), "no frame nose"),
-        (numbers, good.replace(b'"kind": "posture"', b'"kind": "dance"'), "no kind dance"),
-        (numbers, good.replace(b'"kind": "inverse_dynamics"', b'"kind": "linear_mpc"'), "expected inverse_dynamics"),
-        (numbers, good.replace(b'"actuated"', b'"driven"'), "damaged"),
-        (robot, robot.read_bytes()[:1000], "robot.txt cannot be read"),
-        (robot, b"", "robot.txt cannot be read"),
-    ):
-        before = path.read_bytes()
-        assert content != before
-        path.write_bytes(content)
-        command = [package[0] / "controller_answers", folder, folder / "states.txt", folder / "answers.txt"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 1 and message in done.stderr, (message, done.stderr)
-        path.write_bytes(before)
-    assert subprocess.run([*command, "nose.reference"], capture_output=True).returncode == 1
+    command = [package[0] / "controller_answers", folder, folder / "states.txt", folder / "answers.txt"]
     assert subprocess.run(command).returncode == 0
+    assert subprocess.run([*command, "nose.reference"], capture_output=True).returncode == 1
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and message in done.stderr, done.stderr
+    assert done.stderr.startswith(str(folder))

@@ -122,3 +122,13 @@ def test_what_cpp_does_not_know_is_refused(tmp_path):
     with pytest.raises(ValueError, match="controller is a MPC"):
         qc.export_inverse_dynamics(linear(), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_options_of_the_solver_are_exported(tmp_path):
+    model = qc.TorchDynamics(lambda x, u: x + u, nx=1, nu=1, dt=0.01)
+    given = {"eps_abs": 1e-6, "eps_gap": 1e-3, "max_iter": 5_000_000, "infeasible": "certify"}
+    for limit, expected in ((0.002, 0.002), (float("inf"), 0.0), (None, 0.0)):
+        mpc = qc.MPC(model, horizon=3, settings=qc.Settings(time_limit=limit, **given))
+        numbers, _ = read(qc.export_mpc(mpc, tmp_path))
+        assert numbers["time_limit"] == expected
+        assert [numbers[key] for key in ("eps_abs", "eps_gap", "max_iter", "closest")] == [1e-6, 1e-3, 5_000_000, 0]

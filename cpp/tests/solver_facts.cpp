@@ -75,6 +75,27 @@ const Register solver_meets_kkt("a random QP satisfies its optimality conditions
   }
 });
 
+const Register absent_matrices(
+    "rows without their matrix or right-hand side are invalid input, and none at all are none", [] {
+      const double row[] = {1.0, 1.0}, bound = 1.0;
+      DenseSolver solver({2, 1, 1});
+      Solution s(2, 4);
+      DenseQP qp;
+      qp.dims = {2, 1, 1};
+      qp.A = qp.C = row;
+      qp.b = qp.u = &bound;
+      const auto status = [&](const DenseQP& given) {
+        solver.solve(given, Settings(), Deadline(0.0), false, s);
+        return s.status;
+      };
+      check(status(qp) == Status::SOLVED, "whole");
+      for (const double* DenseQP::* absent : {&DenseQP::A, &DenseQP::b, &DenseQP::C}) {
+        DenseQP part = qp;
+        part.*absent = nullptr;
+        check(status(part) == Status::INVALID_INPUT, "without one of them");
+      }
+    });
+
 const Register workspace_forgets(
     "a good problem after a bad one in one workspace has the bits that it has in a new one", [] {
       const double infinity = std::numeric_limits<double>::infinity();

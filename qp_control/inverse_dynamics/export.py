@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from qp_control.inverse_dynamics.controller import InverseDynamics
-from qp_control.parameter_files import write_parameters
+from qp_control.parameter_files import settings_numbers, write_parameters
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def export_inverse_dynamics(
     """
     if not isinstance(controller, InverseDynamics):
         raise ValueError(f"controller is a {type(controller).__name__}, expected an InverseDynamics")
-    model, assembly, settings = controller.model, controller.assembly, controller.layer.settings
+    model, assembly = controller.model, controller.assembly
     for part in controller.parts.values():
         if not type(part).__module__.startswith("qp_control."):
             raise ValueError(f"{part.name!r} is a {type(part).__name__}, which C++ does not know")
@@ -61,12 +61,7 @@ def export_inverse_dynamics(
     kinds = ("terms", "supports", "bounds", "barriers")
     limit = assembly.torque_limit
     description = {
-        "eps_abs": settings.eps_abs,
-        "eps_rel": settings.eps_rel,
-        "reduced_eps_rel": settings.reduced_eps_rel,
-        "max_iter": int(settings.max_iter),
-        "time_limit": settings.time_limit or 0.0,
-        "closest": int(settings.infeasible != "certify"),
+        **settings_numbers(controller.layer.settings),
         "actuated": [int(i) for i in assembly.description["actuated"]],
         **{kind: [described(entry) for entry in assembly.description[kind]] for kind in kinds},
         "torque_limit": None if limit is None else {"name": limit.name, "hard": limit.shift_weight == np.inf},

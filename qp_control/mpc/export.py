@@ -17,7 +17,7 @@ from torch import Tensor
 from qp_control.mpc.controller import MPC
 from qp_control.mpc.plan import Plan
 from qp_control.ocp.problem import base_rank
-from qp_control.parameter_files import write_parameters
+from qp_control.parameter_files import settings_numbers, write_parameters
 from qp_control.qp.problem import Array
 
 _LINEAR = 1e-9  # change of the data with the plan, relative, that is none
@@ -52,7 +52,6 @@ def export_mpc(mpc: MPC, folder: str | os.PathLike[str], plan: Plan | None = Non
                 raise ValueError(f"{name} depends on the state or the input: give the plan to linearise along")
     if mpc.delay and any(name in arrays and arrays[name].ndim > base_rank(name) for name in ("A", "B", "c")):
         raise ValueError("a delay is given, and the dynamics differ from stage to stage")
-    settings = mpc.layer.settings
     rows = [arrays[name].shape[-2] for name in ("C", "D") if name in arrays]
     numbers: dict[str, Any] = {
         "horizon": mpc.horizon,
@@ -63,11 +62,7 @@ def export_mpc(mpc: MPC, folder: str | os.PathLike[str], plan: Plan | None = Non
         "terminal_rows": arrays["C_N"].shape[-2] if "C_N" in arrays else 0,
         "delay": mpc.delay,
         "period": float(mpc.dynamics.dt or 0.0),
-        "eps_abs": settings.eps_abs,
-        "eps_rel": settings.eps_rel,
-        "reduced_eps_rel": settings.reduced_eps_rel,
-        "max_iter": int(settings.max_iter),
-        "closest": int(settings.infeasible != "certify"),
+        **settings_numbers(mpc.layer.settings),
     }
     arrays["reference"] = mpc.reference.numpy().astype(np.float64)
     return write_parameters(folder, "linear_mpc", numbers, arrays)

@@ -19,8 +19,8 @@ struct DenseDims {
   int rows() const { return n_eq + n_in + n; }
 };
 
-// One problem as the caller holds it: borrowed row-major arrays, nullptr where absent (H = 0, infinite bounds, weights
-// 1).
+// One problem as the caller holds it: borrowed row-major arrays, nullptr where absent: H and g are then 0, bounds
+// infinite, weights 1. A, b and C must be there where they have rows, else the status is INVALID_INPUT.
 struct DenseQP {
   DenseDims dims;
   const double* H = nullptr;

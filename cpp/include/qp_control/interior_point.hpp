@@ -76,7 +76,7 @@ class InteriorPoint {
 
   // One of the two bounds of every row. Where there is none, s = z = 1 and nothing moves.
   struct Side {
-    explicit Side(double sign) : sign(sign) {}
+    explicit Side(double upper_or_lower) : sign(upper_or_lower) {}
     double sign;
     PackArray present;  // 1 or 0
     PackArray bound, s, z, ds, dz, residual, target;

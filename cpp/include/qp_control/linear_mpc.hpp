@@ -27,7 +27,8 @@ class LinearMpc {
   int nu() const;
   double period() const;  // [s]
 
-  // Allocates nothing: x (nx), the state now. The input (nu) to send, which lives until the next tick.
+  // x (nx): the state now. The input (nu) to send, which lives until the next tick. Allocates nothing, but for a
+  // problem that is too hard for the loop and goes to the general solver; Settings::time_limit bounds that.
   const double* tick(const double* x);
   // Forgets the ticks so far.
   void reset();
@@ -40,7 +41,7 @@ class LinearMpc {
   Status status() const;
   int iterations() const;
   const double* inputs() const;      // the plan (N, nu)
-  const double* state(int k) const;  // the plan's state x_k (nx)
+  const double* state(int k) const;  // the plan's state x_k (nx), 0 <= k <= N
 
  private:
   struct Implementation;

@@ -1,10 +1,12 @@
 #include "controller_files.hpp"
 
 #include <boost/json.hpp>
+#include <pinocchio/algorithm/joint-configuration.hpp>
 #include <pinocchio/serialization.hpp>
 #include <set>
-#include <stdexcept>
 
+#include "../controllers/json_entries.hpp"
+#include "../controllers/ranges.hpp"
 #include "qp_control/parameter_files.hpp"
 
 namespace qp_control {
@@ -13,26 +15,25 @@ namespace {
 namespace json = boost::json;
 using Eigen::Vector3d;
 
-[[noreturn]] void fail(const std::string& what) { throw std::runtime_error(what); }
-
-std::string text(const json::object& from, const char* key) { return from.at(key).as_string().c_str(); }
-
-std::vector<int> integers(const json::value& from) {
-  std::vector<int> out;
-  for (const json::value& value : from.as_array()) out.push_back(value.to_number<int>());
-  return out;
-}
-
 Vector3d vector(const json::value& from) {
+  const json::array& numbers = from.as_array();
+  if (numbers.size() != 3) fail("not three");
   Vector3d out;
-  for (int i = 0; i < 3; ++i) out[i] = from.at(i).to_number<double>();
+  for (int i = 0; i < 3; ++i) out[i] = numbers[i].to_number<double>();
+  if (!out.allFinite()) fail("infinite");
   return out;
 }
 
-std::vector<Vector3d> vectors(const json::value& from) {
-  std::vector<Vector3d> out;
-  for (const json::value& value : from.as_array()) out.push_back(vector(value));
-  return out;
+Vector3d vector(const json::object& from, const char* key) {
+  return entry(from, key, "three numbers", [](const auto& value) { return vector(value); });
+}
+
+std::vector<Vector3d> vectors(const json::object& from, const char* key) {
+  return entry(from, key, "a list of three numbers each", [](const auto& value) {
+    std::vector<Vector3d> out;
+    for (const json::value& one : value.as_array()) out.push_back(vector(one));
+    return out;
+  });
 }
 
 template <class Kind>
@@ -51,25 +52,26 @@ class Reader {
   }
 
   ControllerFiles read() {
-    out_.parts.actuated = velocities(all_.at("actuated"));
+    out_.parts.actuated = velocities(all_, "actuated");
     if (std::set<int>(out_.parts.actuated.begin(), out_.parts.actuated.end()).size() != out_.parts.actuated.size())
       fail("a velocity is driven twice");
     int forces = 0;  // where those of the next contact begin
-    for (const json::value& d : list("supports")) {
-      out_.parts.supports.push_back(support(d.as_object(), out_.model.nv + forces));
+    each("supports", [&](const json::object& d) {
+      out_.parts.supports.push_back(support(d, out_.model.nv + forces));
       forces += 3 * static_cast<int>(out_.parts.supports.back().points.size());
-    }
+    });
     n_ = out_.model.nv + forces;
-    for (const json::value& d : list("terms")) out_.parts.terms.push_back(term(d.as_object()));
-    for (const json::value& d : list("bounds")) out_.parts.bounds.push_back(bounds(d.as_object()));
-    for (const json::value& d : list("barriers")) out_.parts.barriers.push_back(barrier(d.as_object()));
-    if (const json::value& d = all_.at("torque_limit"); !d.is_null()) {
-      const std::string name = text(d.as_object(), "name");
+    each("terms", [&](const json::object& d) { out_.parts.terms.push_back(term(d)); });
+    each("bounds", [&](const json::object& d) { out_.parts.bounds.push_back(bounds(d)); });
+    each("barriers", [&](const json::object& d) { out_.parts.barriers.push_back(barrier(d)); });
+    const auto limit = [](const json::value& value) { return value.is_null() ? nullptr : &value.as_object(); };
+    if (const json::object* d = entry(all_, "torque_limit", "null or an object", limit)) {
+      const std::string name = text(*d, "name");
       const int nu = static_cast<int>(out_.parts.actuated.size());
-      out_.parts.torque_lower = number(name, "lower", nu);
-      out_.parts.torque_upper = number(name, "upper", nu);
+      out_.parts.torque_lower = number(name, "lower", nu, Range::LOWER);
+      out_.parts.torque_upper = number(name, "upper", nu, Range::UPPER);
       // Of a soft one, the weight is among those of the rows.
-      if (!d.at("hard").as_bool()) out_.options.torque_shift_weight = 1.0;
+      if (!flag(*d, "hard")) out_.options.torque_shift_weight = 1.0;
     }
     out_.parts.numbers = out_.numbers.size();
     out_.parts.threads = 1;
@@ -78,19 +80,28 @@ class Reader {
   }
 
  private:
-  const json::array& list(const char* key) const { return all_.at(key).as_array(); }
+  // Errors name the part.
+  template <class Read>
+  void each(const char* key, const Read& read) {
+    int k = 0;
+    for (const json::value& d : list(all_, key)) {
+      try {
+        read(d.as_object());
+      } catch (const std::exception& error) {
+        fail(std::string(key) + "[" + std::to_string(k) + "]: " + reason(error));
+      }
+      ++k;
+    }
+  }
 
   // Offset of a number that has to have this size; the same one where several parts use it.
-  int number(const std::string& part, const char* key, int size) {
+  int number(const std::string& part, const char* key, int size, Range range = Range::FINITE) {
     const std::string name = part + "." + key;
-    const auto known = out_.places.find(name);
-    if (known != out_.places.end()) {
-      if (known->second.size != size) fail("the array " + name + " has an unexpected shape");
-      return known->second.first;
-    }
-    const int first = out_.numbers.add(files_.array(name, {size}).data);
-    out_.places[name] = {first, size};
-    return first;
+    const std::vector<double>& values = files_.array(name, {size}).data;
+    check_range(name, values, range);
+    const auto [place, added] = out_.places.try_emplace(name);
+    if (added) place->second = {out_.numbers.add(values), size};
+    return place->second.first;
   }
 
   int frame(const json::object& from, const char* key) const {
@@ -107,8 +118,12 @@ class Reader {
       if (i < 0 || i >= end) fail(std::string("there is no ") + what + " " + std::to_string(i));
     return indices;
   }
-  std::vector<int> velocities(const json::value& from) const {
-    return within(integers(from), out_.model.nv, "velocity");
+  std::vector<int> velocities(const json::object& from, const char* key) const {
+    return within(integers(from, key), out_.model.nv, "velocity");
+  }
+
+  void check_direction(const std::string& name, bool has) const {
+    if (!has) fail("the array " + name + ".reference has a direction (a quaternion, or cos and sin) of length zero");
   }
 
   Term term(const json::object& d) {
@@ -118,11 +133,11 @@ class Reader {
                                  {"posture", TermKind::posture},
                                  {"torque", TermKind::torque},
                                  {"selection", TermKind::selection}}),
-           integers(d.at("rows"))};
+           integers(d, "rows")};
     const std::string name = text(d, "name");
-    t.hard = d.at("hard").as_bool();
-    if (d.contains("level")) t.level = d.at("level").to_number<int>();
-    if (t.level < 1) fail(name + " makes no sense");
+    t.hard = flag(d, "hard");
+    if (d.contains("level")) t.level = integer(d, "level");
+    if (t.level < 1) fail("level is " + std::to_string(t.level) + ", expected at least 1");
     const int rows = static_cast<int>(t.rows.size()), nv = out_.model.nv;
     if (!t.hard) t.weight = number(name, "weight", rows);
     int positions = 0, velocities = 0;
@@ -135,9 +150,11 @@ class Reader {
           within(t.rows, static_cast<int>(out_.parts.actuated.size()), "torque");
           return t;
         }
-        t.first = d.at("first").to_number<int>();
-        if (d.contains("points")) t.points = d.at("points").to_number<int>();
-        if (t.first < 0 || t.points < 1) fail(name + " makes no sense");
+        t.first = integer(d, "first");
+        if (d.contains("points")) t.points = integer(d, "points");
+        if (t.first < 0 || t.first > n_ || t.points < 1 || t.points > n_)
+          fail(name + " begins at " + std::to_string(t.first) + " and has " + std::to_string(t.points) +
+               " points, of " + std::to_string(n_) + " numbers in all");
         within(t.rows, n_ - t.first - 3 * (t.points - 1), "number");
         return t;
       }
@@ -150,9 +167,9 @@ class Reader {
       case TermKind::frame:
         t.frame = frame(d, "frame");
         t.base = frame(d, "base");
-        t.position = d.at("position").as_bool();
-        t.orientation = d.at("orientation").as_bool();
-        t.own_axes = d.at("own_axes").as_bool();
+        t.position = flag(d, "position");
+        t.orientation = flag(d, "orientation");
+        t.own_axes = flag(d, "own_axes");
         velocities = 3 * (t.position + t.orientation);
         positions = 3 * t.position + 4 * t.orientation;
         within(t.rows, velocities, "axis");
@@ -170,6 +187,14 @@ class Reader {
     t.stiffness = number(name, "stiffness", rows);
     t.damping = number(name, "damping", rows);
     t.reference = number(name, "reference", positions);
+    const Eigen::Map<const Eigen::VectorXd> reference(out_.numbers.data() + t.reference, positions);
+    if (t.kind == TermKind::posture) {
+      Eigen::VectorXd q = reference;
+      pinocchio::normalize(out_.model, q);
+      check_direction(name, pinocchio::isNormalized(out_.model, q));
+    } else if (t.orientation) {
+      check_direction(name, reference.tail<4>().norm() > 0.0);
+    }
     if (files_.arrays.count(name + ".activation")) {  // what a contact asks of its frame
       t.activation = number(name, "activation", 1);
     } else {
@@ -182,8 +207,8 @@ class Reader {
   Support support(const json::object& d, int first) {
     const std::string name = text(d, "name");
     return {frame(d, "frame"),           first,
-            vectors(d.at("points")),     vectors(d.at("directions")),
-            vector(d.at("normal")),      number(name, "activation", 1),
+            vectors(d, "points"),        vectors(d, "directions"),
+            vector(d, "normal"),         number(name, "activation", 1),
             number(name, "friction", 1), number(name, "min_force", 1),
             number(name, "max_force", 1)};
   }
@@ -193,19 +218,20 @@ class Reader {
     JointBounds b{kind_of<BoundKind>(d, {{"position", BoundKind::position},
                                          {"velocity", BoundKind::velocity},
                                          {"acceleration", BoundKind::acceleration}}),
-                  within(integers(d.at("q")), out_.model.nq, "coordinate"), velocities(d.at("v"))};
-    if (b.q.size() != b.v.size()) fail(name + " makes no sense");
+                  within(integers(d, "q"), out_.model.nq, "coordinate"), velocities(d, "v")};
+    if (b.q.size() != b.v.size())
+      fail("q has " + std::to_string(b.q.size()) + " indices, expected " + std::to_string(b.v.size()) + " as v");
     const int size = static_cast<int>(b.v.size());
-    b.acceleration = number(name, "acceleration", size);
+    b.acceleration = number(name, "acceleration", size, Range::NOT_NEGATIVE);
     if (b.kind == BoundKind::acceleration) return b;
-    b.dt = d.at("dt").to_number<double>();
+    b.dt = positive_number(d, "dt");
     if (b.kind == BoundKind::velocity) {
-      b.velocity = number(name, "velocity", size);
+      b.velocity = number(name, "velocity", size, Range::NOT_NEGATIVE);
       return b;
     }
-    b.return_time = d.at("return_time").to_number<double>();
-    b.lower = number(name, "lower", size);
-    b.upper = number(name, "upper", size);
+    b.return_time = positive_number(d, "return_time");
+    b.lower = number(name, "lower", size, Range::LOWER);
+    b.upper = number(name, "upper", size, Range::UPPER);
     return b;
   }
 
@@ -216,7 +242,7 @@ class Reader {
         d, {{"plane", BarrierKind::plane}, {"sphere", BarrierKind::sphere}, {"frame", BarrierKind::frame}});
     b.frame = frame(d, "frame");
     b.other = frame(d, "other");
-    b.normal = b.kind == BarrierKind::plane ? vector(d.at("normal")) : Vector3d(Vector3d::Zero());
+    b.normal = b.kind == BarrierKind::plane ? vector(d, "normal") : Vector3d(Vector3d::Zero());
     b.stiffness = number(name, "stiffness", 1);
     b.damping = number(name, "damping", 1);
     b.distance = number(name, "distance", 1);
@@ -225,24 +251,17 @@ class Reader {
   }
 
   void options() {
-    Settings& s = out_.settings;
-    s.eps_abs = files_.number("eps_abs");
-    s.eps_rel = files_.number("eps_rel");
-    s.reduced_eps_rel = files_.number("reduced_eps_rel");
-    s.max_iter = static_cast<int>(files_.number("max_iter"));
-    s.time_limit = files_.number("time_limit");
-    s.closest = files_.number("closest") != 0.0;
-    if (!(s.eps_abs > 0.0 && s.eps_rel >= 0.0 && s.reduced_eps_rel >= 0.0 && s.max_iter > 0))
-      fail("the settings make no sense");
+    out_.settings = files_.settings();
     // Their sizes are looked at by the loop.
     for (const char* name : {"weight_eq", "weight_in", "weight_box"}) {
-      const auto found = files_.arrays.find(name);
-      if (found == files_.arrays.end()) fail(std::string("there is no array ") + name);
-      auto& all = out_.options.shift_weights;
-      all.insert(all.end(), found->second.data.begin(), found->second.data.end());
+      const std::vector<double>& weights = files_.array(name).data;
+      check_range(name, weights, Range::POSITIVE);
+      out_.options.shift_weights.insert(out_.options.shift_weights.end(), weights.begin(), weights.end());
     }
     const auto parameters = files_.arrays.find("parameters");
-    if (parameters != files_.arrays.end()) out_.options.parameters = parameters->second.data;
+    if (parameters == files_.arrays.end()) return;
+    out_.options.parameters = parameters->second.data;
+    check_range("parameters", out_.options.parameters, Range::FINITE);
   }
 
   const ParameterFiles& files_;
@@ -257,7 +276,7 @@ pinocchio::Model read_model(const std::string& path) {
   try {
     pinocchio::serialization::loadFromText(model, path);
   } catch (const std::exception& error) {
-    fail(path + " cannot be read: " + error.what());
+    fail(path + ": " + error.what());
   }
   return model;
 }
@@ -267,12 +286,12 @@ pinocchio::Model read_model(const std::string& path) {
 ControllerFiles read_controller(const std::string& folder) {
   const ParameterFiles files = read_parameters(folder);
   if (files.kind != "inverse_dynamics")
-    fail("these are parameters of a controller " + files.kind + ", expected inverse_dynamics");
-  pinocchio::Model model = read_model(folder + "/robot.txt");
+    fail(folder + ": these are parameters of a controller " + files.kind + ", expected inverse_dynamics");
+  pinocchio::Model model = read_model(files.file("robot.txt"));
   try {
     return Reader(files, std::move(model)).read();
-  } catch (const std::exception& error) {  // of JSON's kinds, or those above
-    fail(folder + "/controller.json is damaged: " + error.what());
+  } catch (const std::exception& error) {
+    fail(folder + ": " + reason(error));
   }
 }
 

@@ -21,7 +21,7 @@ InverseDynamicsController::InverseDynamicsController(const std::string& folder) 
   try {
     implementation_ = std::make_unique<Implementation>(folder);
   } catch (const std::invalid_argument& error) {  // of sizes that do not fit together
-    throw std::runtime_error(folder + " is damaged: " + error.what());
+    throw std::runtime_error(folder + ": " + error.what());
   }
 }
 InverseDynamicsController::~InverseDynamicsController() = default;

@@ -1,12 +1,13 @@
 #include "qp_control/linear_mpc.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <stdexcept>
 #include <utility>
 
+#include "errors.hpp"
 #include "qp_control/linear_algebra.hpp"
 #include "qp_control/ocp_worker.hpp"
+#include "ranges.hpp"
 
 namespace qp_control {
 namespace {
@@ -17,6 +18,7 @@ struct Argument {
   StageArray OcpBatch::* array;
   std::vector<long> shape;
   long stages, more;  // as many, or more
+  Range range = Range::FINITE;
 };
 
 std::vector<Argument> arguments(const OcpDims& d) {
@@ -34,19 +36,19 @@ std::vector<Argument> arguments(const OcpDims& d) {
       {"c", &OcpBatch::c, {nx}, N, 0},
       {"C", &OcpBatch::C, {rows, nx}, N, 0},
       {"D", &OcpBatch::D, {rows, nu}, N, 0},
-      {"lower", &OcpBatch::lower, {rows}, N, 0},
-      {"upper", &OcpBatch::upper, {rows}, N, 0},
+      {"lower", &OcpBatch::lower, {rows}, N, 0, Range::LOWER},
+      {"upper", &OcpBatch::upper, {rows}, N, 0, Range::UPPER},
       {"C_N", &OcpBatch::C_N, {terminal, nx}, 0, 0},
-      {"lower_N", &OcpBatch::lower_N, {terminal}, 0, 0},
-      {"upper_N", &OcpBatch::upper_N, {terminal}, 0, 0},
-      {"x_lower", &OcpBatch::x_lower, {nx}, N, 1},
-      {"x_upper", &OcpBatch::x_upper, {nx}, N, 1},
-      {"u_lower", &OcpBatch::u_lower, {nu}, N, 0},
-      {"u_upper", &OcpBatch::u_upper, {nu}, N, 0},
-      {"slack_linear", &OcpBatch::slack_linear, {rows}, N, 0},
-      {"slack_quadratic", &OcpBatch::slack_quadratic, {rows}, N, 0},
-      {"slack_linear_N", &OcpBatch::slack_linear_N, {terminal}, 0, 0},
-      {"slack_quadratic_N", &OcpBatch::slack_quadratic_N, {terminal}, 0, 0},
+      {"lower_N", &OcpBatch::lower_N, {terminal}, 0, 0, Range::LOWER},
+      {"upper_N", &OcpBatch::upper_N, {terminal}, 0, 0, Range::UPPER},
+      {"x_lower", &OcpBatch::x_lower, {nx}, N, 1, Range::LOWER},
+      {"x_upper", &OcpBatch::x_upper, {nx}, N, 1, Range::UPPER},
+      {"u_lower", &OcpBatch::u_lower, {nu}, N, 0, Range::LOWER},
+      {"u_upper", &OcpBatch::u_upper, {nu}, N, 0, Range::UPPER},
+      {"slack_linear", &OcpBatch::slack_linear, {rows}, N, 0, Range::NOT_NEGATIVE},
+      {"slack_quadratic", &OcpBatch::slack_quadratic, {rows}, N, 0, Range::NOT_NEGATIVE},
+      {"slack_linear_N", &OcpBatch::slack_linear_N, {terminal}, 0, 0, Range::NOT_NEGATIVE},
+      {"slack_quadratic_N", &OcpBatch::slack_quadratic_N, {terminal}, 0, 0, Range::NOT_NEGATIVE},
   };
 }
 
@@ -62,33 +64,31 @@ struct PlanField {
 struct LinearMpc::Implementation {
   explicit Implementation(const ParameterFiles& given) : parameters(given) {
     if (parameters.kind != "linear_mpc")
-      throw std::runtime_error("these are parameters of a controller " + parameters.kind + ", expected linear_mpc");
-    const auto size = [&](const char* name) {
-      const double value = parameters.number(name);
-      if (!(value >= 0.0 && value < 1e6))
-        throw std::runtime_error(std::string(name) + " among the parameters makes no sense");
-      return static_cast<int>(value);
+      fail("these are parameters of a controller " + parameters.kind + ", expected linear_mpc");
+    const auto size = [&](const char* name, int least) {
+      const int value = parameters.integer(name, least);
+      if (value >= 1000000) fail(std::string(name) + " is " + std::to_string(value) + ", expected less than 1000000");
+      return value;
     };
+    batch.dims = {size("horizon", 1), size("nx", 1), size("nu", 1), size("rows", 0), size("terminal_rows", 0)};
     batch.size = 1;
-    batch.dims = {size("horizon"), size("nx"), size("nu"), size("rows"), size("terminal_rows")};
-    model_nx = size("model_nx");
+    model_nx = size("model_nx", 1);
     const auto& [N, nx, nu, rows, terminal] = batch.dims;
-    const bool remembers = nx == model_nx + nu;  // the state has the last input behind it
-    if (N < 1 || nu < 1 || model_nx < 1 || rows < 0 || terminal < 0 || !(nx == model_nx || remembers))
-      throw std::runtime_error("the sizes among the parameters make no sense");
-    settings.eps_abs = parameters.number("eps_abs");
-    settings.eps_rel = parameters.number("eps_rel");
-    settings.reduced_eps_rel = parameters.number("reduced_eps_rel");
-    settings.max_iter = size("max_iter");
-    settings.closest = parameters.number("closest") != 0.0;
-    settings.threads = 1;
+    // The state may have the last input behind it.
+    if (nx != model_nx && nx != model_nx + nu)
+      fail("nx is " + std::to_string(nx) + ", expected model_nx = " + std::to_string(model_nx) +
+           ", or with nu = " + std::to_string(nu) + " on top");
+    period = parameters.number("period");
+    settings = parameters.settings();
 
     for (const Argument& argument : arguments(batch.dims)) bind(argument);
-    if (batch.A.data == nullptr || batch.B.data == nullptr) throw std::runtime_error("the parameters have no A or B");
+    for (const char* name : {"A", "B"}) parameters.array(name);  // which there must be
+    for (const char* name : {"Q", "R", "Q_N"}) check_symmetric(name);
     x0.assign(nx, 0.0);
     batch.x0 = {x0.data(), 0, 0};
-    pending.assign(static_cast<std::size_t>(size("delay")) * nu, 0.0);
+    pending.assign(static_cast<std::size_t>(size("delay", 0)) * nu, 0.0);
     reference = parameters.array("reference", {model_nx}).data;
+    check_range("reference", reference, Range::FINITE);
     spread_reference();
 
     fields = {{&OcpBatchSolution::x, N + 1, nx},     {&OcpBatchSolution::u, N, nu},
@@ -119,24 +119,45 @@ struct LinearMpc::Implementation {
     reset();
   }
 
+  bool has(const std::string& name) const { return parameters.arrays.count(name) > 0; }
+
+  // Up to rounding: the solver would take the mean.
+  void check_symmetric(const char* name) const {
+    const auto found = parameters.arrays.find(name);
+    if (found == parameters.arrays.end()) return;
+    const auto& [shape, data] = found->second;
+    const Eigen::Index n = shape.back(), stages = static_cast<Eigen::Index>(data.size()) / (n * n);
+    for (Eigen::Index k = 0; k < stages; ++k) {
+      const ConstRowMatrixMap M(data.data() + k * n * n, n, n);
+      if ((M - M.transpose()).cwiseAbs().maxCoeff() > 1e-10 * M.cwiseAbs().maxCoeff())
+        fail(std::string("the array ") + name + " is not symmetric");
+    }
+  }
+
   void bind(const Argument& argument) {
     const auto found = parameters.arrays.find(argument.name);
     if (found == parameters.arrays.end()) return;
     const ParameterArray& array = found->second;
-    std::vector<long> shape = argument.shape;
+    const std::string name = argument.name;
+    check_range(argument.name, array.data, argument.range);
     StageArray& to = batch.*argument.array;
     to.data = array.data.data();
-    if (array.shape != shape) {
-      const long stages = array.shape.empty() ? 0 : array.shape[0];
-      shape.insert(shape.begin(), stages);
-      const bool fits = argument.stages > 0 && stages >= argument.stages && stages <= argument.stages + argument.more;
-      if (array.shape != shape || !fits)
-        throw std::runtime_error(std::string("the array ") + argument.name + " has an unexpected shape");
-      to.stage = static_cast<long>(array.data.size()) / stages;
-      // A box of the states with N stages begins at the first that has one.
-      const bool box = argument.array == &OcpBatch::x_lower || argument.array == &OcpBatch::x_upper;
-      if (box && stages == batch.dims.horizon) to.first = 1;
+    if (array.shape == argument.shape) return;
+    const long stages = array.shape.empty() ? 0 : array.shape[0];
+    std::vector<long> shape = argument.shape;
+    shape.insert(shape.begin(), stages);
+    // Without one of its own, the last stage has the cost of the others.
+    const long most = argument.stages + argument.more;
+    const long least = (name == "Q" || name == "q") && !has(name + "_N") ? most : argument.stages;
+    if (array.shape != shape || argument.stages == 0 || stages < least || stages > most) {
+      shape[0] = least;
+      fail("the array " + name + " has shape " + shape_text(array.shape) + ", expected " + shape_text(argument.shape) +
+           (argument.stages > 0 ? " or " + shape_text(shape) : ""));
     }
+    to.stage = static_cast<long>(array.data.size()) / stages;
+    // A box of the states with N stages begins at the first that has one.
+    const bool box = argument.array == &OcpBatch::x_lower || argument.array == &OcpBatch::x_upper;
+    if (box && stages == batch.dims.horizon) to.first = 1;
   }
 
   // Linear costs of their own for every stage, so that the reference can be changed.
@@ -221,6 +242,7 @@ struct LinearMpc::Implementation {
   OcpBatch batch;
   Settings settings;
   int model_nx = 0;
+  double period = 0.0;
   std::vector<double> x0, pending, reference, slope, own_slope, shifts;
   std::vector<PlanField> fields;
   OcpBatchSolution out;
@@ -230,13 +252,19 @@ struct LinearMpc::Implementation {
   bool ticked = false, warm = false;  // there is a plan to start from
 };
 
-LinearMpc::LinearMpc(const ParameterFiles& parameters) : implementation_(new Implementation(parameters)) {}
+LinearMpc::LinearMpc(const ParameterFiles& parameters) {
+  try {
+    implementation_ = std::make_unique<Implementation>(parameters);
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error((parameters.folder.empty() ? "" : parameters.folder + ": ") + error.what());
+  }
+}
 LinearMpc::~LinearMpc() = default;
 
 int LinearMpc::horizon() const { return implementation_->batch.dims.horizon; }
 int LinearMpc::nx() const { return implementation_->model_nx; }
 int LinearMpc::nu() const { return implementation_->batch.dims.nu; }
-double LinearMpc::period() const { return implementation_->parameters.number("period"); }
+double LinearMpc::period() const { return implementation_->period; }
 const double* LinearMpc::tick(const double* x) { return implementation_->tick(x); }
 void LinearMpc::reset() { implementation_->reset(); }
 void LinearMpc::set_reference(const double* r) { implementation_->set_reference(r); }
@@ -245,6 +273,8 @@ Status LinearMpc::status() const { return static_cast<Status>(implementation_->s
 int LinearMpc::iterations() const { return static_cast<int>(implementation_->iterations); }
 const double* LinearMpc::inputs() const { return implementation_->fields[1].plan.data(); }
 const double* LinearMpc::state(int k) const {
+  if (k < 0 || k > horizon())
+    throw std::out_of_range("k is " + std::to_string(k) + ", expected 0 to " + std::to_string(horizon()));
   return implementation_->fields[0].plan.data() + k * implementation_->batch.dims.nx;
 }
 
