@@ -11,6 +11,8 @@ from torch import Tensor
 
 import qp_control as qc
 from qp_control.mpc.controller import MPC
+from qp_control.mpc.nonlinear_ocp import StateRows
+from qp_control.mpc.plan import Plan
 from qp_control.robot.torch_dynamics import TorchDynamics
 
 Force = Callable[[Tensor], Tensor]
@@ -54,3 +56,72 @@ def test_passed_plan_that_is_given_back_is_all_that_contributes_to_gradients(mod
     assert max(float(g.abs().max()) for g in expected if g.numel()) > 1e-3
     assert all(torch.equal(g, e) for g, e in zip(got, expected, strict=True))
     assert not any(g.any() for g in gradient(mpc(lost, before.detach()).input[0].sum()))
+
+
+class Wall(torch.nn.Module):
+    """A learned factor of a row; its function is not defined everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+
+    def forward(self) -> StateRows:
+        return StateRows(lambda x, w: w * torch.sqrt(x[..., :1] + 0.5), upper=0.8, data=(self.factor,))
+
+
+@pytest.mark.filterwarnings("ignore:.*QPs have no solution")
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+@pytest.mark.parametrize("far", [math.nan, 1e200, -3.0])
+def test_element_whose_rows_are_no_numbers_leaves_the_gradient_of_what_is_learned_in_them(
+    far: float, mode: str
+) -> None:
+    wall = Wall()
+    mpc = MPC(pushed(torch.sin), 5, mode=mode, rows=[wall])  # type: ignore[arg-type]
+    x0 = torch.tensor([[0.2, 0.3], [far, 0.0], [0.1, 0.0]], dtype=torch.float64)
+    neighbours = [0, 2]
+
+    def gradient(plan: Plan, which: list[int]) -> Tensor:
+        shifts = mpc.violations(plan)[which].square().sum()
+        return torch.autograd.grad(plan.inputs[which].sum() + shifts, wall.factor, retain_graph=True)[0]
+
+    plan, alone = mpc(x0), mpc(x0[neighbours])
+    assert plan.status[1] == qc.Status.INVALID_INPUT and alone.solved.all()
+    assert mpc.violations(plan)[1].isnan().all() == (far < 1.0 or math.isnan(far))
+    assert mpc.violations(plan)[neighbours].isfinite().all()
+    expected = gradient(alone, [0, 1])
+    assert expected.abs() > 1e-3
+    assert torch.allclose(gradient(plan, neighbours), expected, rtol=1e-9, atol=1e-12)
+    # The element itself contributes nothing.
+    (whole,) = torch.autograd.grad(plan.inputs.sum(), wall.factor, retain_graph=True)
+    (theirs,) = torch.autograd.grad(plan.inputs[neighbours].sum(), wall.factor)
+    assert torch.equal(whole, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:.*QPs have no solution")
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+@pytest.mark.parametrize("name", ["reference", "Q", "Q_N"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_element_with_data_that_are_no_numbers_leaves_the_gradients_of_what_is_shared(
+    name: str, bad: float, mode: str
+) -> None:
+    """q = -Q r: the one is a gradient of the other."""
+    mpc = MPC(pushed(torch.sin), 5, mode=mode)  # type: ignore[arg-type]
+    x0 = torch.tensor([[0.2, 0.3], [0.3, 0.0], [0.1, 0.0]], dtype=torch.float64)
+    reference = torch.tensor([0.1, 0.2], dtype=torch.float64, requires_grad=True)
+    eye = torch.eye(2, dtype=torch.float64)
+    data = {"reference": reference.expand(3, 2), "Q": eye.expand(3, 1, 2, 2), "Q_N": eye.expand(3, 2, 2)}[name].clone()
+    neighbours = [0, 2]
+
+    def gradients(which: list[int]) -> list[Tensor]:
+        given = {"reference": reference, name: data[which]}
+        plan = mpc(x0[which], **given)
+        rest = plan.inputs[[0, -1]].sum()
+        shared = [reference, *mpc.parameters()]
+        found = torch.autograd.grad(rest, shared, allow_unused=True, retain_graph=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(shared, found, strict=True)]
+
+    expected = gradients(neighbours)
+    with torch.no_grad():
+        data.view(3, -1)[1, 0] = bad
+    for got, wanted in zip(gradients([0, 1, 2]), expected, strict=True):
+        assert torch.allclose(got, wanted, rtol=1e-9, atol=1e-12)

@@ -93,7 +93,9 @@ class Plan:
         return dataclasses.replace(self, **moved, previous=self.inputs[:, 0], pending=pending)
 
     def with_input(self, u: Tensor) -> Plan:
-        """The plan with u (B, nu) sent now instead of its own input."""
+        """The plan with u (B, nu) sent now instead of its own input. Raises ValueError for another shape."""
+        if u.shape != self.inputs[:, 0].shape:
+            raise ValueError(f"u has shape {tuple(u.shape)}, expected (B, nu) = {tuple(self.inputs[:, 0].shape)}")
         return dataclasses.replace(self, inputs=torch.cat([u[:, None], self.inputs[:, 1:]], 1))
 
     def detach(self) -> Plan:
