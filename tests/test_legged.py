@@ -55,8 +55,14 @@ def test_gait_lifts_and_loads_every_foot_once_a_cycle() -> None:
     assert ((activation > 0.0) == on).all() and (over[on] == 0.0).all() and (over[~on] > 0.0).all()
     assert activation[:4, 0].tolist() == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0])
     assert over[19, 0] == 1.0 and activation[9:12, 0].tolist() == pytest.approx([1.0, 2 / 3, 1 / 3])
-    with pytest.raises(ValueError, match=r"period is 1, duty 0\.5"):
+    with pytest.raises(ValueError, match="period is 1, expected an integer of at least 2"):
         Gait(1, 0.5, (0.0,))
+    # A stance or a swing of no control periods would divide zero by zero.
+    for duty in (0.0, 0.1, 0.9, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"duty is {duty} of a period of 4"):
+            Gait(4, duty, (0.0,))
+    with pytest.raises(ValueError, match="ramp is 0, expected an integer of at least 1"):
+        Gait(4, 0.5, (0.0,), ramp=0)
 
 
 def test_two_feet_of_a_trot_are_on_the_ground_at_any_time() -> None:

@@ -344,3 +344,31 @@ def test_rows_of_a_part_of_the_batch_take_their_own_data_and_all_that_is_shared(
         alone = mpc(slice(i, i + 1))(x0[i : i + 1])
         assert together.status[i] == alone.status[0]
         assert torch.allclose(together.inputs[i], alone.inputs[0], rtol=0, atol=1e-6)
+
+
+def test_numbers_of_models_that_cannot_be_are_refused() -> None:
+    inf, nan = float("inf"), float("nan")
+    for integrator in (None, "rk4"):
+        for dt in (0.0, -0.1, nan, inf):
+            with pytest.raises(ValueError, match=f"dt is {dt}, expected a positive control period"):
+                TorchDynamics(acceleration, 2, 1, dt=dt, integrator=integrator)  # type: ignore[arg-type]
+    for limit in ([nan], [0.0], [-1.0], [1.0, 1.0], 1.0):
+        with pytest.raises(ValueError, match="input_limit is"):
+            TorchDynamics(acceleration, 2, 1, input_limit=limit)  # type: ignore[arg-type]
+    for parameters in ([nan], 1.0, [[1.0]]):
+        with pytest.raises(ValueError, match=r"parameters is .*, expected a vector of numbers"):
+            TorchDynamics(lambda x, u, p: p * x, 2, 1, parameters=parameters)  # type: ignore[arg-type]
+    assert TorchDynamics(lambda x, u, p: p * x, 2, 1, parameters=[2]).parameters.dtype == torch.float64  # type: ignore
+    robot = CartPoleSwingUp.urdf
+    with pytest.raises(ValueError, match="threads is inf, expected an integer"):
+        RobotDynamics(robot, dt=0.1, threads=inf)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"directions is 2\.5, expected an integer of at least 2"):
+        ContactDynamics(robot, dt=0.1, directions=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"dry_friction is \[inf, 0\], expected 2 finite numbers of at least 0"):
+        ContactDynamics(robot, dt=0.1, dry_friction=[inf, 0])
+    with pytest.raises(ValueError, match="mass is inf and size"):
+        qc.Payload(RobotDynamics(robot, dt=0.1), "pole", mass=inf)
+    for method in ("frame_motions", "centroid"):
+        arguments = [["pole"]] if method == "frame_motions" else []
+        with pytest.raises(ValueError, match=r"q is a list, expected a torch\.Tensor"):
+            getattr(RobotDynamics(robot, dt=0.1), method)(*arguments, [0.0, 0.0])

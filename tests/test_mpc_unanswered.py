@@ -14,6 +14,7 @@ from qp_control.mpc.controller import MPC
 from qp_control.mpc.nonlinear_ocp import StateRows
 from qp_control.mpc.plan import Plan
 from qp_control.robot.torch_dynamics import TorchDynamics
+from qp_control.training import closed_loop
 
 Force = Callable[[Tensor], Tensor]
 
@@ -125,3 +126,28 @@ def test_element_with_data_that_are_no_numbers_leaves_the_gradients_of_what_is_s
         data.view(3, -1)[1, 0] = bad
     for got, wanted in zip(gradients([0, 1, 2]), expected, strict=True):
         assert torch.allclose(got, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*QPs have no solution")
+@pytest.mark.parametrize("failed", [None, lambda x: x.abs().amax(1) > 1e3])
+def test_robot_that_runs_away_in_a_closed_loop_leaves_the_gradients_of_the_others(failed: Force | None) -> None:
+    """Its plan still carries gradient when its numbers overflow, and so does its last finite state."""
+    mpc = MPC(pushed(lambda p: p**3), 5)
+
+    def gradient(kick: float, which: list[int]) -> list[Tensor]:
+        calls = 0
+
+        def step(x: Tensor, u: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            x_next: Tensor = mpc.dynamics.step(x, u)
+            return x_next + (kick if calls == 2 else 0.0) * (torch.arange(len(x)) == 1).double()[:, None]
+
+        x0 = torch.tensor([[0.2, 0.3], [0.3, 0.0], [0.1, 0.0]], dtype=torch.float64)[which]
+        found = closed_loop(mpc, step, x0, 5, reward=lambda x, u: -x.square().sum(1), failed=failed)
+        assert found.states[[0, -1]].isfinite().all()
+        assert kick == 0.0 or found.status[1].tolist()[2:] == 3 * [qc.Status.INVALID_INPUT]
+        return list(torch.autograd.grad(found.rewards[[0, -1]].sum(), [mpc.state_cost.log_diagonal]))
+
+    for got, expected in zip(gradient(1e150, [0, 1, 2]), gradient(0.0, [0, 2]), strict=True):
+        assert expected.any() and torch.allclose(got, expected, rtol=1e-6, atol=1e-10)

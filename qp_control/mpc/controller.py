@@ -200,7 +200,7 @@ class MPC(nn.Module):
 
     def cold_plan(self, x0: Tensor) -> Plan:
         """The plan that stays at x0 (B, nx) with zero input: where the first call linearises."""
-        return Plan.at_rest(x0, self.horizon, self.nu, self.delay)
+        return Plan.at_rest(self._checked_state(x0), self.horizon, self.nu, self.delay)
 
     def problem(
         self, x0: Tensor, previous: Tensor | None = None, *, reference: Tensor | None = None, **data: Tensor
