@@ -372,3 +372,15 @@ def test_numbers_of_models_that_cannot_be_are_refused() -> None:
         arguments = [["pole"]] if method == "frame_motions" else []
         with pytest.raises(ValueError, match=r"q is a list, expected a torch\.Tensor"):
             getattr(RobotDynamics(robot, dt=0.1), method)(*arguments, [0.0, 0.0])
+
+
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+def test_plans_go_on_where_rows_come_and_go(mode: Any) -> None:
+    mpc, rows = MPC(point(), N, mode=mode), {"C": ones(2, 2), "upper": 0.9 * ones(2), "C_N": ones(1, 2)}
+    rows["upper_N"] = 0.5 * ones(1)
+    plan = mpc(start(2)).shift()
+    for data in (rows, {}, {"D": ones(1, 1), "upper": 0.1 * ones(1)}):
+        warm = mpc(start(2), plan, **data)
+        assert warm.solved.all()
+        assert torch.allclose(warm.inputs, mpc(start(2), **data).inputs, rtol=0, atol=1e-6)
+        plan = warm.shift()

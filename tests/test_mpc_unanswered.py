@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 import qp_control as qc
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 from qp_control.mpc.controller import MPC
 from qp_control.mpc.nonlinear_ocp import StateRows
 from qp_control.mpc.plan import Plan
+from qp_control.robot.dynamics import RobotDynamics
 from qp_control.robot.torch_dynamics import TorchDynamics
 from qp_control.training import closed_loop
 
@@ -151,3 +153,58 @@ def test_robot_that_runs_away_in_a_closed_loop_leaves_the_gradients_of_the_other
 
     for got, expected in zip(gradient(1e150, [0, 1, 2]), gradient(0.0, [0, 2]), strict=True):
         assert expected.any() and torch.allclose(got, expected, rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:.*QPs have no solution")
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("mode", ["real_time", "converged"])
+@pytest.mark.parametrize("spoilt", ["q", "R", "upper", "slack_linear", "pending"])
+def test_robots_plan_on_beside_an_element_without_an_answer(spoilt: str, mode: str, grad: bool) -> None:
+    """Their dynamics refuse what is no number, such as the multipliers of a problem without an answer."""
+    robot = RobotDynamics(CartPoleSwingUp.urdf, dt=0.05)
+    mpc = MPC(robot, 5, mode=mode, delay=2)  # type: ignore[arg-type]
+    x0 = torch.tensor([[0.2, 0.3, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]], dtype=torch.float64)
+    one = torch.ones(3, 1, 1, dtype=torch.float64)
+    data = {"q": {"q": one.expand(3, 1, 4).clone()}, "R": {"R": one[..., None].clone()}}.get(spoilt, {})
+    if spoilt in ("upper", "slack_linear"):
+        data = {"C": torch.ones(1, 4, dtype=torch.float64), "upper": one, "slack_linear": one}
+        data[spoilt] = one.clone()
+    neighbours = [0, 2]
+    with torch.set_grad_enabled(grad):
+        plan = mpc(x0).shift().detach()
+        own = {name: value[neighbours] if len(value) == 3 else value for name, value in data.items()}
+        expected = mpc(x0[neighbours], plan[torch.tensor(neighbours)], **own)
+        if spoilt == "pending":
+            plan.pending[1, 0] = 1e300  # leads to infinity
+        else:
+            data[spoilt][1] = math.nan
+        found = mpc(x0, plan, **data)
+    assert found.status.tolist() == [qc.Status.SOLVED, qc.Status.INVALID_INPUT, qc.Status.SOLVED]
+    assert torch.allclose(found.inputs[neighbours], expected.inputs, rtol=0, atol=1e-9)
+    if grad:
+        parameters = [mpc.state_cost.log_diagonal, mpc.input_fraction, mpc.model.log_mass]
+        got, wanted = (
+            torch.autograd.grad(p.inputs[neighbours if p is found else [0, 1]].sum(), parameters)
+            for p in (found, expected)
+        )
+        assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-9) for a, b in zip(got, wanted, strict=True))
+
+
+def test_limits_that_are_no_numbers_leave_the_gradients_of_the_violations_of_others() -> None:
+    mpc = MPC(pushed(torch.sin), 5)
+    C = torch.ones(3, 1, 1, 2, dtype=torch.float64)
+    C[1] = math.nan
+    x0 = torch.tensor([[0.2, 0.3], [0.3, 0.0], [0.1, 0.0]], dtype=torch.float64)
+    upper = torch.tensor([0.1], dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    plan = mpc(x0)
+    found = mpc.violations(plan, C=scale * C, upper=upper)
+    assert found[1].isnan().all() and found[[0, 2]].isfinite().all()
+    alone = mpc.violations(plan[torch.tensor([0, 2])], C=scale * C[[0, 2]], upper=upper)
+    got, expected = (
+        torch.autograd.grad(value.square().sum(), (upper, *mpc.parameters()), allow_unused=True, retain_graph=True)
+        for value in (found[[0, 2]], alone)
+    )
+    assert expected[0].any()
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None and b is None) or torch.allclose(a, b, rtol=1e-9, atol=1e-12)

@@ -36,7 +36,7 @@ from qp_control.mpc.merit import violations
 from qp_control.mpc.nonlinear_ocp import NonlinearOcp, Rows, StateRows
 from qp_control.mpc.plan import Plan
 from qp_control.mpc.sqp import SqpSettings, implicit, solve_sqp
-from qp_control.mpc.weights import make_weight
+from qp_control.mpc.weights import Constant, make_weight
 from qp_control.ocp.layer import OcpLayer
 from qp_control.ocp.problem import OcpQP
 from qp_control.qp.layer import to_native
@@ -192,7 +192,7 @@ class MPC(nn.Module):
         copy_ = copy.deepcopy(self)
         copy_.is_frozen = True
         for name in ("state_cost", "input_cost", "terminal_cost", "model"):
-            setattr(copy_, name, _Constant(getattr(self, name)()))
+            setattr(copy_, name, Constant(getattr(self, name)()))
         for name, bound in (("input", self.input_bound()), ("state", self.state_bound())):
             setattr(copy_, f"{name}_limit", bound)
             setattr(copy_, f"{name}_fraction", None)
@@ -298,8 +298,10 @@ class MPC(nn.Module):
             good = not check or bool(finite.all())
             safe = plan if good else plan.where(finite, self.reference)
             start = x0 if good else torch.where(finite[:, None], x0, self.reference)
-            for k in range(self.delay):
-                start = self.dynamics.step(start, safe.pending[:, k], self.model())
+            start, arrived = self._arrival(start, safe.pending)
+            if arrived is not None and bool((finite & ~arrived).any()):
+                finite, check = finite & arrived, True
+                continue
             ocp = self._problem(coordinates, start, safe.previous, options)
             x = self._trajectory(coordinates, torch.cat([start[:, None], safe.states[:, 1:]], 1), safe)
             with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
@@ -311,6 +313,16 @@ class MPC(nn.Module):
             if bool((now == finite).all()):
                 return ocp, qp, finite, (x, safe.inputs), coordinates
             finite = now
+
+    def _arrival(self, x0: Tensor, pending: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where the inputs under way (B, delay, nu) lead from x0 (B, nx), and which elements stay finite; None: all."""
+        x = x0
+        for k in range(self.delay):
+            x = self.dynamics.step(x, pending[:, k], self.model())
+            finite = finite_elements(x)
+            if not bool(finite.all()):
+                return x, finite
+        return x, None
 
     def _trajectory(self, coordinates: States, states: Tensor, plan: Plan) -> Tensor:
         """The problem's states along `states` (B, N + 1, nx) with the inputs of the plan."""
@@ -331,13 +343,16 @@ class MPC(nn.Module):
         coordinates = self._coordinates(options.pop("reference", None))
         finite = finite_elements(plan.inputs, plan.previous) & coordinates.valid(plan.states)
         while True:
-            safe = plan if bool(finite.all()) else plan.where(finite, self.reference)
+            every, which = bool(finite.all()), finite.nonzero()[:, 0]
+            safe = plan if every else plan.where(finite, self.reference)
             ocp = self._problem(coordinates, safe.states[:, 0], safe.previous, options)
-            found = violations(ocp, self._trajectory(coordinates, safe.states, safe), safe.inputs)
-            now = finite & finite_elements(found)
-            if bool((now == finite).all()):
-                return found if safe is plan else torch.where(finite[:, None], found, torch.nan)
-            finite = now
+            x, u = self._trajectory(coordinates, safe.states, safe), safe.inputs
+            found = violations(ocp, x, u) if every else violations(ocp.element(which), x[which], u[which])
+            good = finite_elements(found)
+            if bool(good.all()):
+                none = found.new_full((len(finite), found.shape[1]), torch.nan)
+                return found if every else none.index_copy(0, which, found)
+            finite = finite.index_copy(0, which, good)
 
     def forward(self, x0: Tensor, plan: Plan | None = None, **options: Tensor) -> Plan:
         """Plan from the states x0 (B, nx).
@@ -361,7 +376,7 @@ class MPC(nn.Module):
         real_time = self.mode == "real_time"
         # Gradients of what has converged are those of the QP around the solution, not of the first one.
         ocp, qp, finite, (x, u), coordinates = self._build_finite(x0, plan, options, graph=real_time)
-        start = plan.warm_start(x.detach(), u.detach())
+        start = plan.warm_start(x.detach(), u.detach(), qp)
         if real_time:
             grad = torch.is_grad_enabled()
             out = self.layer(**qp.data(), warm_start=start) if grad else self.layer.solve(qp, start)
@@ -405,15 +420,3 @@ class MPC(nn.Module):
             got = tuple(getattr(plan, name).shape)
             if got != (batch, *shape):
                 raise ValueError(f"plan.{name} has shape {got}, expected {(batch, *shape)}")
-
-
-class _Constant(nn.Module):
-    """Returns what it was given."""
-
-    def __init__(self, value: Tensor | None) -> None:
-        super().__init__()
-        self.value: Tensor | None
-        self.register_buffer("value", value)
-
-    def forward(self) -> Tensor | None:
-        return self.value

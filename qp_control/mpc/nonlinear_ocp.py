@@ -186,9 +186,13 @@ class NonlinearOcp:
         return OcpQP(A=A, B=B, c=c, x0=self.x0, horizon=self.horizon, **data)
 
     def curvature(self, states: Tensor, inputs: Tensor, y: Tensor, z: Tensor, z_N: Tensor) -> tuple[Tensor, Tensor]:
-        """What f and h add to the Hessian of the Lagrangian: (B, N, n, n) by (x_k, u_k), (B, nx, nx) by x_N."""
+        """What f and h add to the Hessian of the Lagrangian: (B, N, n, n) by (x_k, u_k), (B, nx, nx) by x_N.
+
+        Multipliers y that are not finite, of QPs without an answer, count as zero: robots refuse what is no number.
+        """
         x, nx = states[:, :-1], states.shape[-1]
-        total: Tensor = self.dynamics.second_order(x, inputs, y[:, 1:], self._stage_parameters())
+        y = y[:, 1:].nan_to_num(0.0, 0.0, 0.0)
+        total: Tensor = self.dynamics.second_order(x, inputs, y, self._stage_parameters())
         end = states.new_zeros(self.batch, nx, nx)
         stage, terminal = self._linear_rows()
         for rows in self.rows:

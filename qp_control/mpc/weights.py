@@ -82,6 +82,18 @@ class LowRank(nn.Module):
         self.factor.copy_(_finite(F))
 
 
+class Constant(nn.Module):
+    """Returns what it was given."""
+
+    def __init__(self, value: Tensor | None) -> None:
+        super().__init__()
+        self.value: Tensor | None
+        self.register_buffer("value", value)
+
+    def forward(self) -> Tensor | None:
+        return self.value
+
+
 def make_weight(kind: str | int | nn.Module, n: int) -> nn.Module:
     """ "diagonal", "full", a rank, or a module that returns the matrix when called."""
     if isinstance(kind, nn.Module):
