@@ -129,6 +129,7 @@ class Trotting(nn.Module):
         command (B, 3) or (3,): velocity ahead and to the left [m/s] and turn to the left [rad/s]; on the spot when
         None. clock (B,): where in the gait, in control periods.
         """
+        x = self.whole_body.checked(x)
         n, k = len(x), len(self.whole_body.feet)
         q, _ = self.whole_body.parts(self.whole_body.finite(x))
         none = torch.zeros(n, dtype=torch.int64)
