@@ -149,8 +149,8 @@ class WholeBody(nn.Module):
         return x.double()
 
     def finite(self, x: Tensor) -> Tensor:
-        """States (B, nx) as the controller takes x (B, nx or more): rotations of length one, and the neutral state where
-        there is none."""
+        """States (B, nx) as the controller takes x (B, nx or more): rotations of length one, the neutral state where there
+        is none."""
         state = self._states(*self.parts(x))
         return torch.cat([state.q, state.v], 1)
 
