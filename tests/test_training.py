@@ -231,6 +231,13 @@ def test_run_folders_are_not_overwritten(tmp_path: Path) -> None:
         begin(other / "thesis.txt" / "run")
 
 
+def test_run_that_was_killed_as_it_began_can_begin(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json.partial").write_text('{"task"')
+    assert begin(tmp_path / "run").config()["task"] == "cart_pole_swing_up"
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ValueError, match="imitation_batch is 0, expected an integer >= 1"):
         create("cart_pole_swing_up", imitation_batch=0)

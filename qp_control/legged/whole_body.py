@@ -149,8 +149,10 @@ class WholeBody(nn.Module):
         return x.double()
 
     def finite(self, x: Tensor) -> Tensor:
-        """States (B, nx) as the controller takes x (B, nx or more): rotations of length one, the neutral state where there
-        is none."""
+        """States (B, nx) as the controller takes x (B, nx or more).
+
+        Rotations have length one, and states that are none are the neutral one.
+        """
         state = self._states(*self.parts(x))
         return torch.cat([state.q, state.v], 1)
 
