@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from qp_control.qp.problem import as_integer
 from qp_control.viewer import LiveViewer, PictureTaker, write_replay
 
 from .randomisation import Randomisation
@@ -25,15 +26,19 @@ from .simulation import Booleans, Simulation
 from .task import Floats, RobotTask
 
 PICTURE_SIZE = (640, 480)
+_NEVER = np.iinfo(np.int64).max
 
 
-def _start_from(options: dict[str, Any] | None, shape: tuple[int, ...]) -> Floats | None:
+def _start_from(options: dict[str, Any] | None, task: RobotTask, *count: int) -> Floats | None:
+    shape = (*count, task.nx)
     state = (options or {}).get("state")
     if state is None:
         return None
     x = np.asarray(state, dtype=np.float64)
     if x.shape != shape or not np.isfinite(x).all():
         raise ValueError(f"options['state'] is {state!r}, expected finite numbers of shape {shape}")
+    if not bool(task.dynamics.on_manifold(torch.tensor(x[..., : task.dynamics.nx])).all()):
+        raise ValueError(f"options['state'] is {state!r}, expected quaternions of length one")
     return x
 
 
@@ -88,7 +93,7 @@ class RobotEnv(gym.Env[Floats, Floats]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         super().reset(seed=seed)
-        start = _start_from(options, (self.task.nx,))
+        start = _start_from(options, self.task)
         self._simulation.generators[0] = self.np_random
         self._simulation.reset(np.zeros(1, dtype=np.int64), None if start is None else start[None])
         if self.render_mode == "human":
@@ -181,8 +186,8 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
 
     Environment i of `reset(seed=s)` equals a single one with seed s + i. `autoreset_mode`: "NextStep",
     "SameStep" or "Disabled" (then reset with options={"reset_mask": ...}); "state" (num_envs, nx) starts from states,
-    other options are ignored. task: a task that is there already, instead
-    of one of `task_type` with these options.
+    other options are ignored. max_episode_steps: None for the task's own, -1 for no limit, as of gymnasium.make.
+    task: a task that is there already, instead of one of `task_type` with these options.
     """
 
     task_type: ClassVar[type[RobotTask]]
@@ -202,13 +207,13 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
         task: RobotTask | None = None,
         **options: Any,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}, expected at least 1")
+        num_envs = as_integer("num_envs", num_envs, 1)
         if render_mode is not None:
             raise ValueError(f"render_mode is {render_mode!r}, expected None: render a single environment")
         self.task = task = self.task_type(**options) if task is None else task
         self.num_envs, self.render_mode = num_envs, None
-        self.max_episode_steps = max_episode_steps or task.episode_steps
+        steps = task.episode_steps if max_episode_steps is None else max_episode_steps
+        self.max_episode_steps = _NEVER if steps == -1 else as_integer("max_episode_steps", steps, 1)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.single_action_space, self.single_observation_space = task.action_space, task.observation_space
@@ -250,7 +255,7 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
         mask = np.asarray((options or {}).get("reset_mask", np.ones(n, dtype=np.bool_)))
         if mask.shape != (n,) or mask.dtype != np.bool_ or not mask.any():
             raise ValueError(f"options['reset_mask'] is {mask!r}, expected {n} booleans, not all False")
-        start = _start_from(options, (n, self.task.nx))
+        start = _start_from(options, self.task, n)
         index = np.flatnonzero(mask)
         for i in index.tolist():
             if seeds[i] is not None:

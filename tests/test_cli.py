@@ -149,6 +149,18 @@ def test_wrong_options_give_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
+def test_folders_that_cannot_be_looked_into_give_exit_code_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    name = str(tmp_path / (300 * "a"))
+    for command in (["play", name], ["replay", name], ["train", "cart_pole_swing_up", "--run", name]):
+        assert cli.main(command) == 2
+        assert "File name too long" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text('{"task": "cart_pole_swing_up", "options": {"name": 1}}')
+    assert cli.main(["replay", str(tmp_path)]) == 2
+    assert "multiple values for argument 'name'" in capsys.readouterr().err
+
+
 def test_doctor_finds_this_installation_sound(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor"]) == 0
     told = capsys.readouterr().out

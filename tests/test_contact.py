@@ -302,7 +302,7 @@ def test_bad_arguments_are_told():
         ball(radius=-0.1)
     with pytest.raises(ValueError, match=r"friction of 'corner 0' is -0\.5"):
         block(-0.5)
-    with pytest.raises(ValueError, match="1 directions, expected at least 2"):
+    with pytest.raises(ValueError, match="directions is 1, expected an integer of at least 2"):
         block(directions=1)
     with pytest.raises(ValueError, match=r"stiffness is 0\.0"):
         block(stiffness=0.0)

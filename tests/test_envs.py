@@ -218,3 +218,35 @@ def test_caller_mistakes_raise():
         vector.reset(options={"reset_mask": np.array([False, False])})
     with pytest.raises(ValueError, match="render_mode"):
         gym.make_vec(ID, num_envs=2, render_mode="rgb_array")
+
+
+def test_time_limits_of_vector_environments_are_those_of_gymnasium():
+    envs = gym.make_vec(ID, num_envs=2, max_episode_steps=-1)
+    envs.reset(options={"state": np.zeros((2, 4))})
+    ends = [envs.step(np.zeros((2, 1)))[2:4] for _ in range(CartPoleSwingUp().episode_steps + 5)]
+    assert not np.any(ends)
+    for steps in (0, -2, 2.5, "3"):
+        with pytest.raises(ValueError, match=f"max_episode_steps is {steps!r}, expected an integer of at least 1"):
+            gym.make_vec(ID, num_envs=2, max_episode_steps=steps)
+    for count in (0, 2.5):
+        with pytest.raises(ValueError, match=f"num_envs is {count}, expected an integer of at least 1"):
+            gym.make_vec(ID, num_envs=count)
+
+
+@pytest.mark.parametrize("name", ["Quadrotor", "Quadruped"])
+def test_start_states_that_are_no_rotation_are_refused_at_the_reset(name):
+    single, many = gym.make(f"QPControl/{name}-v0"), gym.make_vec(f"QPControl/{name}-v0", num_envs=2)
+    single.reset(seed=0)
+    many.reset(seed=0)
+    states = many.unwrapped.state
+    many.reset(options={"state": states})
+    for factor in (0.0, 2.0):
+        wrong = states.copy()
+        wrong[1, 3:7] *= factor
+        with pytest.raises(ValueError, match="expected quaternions of length one"):
+            many.reset(options={"state": wrong})
+        with pytest.raises(ValueError, match="expected quaternions of length one"):
+            single.reset(options={"state": wrong[1]})
+    # They go on from where they were.
+    np.testing.assert_array_equal(many.unwrapped.state, states)
+    many.step(np.zeros(many.action_space.shape))

@@ -55,8 +55,14 @@ def test_gait_lifts_and_loads_every_foot_once_a_cycle() -> None:
     assert ((activation > 0.0) == on).all() and (over[on] == 0.0).all() and (over[~on] > 0.0).all()
     assert activation[:4, 0].tolist() == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0])
     assert over[19, 0] == 1.0 and activation[9:12, 0].tolist() == pytest.approx([1.0, 2 / 3, 1 / 3])
-    with pytest.raises(ValueError, match=r"period is 1, duty 0\.5"):
+    with pytest.raises(ValueError, match="period is 1, expected an integer of at least 2"):
         Gait(1, 0.5, (0.0,))
+    # A stance or a swing of no control periods would divide zero by zero.
+    for duty in (0.0, 0.1, 0.9, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"duty is {duty} of a period of 4"):
+            Gait(4, duty, (0.0,))
+    with pytest.raises(ValueError, match="ramp is 0, expected an integer of at least 1"):
+        Gait(4, 0.5, (0.0,), ramp=0)
 
 
 def test_two_feet_of_a_trot_are_on_the_ground_at_any_time() -> None:
@@ -227,3 +233,42 @@ def test_gradient_through_a_trotting_loop_equals_differences(plant: PushedQuadru
                 log -= k * h
         difference = (8.0 * (values[1] - values[2]) - (values[0] - values[3])) / (12.0 * h)
         assert float(gradient.sum()) == pytest.approx(difference, rel=1e-4, abs=1e-8)
+
+
+def controllers(plant: PushedQuadruped) -> list[Any]:
+    body = body_of(plant)
+    return [Standing(body, plant.stand), Trotting(body, plant.stand, period=plant.control_period)]
+
+
+@pytest.mark.filterwarnings("ignore:.*QPs have no solution")
+def test_a_state_that_is_none_raises_nothing_and_changes_no_neighbour(plant: PushedQuadruped) -> None:
+    x = plant.sample_starts(3, 0)
+    neighbours = [0, 2]
+    for controller in controllers(plant):
+        before = controller(x)
+        expected = controller(x, before)
+        numbers = [p for p in controller.parameters() if p.requires_grad]
+        for column, bad in ((0, math.nan), (25, math.inf), (slice(3, 7), 0.0)):  # the last one no rotation
+            spoilt = x.clone()
+            spoilt[1, column] = bad
+            found = controller(spoilt, before)
+            assert found.status.tolist() == [qc.Status.SOLVED, qc.Status.INVALID_INPUT, qc.Status.SOLVED]
+            assert torch.allclose(found.input[neighbours], expected.input[neighbours], rtol=0, atol=1e-6)
+            grads = torch.autograd.grad(found.input[neighbours].sum(), numbers, allow_unused=True, retain_graph=True)
+            assert all(g is None or g.isfinite().all() for g in grads)
+
+
+def test_states_of_another_kind_are_refused_or_taken_in_double_precision(plant: PushedQuadruped) -> None:
+    x = plant.sample_starts(2, 0)
+    for controller in controllers(plant):
+        assert torch.allclose(controller(x.float()).input, controller(x).input, rtol=0, atol=1e-2)
+        for wrong, message in ((x[0], "x has shape"), (x[:, :5], "x has shape"), (x.numpy(), "x is a ndarray")):
+            for call in (controller, controller.build, controller.start):
+                with pytest.raises(ValueError, match=message):
+                    call(wrong)
+        stretched = x.clone()
+        stretched[:, 3:7] *= 1.5  # a rotation all the same
+        assert torch.allclose(controller(stretched).input, controller(x).input, rtol=0, atol=1e-6)
+    gait = Gait(8, 0.5, (0.0, 0.5))
+    with pytest.raises(ValueError, match="the gait is one of 2 feet, expected 4"):
+        Trotting(body_of(plant), plant.stand, period=plant.control_period, gait=gait)

@@ -162,3 +162,69 @@ def test_movies_that_cannot_be_made_are_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="ffmpeg"):
         viewer.write_movie(tmp_path / "page.mp4", tmp_path / "page.html")
+
+
+def test_scenery_that_cannot_be_drawn_is_refused(tmp_path):
+    nan = float("nan")
+    for size in (nan, -1.0, 0.0, (1.0, 1.0), (1.0, 0.0, 1.0), "large"):
+        with pytest.raises(ValueError, match="the size of 'box' is"):
+            viewer.Shape("box", size, (0.0, 0.0, 0.0))
+    for item, message in (
+        (lambda: viewer.Shape("box", 1, (0.0, nan, 0.0)), "the position of 'box' is"),
+        (lambda: viewer.Shape("box", 1, (0.0, 0.0, 0.0), -5), "the color of 'box' is -5, expected 0xRRGGBB"),
+        (lambda: viewer.Arrow("force", 0x1000000), "the color of 'force' is 16777216"),
+        (lambda: viewer.Line("plan", 1), "the number of points of 'plan' is 1, expected an integer of at least 2"),
+        (lambda: viewer.Line("plan", 3, radius=0.0), "the radius of 'plan' is"),
+        (lambda: viewer.FrictionCone("cone", nan), "friction and height of 'cone' is"),
+        (lambda: viewer.FrictionCone("cone", -0.1), "friction of 'cone' is"),
+        (lambda: viewer.Camera(position=(nan, 0.0, 0.0)), "the camera's position is"),
+        (lambda: viewer.Camera((1.0, 0.0, 0.0), (1.0, 0.0, 0.0)), "the camera's position is its target"),
+        (lambda: viewer.Overlay(legend={"force": "red"}), "the color of 'force' is 'red'"),
+        (lambda: viewer.Overlay(eyes={"left": (1.0, 2.0)}), "the eye of 'left' is"),
+        (lambda: viewer.Slider(0.0, -np.inf, np.inf), "a slider from -inf to inf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            item()
+
+    def replay(**options):
+        viewer.write_replay(tmp_path / "page.html", TASK.urdf, TIMES, trajectory(), **options)
+
+    ball = viewer.Shape("ball", 1, (0.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="scenery has the name 'ball' twice"):
+        replay(scenery=[ball, ball])
+    with pytest.raises(TypeError, match="scenery has a int, expected items"):
+        replay(scenery=[3])
+    # Each letter would be a folder, and "/" all of them.
+    with pytest.raises(ValueError, match="package_dirs is '/usr', expected a list of folders"):
+        replay(package_dirs="/usr")
+    assert not (tmp_path / "page.html").exists()
+    replay(scenery=[ball])
+
+
+def test_movies_of_impossible_sizes_and_rates_are_refused(tmp_path):
+    page = tmp_path / "page.html"
+    for options, message in (
+        ({"frames_per_second": 0}, "frames_per_second is 0, expected an integer of at least 1"),
+        ({"frames_per_second": 2.5}, r"frames_per_second is 2\.5"),
+        ({"frames_per_second": 60}, r"frames_per_second is 60, expected at most 50 of a \.gif"),
+        ({"width": 0}, "width is 0, expected an integer of at least 1"),
+        ({"height": -1}, "height is -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            viewer.write_movie(tmp_path / "page.gif", page, **options)
+    with pytest.raises(ValueError, match=r"the movie is 321 x 400, expected even numbers of an \.mp4"):
+        viewer.write_movie(tmp_path / "page.mp4", page, width=321)
+
+
+def test_gif_keeps_the_time(tmp_path, browser_needed):  # noqa: F811
+    from PIL import Image
+
+    page = viewer.write_replay(tmp_path / "page.html", TASK.urdf, TIMES, trajectory(), camera=FRONT)
+    movie = viewer.write_movie(tmp_path / "page.gif", page, frames_per_second=30, width=160, height=120)
+    with Image.open(movie) as gif:
+        shown = 0
+        for k in range(gif.n_frames):
+            gif.seek(k)
+            shown += gif.info["duration"]
+    # 31 pictures of a second, to a hundredth of a second each.
+    assert shown == pytest.approx(1000 * 31 / 30, abs=10)

@@ -231,6 +231,13 @@ def test_run_folders_are_not_overwritten(tmp_path: Path) -> None:
         begin(other / "thesis.txt" / "run")
 
 
+def test_run_that_was_killed_as_it_began_can_begin(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json.partial").write_text('{"task"')
+    assert begin(tmp_path / "run").config()["task"] == "cart_pole_swing_up"
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ValueError, match="imitation_batch is 0, expected an integer >= 1"):
         create("cart_pole_swing_up", imitation_batch=0)
@@ -238,6 +245,13 @@ def test_wrong_options_are_refused() -> None:
         create("cart_pole_swing_up", closed_loop_rate=float("nan"))
     with pytest.raises(ValueError, match=r"cart_pole_swing_up: .*unexpected keyword argument 'speed'"):
         create("cart_pole_swing_up", speed=1)
+    for wrong in ({"seed": "1"}, {"seed": True}, {"seed": 2**63}, {"seed": 1.0}, {"clip": True}, {"clip": "1"}):
+        ((key, value),) = wrong.items()
+        with pytest.raises(ValueError, match=f"{key} is {value!r}, expected"):
+            create("cart_pole_swing_up", **wrong)
+    with pytest.raises(ValueError, match="network is 1, expected True or False"):
+        create("arm_unknown_loads", network=1)
+    assert create("cart_pole_swing_up", SMALL, seed=4).options == dataclasses.replace(SMALL, seed=4)
     with pytest.raises(ValueError, match="options is a TrainingOptions, expected CartPoleSwingUpOptions"):
         create("cart_pole_swing_up", TrainingOptions())
     with pytest.raises(ValueError, match=r"unknown task 'swim'; known: .*cart_pole_swing_up"):

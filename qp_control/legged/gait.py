@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from qp_control.qp.problem import as_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +19,8 @@ class Gait:
     period: control periods of a cycle. duty: share of it that a foot is on the ground. offsets: for each foot, the
     share of the cycle after which it touches down. ramp: control periods in which a contact takes up its load, and
     gives it back.
+
+    Raises ValueError for a duty that leaves no control period on the ground or in the air, and for other bad numbers.
     """
 
     period: int
@@ -24,8 +29,15 @@ class Gait:
     ramp: int = 4
 
     def __post_init__(self) -> None:
-        if self.period < 2 or not 0.0 < self.duty < 1.0:
-            raise ValueError(f"period is {self.period}, duty {self.duty}, expected at least 2 and between 0 and 1")
+        object.__setattr__(self, "period", as_integer("period", self.period, 2))
+        object.__setattr__(self, "ramp", as_integer("ramp", self.ramp, 1))
+        if not 0.0 < self.duty < 1.0 or not 0 < self.stance < self.period:
+            raise ValueError(
+                f"duty is {self.duty} of a period of {self.period}, expected a share between 0 and 1 that leaves feet "
+                "on the ground and in the air"
+            )
+        if not all(math.isfinite(share) for share in self.offsets):
+            raise ValueError(f"offsets are {self.offsets}, expected finite shares of the cycle")
 
     @property
     def stance(self) -> int:

@@ -44,6 +44,7 @@ class Standing(nn.Module):
 
         offset (B, 3) or (3,) [m]: of the centre of mass, in the world.
         """
+        x = self.whole_body.checked(x)
         by = x.new_zeros(len(x), 3) if offset is None else offset.expand(len(x), 3)
         nothing = LeggedDecision.nothing(self.whole_body, len(x))
         return StandingDecision(**nothing, offset=by, orientation=level(self.whole_body.finite(x)[:, 3:7]))

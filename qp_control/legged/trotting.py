@@ -17,6 +17,7 @@ from qp_control.legged.single_rigid_body import SingleRigidBody, about_vertical
 from qp_control.legged.standing import level
 from qp_control.legged.whole_body import Target, WholeBody
 from qp_control.ocp.problem import OcpQP
+from qp_control.qp.problem import as_integer
 from qp_control.robot.contact import GRAVITY
 from qp_control.settings import Settings, Status
 
@@ -80,6 +81,8 @@ class Trotting(nn.Module):
     plan to plan, and in a stage of it; the gait's cycle should be a multiple. clearance [m]: height of a step.
 
     `numbers` are those of plan and foot placement, those of the controller by inverse dynamics are in `whole_body`.
+
+    Raises ValueError for a gait of another number of feet.
     """
 
     def __init__(
@@ -97,7 +100,10 @@ class Trotting(nn.Module):
     ) -> None:
         super().__init__()
         self.whole_body, model = whole_body, whole_body.model
-        self.period, self.gait, self.every, self.clearance = period, gait or trot(), every, clearance
+        self.period, self.gait, self.clearance = period, gait or trot(), clearance
+        self.every = every = as_integer("every", every, 1)
+        if len(self.gait.offsets) != len(whole_body.feet):
+            raise ValueError(f"the gait is one of {len(self.gait.offsets)} feet, expected {len(whole_body.feet)}")
         self.stand, rest = stand[: model.nq], torch.zeros(model.nv, dtype=torch.float64)
         feet, centre = model.frame_positions(whole_body.feet, self.stand), model.centroid(self.stand).position
         self.ground, self.height = float(feet[:, 2].mean()), float(centre[2])
@@ -123,6 +129,7 @@ class Trotting(nn.Module):
         command (B, 3) or (3,): velocity ahead and to the left [m/s] and turn to the left [rad/s]; on the spot when
         None. clock (B,): where in the gait, in control periods.
         """
+        x = self.whole_body.checked(x)
         n, k = len(x), len(self.whole_body.feet)
         q, _ = self.whole_body.parts(self.whole_body.finite(x))
         none = torch.zeros(n, dtype=torch.int64)

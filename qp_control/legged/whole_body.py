@@ -12,6 +12,7 @@ from qp_control.inverse_dynamics.contacts import PointContact
 from qp_control.inverse_dynamics.controller import Control, InverseDynamics
 from qp_control.inverse_dynamics.limits import TorqueLimit
 from qp_control.inverse_dynamics.positive_numbers import PositiveNumbers
+from qp_control.inverse_dynamics.robot_states import RobotStates
 from qp_control.inverse_dynamics.tasks import (
     AngularMomentumTask,
     CenterOfMassTask,
@@ -96,7 +97,7 @@ class WholeBody(nn.Module):
         **values: Any,
     ) -> None:
         super().__init__()
-        self.model, self.feet = model, tuple(feet)
+        self.model, self.feet, self._states = model, tuple(feet), RobotStates(model)
         contacts = [PointContact(foot, max_force=max_force, name=f"{foot} contact") for foot in feet]
         tasks = [
             CenterOfMassTask(),
@@ -136,15 +137,24 @@ class WholeBody(nn.Module):
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(q, v) of states x (B, nx) of a plant, which may have more behind them."""
         nq, nx = self.model.nq, self.model.nx
-        if x.ndim != 2 or x.shape[1] < nx:
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {nx}) or more in a row")
+        x = self.checked(x)
         return x[:, :nq], x[:, nq:nx]
 
+    def checked(self, x: Tensor) -> Tensor:
+        """States x (B, nx or more) in double precision; ValueError for what is none."""
+        if not isinstance(x, Tensor):
+            raise ValueError(f"x is a {type(x).__name__}, expected a torch.Tensor")
+        if x.ndim != 2 or x.shape[1] < self.model.nx:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.model.nx}) or more in a row")
+        return x.double()
+
     def finite(self, x: Tensor) -> Tensor:
-        """States x (B, nx or more), with the neutral one in the place of those that are not finite."""
-        finite = x.detach().isfinite().all(1)
-        neutral = self.model.neutral_state()
-        return x if bool(finite.all()) else torch.where(finite[:, None], x[:, : len(neutral)], neutral)
+        """States (B, nx) as the controller takes x (B, nx or more).
+
+        Rotations have length one, and states that are none are the neutral one.
+        """
+        state = self._states(*self.parts(x))
+        return torch.cat([state.q, state.v], 1)
 
     def _numbers(self, target: Target) -> dict[str, Tensor]:
         numbers: dict[str, Tensor] = self.numbers()

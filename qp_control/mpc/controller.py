@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -28,22 +27,23 @@ import torch
 from torch import Tensor, nn
 
 from qp_control.exceptions import SolveError
+from qp_control.mpc.arguments import NOT_YOURS, check_sizes, checked_data, checked_rows, ends, rows_of
 from qp_control.mpc.coordinates import Errors, States, check_limited
+from qp_control.mpc.finite import all_finite, finite_elements, finite_rows, like
 from qp_control.mpc.input_memory import with_rate_limit
-from qp_control.mpc.limits import limit, spread, used, vector
+from qp_control.mpc.limits import finite_vector, limit, slack_weights, spread, used
 from qp_control.mpc.merit import violations
 from qp_control.mpc.nonlinear_ocp import NonlinearOcp, Rows, StateRows
 from qp_control.mpc.plan import Plan
 from qp_control.mpc.sqp import SqpSettings, implicit, solve_sqp
-from qp_control.mpc.weights import make_weight
+from qp_control.mpc.weights import Constant, make_weight
 from qp_control.ocp.layer import OcpLayer
-from qp_control.ocp.problem import OCP_NAMES, OcpQP
+from qp_control.ocp.problem import OcpQP
+from qp_control.qp.layer import to_native
 from qp_control.qp.problem import as_integer
 from qp_control.robot.dynamics import RobotDynamics
 from qp_control.robot.model_parameters import model_parameters
 from qp_control.settings import Settings, Status, settings_or
-
-_NOT_YOURS = ("A", "B", "c", "x0")
 
 
 class MPC(nn.Module):
@@ -67,7 +67,9 @@ class MPC(nn.Module):
     rows: further rows that are functions of state and input: `StateRows`, `StageRows`, `keep_out`, `speed_limit`, or
         modules that return one when called, whose parameters are learned.
     data: further arguments of the problem's `OcpQP` such as C, D, lower, upper, C_N, r or u_lower; tensors that
-        require grad become parameters. They go before what stands above.
+        require grad become parameters. Each goes before what stands above and leaves the others: u_lower the upper
+        limit, q the pull of the reference on the last state. With state_slack, x_lower and x_upper are hard limits
+        beside the soft ones.
     mode: "real_time" or "converged".
     sqp: options of the SQP method; settings: of the QP solver (None: closest-feasible mode).
 
@@ -82,7 +84,7 @@ class MPC(nn.Module):
     from it counts as turned the other way.
 
     Raises ValueError for wrong shapes, sizes and options, and for limits of coordinates that have none; TypeError for
-    settings of another kind.
+    settings, rows and data of another kind, and for numbers that require grad: what is learned goes into calls.
     """
 
     def __init__(
@@ -131,14 +133,14 @@ class MPC(nn.Module):
         given = dynamics.effort_limit if input_limit is None else input_limit
         self.register_buffer("input_limit", limit("input_limit", given, nu), persistent=False)
         self.register_buffer("state_limit", limits[self.limited], persistent=False)
-        own = vector("reference", reference, nx, 0.0)
+        own = finite_vector("reference", reference, nx)
         if self.in_errors:
             own = dynamics.neutral_state() if reference is None else Errors(dynamics, own).reference
         self.register_buffer("reference", own, persistent=False)
         self.rate_limit = None if rate_limit is None else limit("rate_limit", rate_limit, nu)
         if self.rate_limit is not None and not dynamics.dt:
             raise ValueError("rate_limit is given, and the dynamics have no control period dt")
-        self.state_slack, self.rows = state_slack, tuple(rows)
+        self.state_slack, self.rows = slack_weights(state_slack, state_limit), checked_rows(rows)
         self.learned_rows = nn.ModuleList(group for group in self.rows if isinstance(group, nn.Module))
 
         self.state_cost, self.input_cost = make_weight(state_cost, size), make_weight(input_cost, nu)
@@ -150,7 +152,7 @@ class MPC(nn.Module):
         self.input_fraction = nn.Parameter(torch.full((nu,), share, dtype=torch.float64))
         self.state_fraction = nn.Parameter(torch.full((len(self.limited),), share, dtype=torch.float64))
         self.data = nn.ParameterDict()
-        for name, value in _checked_names(data or {}).items():
+        for name, value in checked_data({} if data is None else data).items():
             self.data[name] = nn.Parameter(value, requires_grad=value.requires_grad)
         self.sqp = sqp or SqpSettings()
         # Where multipliers are as large as 1e9, an absolute tolerance alone asks for more digits than there are.
@@ -190,7 +192,7 @@ class MPC(nn.Module):
         copy_ = copy.deepcopy(self)
         copy_.is_frozen = True
         for name in ("state_cost", "input_cost", "terminal_cost", "model"):
-            setattr(copy_, name, _Constant(getattr(self, name)()))
+            setattr(copy_, name, Constant(getattr(self, name)()))
         for name, bound in (("input", self.input_bound()), ("state", self.state_bound())):
             setattr(copy_, f"{name}_limit", bound)
             setattr(copy_, f"{name}_fraction", None)
@@ -198,7 +200,7 @@ class MPC(nn.Module):
 
     def cold_plan(self, x0: Tensor) -> Plan:
         """The plan that stays at x0 (B, nx) with zero input: where the first call linearises."""
-        return Plan.at_rest(x0, self.horizon, self.nu, self.delay)
+        return Plan.at_rest(self._checked_state(x0), self.horizon, self.nu, self.delay)
 
     def problem(
         self, x0: Tensor, previous: Tensor | None = None, *, reference: Tensor | None = None, **data: Tensor
@@ -209,6 +211,9 @@ class MPC(nn.Module):
         of the controller's own. data: arguments of an OcpQP (Q, R, Q_N, q, r, C, D, lower, ..), for the whole batch or
         per element, instead of the controller's own.
         """
+        x0 = self._checked_state(x0)
+        if previous is not None and previous.shape != (len(x0), self.nu):
+            raise ValueError(f"previous has shape {tuple(previous.shape)}, expected (B, nu) = {(len(x0), self.nu)}")
         return self._problem(self._coordinates(reference), x0, previous, data)
 
     def _coordinates(self, reference: Tensor | None) -> States:
@@ -224,27 +229,30 @@ class MPC(nn.Module):
     def _problem(
         self, coordinates: States, x0: Tensor, previous: Tensor | None, data: dict[str, Tensor]
     ) -> NonlinearOcp:
-        _checked_names(data)
-        given = dict(self.data.items()) | data
+        given = dict(self.data.items()) | checked_data(data)
+        foreign = bool(given) or coordinates.reference.ndim > 1
         if "Q" not in given:
-            given["Q"] = self.state_cost()
+            given["Q"] = to_native(self.state_cost())
         if "R" not in given:
-            given["R"] = self.input_cost()
-        if "Q_N" not in given and given["Q"].shape[-3:-2] != (self.horizon + 1,):
-            given["Q_N"] = self.terminal_cost()
+            given["R"] = to_native(self.input_cost())
+        if "Q_N" not in given and not ends("Q", given, self.horizon):
+            given["Q_N"] = to_native(self.terminal_cost())
+        if foreign:
+            check_sizes(given, x0, coordinates.dynamics.nx, self.nu, self.horizon)
+            coordinates.check_batch(len(x0))
         coordinates.add_reference(given, self.horizon)
-        rows = [coordinates.rows(group() if isinstance(group, nn.Module) else group) for group in self.rows]
-        if not {"u_lower", "u_upper"} & given.keys():
+        rows = [coordinates.rows(rows_of(group)) for group in self.rows]
+        if "u_lower" not in given or "u_upper" not in given:
             bound = self.input_bound()
-            given |= {"u_lower": -bound, "u_upper": bound}
+            given = {"u_lower": -bound, "u_upper": bound} | given
         if self.limited:
             chosen, lower, upper = coordinates.box(self.limited, self.state_bound())
             if self.state_slack is not None:
                 linear, quadratic = self.state_slack
                 rows.append(StateRows(lambda x: x[..., chosen], lower, upper, linear, quadratic))
-            elif not {"x_lower", "x_upper"} & given.keys():
+            elif "x_lower" not in given or "x_upper" not in given:
                 size = coordinates.dynamics.nx
-                given |= {"x_lower": -spread(-lower, chosen, size), "x_upper": spread(upper, chosen, size)}
+                given = {"x_lower": -spread(-lower, chosen, size), "x_upper": spread(upper, chosen, size)} | given
         ocp = NonlinearOcp(coordinates.dynamics, self.horizon, coordinates.of(x0), given, self.model(), rows)
         if self.rate_limit is None:
             return ocp
@@ -264,7 +272,7 @@ class MPC(nn.Module):
             return qp
         nan = torch.tensor(float("nan"), dtype=torch.float64)
         dynamics: dict[str, Any] = {
-            name: torch.where(_like(finite, v), v, nan) for name in _NOT_YOURS for v in [getattr(qp, name)]
+            name: torch.where(like(finite, v), v, nan) for name in NOT_YOURS for v in [getattr(qp, name)]
         }
         return dataclasses.replace(qp, **dynamics)
 
@@ -281,27 +289,40 @@ class MPC(nn.Module):
         coordinates = self._coordinates(options.pop("reference", None))
         # Without gradients the solver's statuses tell which linearisations are not finite.
         check = torch.is_grad_enabled() or self.in_errors or self.mode == "converged"
-        check = check or not _all_finite(x0, plan.states, plan.inputs, plan.previous, plan.pending)
+        check = check or not all_finite(x0, plan.states, plan.inputs, plan.previous, plan.pending)
         finite = torch.ones(len(x0), dtype=torch.bool)
         if check:
-            finite = _finite(plan.inputs, plan.previous, plan.pending)
+            finite = finite_elements(plan.inputs, plan.previous, plan.pending)
             finite = finite & coordinates.valid(x0) & coordinates.valid(plan.states)
         while True:
             good = not check or bool(finite.all())
             safe = plan if good else plan.where(finite, self.reference)
             start = x0 if good else torch.where(finite[:, None], x0, self.reference)
-            for k in range(self.delay):
-                start = self.dynamics.step(start, safe.pending[:, k], self.model())
+            start, arrived = self._arrival(start, safe.pending)
+            if arrived is not None and bool((finite & ~arrived).any()):
+                finite, check = finite & arrived, True
+                continue
             ocp = self._problem(coordinates, start, safe.previous, options)
             x = self._trajectory(coordinates, torch.cat([start[:, None], safe.states[:, 1:]], 1), safe)
             with torch.set_grad_enabled(graph and torch.is_grad_enabled()):
                 qp = ocp.around(x, safe.inputs)
             if not check:
                 return ocp, qp, finite, (x, safe.inputs), coordinates
-            now = finite & _finite(qp.A, qp.B, qp.c, qp.x0)
+            now = finite & finite_elements(qp.A, qp.B, qp.c, qp.x0)
+            now = now & finite_rows(qp) if ocp.rows else now
             if bool((now == finite).all()):
                 return ocp, qp, finite, (x, safe.inputs), coordinates
             finite = now
+
+    def _arrival(self, x0: Tensor, pending: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where the inputs under way (B, delay, nu) lead from x0 (B, nx), and which elements stay finite; None: all."""
+        x = x0
+        for k in range(self.delay):
+            x = self.dynamics.step(x, pending[:, k], self.model())
+            finite = finite_elements(x)
+            if not bool(finite.all()):
+                return x, finite
+        return x, None
 
     def _trajectory(self, coordinates: States, states: Tensor, plan: Plan) -> Tensor:
         """The problem's states along `states` (B, N + 1, nx) with the inputs of the plan."""
@@ -315,11 +336,23 @@ class MPC(nn.Module):
 
         In the units of the rows: those of `keep_out` and `speed_limit` are squares. Where the limits cannot be met
         these are the shifts, so that mpc.violations(plan).square().sum(1) in a loss leads what is learned back to where
-        they can. Differentiable in the plan and the limits. options: as in `problem`.
+        they can. Differentiable in the plan and the limits. Elements whose plan is not finite, or at whose states the
+        functions of rows are not, have NaN and contribute nothing to gradients. options: as in `problem`.
         """
+        self._check_plan(plan, len(plan.states) if isinstance(plan, Plan) else 0)
         coordinates = self._coordinates(options.pop("reference", None))
-        ocp = self._problem(coordinates, plan.states[:, 0], plan.previous, options)
-        return violations(ocp, self._trajectory(coordinates, plan.states, plan), plan.inputs)
+        finite = finite_elements(plan.inputs, plan.previous) & coordinates.valid(plan.states)
+        while True:
+            every, which = bool(finite.all()), finite.nonzero()[:, 0]
+            safe = plan if every else plan.where(finite, self.reference)
+            ocp = self._problem(coordinates, safe.states[:, 0], safe.previous, options)
+            x, u = self._trajectory(coordinates, safe.states, safe), safe.inputs
+            found = violations(ocp, x, u) if every else violations(ocp.element(which), x[which], u[which])
+            good = finite_elements(found)
+            if bool(good.all()):
+                none = found.new_full((len(finite), found.shape[1]), torch.nan)
+                return found if every else none.index_copy(0, which, found)
+            finite = finite.index_copy(0, which, good)
 
     def forward(self, x0: Tensor, plan: Plan | None = None, **options: Tensor) -> Plan:
         """Plan from the states x0 (B, nx).
@@ -343,7 +376,7 @@ class MPC(nn.Module):
         real_time = self.mode == "real_time"
         # Gradients of what has converged are those of the QP around the solution, not of the first one.
         ocp, qp, finite, (x, u), coordinates = self._build_finite(x0, plan, options, graph=real_time)
-        start = plan.warm_start(x.detach(), u.detach())
+        start = plan.warm_start(x.detach(), u.detach(), qp)
         if real_time:
             grad = torch.is_grad_enabled()
             out = self.layer(**qp.data(), warm_start=start) if grad else self.layer.solve(qp, start)
@@ -358,62 +391,32 @@ class MPC(nn.Module):
             raise SolveError(message, self.build(x0, plan, **options).element(index).arguments(), out)
         usable = solved
         if self.mode == "converged":
-            usable = usable | (finite & (status == Status.MAX_ITER) & _finite(out.x, out.u))
+            usable = usable | (finite & (status == Status.MAX_ITER) & finite_elements(out.x, out.u))
         found = out.x[..., : coordinates.dynamics.nx]
         if self.in_errors:  # NaN leads to no state
             found = torch.where(usable[:, None, None], found, 0.0)
         return plan.replaced(usable, out, status, coordinates.states(found))
 
     def _checked(self, x0: Tensor, plan: Plan | None) -> tuple[Tensor, Plan]:
+        x0 = self._checked_state(x0)
+        if plan is None:
+            return x0, self.cold_plan(x0)
+        self._check_plan(plan, len(x0))
+        return x0, plan
+
+    def _checked_state(self, x0: Tensor) -> Tensor:
         if not isinstance(x0, Tensor):
             raise ValueError(f"x0 is a {type(x0).__name__}, expected a torch.Tensor")
         if x0.ndim != 2 or x0.shape[1] != self.nx:
             raise ValueError(f"x0 has shape {tuple(x0.shape)}, expected (B, nx) = (B, {self.nx})")
-        x0 = x0.to(device="cpu", dtype=torch.float64)
-        if plan is None:
-            return x0, self.cold_plan(x0)
+        return x0.to(device="cpu", dtype=torch.float64)
+
+    def _check_plan(self, plan: Plan, batch: int) -> None:
         if not isinstance(plan, Plan):
             raise TypeError(f"plan is a {type(plan).__name__}, expected a Plan")
-        batch, N, nu = len(x0), self.horizon, self.nu
+        N, nu = self.horizon, self.nu
         shapes = {"states": (N + 1, self.nx), "inputs": (N, nu), "previous": (nu,), "pending": (self.delay, nu)}
         for name, shape in shapes.items():
             got = tuple(getattr(plan, name).shape)
             if got != (batch, *shape):
                 raise ValueError(f"plan.{name} has shape {got}, expected {(batch, *shape)}")
-        return x0, plan
-
-
-class _Constant(nn.Module):
-    """Returns what it was given."""
-
-    def __init__(self, value: Tensor | None) -> None:
-        super().__init__()
-        self.value: Tensor | None
-        self.register_buffer("value", value)
-
-    def forward(self) -> Tensor | None:
-        return self.value
-
-
-def _finite(*values: Tensor) -> Tensor:
-    """(B,) bool: no number of this element is NaN or infinite."""
-    # A sum is finite where its terms are, but for terms so large that they are of no use either.
-    total = torch.stack([v.detach().flatten(1).sum(1) for v in values])
-    return total.isfinite().all(0)
-
-
-def _all_finite(*values: Tensor) -> bool:
-    return math.isfinite(sum(float(v.sum()) for v in values))
-
-
-def _like(mask: Tensor, value: Tensor) -> Tensor:
-    """mask (B,) with as many axes as value."""
-    return mask.view(-1, *[1] * (value.ndim - 1))
-
-
-def _checked_names(data: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for name in data:
-        if name not in OCP_NAMES or name in _NOT_YOURS:
-            known = ", ".join(n for n in OCP_NAMES if n not in _NOT_YOURS)
-            raise ValueError(f"{name!r} is no argument of the problem, expected one of {known}")
-    return dict(data)

@@ -13,9 +13,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from qp_control.mpc.nonlinear_ocp import Rows, StateRows
+from qp_control.mpc.arguments import ends
+from qp_control.mpc.nonlinear_ocp import Rows, StateRows, times
 from qp_control.robot.dynamics import RobotDynamics
 from qp_control.robot.manifold import ErrorDynamics
 
@@ -25,6 +27,11 @@ class States:
 
     def __init__(self, dynamics: Any, reference: Tensor) -> None:
         self.dynamics, self.reference = dynamics, reference
+
+    @property
+    def target(self) -> Tensor:
+        """The coordinates that the cost leads to."""
+        return self.reference
 
     def of(self, x: Tensor) -> Tensor:
         """Coordinates of trajectories x (B, N + 1, nx) or states x (B, nx) of stage 0."""
@@ -38,17 +45,25 @@ class States:
         """(B,): all states (B, ..., nx) of an element are some."""
         return x.detach().flatten(1).isfinite().all(1)
 
-    def add_reference(self, data: dict[str, Tensor], horizon: int) -> None:
-        """Linear terms of the cost, where `data` has none."""
+    def check_batch(self, batch: int) -> None:
+        """Raise ValueError unless the reference is one for all, or of this batch."""
         r = self.reference
-        if not bool(r.any()):
+        if r.ndim > 1 and len(r) not in (1, batch):
+            raise ValueError(f"reference has a batch of {len(r)}, expected 1 or {batch}")
+
+    def add_reference(self, data: dict[str, Tensor], horizon: int) -> None:
+        """Linear terms of the cost, of the stages where `data` has no q and of the last one where it has no q_N."""
+        r = self.target
+        if "q" not in data and not bool(r.any()):
             return
         stages = r if r.ndim == 3 else r[..., None, :]
+        Q, own_end = data["Q"], ends("Q", data, horizon)
+        if "q_N" not in data and not ends("q", data, horizon):
+            Q_N = Q[..., -1, :, :] if own_end else data["Q_N"]
+            data["q_N"] = _slope(Q_N, stages[..., -1, :])
         if "q" not in data:
-            Q = data["Q"][..., :horizon, :, :] if data["Q"].ndim > 2 else data["Q"]
-            data["q"] = -(Q @ stages[..., :horizon, :, None])[..., 0]
-        if "q_N" not in data and "Q_N" in data:
-            data["q_N"] = -(data["Q_N"] @ stages[..., -1, :, None])[..., 0]
+            Q = Q[..., :horizon, :, :] if own_end else Q
+            data["q"] = _slope(Q, stages[..., :horizon, :])
 
     def rows(self, rows: Rows) -> Rows:
         """Rows that are functions of states, as functions of the coordinates."""
@@ -59,6 +74,16 @@ class States:
         return list(chosen), -bound, bound
 
 
+def _slope(Q: Tensor, r: Tensor) -> Tensor:
+    """-Q r; where one of the two is not finite NaN, that passes no NaN on to the other one's gradient."""
+    if torch.is_grad_enabled():
+        good = Q.isfinite().all(-1).all(-1) & r.isfinite().all(-1)
+        if not bool(good.all()):
+            Q, r = torch.where(good[..., None, None], Q, 0.0), torch.where(good[..., None], r, 0.0)
+            return torch.where(good[..., None], -times(Q, r), torch.nan)
+    return -times(Q, r)
+
+
 class Errors(States):
     """Errors of a robot's states from the reference."""
 
@@ -67,6 +92,10 @@ class Errors(States):
     def __init__(self, robot: RobotDynamics, reference: Tensor) -> None:
         super().__init__(robot.around(reference), reference)
         self.robot = robot
+
+    @property
+    def target(self) -> Tensor:
+        return self.reference.new_zeros(self.robot.ndx)
 
     def of(self, x: Tensor) -> Tensor:
         return self.dynamics.to_error(x)
@@ -79,7 +108,8 @@ class Errors(States):
         return good if good.ndim == 1 else good.flatten(1).all(1)
 
     def add_reference(self, data: dict[str, Tensor], horizon: int) -> None:
-        pass  # the cost of errors has no linear terms
+        if "q" in data:  # otherwise the cost of errors has no linear terms
+            super().add_reference(data, horizon)
 
     def rows(self, rows: Rows) -> Rows:
         inner, integrate = rows.function, self.robot.integrate

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from qp_control.mpc.nonlinear_kkt import cost_blocks, cost_slopes
-from qp_control.mpc.nonlinear_ocp import NonlinearOcp, Rows, StageRows, StateRows, full
+from qp_control.mpc.nonlinear_ocp import ROW_DATA, NonlinearOcp, Rows, StageRows, StateRows, full
 
 _INFINITY = float("inf")
 _SIDES = (("lower", -_INFINITY), ("upper", _INFINITY))
-_ROW_DATA = ("lower", "upper", "slack_linear", "slack_quadratic")
 
 
 @dataclass(frozen=True)
@@ -77,16 +76,16 @@ class Elastic:
             return {}
         shape = (ocp.batch, 1 if suffix else ocp.horizon, sizes[0])
         given = []
-        for name in _ROW_DATA:
+        for name in ROW_DATA:
             value = data.get(name + suffix)
             value = None if value is None else full(name + suffix, value, ocp)
             given.append(value[:, None] if suffix and value is not None else value)
         soft = (value.expand(shape) for value in self._softened(*given))
-        return {name + suffix: v[:, 0] if suffix else v for name, v in zip(_ROW_DATA, soft, strict=True)}
+        return {name + suffix: v[:, 0] if suffix else v for name, v in zip(ROW_DATA, soft, strict=True)}
 
     def _soft_rows(self, rows: Rows) -> Rows:
-        soft = self._softened(*(getattr(rows, name) for name in _ROW_DATA))
-        changes: dict[str, Any] = dict(zip(_ROW_DATA, soft, strict=True))
+        soft = self._softened(*(getattr(rows, name) for name in ROW_DATA))
+        changes: dict[str, Any] = dict(zip(ROW_DATA, soft, strict=True))
         return dataclasses.replace(rows, **changes)
 
     def _softened(self, lower: Any, upper: Any, linear: Any, quadratic: Any) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qp_control.mpc.nonlinear_kkt import cost_blocks, cost_slopes, cost_value
-from qp_control.mpc.nonlinear_ocp import NonlinearOcp, StateRows, full, times
+from qp_control.mpc.nonlinear_ocp import ROW_DATA, NonlinearOcp, StateRows, full, times
 from qp_control.ocp.layer import OcpLayerSolution
 from qp_control.ocp.problem import OcpQP
 from qp_control.settings import Status
@@ -139,8 +139,6 @@ def _rows(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Iterator[tuple[Tensor, Any
         yield values, of(f"{name}_lower", -infinity), of(f"{name}_upper", infinity), None, None
     for group in ocp.rows:
         values = group.values(x[:, 1:] if isinstance(group, StateRows) else x[:, :N], u)
-        lower, upper, linear, quadratic = (
-            None if v is None else torch.as_tensor(v, dtype=x.dtype)
-            for v in (group.lower, group.upper, group.slack_linear, group.slack_quadratic)
-        )
-        yield values, lower, upper, linear, quadratic
+        lower, upper, linear, quadratic = (group.expanded(name, values) for name in ROW_DATA)
+        weights = (linear, quadratic) if group.soft else (None, None)
+        yield values, lower, upper, *weights

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from qp_control.ocp.problem import OcpQP, base_rank
 from qp_control.robot.torch_dynamics import value_and_jacobians, weighted_hessian
 
 _INFINITY = float("inf")
+ROW_DATA = ("lower", "upper", "slack_linear", "slack_quadratic")
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,48 @@ class _Rows:
     slack_quadratic: Any = None
     data: tuple[Tensor, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, tuple | list) or not all(isinstance(value, Tensor) for value in self.data):
+            raise TypeError(f"data of rows is {self.data!r}, expected a tuple of tensors")
+        for name in ROW_DATA:
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) and value is not None:
+                object.__setattr__(self, name, torch.as_tensor(value, dtype=torch.float64))
+
+    @property
+    def soft(self) -> bool:
+        """Whether there are weights."""
+        return self.slack_linear is not None or self.slack_quadratic is not None
+
+    def expanded(self, name: str, like: Tensor) -> Tensor:
+        """A bound or weight in the shape (B, N, rows) of the function's values `like`.
+
+        Raises ValueError where it does not broadcast to that.
+        """
+        value = getattr(self, name)
+        if value is None:
+            return like.new_full(like.shape, self._missing(name))
+        try:
+            return cast(Tensor, value.to(like.dtype).expand(like.shape))
+        except RuntimeError:
+            got, expected = tuple(value.shape), f"(B, N, rows) = {tuple(like.shape)}"
+            raise ValueError(f"{name} of rows has shape {got}, expected one that broadcasts to {expected}") from None
+
+    def _missing(self, name: str) -> float:
+        if name == "slack_linear" and not self.soft:
+            return _INFINITY
+        return {"lower": -_INFINITY, "upper": _INFINITY}.get(name, 0.0)
+
 
 class StateRows(_Rows):
     """lower <= function(x, *data) <= upper for the states x_1..x_N; function maps (B, N, nx) to (B, N, rows).
 
     lower, upper: numbers or tensors that broadcast to (B, N, rows). slack_linear, slack_quadratic: weights of a soft
-    row's violation, likewise; None: hard rows. data: tensors the function takes as well, shared, or with the axes (B,
-    N) or (B, 1) in front.
+    row's violation, likewise; None: hard rows. data: tensors the function takes as well. Those of three axes or more
+    that begin with (B, N) or (B, 1) differ by element, the others are shared.
 
-    A controller's call raises ValueError where the function returns another shape.
+    Raises TypeError for data that are no tensors. A controller's call raises ValueError where the function returns
+    another shape, and for bounds and weights that do not broadcast to it.
     """
 
     def values(self, x: Tensor, u: Tensor) -> Tensor:
@@ -131,7 +165,7 @@ class NonlinearOcp:
             for name, value in self.data.items()
         }
         par = self.parameters
-        rows = [_part_of_rows(r, elements) for r in self.rows]
+        rows = [_part_of_rows(r, self.batch, self.horizon, elements) for r in self.rows]
         par = par[elements] if par is not None and par.ndim > 1 else par
         dynamics = part_of_dynamics(self.dynamics, elements)
         return dataclasses.replace(self, dynamics=dynamics, x0=self.x0[elements], data=data, parameters=par, rows=rows)
@@ -152,9 +186,13 @@ class NonlinearOcp:
         return OcpQP(A=A, B=B, c=c, x0=self.x0, horizon=self.horizon, **data)
 
     def curvature(self, states: Tensor, inputs: Tensor, y: Tensor, z: Tensor, z_N: Tensor) -> tuple[Tensor, Tensor]:
-        """What f and h add to the Hessian of the Lagrangian: (B, N, n, n) by (x_k, u_k), (B, nx, nx) by x_N."""
+        """What f and h add to the Hessian of the Lagrangian: (B, N, n, n) by (x_k, u_k), (B, nx, nx) by x_N.
+
+        Multipliers y that are not finite, of QPs without an answer, count as zero: robots refuse what is no number.
+        """
         x, nx = states[:, :-1], states.shape[-1]
-        total: Tensor = self.dynamics.second_order(x, inputs, y[:, 1:], self._stage_parameters())
+        y = y[:, 1:].nan_to_num(0.0, 0.0, 0.0)
+        total: Tensor = self.dynamics.second_order(x, inputs, y, self._stage_parameters())
         end = states.new_zeros(self.batch, nx, nx)
         stage, terminal = self._linear_rows()
         for rows in self.rows:
@@ -193,37 +231,21 @@ class NonlinearOcp:
             h, J_x, J_u = value_and_jacobians(rows.values, x, u)
             constant = times(J_x, x) + times(J_u, u) - h
             m = h.shape[-1]
-
-            def bound(value: Any, like: Tensor = h) -> Tensor:
-                return torch.as_tensor(value, dtype=like.dtype).expand(like.shape)
-
-            entries = {
-                "C": J_x,
-                "D": J_u,
-                "lower": bound(rows.lower) + constant,
-                "upper": bound(rows.upper) + constant,
-            }
-            soft = rows.slack_linear is not None or rows.slack_quadratic is not None
-            hard = _INFINITY if not soft else 0.0
-            weights = {
-                "slack_linear": bound(hard if rows.slack_linear is None else rows.slack_linear),
-                "slack_quadratic": bound(0.0 if rows.slack_quadratic is None else rows.slack_quadratic),
-            }
+            entries = {name: rows.expanded(name, h) for name in ROW_DATA}
+            weights = {name: entries.pop(name) for name in ("slack_linear", "slack_quadratic")}
+            entries = {"C": J_x, "D": J_u} | {name: bound + constant for name, bound in entries.items()}
             if of_state:
                 # x_0 is given: its rows are free.
                 first = {"C": h.new_zeros(B, 1, m, nx), "D": h.new_zeros(B, 1, m, nu)}
                 first |= {"lower": h.new_full((B, 1, m), -_INFINITY), "upper": h.new_full((B, 1, m), _INFINITY)}
                 first |= {name: value[:, :1] for name, value in weights.items()}
                 entries |= weights
-                blocks.add({f"{name}_N": value[:, -1] for name, value in entries.items() if name != "D"}, soft)
+                blocks.add({f"{name}_N": value[:, -1] for name, value in entries.items() if name != "D"}, rows.soft)
                 entries = {name: torch.cat([first[name], value[:, :-1]], 1) for name, value in entries.items()}
             else:
                 entries |= weights
-            blocks.add(entries, soft)
+            blocks.add(entries, rows.soft)
         return blocks.joined()
-
-
-_ROW_DATA = ("lower", "upper", "slack_linear", "slack_quadratic")
 
 
 class _Blocks:
@@ -237,7 +259,7 @@ class _Blocks:
         defaults |= {"slack_linear": 0.0, "slack_quadratic": 0.0}
         self.parts: dict[str, list[Tensor]] = {}
         self.soft = any(name.startswith("slack") for name in data)
-        for name in ("C", "D", *_ROW_DATA, "C_N", *[f"{name}_N" for name in _ROW_DATA]):
+        for name in ("C", "D", *ROW_DATA, "C_N", *[f"{name}_N" for name in ROW_DATA]):
             end = name.endswith("_N")
             shape = shapes.get(name, (B, terminal) if end else (B, N, stage))
             pair = ("slack_linear_N", "slack_quadratic_N") if end else ("slack_linear", "slack_quadratic")
@@ -289,9 +311,33 @@ def part_of_dynamics(dynamics: Any, elements: Tensor) -> Any:
     return dynamics.element(elements) if hasattr(dynamics, "element") else dynamics
 
 
-def _part_of_rows(rows: Rows, elements: Tensor) -> Rows:
-    def part(value: Any) -> Any:
-        return value[elements] if isinstance(value, Tensor) and value.ndim == 3 and len(value) > 1 else value
+def _part_of_rows(rows: Rows, batch: int, horizon: int, elements: Tensor) -> Rows:
+    own = [value.ndim > 2 and tuple(value.shape[:2]) in ((batch, 1), (batch, horizon)) for value in rows.data]
+    if not all(own):
+        rows = _with_shared_data(rows, own)
+    data = tuple(value[elements] for value in rows.data)
+    bounds = {name: getattr(rows, name) for name in ROW_DATA}
+    return dataclasses.replace(
+        rows,
+        data=data,
+        **{
+            name: value[elements] if value is not None and value.ndim == 3 and len(value) > 1 else value
+            for name, value in bounds.items()
+        },
+    )
 
-    data = tuple(part(value) for value in rows.data)
-    return dataclasses.replace(rows, data=data, **{name: part(getattr(rows, name)) for name in _ROW_DATA})
+
+def _with_shared_data(rows: Rows, own: Sequence[bool]) -> Rows:
+    """The rows with the data that differ by element, `own`, alone: the others belong to the function.
+
+    A part of the batch may be as large as something that is shared.
+    """
+    inner, given, count = rows.function, rows.data, sum(own)
+
+    def function(*arguments: Tensor) -> Tensor:
+        first, mine = arguments[: len(arguments) - count], iter(arguments[len(arguments) - count :])
+        return inner(*first, *(next(mine) if own_ else value for own_, value in zip(own, given, strict=True)))
+
+    return dataclasses.replace(
+        rows, function=function, data=tuple(value for own_, value in zip(own, given, strict=True) if own_)
+    )

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from qp_control.ocp.problem import OcpQP
 from qp_control.ocp.solve import OcpStart
 from qp_control.settings import Status
 
@@ -93,18 +94,28 @@ class Plan:
         return dataclasses.replace(self, **moved, previous=self.inputs[:, 0], pending=pending)
 
     def with_input(self, u: Tensor) -> Plan:
-        """The plan with u (B, nu) sent now instead of its own input."""
+        """The plan with u (B, nu) sent now instead of its own input. Raises ValueError for another shape."""
+        if u.shape != self.inputs[:, 0].shape:
+            raise ValueError(f"u has shape {tuple(u.shape)}, expected (B, nu) = {tuple(self.inputs[:, 0].shape)}")
         return dataclasses.replace(self, inputs=torch.cat([u[:, None], self.inputs[:, 1:]], 1))
 
     def detach(self) -> Plan:
         """The same plan without gradient: what a controller outside of training carries."""
         return Plan(*(getattr(self, field.name).detach() for field in dataclasses.fields(self)))
 
-    def warm_start(self, x: Tensor, u: Tensor) -> Any:
-        """A start of the QP around the trajectory x, u with this plan's multipliers; None before the first call."""
+    def warm_start(self, x: Tensor, u: Tensor, qp: OcpQP) -> Any:
+        """A start of the QP around the trajectory x, u with this plan's multipliers, zero where the QP has other rows;
+        None before the first call."""
         if self.y.ndim != 3:
             return None
-        return OcpStart(x, u, self.y, self.z, self.z_N, self.w_x, self.w_u)
+        z, z_N = self.z, self.z_N
+        matrix = qp.D if qp.C is None else qp.C
+        rows, terminal = (0 if m is None else m.shape[-2] for m in (matrix, qp.C_N))
+        if z.shape[-1] != rows:
+            z = z.new_zeros(*z.shape[:-1], rows)
+        if z_N.shape[-1] != terminal:
+            z_N = z_N.new_zeros(*z_N.shape[:-1], terminal)
+        return OcpStart(x, u, self.y, z, z_N, self.w_x, self.w_u)
 
     def where(self, good: Tensor, state: Tensor) -> Plan:
         """This plan for the elements `good` (B,), for the others the one that rests at `state` (nx,)."""

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qp_control.qp.problem import check_symmetric, symmetry_tolerance
+
 
 def _learnable(*shape: int, value: float = 0.0) -> nn.Parameter:
     return nn.Parameter(torch.full(shape, value, dtype=torch.float64))
@@ -46,11 +48,12 @@ class Full(nn.Module):
 
     @torch.no_grad()
     def assign(self, value: Tensor | Sequence[Any]) -> None:
-        """Take a positive definite matrix (n, n) or a positive diagonal (n,); ValueError for anything else."""
+        """Take a symmetric positive definite matrix (n, n) or a positive diagonal (n,); ValueError for all else."""
         W, n = torch.as_tensor(value, dtype=torch.float64), len(self.log_diagonal)
         W = torch.diag(_positive(W, n)) if W.ndim == 1 else W
         if W.shape != (n, n):
             raise ValueError(f"the weight has shape {tuple(W.shape)}, expected ({n}, {n}) or ({n},)")
+        check_symmetric(_finite(W).detach().numpy(), symmetry_tolerance(getattr(value, "dtype", W.dtype)), "the weight")
         L, info = torch.linalg.cholesky_ex(W)
         if int(info):
             raise ValueError("the weight is not positive definite")
@@ -76,7 +79,19 @@ class LowRank(nn.Module):
         F = torch.as_tensor(value, dtype=torch.float64)
         if F.shape != self.factor.shape:
             raise ValueError(f"the factor has shape {tuple(F.shape)}, expected {tuple(self.factor.shape)}")
-        self.factor.copy_(F)
+        self.factor.copy_(_finite(F))
+
+
+class Constant(nn.Module):
+    """Returns what it was given."""
+
+    def __init__(self, value: Tensor | None) -> None:
+        super().__init__()
+        self.value: Tensor | None
+        self.register_buffer("value", value)
+
+    def forward(self) -> Tensor | None:
+        return self.value
 
 
 def make_weight(kind: str | int | nn.Module, n: int) -> nn.Module:
@@ -87,7 +102,7 @@ def make_weight(kind: str | int | nn.Module, n: int) -> nn.Module:
         return Diagonal(n)
     if kind == "full":
         return Full(n)
-    if isinstance(kind, int):
+    if isinstance(kind, int) and not isinstance(kind, bool):
         return LowRank(n, kind)
     raise ValueError(f"the cost is {kind!r}, expected 'diagonal', 'full', a rank or a module")
 
@@ -96,6 +111,12 @@ def _positive(value: Any, n: int) -> Tensor:
     vector = torch.as_tensor(value, dtype=torch.float64)
     if vector.shape != (n,):
         raise ValueError(f"the weight has shape {tuple(vector.shape)}, expected ({n},)")
-    if not bool((vector > 0.0).all()):
+    if not bool(((vector > 0.0) & vector.isfinite()).all()):
         raise ValueError(f"the weight is {vector.tolist()}, expected positive numbers")
     return vector
+
+
+def _finite(value: Tensor) -> Tensor:
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"the weight is {value.tolist()}, expected finite numbers")
+    return value

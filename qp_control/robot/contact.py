@@ -125,7 +125,7 @@ class ContactDynamics(RobotModel):
         if not self.stiffness > 0.0:  # before its root; the other numbers are checked below
             raise ValueError(f"stiffness is {self.stiffness}, expected a positive number [N/m]")
         self.damping = float(2.0 * (self.stiffness * mass) ** 0.5 if damping is None else damping)
-        self.slip, self.directions, self.ground = float(slip), int(directions), ground
+        self.slip, self.directions, self.ground = float(slip), as_integer("directions", directions, 2), ground
         self.limit_stiffness, self.lift = float(limit_stiffness), bool(lift)
         if not isinstance(ground, Ground):
             raise ValueError(f"ground is a {type(ground).__name__}, expected a Plane or a HeightField")
@@ -136,8 +136,9 @@ class ContactDynamics(RobotModel):
                 raise ValueError(f"friction of {name!r} is {coefficient}, expected at least 0")
         dry = np.array(self.model.upperDryFrictionLimit) if dry_friction is None else dry_friction
         self.dry_friction = torch.as_tensor(dry, dtype=torch.float64).clone()
-        if self.dry_friction.shape != (self.nv,) or not bool((self.dry_friction >= 0.0).all()):
-            raise ValueError(f"dry_friction is {dry}, expected {self.nv} numbers of at least 0")
+        good = (self.dry_friction >= 0.0) & self.dry_friction.isfinite()
+        if self.dry_friction.shape != (self.nv,) or not bool(good.all()):
+            raise ValueError(f"dry_friction is {dry}, expected {self.nv} finite numbers of at least 0")
         self.joint_limits, self.settings = bool(joint_limits), settings_or(settings, Settings(threads=threads))
         self.dry = [int(i) for i in self.dry_friction.nonzero()[:, 0]]
         self._dry = self.dry_friction[self.dry]

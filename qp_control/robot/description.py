@@ -78,6 +78,8 @@ def read_visuals(
     for a mesh outside of them: a robot from elsewhere must not open other files.
     """
     file = Path(path)
+    if isinstance(package_dirs, str | os.PathLike):  # each letter would be a folder, and "/" all of them
+        raise ValueError(f"package_dirs is {str(package_dirs)!r}, expected a list of folders")
     text = _locked(file.read_text(encoding="utf-8"), locked, str(file))
     roots = [Path(d).resolve() for d in (file.parent, *package_dirs)]
     for mesh in ElementTree.fromstring(text).iter("mesh"):

@@ -85,7 +85,7 @@ class RobotModel:
             else:
                 joint = model.joints[model.getJointId(which)]
                 indices += range(joint.idx_v, joint.idx_v + joint.nv)
-        if int(threads) != threads or not 0 <= threads <= 4096:
+        if not (math.isfinite(threads) and int(threads) == threads and 0 <= threads <= 4096):
             raise ValueError(f"threads is {threads}, expected an integer >= 0")
         self.threads, self._indices = threads, indices
         self._robot = RigidBody(model, actuated=indices, threads=threads, **options)
@@ -197,8 +197,7 @@ class RobotModel:
         frames: names of the model's frames (links, joints and what else its description has). aligned: velocities and
         accelerations are in the world's axes, otherwise in the frames' own.
         """
-        still = q.new_zeros(*q.shape[:-1], self.nv)
-        motion = self._motion(q, *(still if value is None else value for value in (v, a)))
+        motion = self._motion(q, *self._still(q, v, a))
         (q_, v_, a_), _, finish, _ = self._inputs(motion, None)
         found = call(motions.FrameMotions, self._robot, self._frame_indices(frames), aligned, q_, v_, a_)
         return FrameMotion(*map(finish, found))
@@ -220,10 +219,15 @@ class RobotModel:
         self, q: Tensor, v: Tensor | None = None, a: Tensor | None = None, parameters: Tensor | None = None
     ) -> Centroid:
         """Centre of mass at q (B, nq), momentum and its rate with v and a (B, nv), zero where they are not given."""
-        still = q.new_zeros(*q.shape[:-1], self.nv)
-        motion = self._motion(q, *(still if value is None else value for value in (v, a)))
+        motion = self._motion(q, *self._still(q, v, a))
         (q_, v_, a_), par, finish, _ = self._inputs(motion, parameters)
         return Centroid(*map(finish, call(motions.Centroid, self._robot, q_, v_, a_, par)))
+
+    def _still(self, q: Tensor, *motion: Tensor | None) -> tuple[Tensor, ...]:
+        """Zeros where there is no motion."""
+        check_tensor("q", q)
+        still = q.new_zeros(*q.shape[:-1], self.nv)
+        return tuple(still if value is None else value for value in motion)
 
     def _motion(self, q: Tensor, v: Tensor, a: Tensor) -> dict[str, tuple[Tensor, int]]:
         return {"q": (q, self.nq), "v": (v, self.nv), "a": (a, self.nv)}

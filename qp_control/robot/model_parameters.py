@@ -117,7 +117,7 @@ class Payload(nn.Module):
 
     def __init__(self, dynamics: RobotModel, frame: str, *, mass: float = 0.5, size: float = 0.1) -> None:
         super().__init__()
-        if not mass > 0.0 or not size > 0.0:
+        if not 0.0 < mass < math.inf or not 0.0 < size < math.inf:
             raise ValueError(f"mass is {mass} and size {size}, expected positive numbers")
         place = dynamics.model.frames[dynamics._frame_indices([frame])[0]]
         joint = int(place.parentJoint)

@@ -49,15 +49,19 @@ class TorchDynamics:
     ) -> None:
         if integrator not in (None, "rk4", "euler"):
             raise ValueError(f"integrator is {integrator!r}, expected None, 'rk4' or 'euler'")
-        if integrator is not None and not (dt is not None and dt > 0.0):
-            raise ValueError(f"dt is {dt}, expected a positive control period for the integrator {integrator!r}")
+        if integrator is not None and dt is None:
+            raise ValueError(f"dt is None, expected a positive control period for the integrator {integrator!r}")
+        if dt is not None and not 0.0 < dt < float("inf"):
+            raise ValueError(f"dt is {dt}, expected a positive control period")
         self.function, self.nx, self.nu = function, as_integer("nx", nx, 1), as_integer("nu", nu, 0)
         self.dt, self.substeps, self.integrator = dt, as_integer("substeps", substeps, 1), integrator
         if self.substeps > 1 and integrator is None:
             raise ValueError(f"substeps is {substeps}, expected 1, or more with an integrator")
-        self.parameters = None if parameters is None else parameters.detach().to(torch.float64)
+        self.parameters = None if parameters is None else _vector("parameters", parameters).detach()
         infinite = torch.full((self.nu,), float("inf"), dtype=torch.float64)
-        self.effort_limit = infinite if input_limit is None else torch.as_tensor(input_limit, dtype=torch.float64)
+        self.effort_limit = infinite if input_limit is None else _vector("input_limit", input_limit)
+        if self.effort_limit.shape != infinite.shape or not bool((self.effort_limit > 0.0).all()):
+            raise ValueError(f"input_limit is {self.effort_limit.tolist()}, expected {self.nu} positive numbers")
         self._check_function()
 
     def _check_function(self) -> None:
@@ -104,6 +108,14 @@ class TorchDynamics:
 
     def _step(self, parameters: Tensor | None) -> Function:
         return lambda x, u: self.step(x, u, parameters)
+
+
+def _vector(name: str, value: Any) -> Tensor:
+    """`value` as a tensor (n,) without NaN."""
+    given = torch.as_tensor(value, dtype=torch.float64)
+    if given.ndim != 1 or bool(given.isnan().any()):
+        raise ValueError(f"{name} is {given.tolist()}, expected a vector of numbers")
+    return given
 
 
 def value_and_jacobians(function: Function, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

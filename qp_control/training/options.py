@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+_LARGEST = 2**63  # what torch takes for a seed, and for a size
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -33,8 +35,12 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool | str):
+            if isinstance(field.default, bool):
+                if not isinstance(value, bool):
+                    raise ValueError(f"{field.name} is {value!r}, expected True or False")
                 continue
+            if isinstance(value, bool):  # which is an integer, too
+                raise ValueError(f"{field.name} is {value!r}, expected a number")
             if isinstance(field.default, float):
                 may_be_zero = field.name.endswith("_weight")
                 good = isinstance(value, int | float) and 0.0 <= value < float("inf") and (value or may_be_zero)
@@ -43,5 +49,5 @@ class TrainingOptions:
                     raise ValueError(f"{field.name} is {value!r}, expected {expected}")
                 continue
             least = 0 if field.name in ("seed", "parts") or field.name.endswith("iterations") else 1
-            if not (isinstance(value, int) and value >= least):
-                raise ValueError(f"{field.name} is {value!r}, expected an integer >= {least}")
+            if not (isinstance(value, int) and least <= value < _LARGEST):
+                raise ValueError(f"{field.name} is {value!r}, expected an integer >= {least} of at most 64 bits")

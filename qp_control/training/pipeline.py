@@ -148,7 +148,7 @@ def _open(path: Path) -> tuple[RunFolder, ClosedLoopTask, Any]:
     config = run.config()
     try:
         task = tasks.create(config["task"], **config["options"])
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise RunError(f"{str(path)!r}: {error}") from error
     if not isinstance(task, ClosedLoopTask):
         raise RunError(f"{str(path)!r} is a run of {task.name}, which has no motion to show")

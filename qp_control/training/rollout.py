@@ -83,7 +83,7 @@ def closed_loop(
     (shifted) plan or decision to begin with. The gradient passes through the plant, the controller and what is carried
     from call to call; truncate: it is cut after every so many control periods. see: is called with every decision.
 
-    Raises ValueError unless steps and truncate are integers of at least 1.
+    Raises ValueError unless steps and truncate are integers of at least 1, and for functions that return another shape.
     """
     steps = as_integer("steps", steps, 1)
     truncate = None if truncate is None else as_integer("truncate", truncate, 1)
@@ -101,14 +101,16 @@ def closed_loop(
         if failure is None and not bool(plan.solved.all()):
             failure = failed_problem(controller, x, given, plan, t)
         u = torch.clamp(plan.input, -limit, limit)
-        before, x = x.detach(), finite_only(step, (x.shape[1],), x, u)
+        before, x = x.detach(), finite_only("step", step, (x.shape[1],), x, u)
         if failed is not None:
             alive = alive & x.detach().isfinite().all(1)
             x = torch.where(alive[:, None], x, before)
-        earned = x.new_zeros(len(x)) if reward is None else finite_only(reward, (), x, u)
+        earned = x.new_zeros(len(x)) if reward is None else finite_only("reward", reward, (), x, u)
         if failed is not None:
             earned = torch.where(alive, earned, failed_reward)
-            alive = alive & ~failed(x.detach())
+            ended = failed(x.detach())
+            _check_shape("failed", ended, (len(x),))
+            alive = alive & ~ended.bool()
         states.append(x)
         inputs.append(u)
         rewards.append(earned)
@@ -133,17 +135,36 @@ def closed_loop(
     )
 
 
-def finite_only(function: Callable[..., Tensor], shape: tuple[int, ...], *arguments: Tensor) -> Tensor:
-    """The function of arguments (B, .), with values (B, *shape), for the elements that are finite; NaN for the others,
-    whose places the first finite one takes: functions of robots refuse what is none."""
+def finite_only(name: str, function: Callable[..., Tensor], shape: tuple[int, ...], *arguments: Tensor) -> Tensor:
+    """The function of arguments (B, .), with values (B, *shape), for the elements that are finite and whose values are;
+    NaN for the others, whose places the first of those takes: functions of robots refuse what is none, and NaN would
+    pass on to the gradients of what all elements share. Where values are not finite the function is called once more.
+
+    ValueError, with the function's name, where it returns something else.
+    """
     finite = torch.stack([value.detach().isfinite().all(1) for value in arguments]).all(0)
-    if bool(finite.all()):
-        return function(*arguments)
-    if not bool(finite.any()):
-        return arguments[0].new_full((len(finite), *shape), float("nan"))
-    first = int(finite.nonzero()[0])
-    result = function(*(torch.where(finite[:, None], value, value[first].detach()) for value in arguments))
-    return torch.where(finite.view(-1, *[1] * len(shape)), result, float("nan"))
+    while True:
+        every, given = bool(finite.all()), arguments
+        if not every:
+            if not bool(finite.any()):
+                return arguments[0].new_full((len(finite), *shape), float("nan"))
+            first = int(finite.nonzero()[0])
+            given = tuple(torch.where(finite[:, None], value, value[first].detach()) for value in arguments)
+        result = function(*given)
+        _check_shape(name, result, (len(finite), *shape))
+        good = result.detach().isfinite()
+        now = finite & (good.all(1) if shape else good)
+        if bool((now == finite).all()):
+            return result if every else torch.where(finite.view(-1, *[1] * len(shape)), result, float("nan"))
+        finite = now
+
+
+def _check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a function returned a tensor of the shape: others broadcast unseen."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} returned a {type(value).__name__}, expected a torch.Tensor")
+    if value.shape != shape:
+        raise ValueError(f"{name} returned shape {tuple(value.shape)}, expected {shape}")
 
 
 def failed_problem(

@@ -32,6 +32,7 @@ from qp_control.training.task import Estimate
 
 __all__ = ["Metrics", "RunError", "RunFolder"]
 
+_BEGUN = "config.json.partial"
 MAX_FAILURES = 20  # QPs kept per run: the first ones tell the most
 
 
@@ -48,8 +49,11 @@ class RunFolder:
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether a run was begun there."""
-        return (path / "config.json").is_file()
+        """Whether a run was begun there. Raises RunError where that cannot be told, as of names that are too long."""
+        try:
+            return (path / "config.json").is_file()
+        except OSError as error:
+            raise RunError(f"cannot read {str(path)!r}: {error}") from error
 
     @staticmethod
     def create(path: Path, task: str, options: Mapping[str, Any]) -> RunFolder:
@@ -57,7 +61,8 @@ class RunFolder:
         if RunFolder.exists(path):
             raise RunError(f"{str(path)!r} already holds a run: continue it with --resume, or choose another folder")
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            # A run that was killed as it began may have left half of its first file.
+            if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - {_BEGUN}):
                 raise RunError(f"{str(path)!r} exists and is not a run folder; nothing was written")
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

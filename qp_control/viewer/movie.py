@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qp_control.qp.problem import as_integer
 from qp_control.viewer.browser import Browser
 from qp_control.viewer.scene import Pathlike
 
@@ -44,11 +46,19 @@ def write_movie(
     """Record a replay written by `write_replay`, with what stands over it, as .gif or .mp4.
 
     Returns the path. Raises BrowserNotFound without Chromium or Chrome, BrowserError when it fails, ValueError for
-    another ending of `path`, FileNotFoundError without the replay or, for .mp4, without ffmpeg.
+    another ending of `path`, sizes that are no positive integers (even ones for .mp4) and more than 50 frames per
+    second of a .gif, which keeps time in hundredths of a second, FileNotFoundError without the replay or, for .mp4,
+    without ffmpeg.
     """
     target = Path(path)
+    frames_per_second = as_integer("frames_per_second", frames_per_second, 1)
+    width, height = as_integer("width", width, 1), as_integer("height", height, 1)
     if target.suffix not in (".gif", ".mp4"):
         raise ValueError(f"path is {str(path)!r}, expected it to end in .gif or .mp4")
+    if target.suffix == ".gif" and frames_per_second > 50:
+        raise ValueError(f"frames_per_second is {frames_per_second}, expected at most 50 of a .gif")
+    if target.suffix == ".mp4" and (width % 2 or height % 2):
+        raise ValueError(f"the movie is {width} x {height}, expected even numbers of an .mp4")
     if target.suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise FileNotFoundError("ffmpeg, which makes .mp4 files, is not on the PATH; .gif needs none")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,9 +85,10 @@ def _write_gif(target: Path, pictures: Iterator[bytes], frames_per_second: int) 
     for png in pictures:
         with Image.open(io.BytesIO(png)) as image:
             frames.append(image.convert("RGB").quantize(128, dither=Image.Dither.NONE))
-    frames[0].save(
-        target, save_all=True, append_images=frames[1:], duration=1000 // frames_per_second, loop=0, optimize=True
-    )
+    # Hundredths of a second that add up: 30 frames per second are not 33.
+    ends = [round(100 * k / frames_per_second) for k in range(len(frames) + 1)]
+    durations = [10 * (end - begin) for begin, end in itertools.pairwise(ends)]
+    frames[0].save(target, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
 
 
 def _write_mp4(target: Path, pictures: Iterator[bytes], frames_per_second: int) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from qp_control.viewer.scenery import as_numbers, check_color
+
 
 @dataclasses.dataclass(frozen=True)
 class Overlay:
@@ -30,6 +32,10 @@ class Overlay:
     def __post_init__(self) -> None:
         if len({len(row) for row in self.table}) > 1:
             raise ValueError(f"table has rows of {sorted({len(row) for row in self.table})} cells, expected one length")
+        for text, color in self.legend.items():
+            check_color(text, color)
+        for text, eye in self.eyes.items():
+            as_numbers(f"the eye of {text!r}", eye, (3,))
 
     def html(self, target: tuple[float, float, float], panel: str = "") -> str:
         """Its elements; target: the point that the camera looks at [m]. panel: what the slider of stages is made of."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qp_control.viewer.drawn_robot import Robot
-from qp_control.viewer.scenery import Floats, Item, Pose
+from qp_control.viewer.scenery import Floats, Item, Pose, as_numbers
 
 Pathlike = str | os.PathLike[str]
 Moved = Mapping[str, ArrayLike]
@@ -26,6 +26,11 @@ class Camera:
     position: tuple[float, float, float] = (2.0, -2.0, 1.2)
     target: tuple[float, float, float] = (0.0, 0.0, 0.3)
     follow: bool = False
+
+    def __post_init__(self) -> None:
+        eye, target = (as_numbers(f"the camera's {n}", getattr(self, n), (3,)) for n in ("position", "target"))
+        if np.array_equal(eye, target):
+            raise ValueError(f"the camera's position is its target, {self.target}, expected another place")
 
 
 class Scene:
@@ -45,7 +50,13 @@ class Scene:
 
         self.robot = Robot("robot", urdf, package_dirs=package_dirs, floating_base=floating_base, locked=locked)
         self.model, self.camera = self.robot.model, camera
-        self.scenery = {item.name: item for item in scenery}
+        self.scenery: dict[str, Item] = {}
+        for item in scenery:
+            if not isinstance(item, Item):
+                raise TypeError(f"scenery has a {type(item).__name__}, expected items such as Shape")
+            if not item.name or item.name in self.scenery:
+                raise ValueError(f"scenery has the name {item.name!r} {'twice' if item.name else '(none)'}")
+            self.scenery[item.name] = item
         self._moved: set[str] = set()
         self.root = meshcat.Visualizer(window=window)
         for path, item in (("robot", self.robot), *((f"scenery/{item.name}", item) for item in scenery)):

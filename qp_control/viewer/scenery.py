@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qp_control.qp.problem import as_integer
+
 Floats = NDArray[np.float64]
 
 HIDDEN = (1e-6, 1e-6, 1e-6)  # scale of what is not to be seen: a matrix of zeros has no inverse
@@ -51,13 +53,20 @@ class Shape(Item):
     """A box, or with one number for its size a ball of that radius: size and centre [m], color 0xRRGGBB.
 
     It stays where it is unless a call says otherwise (`moved`, the position of its centre; hidden where that is not a
-    number).
+    number). Raises ValueError for a size that is not positive, and for other bad numbers.
     """
 
     name: str
     size: tuple[float, float, float] | float
     position: tuple[float, float, float]
     color: int = 0x888888
+
+    def __post_init__(self) -> None:
+        size = as_numbers(f"the size of {self.name!r}", self.size, (), (3,))
+        if not (size > 0.0).all():
+            raise ValueError(f"the size of {self.name!r} is {self.size}, expected positive numbers [m]")
+        as_numbers(f"the position of {self.name!r}", self.position, (3,))
+        check_color(self.name, self.color)
 
     @property
     def moved_by(self) -> tuple[int, ...]:
@@ -66,7 +75,8 @@ class Shape(Item):
     def put_into(self, node: Any) -> None:
         import meshcat.geometry as geometry
 
-        body = geometry.Sphere(self.size) if isinstance(self.size, float) else geometry.Box(list(self.size))
+        size = np.asarray(self.size, dtype=np.float64).tolist()
+        body = geometry.Box(size) if isinstance(size, list) else geometry.Sphere(size)
         node.set_object(body, geometry.MeshLambertMaterial(color=self.color))
 
     def poses(self, moved: Floats | None) -> dict[str, Pose]:
@@ -82,6 +92,9 @@ class Arrow(Item):
 
     name: str
     color: int = 0xD62728
+
+    def __post_init__(self) -> None:
+        check_color(self.name, self.color)
 
     @property
     def moved_by(self) -> tuple[int, ...]:
@@ -120,6 +133,14 @@ class FrictionCone(Item):
     height: float = 0.06
     color: int = 0xE8A33D
 
+    def __post_init__(self) -> None:
+        numbers = as_numbers(f"friction and height of {self.name!r}", (self.friction, self.height), (2,))
+        if numbers[0] < 0.0 or numbers[1] <= 0.0:
+            raise ValueError(
+                f"friction of {self.name!r} is {self.friction} and height {self.height}, expected positive"
+            )
+        check_color(self.name, self.color)
+
     @property
     def moved_by(self) -> tuple[int, ...]:
         return (3,)
@@ -148,6 +169,12 @@ class Line(Item):
     radius: float = 0.006
     color: int = 0x1F77B4
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", as_integer(f"the number of points of {self.name!r}", self.points, 2))
+        if not 0.0 < self.radius < math.inf:
+            raise ValueError(f"the radius of {self.name!r} is {self.radius}, expected a positive number [m]")
+        check_color(self.name, self.color)
+
     @property
     def moved_by(self) -> tuple[int, ...]:
         return (self.points, 3)
@@ -163,6 +190,24 @@ class Line(Item):
         if moved is None:
             return {str(k): HIDE for k in range(self.points - 1)}
         return {str(k): _between(moved[k], moved[k + 1]) for k in range(self.points - 1)}
+
+
+def as_numbers(name: str, value: Any, *shapes: tuple[int, ...]) -> Floats:
+    """`value` as an array of one of the shapes; ValueError where it is none, or not finite."""
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(1, np.nan)
+    if numbers.shape not in shapes or not np.isfinite(numbers).all():
+        expected = " or ".join("a number" if shape == () else f"{shape[0]} numbers" for shape in shapes)
+        raise ValueError(f"{name} is {value!r}, expected {expected}")
+    return numbers
+
+
+def check_color(name: str, color: Any) -> None:
+    """Raise ValueError unless a color is one of 24 bits."""
+    if not isinstance(color, int) or not 0 <= color <= 0xFFFFFF:
+        raise ValueError(f"the color of {name!r} is {color!r}, expected 0xRRGGBB")
 
 
 def _placed(position: Floats, rotation: Floats | None = None) -> Floats:

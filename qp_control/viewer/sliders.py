@@ -18,7 +18,7 @@ class Slider:
     high: float
 
     def __post_init__(self) -> None:
-        if not self.low <= self.value <= self.high or self.low == self.high:
+        if not -math.inf < self.low <= self.value <= self.high < math.inf or self.low == self.high:
             raise ValueError(f"a slider from {self.low} to {self.high} cannot be at {self.value}")
 
     def takes(self, value: object) -> bool:

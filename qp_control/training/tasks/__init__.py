@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from qp_control.training.options import TrainingOptions
 from qp_control.training.task import TrainingTask
 from qp_control.training.tasks.arm_inverse_dynamics import ArmInverseDynamics
@@ -50,16 +52,15 @@ def available() -> list[str]:
 
 
 def create(name: str, options: TrainingOptions | None = None, **changed: object) -> TrainingTask:
-    """The task of this name, with options of its `options_type`, or with its own but for those `changed`.
+    """The task of this name, with options of its `options_type` (None: its own), but for those `changed`.
 
     Raises ValueError for an unknown name, listing the known ones, and for wrong options.
     """
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; known: {', '.join(available())}")
     task = TASKS[name]
-    if options is None:
-        try:
-            options = task.options_type(**changed)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise ValueError(f"{name}: {error}") from error
+    try:
+        options = dataclasses.replace(options or task.options_type(), **changed)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from error
     return task(options)

@@ -116,7 +116,7 @@ class LoadedArmTask(ClosedLoopTask):
 
     def squares(self, states: Tensor) -> Tensor:
         """Squared distances (B, T) of the tool from its target [m^2]; NaN where there is no state."""
-        ways = finite_only(self.plant.way, (3,), states.flatten(0, 1))
+        ways = finite_only("way", self.plant.way, (3,), states.flatten(0, 1))
         return ways.square().sum(-1).view(states.shape[:2])
 
     def score(self, module: Any, seed: int, count: int) -> Score:
