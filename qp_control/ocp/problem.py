@@ -9,9 +9,9 @@
                 u_lower_k <= u_k <= u_upper_k, x_lower_k <= x_k <= x_upper_k     (w_u, w_x), x for k >= 1
 
 Rows may be soft: with weights w1 (slack_linear) and w2 (slack_quadratic), for terminal rows slack_linear_N and
-slack_quadratic_N, a row reads lower <= C x + D u + s_l - s_u <= upper, s_l, s_u >= 0, at the cost w1 (s_l + s_u) + w2/2
-(s_l^2 + s_u^2). A weight that is not given is zero; without weights all rows are hard, and so is a single row with a
-weight of +inf.
+slack_quadratic_N, a row reads lower <= C x + D u + s_l - s_u <= upper, s_l, s_u >= 0, at the cost
+w1 (s_l + s_u) + w2/2 (s_l^2 + s_u^2). A weight that is not given is zero; a row with a weight of +inf is hard, and so
+are all rows without weights.
 
 Stage data: matrices are (rows, cols), the same for all stages and elements, (N, rows, cols), or (B, N, rows, cols),
 where an axis of length one stands for all; vectors have one axis less. Q, q may have N + 1 stages, the last of them

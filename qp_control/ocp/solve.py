@@ -28,9 +28,10 @@ _FIELDS = (*OUTPUTS, *_CERTIFICATES, *_NUMBERS)
 class OcpSolution:
     """Solution of an optimal-control QP, or of a batch of B; then every field has a leading axis B.
 
-    Q_k x_k + S_k'u_k + q_k - y_k + A_k'y_{k+1} + C_k'z_k + w_x,k = 0 and S_k x_k + R_k u_k + r_k + B_k'y_{k+1} +
-    D_k'z_k + w_u,k = 0; z_i > 0: upper bound active, z_i < 0: lower bound active, the same for w. y_0 is the gradient
-    of the optimal cost with respect to x0, y_{k+1} that with respect to c_k.
+    Q_k x_k + S_k'u_k + q_k - y_k + A_k'y_{k+1} + C_k'z_k + w_x,k = 0 and
+    S_k x_k + R_k u_k + r_k + B_k'y_{k+1} + D_k'z_k + w_u,k = 0; z_i > 0: upper bound active, z_i < 0: lower bound
+    active, the same for w. y_0 is the gradient of the optimal cost with respect to x0, y_{k+1} that with respect to
+    c_k.
     """
 
     x: Array
