@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def vector(name: str, value: Tensor | Sequence[float] | None, size: int, default: float) -> Tensor:
-    """`value` as (size,), `default` everywhere where it is None; ValueError for another shape and NaN."""
+    """`value` as (size,), `default` in all entries if it is None; ValueError for another shape and NaN."""
     if value is None:
         return torch.full((size,), default, dtype=torch.float64)
     given = torch.as_tensor(value, dtype=torch.float64).clone()

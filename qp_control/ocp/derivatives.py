@@ -2,7 +2,7 @@
 linear in the horizon.
 
 Source: implicit differentiation of the KKT conditions (Amos and Kolter, "OptNet", ICML 2017), the linear systems solved
-by Riccati recursions; where no point is feasible: Bambade et al., "Leveraging augmented-Lagrangian techniques for
+by Riccati recursions; for infeasible problems: Bambade et al., "Leveraging augmented-Lagrangian techniques for
 differentiating over infeasible quadratic programs in machine learning", ICLR 2024. The formulas are in kkt_system.hpp
 and derivatives.hpp.
 """

@@ -1,8 +1,8 @@
 """Derivatives of a QP's solution as functions of NumPy arrays, each with its certificate.
 
-Source: implicit differentiation of the KKT conditions (Amos and Kolter, "OptNet", ICML 2017); where no point is
-feasible: Bambade et al., "Leveraging augmented-Lagrangian techniques for differentiating over infeasible quadratic
-programs in machine learning", ICLR 2024. The formulas are in kkt_system.hpp and derivatives.hpp.
+Source: implicit differentiation of the KKT conditions (Amos and Kolter, "OptNet", ICML 2017); for infeasible problems:
+Bambade et al., "Leveraging augmented-Lagrangian techniques for differentiating over infeasible quadratic programs in
+machine learning", ICLR 2024. The formulas are in kkt_system.hpp and derivatives.hpp.
 """
 
 from __future__ import annotations

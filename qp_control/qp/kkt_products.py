@@ -1,4 +1,4 @@
-"""Products with the matrix K of a QP's optimality conditions (kkt_system.hpp), and their derivatives by the data.
+"""Products with the matrix K of a QP's optimality conditions (kkt_system.hpp), and gradients of the data.
 
 Tensors are float64 on the CPU; a vector has (B, count, 2 n + 2 rows) entries, rows = n_eq + n_in + n.
 """

@@ -110,8 +110,8 @@ class CollisionPair:
     what it touches, the point lies between that one and the one nearest to the axis's middle: it moves from end to end
     while the capsule tilts, instead of jumping, and capsules lie still. This makes distances larger by up to
     1e-3 l^2 / (4 d), l half the axis and d its distance, and by 1e-6 l^2 / (2 d sin^2 a) where axes cross at an angle
-    a; those of ends and of spheres are exact. Boxes touch each other in several points: pair the corners of each with the other
-    (`collision_pairs` does). Shapes in the frame "universe" are fixed in the world. friction: coefficient mu.
+    a; those of ends and of spheres are exact. Boxes touch each other in several points: pair the corners of each with
+    the other (`collision_pairs` does). Shapes in the frame "universe" are fixed in the world. friction: coefficient mu.
 
     Raises ValueError for other pairs.
     """
