@@ -139,7 +139,7 @@ class _Run:
         """Which elements (B,) have infeasible QPs whose shifts do not vanish, and something to gain from curvature.
 
         If the dynamics are linear, the QP's shift is the least one already. Rows with crossing bounds are shifted on
-        both sides, which violations of one row cannot be.
+        both sides, whereas violations are one-sided.
         """
         shifts = [getattr(found, name).flatten(1) for name in found._fields if name.startswith("s_")]
         size = torch.where(found.status == Status.CLOSEST_FEASIBLE, torch.cat(shifts, 1).norm(dim=1), 0.0)

@@ -201,7 +201,7 @@ class ContactDynamics(RobotModel):
 
         parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts), those with the ground
         before those of pairs. dry_friction (nv,) or (B, nv): applies to the velocities that have dry friction in the
-        model. ValueError if one of either is negative. Differentiable in all of them, except where a contact opens,
+        model. ValueError if a coefficient is negative. Differentiable in all of them, except where a contact opens,
         closes or begins to slide.
         """
         return self._follow(False, x, u, 1, parameters, friction, dry_friction)[0]
