@@ -31,7 +31,7 @@ def solve(
     """Solves; a warm start is x, y, z, w, active_in, active_box.
 
     Returns the fields of the solutions, whether every H was equal to its transpose, whether every element is SOLVED or
-    CLOSEST_FEASIBLE, and, with `keep` and where it is of use, the factors that `adjoint` may use again."""
+    CLOSEST_FEASIBLE, and, with `keep` and where it helps, the factors that `adjoint` may reuse."""
 
 def dense_qps(settings: Settings) -> object:
     """A solver of QPs, for the robots' module."""
@@ -95,13 +95,13 @@ def solve_ocp(
     warm_start: Sequence[_Array] | None = None,
     certify: bool = False,
 ) -> tuple[tuple[_Array, ...], bool, bool]:
-    """The fields of the solutions, with certify the certificates behind the slacks, whether every Q and R was equal to
-    its transpose, and whether every element has an answer."""
+    """The fields of the solutions (with certify, the certificates follow the slacks), whether every Q and R was equal
+    to its transpose, and whether every element has an answer."""
 
 def convex_stages(
     hessian: _Array, last: _Array, AB: _Array, size: _Array, threads: int = 0, repair: bool = False
 ) -> tuple[_Array, _Array, npt.NDArray[np.bool_]]:
-    """Convex stages, M, and for which elements that went well; the rest of the others' numbers means nothing."""
+    """Convex stages, M, and for which elements this succeeded; the numbers of the others have no meaning."""
 
 def ocp_adjoint(
     sizes: tuple[int, int, int, int, int, int],
@@ -127,7 +127,7 @@ def ocp_point(
     status: _IntArray,
     settings: DerivativeSettings,
 ) -> tuple[_Array, _Array]:
-    """v (B, .) and the roles of its rows (B, 3, rows), see `ocp_kkt_functions`."""
+    """v (B, .) and the roles of its rows (B, 3, rows), see `qp_control.ocp.kkt_functions`."""
 
 def ocp_system(
     sizes: tuple[int, int, int, int, int, int],
@@ -146,4 +146,4 @@ def ocp_gain(
     status: _IntArray,
     settings: DerivativeSettings,
 ) -> tuple[_Array, _Array]:
-    """(B, nu, nx) derivatives of u_0 by x0, and the residuals (nu, B)."""
+    """(B, nu, nx) derivatives of u_0 with respect to x0, and the residuals (nu, B)."""

@@ -14,12 +14,12 @@ class QPControlError(Exception):
 
 
 class SolveError(QPControlError):
-    """A QP that had to be solved was not.
+    """A QP that had to be solved has no solution.
 
     Attributes:
-        problem: the data by name, as accepted by `qp_control.save_problem`: the whole batch of a layer, of a controller
-            the QP of the first element without an answer, as its `build` gives it. `ContactDynamics`, whose QPs are
-            made in C++, has the arguments of its steps here: x, u, parameters, friction, dry_friction.
+        problem: the data by name, as accepted by `qp_control.save_problem`: for a layer the whole batch, for a
+            controller the QP of the first element without an answer, as returned by its `build`. For `ContactDynamics`,
+            whose QPs are assembled in C++, the arguments of its steps: x, u, parameters, friction, dry_friction.
         solution: what the solver returned: the `LayerSolution` or `OcpLayerSolution` of the whole batch, float64 on the
             CPU; the `Tick` of `InverseDynamics.compute`; the statuses (B, periods) of `ContactDynamics`.
     """
@@ -31,11 +31,11 @@ class SolveError(QPControlError):
 
 
 class ProblemFileError(QPControlError, ValueError):
-    """A problem file is missing pieces, truncated, or not a problem file."""
+    """A file is incomplete, truncated, or not a problem file."""
 
 
 class TrainingError(QPControlError):
-    """Training cannot go on. problem_path: where the QP it failed on was written, if it was."""
+    """Training cannot continue. problem_path: the file with the QP it failed on, if one was written."""
 
     def __init__(self, message: str, problem_path: Path | None = None) -> None:
         super().__init__(message)

@@ -11,26 +11,26 @@ from qp_control import _solver
 
 
 class Status(IntEnum):
-    """What the solver says of one problem."""
+    """Outcome of one problem."""
 
     SOLVED = 0
-    """Residuals are below the tolerance, checked on the caller's data."""
+    """The residuals, recomputed from the caller's data, are below the tolerance."""
     CLOSEST_FEASIBLE = 1
-    """The constraints contradict each other: solution of the least shifted problem."""
+    """The constraints contradict each other: the solution of the least shifted problem."""
     MAX_ITER = 2
-    """Iteration limit, or no progress any more (a tolerance below what rounding allows): best point so far."""
+    """The iteration limit was reached, or rounding keeps the tolerance out of reach: the best point found."""
     TIME_LIMIT = 3
-    """Time limit: best point so far."""
+    """The time limit was reached: the best point found."""
     PRIMAL_INFEASIBLE = 4
     """No point satisfies the constraints; `certificate_y`, `certificate_z`, `certificate_w` prove it."""
     DUAL_INFEASIBLE = 5
-    """The objective falls for ever along the ray `certificate_x`."""
+    """The objective is unbounded below along the ray `certificate_x`."""
     NON_CONVEX = 6
     """H has a negative eigenvalue."""
     INVALID_INPUT = 7
-    """NaN, an infinity where none may be, or a weight that is not positive."""
+    """NaN, an infinity where none is allowed, or a weight that is not positive."""
     NUMERICAL_ERROR = 8
-    """Overflow, or a factorisation failed."""
+    """Overflow or a failed factorisation."""
 
     @property
     def has_solution(self) -> bool:
@@ -54,35 +54,36 @@ class Settings:
     """
 
     eps_abs: float = 1e-8
-    """Absolute tolerance on the unscaled primal and dual residual."""
+    """Absolute tolerance on the largest entry of the primal and of the dual residual, in the units of the data."""
     eps_rel: float = 0.0
     """Relative tolerance, on top of `eps_abs`."""
     reduced_eps_rel: float = 0.0
-    """Relative tolerance that counts where the other two cannot be reached, because numbers are so large that rounding
-    is above them: the best point found is then SOLVED (or CLOSEST_FEASIBLE) and not MAX_ITER. Not with `eps_gap`."""
+    """Relative tolerance that applies if numbers are so large that rounding keeps the other two out of reach: the best
+    point found is then SOLVED (or CLOSEST_FEASIBLE) instead of MAX_ITER. Not used with `eps_gap`."""
     eps_gap: float | None = None
     """Absolute tolerance on the duality gap; None: the gap is reported but not tested."""
     max_iter: int = 2000
-    """Newton steps per problem."""
+    """Largest number of Newton steps per problem."""
     time_limit: float | None = None
-    """Seconds per problem."""
+    """Seconds per problem; None: no limit."""
     infeasible: Literal["certify", "closest"] | None = None
-    """Contradicting constraints: "certify" proves it (PRIMAL_INFEASIBLE), "closest" solves the QP whose constraints are
-    shifted by the least amount (CLOSEST_FEASIBLE). None: "certify" in `solve_qp`, "closest" in the layers."""
+    """If the constraints contradict each other, "certify" proves it (PRIMAL_INFEASIBLE) and "closest" solves the QP
+    whose constraints are shifted by the least amount (CLOSEST_FEASIBLE). None: "certify" in `solve_qp`, "closest" in
+    the layers."""
     on_failure: Literal["zero", "raise", "nan"] = "zero"
-    """Elements without an answer, in the layers: "zero" gives no contribution to gradients and one warning; "raise"
-    raises `SolveError`; "nan" gives NaN gradients. Their outputs are NaN, or the best point where a limit
-    came first or the constraints contradict each other."""
+    """Elements without an answer, in the layers: "zero" lets them contribute nothing to gradients and warns once; "nan"
+    gives them NaN gradients and warns once; "raise" raises `SolveError`. Their outputs are NaN, except that MAX_ITER
+    and TIME_LIMIT have the best point found, and PRIMAL_INFEASIBLE a point without meaning."""
     weakly_active: Literal["least_squares", "one_sided", "smoothed"] = "least_squares"
-    """Derivatives where a row is on its bound with a multiplier of zero, so that the solution has a kink:
-    "least_squares" keeps the row in the KKT system (where that makes it singular, the minimum-norm least-squares
-    solution counts); "one_sided" leaves it out: the derivative as the row leaves its bound; "smoothed" replaces
-    complementarity of slack t >= 0 and multiplier z >= 0 by the smoothed Fischer-Burmeister equation
-    t + z = sqrt(t^2 + z^2 + 2 smoothing), that is t z = smoothing, linearised at the exact solution."""
+    """Derivatives at a kink, where a row is at its bound with a multiplier of zero: "least_squares" keeps the row in
+    the KKT system (if that makes it singular, the minimum-norm least-squares solution is used); "one_sided" leaves it
+    out: the derivative on the side where the row leaves its bound; "smoothed" replaces the complementarity of slack t
+    >= 0 and multiplier z >= 0 by the smoothed Fischer-Burmeister equation t + z = sqrt(t^2 + z^2 + 2 smoothing), that
+    is t z = smoothing, linearised at the exact solution."""
     smoothing: float = 1e-6
     """Parameter of "smoothed", in units of t z: rows with t^2 or z^2 far above it are hardly affected."""
     threads: int = 0
-    """Threads over a batch; 0: as many as the process may run on."""
+    """Threads for a batch; 0: as many as the process may use."""
 
     def __post_init__(self) -> None:
         if not (_is_number(self.eps_abs) and 0 < self.eps_abs < math.inf):
@@ -137,10 +138,10 @@ _DEFAULT = Settings()
 
 
 def settings_or(given: Settings | None, default: Settings = _DEFAULT) -> Settings:
-    """The settings that were given, or the default where there are none.
+    """The given settings, or the default if there are none.
 
     Raises:
-        TypeError: what was given is something else.
+        TypeError: `given` is not a `Settings`.
     """
     if given is None:
         return default

@@ -1,19 +1,19 @@
-"""mpc.pytorch's controller, `mpc.mpc.MPC` (mpc 0.0.6), answered by `OcpLayer` and the SQP method of `qp_control.MPC`.
+"""mpc.pytorch's controller, `mpc.mpc.MPC` (mpc 0.0.6), on top of `OcpLayer` and the SQP method of `qp_control.MPC`.
 
     minimise    sum_{t<T} 1/2 tau_t'C_t tau_t + c_t'tau_t,   tau_t = (x_t, u_t)        (QuadCost; or any cost(tau))
     subject to  x_0 = x_init,  x_{t+1} = F_t tau_t + f_t                               (LinDx; or any dx(x, u))
                 u_lower <= u_t <= u_upper
 
-Tensors have the axes [T, B, .], time first, as there.
+Tensors have the axes [T, B, .], time first, as in the original.
 
 What differs from the original:
 
-- Gradients of nonlinear problems are those of the solution: the KKT matrix has the curvature of the dynamics, which is
-  left out there. `costs` carries gradient.
-- Elements that did not converge never have gradient (there: unless detach_unconverged is False); with exit_unconverged
-  they raise `SolveError` (there AssertionError).
-- C and c may be without the axes of time and batch, and then get sums as gradients; a batch is that of x_init.
-- lqr_iter counts SQP steps, linear problems with quadratic cost need one. eps is at least 1e-8, in float32 1e-4.
+- Gradients of nonlinear problems are those of the solution: the KKT matrix contains the curvature of the dynamics,
+  which the original leaves out. `costs` carries gradients.
+- Elements that did not converge never have gradients (there: unless detach_unconverged is False); with exit_unconverged
+  they raise `SolveError` (there: AssertionError).
+- C and c may lack the axes of time and batch; their gradients are then sums. The batch is that of x_init.
+- lqr_iter counts SQP steps; linear problems with quadratic cost need one. eps is at least 1e-8, in float32 1e-4.
 - dx and cost are differentiated by autograd, whatever grad_method says. n_batch, verbose, back_eps, delta_u,
   linesearch_decay, max_linesearch_iter, not_improved_lim and best_cost_eps have no effect.
 
@@ -51,7 +51,7 @@ class QuadCost(NamedTuple):
 
 
 class LinDx(NamedTuple):
-    """F (T - 1, B, n_state, n_state + n_ctrl) and f (T - 1, B, n_state), empty or None where there is none."""
+    """F (T - 1, B, n_state, n_state + n_ctrl) and f (T - 1, B, n_state), empty or None if absent."""
 
     F: Any = None
     f: Any = None
@@ -67,9 +67,9 @@ class GradMethods(Enum):
 
 
 class MPC(nn.Module):
-    """The arguments and what they mean are those of the original.
+    """The arguments and their meanings are those of the original.
 
-    What differs from it stands at the top of `qp_control.compat.mpc`.
+    The differences are listed at the top of `qp_control.compat.mpc`.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class MPC(nn.Module):
         good = (out.status == Status.SOLVED) | (out.status == Status.CLOSEST_FEASIBLE)
         if self.exit_unconverged and not bool(good.all()):
             index = int((~good).nonzero()[0])
-            with torch.no_grad():  # where there is no point the dynamics are linear, the same around any other
+            with torch.no_grad():  # without a point the dynamics are linear: the QP is the same around any
                 qp = ocp.around(out.x.nan_to_num(), out.u.nan_to_num()).element(index)
             message = f"element {index} did not converge: {Status(int(out.status[index])).name}"
             raise SolveError(message, qp.arguments(), out)
@@ -161,7 +161,7 @@ class MPC(nn.Module):
         return out._replace(objective=quadratic_cost(data, out.x[:, :T], out.u)), ocp
 
     def _bounds(self, x_init: Tensor) -> dict[str, Tensor]:
-        """Bounds of the inputs; u_zero_I holds those that it names at zero."""
+        """Bounds of the inputs; those marked in u_zero_I are held at zero."""
         T, nu = self.T, self.n_ctrl
         out = {}
         for name, given, free in (("u_lower", self.u_lower, -float("inf")), ("u_upper", self.u_upper, float("inf"))):
@@ -210,7 +210,7 @@ class LinearStages:
         return self.F[..., : self.nx], self.F[..., self.nx :], self.f
 
     def element(self, elements: Tensor) -> LinearStages:
-        """Those of a part of the batch."""
+        """The stages of a part of the batch."""
         part = LinearStages.__new__(LinearStages)
         part.nx, part.nu = self.nx, self.nu
         part.F = self.F[elements] if self.F.ndim == 4 else self.F
@@ -231,14 +231,14 @@ class LinearStages:
 
 
 def _named(value: Any, names: tuple[str, str]) -> tuple[Any, Any] | None:
-    """The two fields of a QuadCost or LinDx, of this module or of the original; None of anything else."""
+    """The two fields of a QuadCost or LinDx, of this module or of the original; None for anything else."""
     if isinstance(value, tuple) and getattr(value, "_fields", None) == names:
         return value[0], value[1]
     return None
 
 
 def _batch_first(value: Tensor, rank: int) -> Tensor:
-    """[T, B, ...] as (B, T, ...); what has no axis of the batch as it is."""
+    """[T, B, ...] as (B, T, ...); without a batch axis, unchanged."""
     value = native(value)
     return value.transpose(0, 1) if value.ndim == rank + 2 else value
 

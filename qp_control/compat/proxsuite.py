@@ -1,4 +1,4 @@
-"""proxsuite's differentiable QP layer, `proxsuite.torch.qplayer.QPFunction` (proxsuite 0.8), answered by `QPLayer`.
+"""proxsuite's differentiable QP layer, `proxsuite.torch.qplayer.QPFunction` (proxsuite 0.8), on top of `QPLayer`.
 
     minimise 1/2 x'Q x + p'x   subject to  A x = b (lams),  l <= G x <= u (nus)
 
@@ -6,15 +6,15 @@ Signs are those of this package: Q x + p + A'lams + G'nus = 0, s_e = A x - b, s_
 
 What differs from the original:
 
-- Gradients are those of the solution; there they are of the problem regularised by rho_backward and mu_backward, those
-  through nus are wrong, and all are float32 unless that is not torch's default.
-- With structural_feasibility=False the gradients of l, u and G have their own shapes for any batch, data that the batch
-  shares gets the sum over it (there the mean), G may differ within the batch, and the multipliers of contradicting
-  constraints are those of least norm (there they grow without limit).
-- With structural_feasibility=True contradicting constraints give the closest feasible solution as well, only without
-  its shifts (there whatever the last iteration left).
-- maxIter, eps_backward, rho_backward, mu_backward and omp_parallel have no effect: there is nothing like them here, and
-  batches always go over threads. eps counts between 1e-9 and 1e-6.
+- Gradients are those of the solution; there they are those of the problem regularised by rho_backward and mu_backward,
+  those through nus are wrong, and all are float32 unless torch's default dtype is another.
+- With structural_feasibility=False the gradients of l, u and G have the shapes of their arguments for any batch, those
+  of shared data are the sum over the batch (there: the mean), G may differ between elements, and the multipliers of
+  contradicting constraints are those of least norm (there they grow without bound).
+- With structural_feasibility=True contradicting constraints give the closest feasible solution as well, but not its
+  shifts (there: whatever the last iteration left).
+- maxIter, eps_backward, rho_backward, mu_backward and omp_parallel have no effect: they have no counterpart here, and
+  batches always use all threads. eps is clamped to [1e-9, 1e-6].
 
 Source: A. Bambade, F. Schramm, A. Taylor, J. Carpentier, "Leveraging augmented-Lagrangian techniques for
 differentiating over infeasible quadratic programs in machine learning", ICLR 2024.
@@ -41,8 +41,8 @@ def QPFunction(
 ) -> Callable[..., tuple[Tensor, ...]]:
     """A function (Q, p, A, b, G, l, u) -> (x, lams, nus), or (x, lams, nus, s_e, s_i) without structural feasibility.
 
-    Arguments are matrices (n_rows, n) or (B, n_rows, n) and vectors (n,) or (B, n), empty where there is none; results
-    are (B, .), B = 1 where nothing has the axis of the batch.
+    Arguments are matrices (n_rows, n) or (B, n_rows, n) and vectors (n,) or (B, n), empty if absent. The results are
+    (B, .), with B = 1 if no argument has a batch axis.
     """
     layer = QPLayer(settings(eps))
 

@@ -1,15 +1,14 @@
-"""qpth's differentiable QP layer, `qpth.qp.QPFunction` (qpth 0.0.18), answered by `QPLayer`.
+"""qpth's differentiable QP layer, `qpth.qp.QPFunction` (qpth 0.0.18), on top of `QPLayer`.
 
     minimise 1/2 z'Q z + p'z   subject to  G z <= h,  A z = b
 
 What differs from the original:
 
-- Data that the batch shares (without its axis) gets the sum over the batch as its gradient, which is the gradient of
-  the loss; there it is the mean. With a loss that is a mean over B elements, learning rates tuned there are to be
-  divided by B.
-- Contradicting constraints give the closest feasible solution (there numbers without meaning, and a printed warning).
-- There may be no constraints at all, and with check_Q_spd=False Q may be semidefinite, or zero.
-- eps counts between 1e-9 and 1e-6; verbose, notImprovedLim, maxIter and solver have no effect.
+- The gradient of data without a batch axis, which the batch shares, is the sum over its elements, that is, the gradient
+  of the loss; there it is the mean. With a loss that is a mean over B elements, divide learning rates tuned there by B.
+- Contradicting constraints give the closest feasible solution (there: numbers without meaning, and a printed warning).
+- All constraints may be absent, and with check_Q_spd=False Q may be semidefinite or zero.
+- eps is clamped to [1e-9, 1e-6]; verbose, notImprovedLim, maxIter and solver have no effect.
 
 Source: B. Amos, J. Z. Kolter, "OptNet: Differentiable Optimization as a Layer in Neural Networks", ICML 2017.
 """
@@ -41,10 +40,10 @@ def QPFunction(
     solver: QPSolvers = QPSolvers.PDIPM_BATCHED,
     check_Q_spd: bool = True,
 ) -> Callable[..., Tensor]:
-    """A function (Q, p, G, h, A, b) -> z (B, n), B = 1 where nothing has the axis of the batch.
+    """A function (Q, p, G, h, A, b) -> z (B, n), with B = 1 if no argument has a batch axis.
 
-    Arguments are matrices (n_rows, n) or (B, n_rows, n) and vectors (n,) or (B, n), empty where there is none. As
-    there, it raises RuntimeError for a Q that is not positive definite, unless check_Q_spd is False.
+    Arguments are matrices (n_rows, n) or (B, n_rows, n) and vectors (n,) or (B, n), empty if absent. As in the
+    original, it raises RuntimeError if Q is not positive definite, unless check_Q_spd is False.
     """
     layer = QPLayer(settings(eps))
 

@@ -1,4 +1,4 @@
-"""Costs of stages (x, u) for the adapter of mpc.pytorch: quadratic ones, those of any function, and of changes of u."""
+"""Stage costs of (x, u) for the mpc.pytorch adapter: quadratic ones, any function, and costs of changes of u."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Slew:
         return InputMemory(inner)
 
     def stages(self, A: Tensor, B: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Those of linear dynamics."""
+        """Linear dynamics of these states."""
         nu, pad = self.nu, torch.nn.functional.pad
         eye = torch.eye(nu, dtype=B.dtype).expand(*B.shape[:-2], nu, nu)
         return pad(A, (0, nu, 0, nu)), torch.cat([B, eye], -2), None if c is None else pad(c, (0, nu))
 
 
 def quadratic(C: Tensor, c: Tensor, nx: int, slew: Slew | None = None) -> dict[str, Tensor]:
-    """1/2 tau'C tau + c'tau as data of an optimal-control QP, without cost of the state after the last stage."""
+    """1/2 tau'C tau + c'tau as data of an optimal-control QP, with no cost on the state after the last stage."""
     C = 0.5 * (C + C.mT)
     Q, R, S, q, r = C[..., :nx, :nx], C[..., nx:, nx:], C[..., nx:, :nx], c[..., :nx], c[..., nx:]
     if slew is not None:
@@ -59,7 +59,7 @@ def quadratic_cost(data: dict[str, Tensor], x: Tensor, u: Tensor) -> Tensor:
 
 
 def native(value: Tensor) -> Tensor:
-    """As the layers compute."""
+    """float64 on the CPU, as the layers compute."""
     return value.to("cpu", torch.float64)
 
 
@@ -87,7 +87,7 @@ class CostFunction:
 
 
 def convex(H: Tensor) -> Tensor:
-    """H with eigenvalues of at least a little above zero: of a step."""
+    """H with its eigenvalues raised to slightly above zero, for a step."""
     values, vectors = torch.linalg.eigh(0.5 * (H + H.mT))
     out: Tensor = vectors @ torch.diag_embed(values.clamp(min=_LEAST_CURVATURE)) @ vectors.mT
     return out
@@ -96,11 +96,11 @@ def convex(H: Tensor) -> Tensor:
 def iterate_cost(
     cost: CostFunction, ocp: NonlinearOcp, u: Tensor, layer: OcpLayer, settings: SqpSettings
 ) -> tuple[OcpLayerSolution, NonlinearOcp]:
-    """Solve with a cost that is any function: problems with its quadratic expansion until the inputs do not change.
+    """Solve with any function as the cost: problems with its quadratic expansion, until the inputs stop changing.
 
     Each step is halved until the cost of the inputs' rollout falls. The last problem, with the expansion at the
-    solution, gives the gradients: its conditions depend on the cost's parameters as those of the solution do. It is
-    returned too.
+    solution, gives the gradients, since its optimality conditions depend on the cost's parameters as those of the
+    solution do. It is returned too.
     """
     T, nx = ocp.horizon, ocp.x0.shape[-1]
 
@@ -144,7 +144,7 @@ def rollout(ocp: NonlinearOcp, u: Tensor) -> Tensor:
     """The states (B, T + 1, nx) to which the inputs u (B, T, nu) lead."""
     x = [ocp.x0]
     for t in range(u.shape[1]):
-        # Dynamics that differ from stage to stage are asked for all of them.
+        # Dynamics that differ between stages must be evaluated at all of them.
         stages = ocp.step(torch.stack([*x, *[x[-1]] * (u.shape[1] + 1 - len(x))], 1), u)
         x.append(stages[:, t])
     return torch.stack(x, 1)

@@ -1,14 +1,14 @@
-"""Model predictive control of nonlinear systems, every number of which can be learned.
+"""Model predictive control of nonlinear systems, with learnable weights, limits and models.
 
     minimise    sum_{k<N} 1/2 |x_k - r_k|_Q^2 + 1/2 |u_k|_R^2 + 1/2 |x_N - r_N|_P^2
     subject to  x_0 given, x_{k+1} = f(x_k, u_k)
                 |u_k| <= input limit, |x_k| <= state limit, k = 1..N
                 |u_k - u_{k-1}| <= rate limit,  further rows, linear or not
 
-mode "real_time": one call solves one QP, the problem linearised along the plan of the call before. The plan goes into
-the next call, shifted, and carries gradient; detaching it makes gradients of closed loops wrong, since the
-linearisation point moves with everything that happened before. mode "converged": one call iterates (qp_control.mpc.sqp)
-until the nonlinear problem is solved, and gradients are those of its solution by the implicit function theorem.
+mode "real_time": one call solves one QP, the problem linearised along the plan of the previous call. The plan goes into
+the next call, shifted, and carries gradients; detaching it makes gradients of closed loops wrong, since the
+linearisation point depends on everything before it. mode "converged": one call iterates (qp_control.mpc.sqp) until the
+nonlinear problem is solved, and gradients are those of its solution by the implicit function theorem.
 
 Limits that cannot be met are shifted by the least amount (closest feasible).
 
@@ -47,44 +47,44 @@ from qp_control.settings import Settings, Status, settings_or
 
 
 class MPC(nn.Module):
-    """Model predictive controller; its problem stands at the top of `qp_control.mpc.controller`.
+    """Model predictive controller; its problem is defined at the top of `qp_control.mpc.controller`.
 
-    dynamics: the controller's model, a `RobotDynamics`, a `TorchDynamics`, or anything with nx, nu, step, linearize and
-        second_order as they have; its dt is the control period [s].
-    horizon: N, the number of control periods looked ahead.
+    dynamics: the controller's model, a `RobotDynamics`, a `TorchDynamics`, or any object with nx, nu, step, linearize
+        and second_order like theirs; its dt is the control period [s].
+    horizon: N, the number of control periods in a plan.
     input_limit: (nu,) largest |u| [N or N m]; None: the model's effort limits.
-    state_limit: (nx,) largest |x|, infinite where there is none; None: no limits. Coordinates of joints with
-        quaternions or (cos, sin) have none; limit functions of them by rows.
-    state_slack: (linear, quadratic) weights of violating the state limits; None: they are hard, and shifted where they
-        cannot be met.
+    state_limit: (nx,) largest |x|, infinity where there is none; None: no limits. Coordinates of joints with
+        quaternions or (cos, sin) cannot have one; limit functions of them by rows.
+    state_slack: (linear, quadratic) weights of violations of the state limits; None: the limits are hard, and shifted
+        if they cannot be met.
     reference: (nx,) state to reach; None: zero, or the model's neutral configuration at rest.
     rate_limit: (nu,) largest change of u per second [N/s or N m/s]; None: no limits.
-    delay: control periods from when an input is sent until it acts. The plan then begins where the inputs under way
-        will have led, and carries them.
+    delay: control periods until an input takes effect after it was sent. The plan then starts from the state that the
+        inputs already sent will have led to, and carries them.
     state_cost, input_cost, terminal_cost: "diagonal", "full", a rank, or a module that returns Q, R or P when called.
-    model: the parameters of a robot's model, "scales" of its bodies, "log_cholesky" (all ten numbers of each, always
-        those of real bodies), or a module that returns them when called.
+    model: the parameters of a robot's model: "scales" of its bodies, "log_cholesky" (all ten inertial parameters of
+        each, kept physically consistent), or a module that returns them when called.
     rows: further rows that are functions of state and input: `StateRows`, `StageRows`, `keep_out`, `speed_limit`, or
         modules that return one when called, whose parameters are learned.
     data: further arguments of the problem's `OcpQP` such as C, D, lower, upper, C_N, r or u_lower; tensors that
-        require grad become parameters. Each goes before what stands above and leaves the others: u_lower the upper
-        limit, q the pull of the reference on the last state. With state_slack, x_lower and x_upper are hard limits
-        beside the soft ones.
+        require grad become parameters. Each takes precedence over its counterpart above and leaves the others: u_lower
+        keeps the upper limit, q the reference of the last state. With state_slack, x_lower and x_upper are hard limits
+        in addition to the soft ones.
     mode: "real_time" or "converged".
     sqp: options of the SQP method; settings: of the QP solver (None: closest-feasible mode).
 
-    Parameters: those of the modules state_cost, input_cost, terminal_cost (ones to begin with) and model (see
-    `model_parameters`); input_fraction (nu,) and state_fraction (limited states,), logits of the share of the limits
-    that is used, 0.98 to begin with.
+    Parameters: those of the modules state_cost, input_cost, terminal_cost (by default identity matrices at first) and
+    model (see `model_parameters`); input_fraction (nu,) and state_fraction (limited states,), logits of the shares of
+    the limits that are used, 0.98 at first.
 
-    Where configurations form no vector space (quaternions of free-flyers and ball joints, continuous joints as cos and
-    sin), the problem is one of errors x (-) r from the reference, 2 nv numbers each (`RobotDynamics.difference`): they
-    take the place of x - r above, the costs of states have 2 nv rows, and so has what is given as data. Plans and rows'
-    functions have full states. Gradients by the reference are along its tangent; what is more than half a turn away
-    from it counts as turned the other way.
+    If configurations do not form a vector space (quaternions of free-flyers and ball joints, continuous joints as cos
+    and sin), the states of the problem are errors x (-) r with respect to the reference, 2 nv numbers each
+    (`RobotDynamics.difference`): they replace x - r above, the costs of states have 2 nv rows, and `data` refers to
+    them. Plans and the functions of rows have full states. Gradients with respect to the reference are tangent to the
+    manifold; an error beyond half a turn counts as one in the other direction.
 
-    Raises ValueError for wrong shapes, sizes and options, and for limits of coordinates that have none; TypeError for
-    settings, rows and data of another kind, and for numbers that require grad: what is learned goes into calls.
+    Raises ValueError for wrong shapes, sizes and options, and for limits on coordinates that cannot have one; TypeError
+    for settings, rows and data of another type, and for limits and references that require grad: pass those per call.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class MPC(nn.Module):
         self.is_frozen = False
         self.nx, self.nu = dynamics.nx, dynamics.nu
         nx, nu = self.nx, self.nu
-        # Without a vector space the problem is one of errors from the reference, which are fewer numbers.
+        # Without a vector space the states of the problem are errors from the reference, which have fewer entries.
         self.in_errors = not dynamics.vector_space
         if self.in_errors and not isinstance(dynamics, RobotDynamics):
             raise ValueError("configurations that form no vector space are those of a RobotDynamics only")
@@ -155,12 +155,12 @@ class MPC(nn.Module):
         for name, value in checked_data({} if data is None else data).items():
             self.data[name] = nn.Parameter(value, requires_grad=value.requires_grad)
         self.sqp = sqp or SqpSettings()
-        # Where multipliers are as large as 1e9, an absolute tolerance alone asks for more digits than there are.
+        # If multipliers are as large as 1e9, an absolute tolerance alone asks for more digits than there are.
         self.layer = OcpLayer(settings_or(settings, Settings(eps_rel=1e-12)), horizon=self.horizon)
 
     @property
     def model_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the model, for optimisers that treat them apart."""
+        """The parameters of the model, for optimisers that treat them separately."""
         return list(self.model.parameters())
 
     def input_bound(self) -> Tensor:
@@ -172,7 +172,7 @@ class MPC(nn.Module):
         return used(self.state_limit, self.state_fraction)
 
     def set_weights(self, q: Any = None, r: Any = None, terminal: Any = None) -> MPC:
-        """Set Q, R and the terminal weight: diagonals, matrices, or what else their modules take."""
+        """Set Q, R and the terminal weight: diagonals, matrices, or whatever else their modules accept."""
         given = {"state_cost": q, "input_cost": r, "terminal_cost": terminal}
         for name, value in given.items():
             if value is None:
@@ -185,9 +185,9 @@ class MPC(nn.Module):
 
     @torch.no_grad()
     def frozen(self) -> MPC:
-        """A copy for control loops: weights, bounds and the model's parameters are constants, worked out once.
+        """A copy for control loops, whose weights, bounds and model parameters are constants, evaluated once.
 
-        Its plans carry no gradient, not even by the state.
+        Its plans carry no gradients, not even with respect to the state.
         """
         copy_ = copy.deepcopy(self)
         copy_.is_frozen = True
@@ -199,7 +199,7 @@ class MPC(nn.Module):
         return copy_.requires_grad_(False)
 
     def cold_plan(self, x0: Tensor) -> Plan:
-        """The plan that stays at x0 (B, nx) with zero input: where the first call linearises."""
+        """The plan that stays at x0 (B, nx) with zero input, along which the first call linearises."""
         return Plan.at_rest(self._checked_state(x0), self.horizon, self.nu, self.delay)
 
     def problem(
@@ -207,9 +207,9 @@ class MPC(nn.Module):
     ) -> NonlinearOcp:
         """The nonlinear problem from x0 (B, nx), as data.
 
-        previous (B, nu): the input before, needed by a rate limit. reference (nx,), (B, nx) or (B, N + 1, nx): instead
-        of the controller's own. data: arguments of an OcpQP (Q, R, Q_N, q, r, C, D, lower, ..), for the whole batch or
-        per element, instead of the controller's own.
+        previous (B, nu): the previous input, which a rate limit refers to; None: zero. reference (nx,), (B, nx) or (B,
+        N + 1, nx): in place of the controller's own. data: arguments of an OcpQP (Q, R, Q_N, q, r, C, D, lower, ..),
+        for the whole batch or per element, in place of the controller's own.
         """
         x0 = self._checked_state(x0)
         if previous is not None and previous.shape != (len(x0), self.nu):
@@ -217,7 +217,7 @@ class MPC(nn.Module):
         return self._problem(self._coordinates(reference), x0, previous, data)
 
     def _coordinates(self, reference: Tensor | None) -> States:
-        """What the states of the problem are, around a reference or the controller's own."""
+        """The coordinates of the problem's states, around the given reference or the controller's own."""
         r = torch.as_tensor(self.reference if reference is None else reference, dtype=torch.float64)
         if r.ndim not in (1, 2, 3) or r.shape[-1] != self.nx or (r.ndim == 3 and r.shape[1] != self.horizon + 1):
             got, N = tuple(r.shape), self.horizon
@@ -264,7 +264,7 @@ class MPC(nn.Module):
         """The QP at the states x0 (B, nx) along `plan` (already shifted), as plain data; options as in `problem`.
 
         plan None: along the plan that stays at x0 with zero input. Elements whose state or plan is not finite, or so
-        large that numbers overflow, have NaN in x0 and in the dynamics. Raises ValueError for wrong shapes.
+        large that it overflows, have NaN in x0 and in the dynamics. Raises ValueError for wrong shapes.
         """
         x0, plan = self._checked(x0, plan)
         _, qp, finite, _, _ = self._build_finite(x0, plan, options)
@@ -279,11 +279,11 @@ class MPC(nn.Module):
     def _build_finite(
         self, x0: Tensor, plan: Plan, options: dict[str, Any], *, graph: bool = True
     ) -> tuple[NonlinearOcp, OcpQP, Tensor, tuple[Tensor, Tensor], States]:
-        """The problem, its QP along the plan (graph: differentiable), which elements (B,) are real, the trajectory
-        linearised along, and what its states are.
+        """The problem, its QP along the plan (graph: differentiable), which elements (B,) are finite, the trajectory
+        linearised along, and the coordinates of its states.
 
-        Numbers that are not finite must not meet the zero gradient of their element (0 NaN = NaN). So the others are
-        built at the reference, at rest, and their answers are to be thrown away.
+        Numbers that are not finite must not meet the zero gradient of their element (0 NaN = NaN). So such elements are
+        built at the reference, at rest, and their answers must be discarded.
         """
         options = dict(options)
         coordinates = self._coordinates(options.pop("reference", None))
@@ -332,12 +332,12 @@ class MPC(nn.Module):
         return torch.cat([x, torch.cat([plan.previous[:, None], plan.inputs], 1)], -1)
 
     def violations(self, plan: Plan, **options: Tensor) -> Tensor:
-        """(B, entries) how far the plan goes beyond each of the hard limits at each stage, zero where it keeps to them.
+        """(B, entries) by how much the plan exceeds each of the hard limits at each stage, zero where it meets them.
 
-        In the units of the rows: those of `keep_out` and `speed_limit` are squares. Where the limits cannot be met
-        these are the shifts, so that mpc.violations(plan).square().sum(1) in a loss leads what is learned back to where
-        they can. Differentiable in the plan and the limits. Elements whose plan is not finite, or at whose states the
-        functions of rows are not, have NaN and contribute nothing to gradients. options: as in `problem`.
+        In the units of the rows: those of `keep_out` and `speed_limit` are squares. If the limits cannot be met, these
+        are the shifts, so that mpc.violations(plan).square().sum(1) in a loss leads learned parameters to where they
+        can be met again. Differentiable in the plan and the limits. Elements whose plan, or whose row functions along
+        it, are not finite have NaN and do not contribute to gradients. options: as in `problem`.
         """
         self._check_plan(plan, len(plan.states) if isinstance(plan, Plan) else 0)
         coordinates = self._coordinates(options.pop("reference", None))
@@ -357,15 +357,15 @@ class MPC(nn.Module):
     def forward(self, x0: Tensor, plan: Plan | None = None, **options: Tensor) -> Plan:
         """Plan from the states x0 (B, nx).
 
-        plan: of the previous call, shifted: `mpc(x, plan.shift())`; None for a cold start. options: reference and
-        arguments of the problem per call, see `problem`. Gradients reach x0, the passed plan ("real_time"), options and
-        all parameters.
+        plan: that of the previous call, shifted: `mpc(x, plan.shift())`; None for a cold start. options: reference and
+        arguments of the problem for this call, see `problem`. Gradients reach x0, the passed plan ("real_time"),
+        options and all parameters.
 
-        An element without an answer (NaN state, a QP that did not converge) keeps the passed plan and has a status that
-        says so. Its problem contributes nothing to gradients; the passed plan does if it carries gradient, since its
+        An element without an answer (NaN state, a QP that was not solved) gets the passed plan back, and its status
+        says why. Its problem contributes nothing to gradients; the passed plan does if it carries gradients, since its
         input is what a closed loop then applies. An element that did not converge in mode "converged" (MAX_ITER) has
-        the last trajectory, without gradient. Raises ValueError for wrong shapes, and SolveError for such elements
-        where the settings say on_failure="raise".
+        the last trajectory, without gradients. Raises ValueError for wrong shapes, and SolveError for such elements if
+        the settings say on_failure="raise".
         """
         x0, plan = self._checked(x0, plan)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
@@ -374,7 +374,7 @@ class MPC(nn.Module):
     def _plan(self, x0: Tensor, plan: Plan, options: dict[str, Any]) -> Plan:
         """`forward` of arguments that have been checked."""
         real_time = self.mode == "real_time"
-        # Gradients of what has converged are those of the QP around the solution, not of the first one.
+        # In mode "converged" gradients are those of the QP around the solution, not of this first one.
         ocp, qp, finite, (x, u), coordinates = self._build_finite(x0, plan, options, graph=real_time)
         start = plan.warm_start(x.detach(), u.detach(), qp)
         if real_time:

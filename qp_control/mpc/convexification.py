@@ -1,4 +1,4 @@
-"""Convex stages for an optimal-control QP whose Hessian is indefinite, without changing the QP where that can be done.
+"""Convex stages for an optimal-control QP whose Hessian is indefinite, without changing the QP if that is possible.
 
 On trajectories of the deviations, dx_{k+1} = A_k dx_k + B_k du_k + gap_k, the terms
 
@@ -9,11 +9,11 @@ dx_{k+1}. The backward recursion
 
     [Q S'; S R] = H_k + [A B]' M_{k+1} [A B],   M_k = Q - S'R^-1 S - delta I,   M_N = Q_N - delta I
 
-leaves the stages [S'R^-1 S + delta I, S'; S R], which are convex wherever R is positive definite: where the QP is
-convex on the trajectories. Where it is not, it may be so with the active rows and boxes: soft rows that are violated
+leaves the stages [S'R^-1 S + delta I, S'; S R], which are convex wherever R is positive definite, that is, where the QP
+is convex on the trajectories. Elsewhere it may be convex with the active rows and boxes: soft rows that are violated
 add the curvature of their price, as if they were to stay violated; the squares of the others are added with a weight,
-which costs nothing as long as they stay active. Where that does not do either, a fraction of the curvature is taken, or
-none: the step of Gauss and Newton. Or R is made positive definite, stage by stage ("repair").
+which costs nothing as long as they stay active. If that does not suffice, a fraction of the curvature is used, or none:
+the Gauss-Newton step. Or R is made positive definite, stage by stage ("repair").
 
 Source: R. Verschueren, M. Zanon, R. Quirynen, M. Diehl, "A sparsity preserving convexification procedure for indefinite
 quadratic programs arising in direct optimal control", SIAM J. Optim. 27 (2017).
@@ -37,14 +37,14 @@ from qp_control.ocp.problem import OcpQP
 _LEAST = 1e-8
 # Weight of active rows, relative to the largest entries of the Hessian.
 _HOLD = 10.0
-# Of a curvature that cannot be made convex. The benchmark's arm takes 10.4 steps (160 starts), and 12.8 without.
+# Of a curvature that cannot be made convex. The benchmark's arm takes 10.4 steps (160 starts), and 12.8 without them.
 _FRACTIONS = (0.3, 0.1, 0.03)
 _INFINITY = float("inf")
 _ROW_DATA = {"slack_linear": 0.0, "slack_quadratic": 0.0, "lower": -_INFINITY, "upper": _INFINITY}
 
 
 class Priced(NamedTuple):
-    """Soft rows whose price is part of the cost of a convexified QP, and which its rows leave free."""
+    """Soft rows whose price is part of the cost of a convexified QP, where they have no bounds."""
 
     end: bool  # terminal rows
     rows: Tensor  # (B, N, rows, n) or (B, rows, nx)
@@ -70,7 +70,7 @@ class Convexified(NamedTuple):
     priced: list[Priced]
 
     def solution(self, found: OcpLayerSolution, x: Tensor) -> OcpLayerSolution:
-        """Solution of the QP that was asked for, around the states x, from the solution of this one."""
+        """Solution of the original QP, around the states x, from the solution of this one."""
         fields = {"y": found.y + times(self.M, found.x - x)}
         for rows in self.priced:
             names = [f"{name}_N" if rows.end else name for name in ("z", "slack_lower", "slack_upper")]
@@ -86,11 +86,10 @@ class Convexified(NamedTuple):
 def convexified(
     qp: OcpQP, ocp: NonlinearOcp, x: Tensor, u: Tensor, stage: Tensor, end: Tensor, point: Any, *, repair: bool = False
 ) -> Convexified:
-    """The QP around x, u with the curvature stage (B, N, n, n) by (x, u), end (B, nx, nx) added and made convex.
+    """The QP around x, u with the curvatures stage (B, N, n, n), of (x, u), and end (B, nx, nx) added, made convex.
 
-    point: its z, z_N, w_x, w_u say which rows are active. M: of `Convexified`, the multipliers of the QP that was asked
-    for are those of this one plus M_k (x_k - x). repair: change the stages rather than
-    take a fraction of the curvature.
+    point: its z, z_N, w_x, w_u say which rows are active. `Convexified.M`: the multipliers of the original QP are those
+    of this one plus M_k (x_k - x). repair: change the stages rather than use a fraction of the curvature.
     """
     N, nx = ocp.horizon, x.shape[-1]
     data = qp.data()
@@ -143,7 +142,7 @@ def convexified(
 def _recursion(
     hessian: Tensor, last: Tensor, AB: Tensor, size: Tensor, repair: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Convex stages (B, N, n, n), M (B, N + 1, nx, nx), and for which elements that went well (B,)."""
+    """Convex stages (B, N, n, n), M (B, N + 1, nx, nx), and for which elements (B,) this succeeded."""
     h, q, d, s = (value.contiguous().numpy() for value in (hessian, last, AB, size))
     stages, M, good = map(torch.from_numpy, _solver.convex_stages(h, q, d, s, repair=repair))
     return stages, M, good

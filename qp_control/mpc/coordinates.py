@@ -1,10 +1,10 @@
-"""What the states of a controller's problem are: those of the model, or their errors from the reference.
+"""Coordinates of the states of a controller's problem: the model's states, or their errors from the reference.
 
-States of a vector space are taken as they are, and the reference gives linear terms of the cost:
+States in a vector space are used as they are, and the reference gives linear terms of the cost:
 
     1/2 |x - r|_Q^2 = 1/2 |x|_Q^2 - r'Q x + constant
 
-States with quaternions are taken as errors (`ErrorDynamics`), whose cost 1/2 |error|_Q^2 has no linear terms.
+States with quaternions are replaced by errors (`ErrorDynamics`), whose cost 1/2 |error|_Q^2 has no linear terms.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class States:
         return coordinates
 
     def valid(self, x: Tensor) -> Tensor:
-        """(B,): all states (B, ..., nx) of an element are some."""
+        """(B,): all states (B, ..., nx) of an element are valid."""
         return x.detach().flatten(1).isfinite().all(1)
 
     def check_batch(self, batch: int) -> None:
@@ -70,7 +70,7 @@ class States:
         return rows
 
     def box(self, chosen: Sequence[int], bound: Tensor) -> tuple[list[int], Tensor, Tensor]:
-        """Which coordinates, and between what, |x[chosen]| <= bound means, at the stages 1..N."""
+        """The coordinates that |x[chosen]| <= bound limits at the stages 1..N, and their lower and upper bounds."""
         return list(chosen), -bound, bound
 
 
@@ -131,7 +131,7 @@ class Errors(States):
 
 
 def plain_coordinates(robot: RobotDynamics) -> dict[int, int]:
-    """The coordinates of a robot's states whose error is their difference: their place among the errors."""
+    """The coordinates of a robot's states whose error is a plain difference: their index among the errors."""
     place = {robot.nq + i: robot.nv + i for i in range(robot.nv)}
     for joint in list(robot.model.joints)[1:]:
         if joint.nq == joint.nv:

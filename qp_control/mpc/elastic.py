@@ -1,9 +1,9 @@
-"""A nonlinear optimal-control problem whose limits may all be exceeded, at the price of the square.
+"""A nonlinear optimal-control problem whose limits may all be exceeded, at a quadratic cost.
 
     minimise    share * cost + 1/2 weight * (sum of the squares of the violations)
     subject to  the dynamics
 
-Soft rows stay what they are: what exceeding them costs belongs to the cost. Boxes become rows, the last ones.
+Soft rows stay soft: their slacks are part of the cost. Boxes become rows, the last ones.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Elastic:
         return dataclasses.replace(ocp, data=data, rows=[self._soft_rows(r) for r in rows])
 
     def unfold(self, rows: Tensor, ends: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What belongs to rows, terminal rows, boxes of states and boxes of inputs of the original, from what belongs
-        to the rows (B, N, rows) and terminal rows (B, terminal rows) of the elastic problem."""
+        """The parts for rows, terminal rows, boxes of states and boxes of inputs of the original, from those for the
+        rows (B, N, rows) and terminal rows (B, terminal rows) of the elastic problem."""
         ocp = self.original
         (of_x, *_), (of_u, *_) = self._box("x"), self._box("u")
         m, end = rows.shape[-1] - len(of_x) - len(of_u), ends.shape[-1] - len(of_x)

@@ -1,7 +1,7 @@
-"""Linear controllers as files that a program without Python runs (cpp/include/qp_control/linear_mpc.hpp).
+"""Linear controllers as files that C++ programs run without Python (cpp/include/qp_control/linear_mpc.hpp).
 
-See parameter_files.py. The numbers are sizes and options; the arrays are the data of the controller's problem but for
-x0, in the letters and shapes of an OcpQP, one stage where all are the same.
+See parameter_files.py. The numbers are sizes and options; the arrays are the data of the controller's problem except
+x0, with the letters and shapes of an OcpQP, and only one stage if all are the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qp_control.ocp.problem import base_rank
 from qp_control.parameter_files import settings_numbers, write_parameters
 from qp_control.qp.problem import Array
 
-_LINEAR = 1e-9  # change of the data with the plan, relative, that is none
+_LINEAR = 1e-9  # relative change of the data with the plan that counts as none
 
 
 @torch.no_grad()
@@ -28,17 +28,17 @@ def export_mpc(mpc: MPC, folder: str | os.PathLike[str], plan: Plan | None = Non
     """Write the parameters of a linear controller for C++ programs.
 
     Args:
-        mpc: the controller, in mode "real_time". Its weights, limits and reference are those at this moment.
-        folder: where to; it is made where it does not exist, and files of an earlier export in it are replaced.
-        plan: of one element, along which dynamics and rows are linearised, for example `mpc.cold_plan(x)` at an
-            equilibrium x (1, nx). None: dynamics and rows are linear or affine already, which is checked.
+        mpc: the controller, in mode "real_time", with its current weights, limits and reference.
+        folder: the target, which is created if necessary; files of an earlier export in it are replaced.
+        plan: a plan of one element, along which dynamics and rows are linearised, for example `mpc.cold_plan(x)` at an
+            equilibrium x (1, nx). None: dynamics and rows must be linear or affine already, which is checked.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: the controller is not linear and no plan is given; configurations form no vector space; the plan is
-            that of a batch, or delays meet dynamics that differ from stage to stage.
+        ValueError: the controller is not linear and no plan is given; configurations do not form a vector space; the
+            plan is that of a batch; or there is a delay, and the dynamics differ between stages.
     """
     if mpc.in_errors:
         raise ValueError("configurations with quaternions or (cos, sin) cannot be exported: they form no vector space")
@@ -69,7 +69,7 @@ def export_mpc(mpc: MPC, folder: str | os.PathLike[str], plan: Plan | None = Non
 
 
 def _resting(mpc: MPC, seed: int) -> Plan:
-    """A plan somewhere: data that are the same along any do not depend on it."""
+    """Some plan: data that are the same along several do not depend on it."""
     if seed == 0:
         return mpc.cold_plan(mpc.reference[None])
     random = torch.Generator().manual_seed(seed)
@@ -81,7 +81,7 @@ def _resting(mpc: MPC, seed: int) -> Plan:
 
 
 def _problem_data(mpc: MPC, plan: Plan) -> dict[str, Array]:
-    """The data of the problem along the plan but for x0, without the axis of the batch; equal stages only once."""
+    """The data of the problem along the plan except x0, without the batch axis; equal stages only once."""
     data = mpc.build(plan.states[:, 0], plan).data()
     del data["x0"]
     return {name: _compact(name, value) for name, value in data.items()}

@@ -1,4 +1,4 @@
-"""A state that remembers the last input, so that limits on the rate of inputs are rows of the problem."""
+"""States that include the previous input, so that limits on the rate of inputs are rows of the problem."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ def with_rate_limit(ocp: NonlinearOcp, previous: Tensor, limit: Tensor) -> Nonli
 
 
 def _of_first_states(rows: Any, nx: int) -> Any:
-    """The rows, whose function takes the robot's state alone."""
+    """The rows, with functions that take only the robot's part of the state."""
     inner = rows.function
     return dataclasses.replace(rows, function=lambda x, *more: inner(x[..., :nx], *more))

@@ -1,17 +1,17 @@
-"""Nonlinear optimal-control problems whose limits cannot be met: the least shift, and the cheapest plan among those.
+"""Nonlinear optimal-control problems whose limits cannot be met: the least shift, and the cheapest plan that has it.
 
-The least shift is the minimum of 1/2 |violation|^2 over the trajectories of the dynamics. As the violations of a
-nonlinear problem do not vanish, the QP around a trajectory, which is all that Gauss and Newton know, does not lead
-there: its steps cycle where rows nearly depend on each other. So the elastic problem (`Elastic`)
+The least shift is the minimum of 1/2 |violation|^2 over the trajectories of the dynamics. As the violations do not
+vanish, the QP around a trajectory, which is all that Gauss-Newton uses, does not lead there: its steps cycle where rows
+are nearly dependent. So the method solves the elastic problem (`Elastic`)
 
     minimise    share * cost + 1/2 weight * |violation|^2    subject to the dynamics
 
-is solved, which is smooth, with the Hessian of its Lagrangian, for a share that falls to _SHARES[-1]. Along the way
-the violation tends to the least one and the trajectory v to the cheapest of those that have it (Tikhonov). What is left
-of the first level's slope is share * (slope of the cost); a last problem with the cost 1/2 |v - v_k|^2 takes it away.
-Problems whose violations vanish with the share have a feasible point after all, and go back to the ordinary method.
+which is smooth, with the Hessian of its Lagrangian, for a share that decreases to _SHARES[-1]. Along the way the
+violation tends to the least one and the trajectory v to the cheapest of those that have it (Tikhonov). The remaining
+slope of the first level is share * (slope of the cost); a last problem with the cost 1/2 |v - v_k|^2 removes it.
+Problems whose violations vanish with the share have a feasible point after all, and return to the ordinary method.
 
-Both problems are regular: derivatives are those of one implicit function after the other.
+Both problems are regular: derivatives are those of a composition of implicit functions.
 
 Source: A. N. Tikhonov, Soviet Mathematics Doklady 4 (1963); for two levels, M. Solodov, J. Convex Anal. 14 (2007).
 """
@@ -35,7 +35,7 @@ from qp_control.settings import Status
 
 # A violation's weight, relative to the largest entry of the cost's Hessian, and the shares of the cost.
 _WEIGHT, _SHARES = 10.0, (1.0, 1e-2, 1e-4)
-_FEASIBLE = 0.1  # violations that fall by more with the second share tend to zero
+_FEASIBLE = 0.1  # violations that decrease by more with the second share tend to zero
 _LEVELS = 1e-8  # tolerance of the dual residual relative to the share
 _SHIFTS = tuple(name for name in OcpLayerSolution._fields if name.startswith("s_"))
 _LEAST = 1e-5  # slope of 1/2 |violation|^2 at the least shift, relative to its largest entry or one
@@ -59,9 +59,9 @@ def least_shift(
 ) -> tuple[OcpLayerSolution, Shifted]:
     """Solve from the trajectory x (B, N + 1, nx), u (B, N, nu).
 
-    Returns the solution and what derivatives need. Its multipliers are those of the second level, of the cost among the
-    least shifts; primal_residual: the largest of the gaps, the violations beyond the shifts, and the entries of the
-    slope of 1/2 |violation|^2 along the dynamics; dual_residual: that of the last problem with the cost, over its
+    Returns the solution and what its derivatives need. Its multipliers are those of the second level, of the cost among
+    the least shifts; primal_residual: the largest of the gaps, the violations beyond the shifts, and the entries of the
+    slope of 1/2 |violation|^2 along the dynamics; dual_residual: that of the last problem with the cost, divided by its
     share. Status CLOSEST_FEASIBLE: all problems were solved, and primal_residual is within 1e-5 (settings.eps, if that
     is larger) of the largest shift, or of one. MAX_ITER: the others, with the last trajectory that was reached.
     """
@@ -105,7 +105,7 @@ def shifted_trajectory(ocp: NonlinearOcp, shifted: Shifted, layer: OcpLayer) -> 
 
 
 class _Path:
-    """Some elements, and how far they are."""
+    """Some elements, and their progress."""
 
     def __init__(self, ocp: NonlinearOcp, x: Tensor, u: Tensor, layer: OcpLayer, settings: SqpSettings) -> None:
         self.ocp, self.x, self.u, self.layer = ocp, x, u, layer
@@ -117,7 +117,7 @@ class _Path:
         self.point: Any = None
 
     def follow(self, elastic: Elastic) -> None:
-        """Solve from where the last problem ended; elements that fail stay there and go no further."""
+        """Solve from the solution of the last problem; elements that fail stay there and stop."""
         which, first = self.going, self.point is None
         if not len(which):
             return
@@ -126,7 +126,7 @@ class _Path:
         x, u = (self.x[which], self.u[which]) if first else (self.point.x[which], self.point.u[which])
         qp_settings = self.layer.settings
         layer = OcpLayer(dataclasses.replace(qp_settings, eps_abs=qp_settings.eps_abs * elastic.share))
-        # Later on full steps: the gaps that they open close again, and penalties of gaps allow only tiny ones.
+        # Full steps later on: the gaps that they open close again, whereas penalties of gaps allow only tiny steps.
         eps = min(self.settings.eps, _LEVELS)
         settings = dataclasses.replace(self.settings, hessian="exact", eps=eps, line_search=first)
         found, _ = iterate(problem, x, u, layer, settings, start, dual_eps=_LEVELS * elastic.share, repair=not first)

@@ -36,7 +36,7 @@ def finite_vector(name: str, value: Tensor | Sequence[float] | None, size: int) 
 
 
 def limit(name: str, value: Tensor | Sequence[float] | None, size: int) -> Tensor:
-    """The same of positive numbers, infinite where there is no limit."""
+    """The same for positive numbers, infinite where there is no limit."""
     given = vector(name, value, size, float("inf"))
     if not bool((given > 0.0).all()):
         raise ValueError(f"{name} is {given.tolist()}, expected positive numbers")
@@ -60,7 +60,7 @@ def slack_weights(value: Any, state_limit: Any) -> tuple[Any, Any] | None:
 
 
 def used(limits: Tensor, fraction: nn.Parameter | None) -> Tensor:
-    """The share of limits that is used, all of it where there is no fraction."""
+    """The share of the limits that is used; all of it without a fraction."""
     if fraction is None:
         return limits
     # The gradient of an infinite limit's share would be 0 inf = NaN.
@@ -69,6 +69,6 @@ def used(limits: Tensor, fraction: nn.Parameter | None) -> Tensor:
 
 
 def spread(bound: Tensor, chosen: list[int], size: int) -> Tensor:
-    """bound (..., chosen) of some coordinates as one (..., size) of all, infinite where there is none."""
+    """Bounds (..., chosen) of some coordinates as (..., size) of all, infinite for the others."""
     index = torch.tensor(chosen)
     return bound.new_full((*bound.shape[:-1], size), float("inf")).index_copy(-1, index, bound)

@@ -19,12 +19,12 @@ _MULTIPLIERS = ("y", "z", "z_N", "w_x", "w_u")
 
 
 class Penalty:
-    """What a line search wants to fall, (B,).
+    """The function (B,) that a line search decreases.
 
-    Ordinarily cost + weight (sum of the dynamics' gaps and of the violations). Where the QP had to shift rows, the
-    Euclidean norm of the violations, which is what the least shift makes small, + weight (sum of the gaps). Violations
-    of soft rows cost what their slacks do. The weights exceed the multipliers, so that the step to the QP's solution
-    leads downhill.
+    Ordinarily cost + weight (sum of the dynamics' gaps and of the violations). If the QP had to shift rows: the
+    Euclidean norm of the violations, which the least shift makes small, + weight (sum of the gaps). Violations of soft
+    rows cost what their slacks do. The weights exceed the multipliers, so that the step to the QP's solution is a
+    descent direction.
 
     ocp, qp: the problem and its QP around x, u; found: the QP's solution; least_weight (B,): of earlier steps.
     """
@@ -70,7 +70,7 @@ class Penalty:
 
 
 def violations(ocp: NonlinearOcp, x: Tensor, u: Tensor) -> Tensor:
-    """(B, entries) >= 0 how far hard rows and boxes are violated, in the units of the rows. Differentiable."""
+    """(B, entries) >= 0 by how much hard rows and boxes are violated, in the units of the rows. Differentiable."""
     return torch.cat([hard.flatten(1) for hard, _ in _violations(ocp, x, u)], 1)
 
 

@@ -13,7 +13,7 @@ from qp_control.ocp.problem import OcpQP
 
 
 def cost_blocks(data: dict[str, Tensor], ocp: NonlinearOcp) -> dict[str, Tensor]:
-    """Q, R, S, q, r of all stages, (B, N, ...), and Q_N, q_N, (B, ...); what is absent is zero. Differentiable."""
+    """Q, R, S, q, r of all stages, (B, N, ...), and Q_N, q_N, (B, ...); absent ones are zero. Differentiable."""
     nx, nu, N = ocp.x0.shape[-1], ocp.dynamics.nu, ocp.horizon
     shapes = {"Q": (nx, nx), "R": (nu, nu), "S": (nu, nx), "q": (nx,), "r": (nu,)}
     blocks = {}
@@ -43,7 +43,7 @@ def slack_size(data: dict[str, Tensor], ocp: NonlinearOcp) -> Tensor:
 
 
 def crossing(qp: OcpQP, ocp: NonlinearOcp) -> Tensor:
-    """Which elements (B,) have a row or box whose lower bound is above the upper one?"""
+    """Which elements (B,) have a row or box whose lower bound is above the upper one."""
     data, found = qp.data(), torch.zeros(ocp.batch, dtype=torch.bool)
     for lower, upper in (("lower", "upper"), ("lower_N", "upper_N"), ("x_lower", "x_upper"), ("u_lower", "u_upper")):
         if lower in data and upper in data:
@@ -61,7 +61,7 @@ def cost_value(blocks: dict[str, Tensor], x: Tensor, u: Tensor) -> Tensor:
 
 
 def cost_slopes(blocks: dict[str, Tensor], x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the cost by x_0..x_{N-1}, u and x_N; blocks: of `cost_blocks`."""
+    """Gradients of the cost with respect to x_0..x_{N-1}, u and x_N; blocks: of `cost_blocks`."""
     before = x[:, :-1]
     at_x = times(blocks["Q"], before) + times(blocks["S"].mT, u) + blocks["q"]
     at_u = times(blocks["S"], before) + times(blocks["R"], u) + blocks["r"]
@@ -69,7 +69,7 @@ def cost_slopes(blocks: dict[str, Tensor], x: Tensor, u: Tensor) -> tuple[Tensor
 
 
 def with_curvature(qp: OcpQP, ocp: NonlinearOcp, x: Tensor, u: Tensor, stage: Tensor, end: Tensor) -> OcpQP:
-    """The QP with (B, N, n, n) by (x, u) and (B, nx, nx) added to its Hessian, and the same gradient at (x, u)."""
+    """The QP with stage (B, N, n, n) and end (B, nx, nx) added to its Hessian, and the same gradient at (x, u)."""
     nx, N = x.shape[-1], ocp.horizon
     slope = times(stage, torch.cat([x[:, :N], u], -1))
     old = cost_blocks(qp.data(), ocp)
@@ -86,7 +86,7 @@ def with_curvature(qp: OcpQP, ocp: NonlinearOcp, x: Tensor, u: Tensor, stage: Te
 
 
 def residuals(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Primal and dual residual (B,) at the trajectory that `qp` was linearised around, and the dual one's scale.
+    """Primal and dual residual (B,) at the trajectory that `qp` was linearised around, and the scale of the dual one.
 
     point: x, u (the trajectory), y, z, z_N, w_x, w_u and the shifts. Primal: largest gap of the dynamics, violation of
     a (shifted) constraint or distance of a constraint with a multiplier from its bound. Scale: one, or the largest
@@ -116,7 +116,7 @@ def residuals(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> tuple[Tensor, Tensor,
 
 
 def constraint_sides(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> list[tuple[Tensor, ...]]:
-    """Values, multipliers, bounds, and shifts and slacks of the rows, terminal rows and boxes that are there."""
+    """Values, multipliers, bounds, and shifts and slacks of the rows, terminal rows and boxes that are present."""
     data, N = qp.data(), ocp.horizon
     x, u = point.x, point.u
     groups: list[tuple[Tensor, Tensor, str, str, Tensor, Tensor]] = []
@@ -145,7 +145,7 @@ def constraint_sides(ocp: NonlinearOcp, qp: OcpQP, point: Any) -> list[tuple[Ten
 
 
 def elements_of(qp: OcpQP, which: Tensor) -> OcpQP:
-    """A part of the batch of a QP; what the batch shares stays."""
+    """A part of the batch of a QP; shared data stay as they are."""
     data = {
         name: value[which] if per_element(name, value) and len(value) > 1 else value
         for name, value in qp.data().items()

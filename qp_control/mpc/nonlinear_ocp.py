@@ -7,7 +7,7 @@
                 lower <= h(x_k, u_k) <= upper, k = 0..N-1               (StageRows)
 
 The QP around (xbar, ubar) has f and h linearised there, in the same coordinates: its solution is the next trajectory.
-Behind the linear rows of the problem stand those of the functions, in the order given.
+The rows of the functions follow the linear rows of the problem, in the order given.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROW_DATA = ("lower", "upper", "slack_linear", "slack_quadratic")
 
 @dataclass(frozen=True)
 class _Rows:
-    """What rows of states and of stages have alike."""
+    """What rows of states and of stages share."""
 
     function: Callable[..., Tensor]
     lower: Any = -_INFINITY
@@ -75,20 +75,20 @@ class StateRows(_Rows):
     """lower <= function(x, *data) <= upper for the states x_1..x_N; function maps (B, N, nx) to (B, N, rows).
 
     lower, upper: numbers or tensors that broadcast to (B, N, rows). slack_linear, slack_quadratic: weights of a soft
-    row's violation, likewise; None: hard rows. data: tensors the function takes as well. Those of three axes or more
-    that begin with (B, N) or (B, 1) differ by element, the others are shared.
+    row's violation, likewise; None: hard rows. data: further tensors for the function, shared, or per element: with three
+    axes or more that begin with (B, N) or (B, 1).
 
-    Raises TypeError for data that are no tensors. A controller's call raises ValueError where the function returns
-    another shape, and for bounds and weights that do not broadcast to it.
+    Raises TypeError for data that are not tensors. A controller's call raises ValueError if the function returns another
+    shape, and for bounds and weights that do not broadcast to it.
     """
 
     def values(self, x: Tensor, u: Tensor) -> Tensor:
-        """The function at the states x (B, N, nx): (B, N, rows); the inputs u do not matter."""
+        """The function at the states x (B, N, nx): (B, N, rows); the inputs u are not used."""
         return _along_stages("the function of rows", self.function(x, *self.data), x, "rows")
 
 
 class StageRows(_Rows):
-    """lower <= function(x, u, *data) <= upper for the stages k = 0..N-1; the rest as in `StateRows`."""
+    """lower <= function(x, u, *data) <= upper for the stages k = 0..N-1; otherwise like `StateRows`."""
 
     def values(self, x: Tensor, u: Tensor) -> Tensor:
         """The function at the states x (B, N, nx) and inputs u (B, N, nu): (B, N, rows)."""
@@ -102,7 +102,7 @@ def keep_out(position: Callable[[Tensor], Tensor], centre: Any, radius: Any, **s
     """Rows that keep position(x) (B, N, d) [m] outside a ball: |position(x) - centre|^2 >= radius^2.
 
     centre (d,), (B, 1, d) or (B, N, d) [m], radius a number or (B, N, 1) [m]; slack_linear, slack_quadratic make the
-    row soft, see `StateRows`. Raises TypeError for other keywords; a controller's call raises ValueError where position
+    row soft, see `StateRows`. Raises TypeError for other keywords; a controller's call raises ValueError if position
     returns another shape, or another d than the centre's.
     """
 
@@ -118,7 +118,7 @@ def speed_limit(velocity: Callable[[Tensor], Tensor], limit: Any, **slack: Any) 
     """Rows |velocity(x)|^2 <= limit^2, velocity(x) (B, N, d) [m/s], limit a number or (B, N, 1) [m/s].
 
     slack_linear, slack_quadratic make the row soft, see `StateRows`. Raises TypeError for other keywords; a
-    controller's call raises ValueError where velocity returns another shape.
+    controller's call raises ValueError if velocity returns another shape.
     """
 
     def squared(x: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def speed_limit(velocity: Callable[[Tensor], Tensor], limit: Any, **slack: Any) 
 
 
 def _along_stages(name: str, value: Tensor, x: Tensor, last: int | str) -> Tensor:
-    """`value`, which must have the leading axes of x and `last`, a size or the name of one: others broadcast unseen."""
+    """`value`, checked for the leading axes of x and `last`, a size or its name: others would broadcast silently."""
     good = value.ndim == x.ndim and value.shape[:-1] == x.shape[:-1]
     if not good or (isinstance(last, int) and value.shape[-1] != last):
         hint = "" if good else ": x[..., 1:2], not x[..., 1]"
@@ -140,11 +140,11 @@ def _along_stages(name: str, value: Tensor, x: Tensor, last: int | str) -> Tenso
 
 @dataclass(frozen=True)
 class NonlinearOcp:
-    """The problem of a batch of B; it stands at the top of `qp_control.mpc.nonlinear_ocp`.
+    """The problem of a batch of B, as defined at the top of `qp_control.mpc.nonlinear_ocp`.
 
-    dynamics: an object with step, linearize and second_order, as `RobotDynamics`, `TorchDynamics` and `ErrorDynamics`
-        are.
-    x0 (B, nx). data: arguments of an OcpQP but A, B, c and x0. parameters: of the dynamics, (n_par,) or (B, n_par).
+    dynamics: an object with step, linearize and second_order, such as a `RobotDynamics`, `TorchDynamics` or
+        `ErrorDynamics`.
+    x0 (B, nx). data: arguments of an OcpQP except A, B, c and x0. parameters: of the dynamics, (n_par,) or (B, n_par).
     """
 
     dynamics: Any
@@ -176,7 +176,7 @@ class NonlinearOcp:
         return next_states
 
     def around(self, states: Tensor, inputs: Tensor) -> OcpQP:
-        """The QP linearised along states (B, N + 1, nx), inputs (B, N, nu); differentiable in everything."""
+        """The QP linearised along states (B, N + 1, nx), inputs (B, N, nu); differentiable in all its data."""
         x = states[:, :-1]
         x_next, A, B = self.dynamics.linearize(x, inputs, self._stage_parameters())
         c = x_next - times(torch.cat([A, B], -1), torch.cat([x, inputs], -1))
@@ -186,9 +186,9 @@ class NonlinearOcp:
         return OcpQP(A=A, B=B, c=c, x0=self.x0, horizon=self.horizon, **data)
 
     def curvature(self, states: Tensor, inputs: Tensor, y: Tensor, z: Tensor, z_N: Tensor) -> tuple[Tensor, Tensor]:
-        """What f and h add to the Hessian of the Lagrangian: (B, N, n, n) by (x_k, u_k), (B, nx, nx) by x_N.
+        """What f and h add to the Hessian of the Lagrangian: (B, N, n, n) for (x_k, u_k), (B, nx, nx) for x_N.
 
-        Multipliers y that are not finite, of QPs without an answer, count as zero: robots refuse what is no number.
+        Multipliers y that are not finite, of QPs without an answer, count as zero.
         """
         x, nx = states[:, :-1], states.shape[-1]
         y = y[:, 1:].nan_to_num(0.0, 0.0, 0.0)
@@ -284,7 +284,7 @@ class _Blocks:
 
 
 def full(name: str, value: Tensor, ocp: NonlinearOcp) -> Tensor:
-    """An argument of an OcpQP with its axes of elements and stages: (B, N or N + 1, ...), without stages (B, ...).
+    """An argument of an OcpQP with batch and stage axes: (B, N or N + 1, ...), or (B, ...) if it has no stages.
 
     Bounds of states are those of x_1 to x_N.
     """
@@ -307,7 +307,7 @@ def per_element(name: str, value: Tensor) -> bool:
 
 
 def part_of_dynamics(dynamics: Any, elements: Tensor) -> Any:
-    """Those of a part of the batch, where they differ by element (`ErrorDynamics`)."""
+    """The dynamics of a part of the batch, if they differ between elements (`ErrorDynamics`)."""
     return dynamics.element(elements) if hasattr(dynamics, "element") else dynamics
 
 

@@ -1,4 +1,4 @@
-"""What a controller intends, and what its next call starts from."""
+"""What a controller plans, and where its next call starts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _STAGES = ("states", "inputs", "y", "z", "w_x", "w_u")
 
 @dataclass(frozen=True)
 class Plan:
-    """What one call of `MPC` returns and the next one takes. Batch of B, horizon N.
+    """What one call of `MPC` returns and the next one takes, for a batch of B and horizon N.
 
-    states (B, N + 1, nx), inputs (B, N, nu) [N or N m]; both carry gradient.
+    states (B, N + 1, nx), inputs (B, N, nu) [N or N m]; both carry gradients.
     status (B,): `qc.Status` of each element; iterations (B,), primal_residual (B,), dual_residual (B,).
-    previous (B, nu): the input before inputs[:, 0]; pending (B, delay, nu): inputs sent that do not act yet, the oldest
-    first.
+    previous (B, nu): the input before inputs[:, 0]; pending (B, delay, nu): inputs sent that have not taken effect yet,
+    oldest first.
     y, z, z_N, w_x, w_u: multipliers of the problem, for the warm start; empty before the first call.
-    Where status is neither SOLVED nor CLOSEST_FEASIBLE, the plan is the one that was passed in (a converged controller
-    gives its last trajectory with MAX_ITER).
+    If status is neither SOLVED nor CLOSEST_FEASIBLE, the plan is the one that was passed in (a converged controller
+    returns its last trajectory with MAX_ITER).
     """
 
     warm: ClassVar[tuple[str, ...]] = ("y", "z", "z_N", "w_x", "w_u")
-    """Fields that are only where the solver starts."""
+    """Fields that serve only as the solver's starting point."""
 
     states: Tensor
     inputs: Tensor
@@ -100,7 +100,7 @@ class Plan:
         return dataclasses.replace(self, inputs=torch.cat([u[:, None], self.inputs[:, 1:]], 1))
 
     def detach(self) -> Plan:
-        """The same plan without gradient: what a controller outside of training carries."""
+        """The same plan without gradients, for controllers outside of training."""
         return Plan(*(getattr(self, field.name).detach() for field in dataclasses.fields(self)))
 
     def warm_start(self, x: Tensor, u: Tensor, qp: OcpQP) -> Any:
@@ -118,7 +118,7 @@ class Plan:
         return OcpStart(x, u, self.y, z, z_N, self.w_x, self.w_u)
 
     def where(self, good: Tensor, state: Tensor) -> Plan:
-        """This plan for the elements `good` (B,), for the others the one that rests at `state` (nx,)."""
+        """This plan for the elements `good` (B,), for the others the plan at rest at `state` (nx,)."""
         three, two = good[:, None, None], good[:, None]
         return dataclasses.replace(
             self,
@@ -129,7 +129,7 @@ class Plan:
         )
 
     def replaced(self, usable: Tensor, out: Any, status: Tensor, states: Tensor) -> Plan:
-        """The plan that the solution `out` of the problem is, where it is usable (B,); this one elsewhere.
+        """The plan given by the solution `out` of the problem where it is usable (B,), this one elsewhere.
 
         states (B, N + 1, nx): the model's states in the solution.
         """

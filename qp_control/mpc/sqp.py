@@ -1,6 +1,6 @@
-"""Multiple-shooting SQP for batches of nonlinear optimal-control problems, and gradients of what it converges to.
+"""Multiple-shooting SQP for batches of nonlinear optimal-control problems, and gradients of the converged solution.
 
-`sqp_steps` has the method for problems whose limits can be met. Elements whose limits cannot go on in `least_shift`.
+`sqp_steps` has the method for problems whose limits can be met. Elements whose limits cannot continue in `least_shift`.
 
 `implicit` gives the converged point its derivatives by the implicit function theorem: those of the QP around it with
 the Hessian of the Lagrangian as it is. That QP has the KKT matrix of the nonlinear problem, and its data depend on the
@@ -46,13 +46,13 @@ def solve_sqp(
 ) -> Answers:
     """Solve from the trajectory states (B, N + 1, nx), inputs (B, N, nu).
 
-    layer: solves the QPs. warm_start: of the first QP, with x, u, y, z, z_N, w_x, w_u. qp: the one around that
-    trajectory, which starts at x0, where it is known.
+    layer: solves the QPs. warm_start: that of the first QP, with x, u, y, z, z_N, w_x, w_u. qp: the QP around that
+    trajectory, which starts at x0, if it is known.
 
     Returns the trajectory in x and u with its multipliers and shifts; iterations: SQP steps; primal_residual,
-    dual_residual: of the nonlinear problem; status: SOLVED where the residuals are within the tolerance,
-    CLOSEST_FEASIBLE as `least_shift` says, MAX_ITER, or that of a QP without an answer, whose element keeps its last
-    trajectory. No gradients.
+    dual_residual: of the nonlinear problem; status: SOLVED if the residuals are within the tolerance, CLOSEST_FEASIBLE
+    as defined in `least_shift`, MAX_ITER, or that of a QP without an answer, whose element keeps its last trajectory.
+    No gradients.
     """
     settings = settings or SqpSettings()
     point, left = iterate(ocp, states, inputs, layer, settings, warm_start, qp=qp, leave=True)
@@ -68,7 +68,7 @@ def solve_sqp(
 def implicit(ocp: NonlinearOcp, answers: Answers, layer: OcpLayer) -> OcpLayerSolution:
     """The converged solution as a differentiable function of x0, data, rows and parameters of the problem.
 
-    Elements that have not converged come back without gradient. Shifted ones have one in x and u.
+    Elements that have not converged have no gradients. Shifted ones have gradients in x and u.
     """
     point, which, shifted = answers
     x, u = point.x, point.u

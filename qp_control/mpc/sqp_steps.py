@@ -2,10 +2,11 @@
 
 Each step solves the QP around the trajectory (`NonlinearOcp.around`) with the Hessian of the cost (Gauss-Newton) or of
 the Lagrangian ("exact", its stages made convex for the step), and searches the line to the QP's solution with the exact
-l1 penalty function, which may rise above its last few values, so that it does not refuse good steps.
+l1 penalty function. The search is non-monotone, below the largest of the last few values, so as not to refuse good
+steps.
 
 Sources: J. Nocedal, S. J. Wright, Numerical Optimization (2006), chapter 18; H. G. Bock, K. J. Plitt, IFAC World
-Congress 1984; L. Grippo, F. Lampariello, S. Lucidi, SIAM J. Numer. Anal. 23 (1986) (the penalty function may rise).
+Congress 1984; L. Grippo, F. Lampariello, S. Lucidi, SIAM J. Numer. Anal. 23 (1986) (non-monotone line search).
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from qp_control.qp.problem import as_integer
 from qp_control.settings import Status
 
 _ARMIJO, _MEMORY, _HALVINGS = 1e-4, 5, 12
-_CURVED = 1e6  # largest curvature of the dynamics that is believed, relative to that of the cost
+_CURVED = 1e6  # largest curvature of the dynamics that is trusted, relative to that of the cost
 _INEXACT = 1e-8  # residuals of a QP, relative to its largest state or multiplier, that a step may have
 _ROUNDING = 1e-12  # of the penalty function, relative
 _VANISHING = 0.5  # least decrease of the QPs' shifts, from step to step, on the way to a feasible point
-_STRAIGHT = 1e-12  # curvature of the dynamics, relative to the multipliers, that is none
+_STRAIGHT = 1e-12  # curvature of the dynamics, relative to the multipliers, that counts as none
 _INFINITY = float("inf")
 
 
@@ -39,13 +40,13 @@ class SqpSettings:
     """Options of the SQP method."""
 
     max_iter: int = 50
-    """SQP steps."""
+    """Largest number of SQP steps."""
     eps: float = 1e-8
-    """Tolerance of the primal residual, and of the dual one relative to the largest multiplier, or one."""
+    """Tolerance on the primal residual, and on the dual one relative to the largest multiplier, or one."""
     hessian: Literal["exact", "gauss_newton"] = "exact"
-    """Of the Lagrangian (its stages made convex without changing the step where that can be done), or of the cost."""
+    """That of the Lagrangian (its stages made convex, if possible without changing the step), or of the cost."""
     line_search: bool = True
-    """Shorten steps until the penalty function is low enough; False: take them whole."""
+    """Shorten steps until the penalty function is low enough; False: take full steps."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_iter", as_integer("max_iter", self.max_iter, 1))
@@ -71,12 +72,12 @@ def iterate(
 ) -> tuple[OcpLayerSolution, Tensor]:
     """SQP steps from the trajectory x (B, N + 1, nx), u (B, N, nu).
 
-    start: of the first QP; an `OcpLayerSolution` is believed to have the multipliers of the trajectory, whose curvature
-    then counts from the first step on. qp: the first QP, where it is known. dual_eps: tolerance of the dual residual,
-    where it is not settings.eps. leave: stop for elements whose QPs keep having no feasible point, unless shifting the
-    QP's rows is all that there is to do. repair: of QPs that are not convex, see `convexified`.
+    start: that of the first QP; an `OcpLayerSolution` is taken to have the multipliers of the trajectory, whose
+    curvature then counts from the first step on. qp: the first QP, if it is known. dual_eps: tolerance of the dual
+    residual, if it is not settings.eps. leave: stop elements whose QPs remain infeasible, unless shifting the QP's rows
+    is all that can be done. repair: for QPs that are not convex, see `convexified`.
 
-    Returns the answers, and which elements (B,) were left like that, with the trajectory they had.
+    Returns the answers, and which elements (B,) were stopped that way, with the trajectory they had.
     """
     run = _Run(ocp, torch.cat([ocp.x0[:, None], x[:, 1:]], 1), u, start, repair)
     for iteration in range(settings.max_iter + 1):
@@ -97,7 +98,7 @@ def iterate(
             if not bool(useful.any()):
                 break
             qp, found = run.keep(useful, qp), part(found, useful)
-        # A QP that just missed its tolerance says nothing of shifts.
+        # A QP that just missed its tolerance says nothing about shifts.
         found = found._replace(
             **{name: getattr(found, name).nan_to_num() for name in found._fields if name.startswith(("s_", "slack_"))}
         )
@@ -106,7 +107,7 @@ def iterate(
 
 
 class _Run:
-    """The elements that are still going, and the answers of the others."""
+    """The elements that are still running, and the answers of the others."""
 
     def __init__(self, ocp: NonlinearOcp, x: Tensor, u: Tensor, start: Any, repair: bool) -> None:
         self.ocp, self.x, self.u, self.point = ocp, x, u, start
@@ -126,7 +127,7 @@ class _Run:
             return layer.solve(qp, self.point)
         p = self.point
         curvature = self.ocp.curvature(self.x, self.u, p.y, p.z, p.z_N)
-        # Multipliers of shifted rows, and those that grow without end before rows are shifted, say nothing of the cost.
+        # Multipliers of shifted rows, or growing without bound before rows are shifted, say nothing about the cost.
         size = torch.cat([v.flatten(1) for v in curvature], 1).abs().amax(1)
         largest = _CURVED * (1.0 + cost_size(qp.data(), self.ocp) + slack_size(qp.data(), self.ocp))
         regular = (p.status != Status.CLOSEST_FEASIBLE) & (size <= largest)
@@ -135,11 +136,10 @@ class _Run:
         return convex.solution(layer.solve(convex.qp, p), self.x)
 
     def leave(self, qp: OcpQP, found: OcpLayerSolution) -> Tensor:
-        """Which elements (B,) have QPs without feasible point whose shifts do not vanish, and something to gain from
-        curvature?
+        """Which elements (B,) have infeasible QPs whose shifts do not vanish, and something to gain from curvature.
 
-        Where the dynamics are straight the QP's shift is the least one already. Rows that cross are shifted on both
-        sides, which violations of one row do not do.
+        If the dynamics are linear, the QP's shift is the least one already. Rows with crossing bounds are shifted on
+        both sides, whereas violations are one-sided.
         """
         shifts = [getattr(found, name).flatten(1) for name in found._fields if name.startswith("s_")]
         size = torch.where(found.status == Status.CLOSEST_FEASIBLE, torch.cat(shifts, 1).norm(dim=1), 0.0)
@@ -153,7 +153,7 @@ class _Run:
         return leave
 
     def judge(self, qp: OcpQP, iteration: int, settings: SqpSettings, dual_eps: float) -> Tensor:
-        """Record the points that have converged or must stop; which elements have not converged?"""
+        """Record the points that have converged or must stop; returns which elements have not converged."""
         primal, dual, scale = residuals(self.ocp, qp, self.point)
         done = (primal <= settings.eps) & (dual <= dual_eps * scale)
         self.point = self.point._replace(
@@ -188,7 +188,7 @@ class _Run:
     def _step_length(self, qp: OcpQP, found: OcpLayerSolution) -> Tensor:
         penalty = Penalty(self.ocp, qp, self.x, self.u, found, self.weight)
         self.weight = penalty.weight
-        # Values of the other kind of penalty say nothing.
+        # Values of the other kind of penalty are not comparable.
         kept = torch.where((penalty.shifted == self.shifted)[:, None], self.history[:, 1:], -float("inf"))
         self.history, self.shifted = torch.cat([kept, penalty.start[:, None]], 1), penalty.shifted
         ceiling = self.history.amax(1)
@@ -218,7 +218,7 @@ def _answered(status: Tensor) -> Tensor:
 
 
 def _useful(found: OcpLayerSolution) -> Tensor:
-    """Which QPs were solved well enough for a step: near the end of many digits some miss their tolerance."""
+    """Which QPs were solved well enough for a step: with large numbers some just miss their tolerance."""
     solved = (found.status == Status.SOLVED) | (found.status == Status.CLOSEST_FEASIBLE)
     size = torch.stack([found.y.abs().amax((1, 2)), found.x.abs().amax((1, 2))]).amax(0).clamp_min(1.0)
     close = torch.maximum(found.primal_residual, found.dual_residual) <= _INEXACT * size

@@ -16,7 +16,7 @@ def _learnable(*shape: int, value: float = 0.0) -> nn.Parameter:
 
 
 class Diagonal(nn.Module):
-    """W (n, n) = diag(exp(log_diagonal)), the identity to begin with."""
+    """W (n, n) = diag(exp(log_diagonal)), initially the identity."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -27,14 +27,14 @@ class Diagonal(nn.Module):
 
     @torch.no_grad()
     def assign(self, value: Tensor | Sequence[Any]) -> None:
-        """Take a diagonal (n,) of positive numbers; ValueError for anything else."""
+        """Set it to a diagonal (n,) of positive numbers; ValueError for anything else."""
         self.log_diagonal.copy_(_positive(value, len(self.log_diagonal)).log())
 
 
 class Full(nn.Module):
     """W (n, n) = L L', L lower triangular with exp(log_diagonal) on its diagonal and `lower` below it.
 
-    The identity to begin with; positive definite.
+    Positive definite; initially the identity.
     """
 
     def __init__(self, n: int) -> None:
@@ -62,7 +62,7 @@ class Full(nn.Module):
 
 
 class LowRank(nn.Module):
-    """W (n, n) = F'F, F (rank, n): positive semidefinite. To begin with F is the first rows of the identity."""
+    """W (n, n) = F'F, F (rank, n): positive semidefinite. Initially F is the first rows of the identity."""
 
     def __init__(self, n: int, rank: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class LowRank(nn.Module):
 
     @torch.no_grad()
     def assign(self, value: Tensor | Sequence[Any]) -> None:
-        """Take the factor F (rank, n); ValueError for another shape."""
+        """Set the factor F (rank, n); ValueError for another shape."""
         F = torch.as_tensor(value, dtype=torch.float64)
         if F.shape != self.factor.shape:
             raise ValueError(f"the factor has shape {tuple(F.shape)}, expected {tuple(self.factor.shape)}")

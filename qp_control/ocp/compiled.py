@@ -1,4 +1,4 @@
-"""The optimal-control layer under torch.compile: custom operators, see `compiled`."""
+"""The optimal-control layer under torch.compile: custom operators, see qp/compiled.py."""
 
 from __future__ import annotations
 

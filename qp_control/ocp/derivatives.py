@@ -2,7 +2,7 @@
 linear in the horizon.
 
 Source: implicit differentiation of the KKT conditions (Amos and Kolter, "OptNet", ICML 2017), the linear systems solved
-by Riccati recursions; where no point is feasible: Bambade et al., "Leveraging augmented-Lagrangian techniques for
+by Riccati recursions; for infeasible problems: Bambade et al., "Leveraging augmented-Lagrangian techniques for
 differentiating over infeasible quadratic programs in machine learning", ICLR 2024. The formulas are in kkt_system.hpp
 and derivatives.hpp.
 """
@@ -25,8 +25,8 @@ from qp_control.settings import Settings, settings_or
 
 @dataclass(frozen=True)
 class OcpGradients(Certificate):
-    """Gradients of a loss, each in the shape of its argument (None: absent); of what stages or elements share the
-    sum."""
+    """Gradients of a loss, each in the shape of its argument (None: absent); for data that stages or elements share,
+    the sum over them."""
 
     Q: Array | None
     """Symmetric, as are those of R and Q_N."""
@@ -59,7 +59,7 @@ class OcpGradients(Certificate):
 
 @dataclass(frozen=True)
 class OcpTangent(Certificate):
-    """Changes of the solution's fields, each in the shape of its field."""
+    """Directional derivatives of the solution's fields, each in the shape of its field."""
 
     x: Array
     u: Array
@@ -92,16 +92,16 @@ def ocp_adjoint(
         qp: the problem.
         solution: what `solve_ocp` or `OcpLayer` returned for it.
         settings: `weakly_active`, `smoothing`, `on_failure` ("nan": NaN for elements without a solution) and `threads`.
-        loss: gradients of the loss with respect to fields of the solution, x .. slack_upper_N and objective, by their
-            names, with or without the axis B; those that are not given are zero.
+        loss: gradients of the loss with respect to fields of the solution, x .. slack_upper_N and objective, by name,
+            with or without the axis B; zero if not given.
 
     Returns:
         The gradients and their certificate; zero for elements that are neither SOLVED nor CLOSEST_FEASIBLE.
 
     Raises:
         ValueError: shapes that do not fit.
-        TypeError: the loss names something that is no field of the solution; a tensor that requires grad; settings that
-            are no `Settings`.
+        TypeError: the loss names something that is not a field of the solution; a tensor requires grad; `settings` is
+            not a `Settings`.
     """
     problem = ocp_from_arrays(qp.data(), qp.horizon)
     sizes, names = problem.sizes, (*OUTPUTS, "objective")
@@ -125,22 +125,22 @@ def ocp_adjoint(
 def ocp_tangent(
     qp: OcpQP, solution: Any, *, settings: Settings | None = None, **change: npt.ArrayLike | None
 ) -> OcpTangent:
-    """Changes of the solution of an optimal-control QP with changes of its data.
+    """Directional derivatives of the solution of an optimal-control QP for given changes of its data.
 
     Args:
         qp: the problem.
         solution: what `solve_ocp` or `OcpLayer` returned for it.
         settings: as in `ocp_adjoint`.
-        change: changes of arguments, by their names with a d in front (dA, dx0, dslack_linear), in a shape that the
-            argument may have; those that are not given do not change. dQ counts as (dQ + dQ')/2, as do dR and dQ_N.
+        change: changes of arguments, by name with the prefix d (dA, dx0, dslack_linear), in any shape that the argument
+            may have; zero if not given. dQ counts as (dQ + dQ')/2, as do dR and dQ_N.
 
     Returns:
-        The changes and their certificate; zero for elements that are neither SOLVED nor CLOSEST_FEASIBLE.
+        The derivatives and their certificate; zero for elements that are neither SOLVED nor CLOSEST_FEASIBLE.
 
     Raises:
         ValueError: shapes that do not fit, or a change of an argument that the problem lacks.
-        TypeError: something that is no argument of the problem is to change; a tensor that requires grad; settings that
-            are no `Settings`.
+        TypeError: a change of something that is not an argument of the problem; a tensor requires grad; `settings` is
+            not a `Settings`.
     """
     problem = ocp_from_arrays(qp.data(), qp.horizon)
     sizes = problem.sizes

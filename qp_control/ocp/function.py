@@ -1,11 +1,10 @@
 """The solution of an optimal-control QP as a differentiable function of its data.
 
-The solve, its first derivative backward and its tangent are one C++ call each, at a cost linear in the horizon. What is
-differentiated further (create_graph) or transformed by torch.func is composed of `ocp_kkt_functions`, at such a cost
-too.
+The solve, its first-order backward pass and its tangent are one C++ call each, at a cost linear in the horizon. What is
+differentiated further (create_graph) or transformed by torch.func is composed of `kkt_functions`, at such a cost too.
 
-Tensors are float64 on the CPU; inputs are the data in the order of OCP_NAMES, those with an axis of elements with one
-of stages, and a starting point (x, u, y, z, z_N, w_x, w_u).
+Tensors are float64 on the CPU; inputs are the data in the order of OCP_NAMES, where those with a batch axis also have a
+stage axis, and a starting point (x, u, y, z, z_N, w_x, w_u).
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class _Start:
 def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = True) -> list[Array]:
     """Solve; 19 fields, objective, status, iterations, primal and dual residual, duality gap.
 
-    report: elements without an answer warn or raise, as the settings say, and have NaN for a solution.
+    report: warn of elements without an answer or raise, as the settings say, and set their solutions to NaN.
 
     Raises:
         ValueError: Q or R is not symmetric, or the starting point does not fit.
@@ -71,7 +70,7 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = 
 
 
 def _keep(ctx: Any, setup: OcpSetup, *inputs: Optional, output: tuple[torch.Tensor, ...]) -> tuple[Optional, ...]:
-    """Prepares the way back; returns what was saved for it."""
+    """Prepare the backward pass; returns what was saved for it."""
     ctx.setup, ctx.count = setup, len(inputs) + 1
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[FIELDS + 1 :])
@@ -170,7 +169,7 @@ class OcpPoint(torch.autograd.Function):
 
 
 def _with_shifts(setup: OcpSetup, saved: Sequence[Any]) -> list[Any]:
-    """(status, *data, *fields) with all 19 fields; where shifts and slacks are not given they are zero."""
+    """(status, *data, *fields) with all 19 fields; shifts and slacks that are not given are zero."""
     lead, given = (setup.sizes.batch,) if setup.sizes.batched else (), len(saved) - 1 - DATA
     like = saved[1 + DATA]
     return [*saved, *(like.new_zeros((*lead, *shape)) for shape in setup.sizes.field_shapes[given:])]
@@ -179,7 +178,8 @@ def _with_shifts(setup: OcpSetup, saved: Sequence[Any]) -> list[Any]:
 def _gradients(
     setup: OcpSetup, saved: Sequence[Any], loss: Sequence[Optional], needed: Sequence[bool]
 ) -> list[Optional]:
-    """Of the data, from those of the fields and the objective (None: zero); saved: status, data and fields."""
+    """Gradients of the data, from those of the fields and the objective (None: zero); saved: status, data and
+    fields."""
     status, data, fields = saved[0], saved[1 : DATA + 1], saved[DATA + 1 :]
     if torch.is_grad_enabled() or _transformed():
         return SolvedPoint.of(setup, status, data, fields).adjoint_of_fields(loss)
@@ -195,8 +195,8 @@ def _gradients(
 
 
 class _Tangent(torch.autograd.Function):
-    """(setup, status, *data, *fields, *changes of the data) -> changes of the 19 fields and the objective, the last
-    derivative of its line."""
+    """(setup, status, *data, *fields, *changes of the data) -> changes of the 19 fields and the objective, which cannot
+    be differentiated further."""
 
     @staticmethod
     def forward(setup: OcpSetup, status: torch.Tensor, *tensors: Optional) -> tuple[torch.Tensor, ...]:
@@ -215,7 +215,7 @@ class _Tangent(torch.autograd.Function):
 
 
 def _tangents(setup: OcpSetup, saved: Sequence[Any], tangents: Sequence[Optional]) -> Sequence[torch.Tensor]:
-    """Of the fields and the objective, from those of the data (None: no change)."""
+    """Tangents of the fields and the objective, from those of the data (None: no change)."""
     if all(_plain(t) for t in (*saved, *tangents)):
         refuse_smoothed(setup.settings)
         return _Tangent.apply(setup, *saved, *tangents)  # type: ignore[no-untyped-call,no-any-return]
@@ -223,7 +223,7 @@ def _tangents(setup: OcpSetup, saved: Sequence[Any], tangents: Sequence[Optional
 
 
 def _plain(tensor: Optional) -> bool:
-    """Whether no derivative of it is asked for but the tangent at hand, and it is no batch of a transform."""
+    """Whether no derivative of it is needed except the tangent at hand, and no transform batches it."""
     if tensor is None:
         return True
     functorch = torch._C._functorch
@@ -243,7 +243,7 @@ def adjoint_arrays(
     loss: Sequence[Array | None],
     needed: Sequence[bool],
 ) -> list[Array | None]:
-    """Gradients of the data, the sum over what stages and elements share; None where not needed."""
+    """Gradients of the data, summed over the stages and elements that share it; None where not needed."""
     gradients, residual, weakly_active, _, worst = _solver.ocp_adjoint(
         setup.sizes.native, data, fields, status, loss, needed, setup.derivative
     )
@@ -256,7 +256,7 @@ def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ..
     """19 fields, objective, status, iterations, primal and dual residual, duality gap."""
     if _transformed():
         return OcpSolve.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
-    if not torch.is_grad_enabled():  # in control loops the graph's book-keeping is as long as a solve
+    if not torch.is_grad_enabled():  # in control loops the graph's book-keeping takes as long as a solve
         return tuple([torch.from_numpy(array) for array in solve_arrays(setup, inputs)])
     return PlainOcpSolve.apply(setup, *inputs)  # type: ignore[no-untyped-call,no-any-return]
 
@@ -264,17 +264,16 @@ def solve(setup: OcpSetup, inputs: Sequence[Optional]) -> tuple[torch.Tensor, ..
 def at_solution(
     setup: OcpSetup, inputs: Sequence[Optional], point: Sequence[torch.Tensor], status: Optional = None
 ) -> tuple[torch.Tensor, ...]:
-    """A point that solves the problem, as a function of its data: what the implicit function theorem makes of it.
+    """A given solution of the problem as a function of its data, by the implicit function theorem.
 
     No stage has to be convex, only the Hessian on the null space of the dynamics and the active rows: with the exact
-    Hessian of its Lagrangian, the quadratic program at a solution of a nonlinear one has the derivatives of that
-    solution.
+    Hessian of the Lagrangian, the QP at a solution of a nonlinear program has the derivatives of that solution.
 
     Args:
         inputs: the data.
-        point: x, u, y, z, z_N, w_x, w_u that satisfy the conditions of optimality, and the shifts and slacks where
-            there are any; constants.
-        status: (B,) or (), elements other than SOLVED and CLOSEST_FEASIBLE have no gradients; None: all are solved.
+        point: x, u, y, z, z_N, w_x, w_u that satisfy the optimality conditions, and the shifts and slacks if there are
+            any; constants.
+        status: (B,) or (); elements other than SOLVED and CLOSEST_FEASIBLE have no gradients; None: all are solved.
 
     Returns:
         The values of `point`.

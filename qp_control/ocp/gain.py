@@ -1,4 +1,4 @@
-"""The feedback gain of an optimal-control QP: how its first input follows the initial state."""
+"""The feedback gain of an optimal-control QP: how its first input depends on the initial state."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from qp_control.settings import Settings, settings_or
 
 
 def ocp_gain(qp: OcpQP, solution: Any, *, settings: Settings | None = None) -> Array:
-    """du_0/dx_0 at a solution, on its active constraints; one factorisation, at a cost linear in the horizon.
+    """du_0/dx_0 at a solution, with its active constraints held; one factorisation, at a cost linear in the horizon.
 
-    Between two solves it is the feedback that keeps up with a measured state: u = u_0 + gain (x - x0).
+    Between two solves it serves as the feedback gain for the measured state x: u = u_0 + gain (x - x0).
 
     Args:
         qp: the problem, with x0.
@@ -23,11 +23,11 @@ def ocp_gain(qp: OcpQP, solution: Any, *, settings: Settings | None = None) -> A
         settings: `weakly_active`, `smoothing` and `threads`.
 
     Returns:
-        (nu, nx), or (B, nu, nx) of a batch; NaN for elements that are neither SOLVED nor CLOSEST_FEASIBLE.
+        (nu, nx), or (B, nu, nx) for a batch; NaN for elements that are neither SOLVED nor CLOSEST_FEASIBLE.
 
     Raises:
         ValueError: x0 is missing, or shapes do not fit.
-        TypeError: a tensor that requires grad; settings that are no `Settings`.
+        TypeError: a tensor requires grad; `settings` is not a `Settings`.
     """
     if qp.x0 is None:
         raise ValueError("x0 is missing: without it there is no derivative by it")

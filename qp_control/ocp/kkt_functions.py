@@ -71,8 +71,8 @@ def refuse_smoothed(settings: Settings) -> None:
 
 
 class OcpKktSolve(torch.autograd.Function):
-    """K^-1 rhs; (setup, status, *data, *fields, rhs), of the solution the 19 fields (B, .), rhs is (B, count, .), with
-    one factorisation per element whatever the count."""
+    """K^-1 rhs; (setup, status, *data, *fields, rhs), with the 19 fields (B, .) of the solution and rhs (B, count, .);
+    one factorisation per element for any count."""
 
     @staticmethod
     def forward(setup: OcpSetup, status: torch.Tensor, *tensors: Any) -> torch.Tensor:
@@ -187,7 +187,7 @@ class SolvedPoint:
 
     @classmethod
     def of(cls, setup: OcpSetup, status: torch.Tensor, data: Sequence[Optional], fields: Sequence[Any]) -> SolvedPoint:
-        """v and the roles as functions of the data; status and fields without or with the axis of elements."""
+        """v and the roles as functions of the data; status and fields with or without a batch axis."""
         batch, shapes = setup.sizes.batch, setup.sizes.field_shapes
         inputs = [
             status.reshape(batch),
@@ -221,7 +221,7 @@ class SolvedPoint:
         return self.system.cost_product(data, cost).plus(self.system.cost_slope(data, cost))
 
     def _shift_sides(self, lower: Sequence[Any], upper: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """What belongs to z, z_N, w_x and w_u: of both sides, the share of the lower bound, and 1 on shifted rows."""
+        """For each of z, z_N, w_x and w_u: both sides, the share of the lower bound, and 1 on shifted rows."""
         return list(zip(lower, upper, self.roles.lower, self.roles.shifted, strict=True))
 
     def adjoint_of_fields(self, loss: Sequence[Optional]) -> list[Optional]:
@@ -246,7 +246,7 @@ class SolvedPoint:
             v_bar = v_bar.plus(self._cost_slope().times(objective))
         gradients = self.adjoint(v_bar)
 
-        # What the outputs owe to the data directly: the objective, and shifts of rows that are shifted on both sides.
+        # What depends on the data directly: the objective, and the shifts of rows that are shifted on both sides.
         direct: Data = {}
         if loss[FIELDS] is not None:
             cost = self.v.of_cost()

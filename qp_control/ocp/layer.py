@@ -40,20 +40,20 @@ class OcpLayer(torch.nn.Module):
                     lower <= C x_k + D u_k <= upper, k < N, lower_N <= C_N x_N <= upper_N
                     u_lower <= u_k <= u_upper, k < N, x_lower <= x_k <= x_upper, k >= 1
 
-    Rows of C, D and C_N may be soft, with weights of their slacks' linear and quadratic cost, see `solve_ocp`.
+    Rows of C, D and C_N may be soft, with weights of the linear and quadratic cost of their slacks, see `solve_ocp`.
 
-    Where the constraints of an element contradict each other, all but the dynamics and soft rows are shifted by the
-    least amount, with status CLOSEST_FEASIBLE; `Settings(infeasible="certify")` turns that off. Elements are
+    If the constraints of an element contradict each other, all except the dynamics and soft rows are shifted by the
+    least amount, with status CLOSEST_FEASIBLE; `Settings(infeasible="certify")` turns this off. Elements are
     independent.
 
-    Forward mode, derivatives beyond the first (create_graph) and torch.func transforms are linear in the horizon too.
+    Forward mode, higher derivatives (create_graph) and torch.func transforms are linear in the horizon too.
 
     Args:
         settings: options; `on_failure` says what happens to elements without an answer.
-        horizon: N, where no argument has an axis of stages.
+        horizon: N, if no argument has a stage axis.
 
     Raises:
-        TypeError: settings that are no `Settings`.
+        TypeError: `settings` is not a `Settings`.
     """
 
     def __init__(self, settings: Settings | None = None, *, horizon: int | None = None) -> None:
@@ -98,9 +98,9 @@ class OcpLayer(torch.nn.Module):
         """Solve.
 
         Args:
-            A .. slack_quadratic_N: as in `solve_ocp`: an axis N in front of an argument is one of stages, a further
-                axis B one of elements. What stages or elements share has the sum as its gradient.
-            warm_start: anything with x, u, y, z, z_N, w_x, w_u, for example what an earlier call returned.
+            A .. slack_quadratic_N: as in `solve_ocp`; a leading axis N is one of stages, a further axis B one of
+                elements. The gradient of data that stages or elements share is the sum over them.
+            warm_start: any object with x, u, y, z, z_N, w_x, w_u, for example the result of an earlier call.
 
         Returns:
             The solutions; `status` is per element.
@@ -131,19 +131,19 @@ class OcpLayer(torch.nn.Module):
         return OcpLayerSolution(*outputs)
 
     def solve(self, qp: OcpQP, warm_start: Any = None) -> OcpLayerSolution:
-        """Solve `qp`, float64 on the CPU, without gradients and whatever `on_failure` says: the statuses tell."""
+        """Solve `qp`, float64 on the CPU, without gradients; failures only show in the status, never raise."""
         setup, inputs = self._native(qp)
         start = [] if warm_start is None else [as_start(getattr(warm_start, name)) for name in POINT]
         arrays = solve_arrays(setup, [*inputs, *start], report=False)
         return OcpLayerSolution(*map(torch.from_numpy, arrays))
 
     def at_solution(self, qp: OcpQP, solution: OcpLayerSolution) -> OcpLayerSolution:
-        """A known solution of `qp` with the derivatives by its data, without solving.
+        """A known solution of `qp` with its derivatives with respect to the data, without solving.
 
-        The Hessians of the stages may be indefinite, as in the QP that belongs to the converged solution of a nonlinear
-        problem; only on the directions that dynamics and active constraints leave it must be positive definite.
-        Elements whose status says that they have no solution contribute nothing to gradients. All tensors are float64
-        on the CPU.
+        The Hessians of the stages may be indefinite, as in the QP at the converged solution of a nonlinear problem; the
+        Hessian need only be positive definite on the null space of the dynamics and the active constraints. Elements
+        whose status says that they have no solution contribute nothing to gradients. All tensors are float64 on the
+        CPU.
         """
         setup, inputs = self._native(qp)
         fields = at_solution(setup, inputs, solution[:FIELDS], solution.status)

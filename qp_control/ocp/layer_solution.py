@@ -8,8 +8,8 @@ import torch
 
 
 class OcpLayerSolution(NamedTuple):
-    """Solutions of a batch of optimal-control QPs, in the dtype and on the device of A; without batched data, without
-    the axis B. Signs as in `OcpSolution`; gradients pass through all fields up to `objective`."""
+    """Solutions of a batch of optimal-control QPs, in the dtype and on the device of A; without the axis B if no data
+    have one. Signs as in `OcpSolution`; gradients pass through all fields up to `objective`."""
 
     x: torch.Tensor
     """(B, N + 1, nx) states."""

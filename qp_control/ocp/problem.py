@@ -8,15 +8,15 @@
                 lower_N <= C_N x_N <= upper_N                 (z_N)
                 u_lower_k <= u_k <= u_upper_k, x_lower_k <= x_k <= x_upper_k     (w_u, w_x), x for k >= 1
 
-Rows may be soft: with weights w1 (slack_linear) and w2 (slack_quadratic), of the terminal rows slack_linear_N and
+Rows may be soft: with weights w1 (slack_linear) and w2 (slack_quadratic), for terminal rows slack_linear_N and
 slack_quadratic_N, a row reads lower <= C x + D u + s_l - s_u <= upper, s_l, s_u >= 0, at the cost
-w1 (s_l + s_u) + w2/2 (s_l^2 + s_u^2). A weight that is not given is zero; where neither is, rows are hard, and so is a
-single row one of whose weights is +inf.
+w1 (s_l + s_u) + w2/2 (s_l^2 + s_u^2). A weight that is not given is zero; a row with a weight of +inf is hard, and so
+are all rows without weights.
 
-Stage data: matrices are (rows, cols), the same in every stage and element, (N, rows, cols), or (B, N, rows, cols),
+Stage data: matrices are (rows, cols), the same for all stages and elements, (N, rows, cols), or (B, N, rows, cols),
 where an axis of length one stands for all; vectors have one axis less. Q, q may have N + 1 stages, the last of them
-terminal. x_lower, x_upper have N stages, of x_1 to x_N, or N + 1, whose entries for x_0 count only where x0 is not
-given. x0 and what ends in _N have no axis of stages: (rows,), (B, rows).
+terminal. x_lower, x_upper have N stages, for x_1 to x_N, or N + 1, whose entries for x_0 apply only if x0 is not given.
+x0 and arguments ending in _N have no stage axis: (rows,), (B, rows).
 """
 
 from __future__ import annotations
@@ -69,19 +69,19 @@ _LOWER, _UPPER = ("lower", "lower_N", "x_lower", "u_lower"), ("upper", "upper_N"
 
 @dataclass(frozen=True)
 class OcpQP:
-    """An optimal-control QP as data, of arrays or of tensors.
+    """The data of an optimal-control QP, as arrays or tensors.
 
-    The problem and the shapes of its data stand at the top of `qp_control.ocp.problem`.
+    The problem and the shapes of its data are defined at the top of `qp_control.ocp.problem`.
 
     `solve_ocp(**qp.arguments())` and `OcpLayer(horizon=qp.horizon)(**qp.data())` solve it,
-    `save_problem(path, **qp.arguments())` keeps it.
+    `save_problem(path, **qp.arguments())` writes it to a file.
     """
 
     A: Any
     B: Any
     x0: Any = None
     horizon: int | None = None
-    """N, where no argument has an axis of stages."""
+    """N, if no argument has a stage axis."""
     Q: Any = None
     R: Any = None
     S: Any = None
@@ -111,7 +111,7 @@ class OcpQP:
         return {name: getattr(self, name) for name in OCP_NAMES if getattr(self, name) is not None}
 
     def arguments(self) -> dict[str, Any]:
-        """The same and the horizon, if it is given."""
+        """The same, and the horizon if it is given."""
         return self.data() if self.horizon is None else self.data() | {"horizon": self.horizon}
 
     def sizes(self) -> OcpSizes:
@@ -133,7 +133,7 @@ class OcpQP:
 
 
 class OcpSizes(NamedTuple):
-    """Sizes of a batch of optimal-control QPs; `batched` is False where every argument lacks the batch axis."""
+    """Sizes of a batch of optimal-control QPs; `batched` is False if no argument has a batch axis."""
 
     batch: int
     horizon: int
@@ -177,7 +177,7 @@ class OcpSizes(NamedTuple):
 
 
 def base_rank(name: str) -> int:
-    """2 of a matrix, 1 of a vector."""
+    """2 for a matrix, 1 for a vector."""
     return len(_FORMS[name][0])
 
 
@@ -200,7 +200,7 @@ def ocp_sizes(shapes: dict[str, tuple[int, ...]], horizon: int | None) -> OcpSiz
         for name in names:
             if name in shapes and not any(matrix in shapes for matrix in matrices):
                 raise ValueError(f"{name} is given without {' or '.join(matrices)}")
-    # Where they disagree, the argument that stands alone is the wrong one.
+    # If they disagree, the argument that differs from the others is the wrong one.
     widths = [shapes["A"][-1], shapes["A"][-2], shapes["B"][-2], *(shapes[k][-1] for k in ("Q", "x0") if k in shapes)]
     nx = max(widths, key=widths.count)
     named = {"nx": nx, "nu": shapes["B"][-1], "rows": 0, "terminal_rows": 0}
@@ -248,14 +248,14 @@ def _horizon(shapes: dict[str, tuple[int, ...]], horizon: int | None) -> int:
 
 @dataclass(frozen=True)
 class OcpProblem:
-    """An optimal-control QP as float64, C-contiguous arrays; those with an axis of elements have one of stages."""
+    """An optimal-control QP as float64, C-contiguous arrays; those with a batch axis also have a stage axis."""
 
     sizes: OcpSizes
     arrays: tuple[Array | None, ...]  # in the order of OCP_NAMES
 
 
 def with_stage_axis(name: str, value: Any) -> Any:
-    """What has an axis of elements and none of stages, with one."""
+    """The value with a stage axis added if it has a batch axis but none of stages."""
     form, stages = _FORMS[name]
     if stages is not None or value.ndim == len(form):
         return value
@@ -269,10 +269,10 @@ def without_stage_axis(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def ocp_from_arrays(arguments: dict[str, Any], horizon: int | None) -> OcpProblem:
-    """Convert NumPy-like arguments; values are not looked at, see `check_ocp_data`.
+    """Convert NumPy-like arguments; values are not checked, see `check_ocp_data`.
 
     Raises:
-        ValueError: shapes or dtypes that make no problem.
+        ValueError: invalid shapes or dtypes.
     """
     arrays = {name: as_array(name, value) for name, value in arguments.items() if value is not None}
     sizes = ocp_sizes({name: array.shape for name, array in arrays.items()}, horizon)
@@ -281,7 +281,7 @@ def ocp_from_arrays(arguments: dict[str, Any], horizon: int | None) -> OcpProble
 
 
 def check_ocp_data(arguments: dict[str, Any]) -> None:
-    """Raise ValueError, naming array and index, on values that make no problem."""
+    """Raise ValueError, naming array and index, for invalid values."""
     for name, value in arguments.items():
         if value is None:
             continue
@@ -303,7 +303,7 @@ def check_ocp_data(arguments: dict[str, Any]) -> None:
 
 
 def check_ocp_symmetric(arrays: dict[str, Array | None], tolerance: float) -> None:
-    """Raise ValueError where Q, R or Q_N differs from its transpose."""
+    """Raise ValueError if Q, R or Q_N differs from its transpose."""
     for name in _SYMMETRIC:
         array = arrays.get(name)
         if array is not None:

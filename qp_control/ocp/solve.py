@@ -30,7 +30,8 @@ class OcpSolution:
 
     Q_k x_k + S_k'u_k + q_k - y_k + A_k'y_{k+1} + C_k'z_k + w_x,k = 0 and
     S_k x_k + R_k u_k + r_k + B_k'y_{k+1} + D_k'z_k + w_u,k = 0; z_i > 0: upper bound active, z_i < 0: lower bound
-    active, the same for w. y_0 is the gradient of the optimal cost by x0, y_{k+1} that by c_k.
+    active, the same for w. y_0 is the gradient of the optimal cost with respect to x0, y_{k+1} that with respect to
+    c_k.
     """
 
     x: Array
@@ -72,12 +73,12 @@ class OcpSolution:
     slack_upper_N: Array
     """(terminal_rows,)"""
     certificate_x: Array
-    """(N + 1, nx) states, with the next one, of a ray of an unbounded problem (DUAL_INFEASIBLE), otherwise NaN."""
+    """(N + 1, nx) states, with the inputs below, of a ray of an unbounded problem (DUAL_INFEASIBLE), otherwise NaN."""
     certificate_u: Array
     """(N, nu)"""
     certificate_y: Array
-    """(N + 1, nx) with the next four: proof that nothing satisfies the constraints (PRIMAL_INFEASIBLE), otherwise NaN;
-    all zero where a pair of bounds crosses, which proves it."""
+    """(N + 1, nx) with the next four, a proof that nothing satisfies the constraints (PRIMAL_INFEASIBLE), otherwise
+    NaN; all zero if a pair of bounds crosses, which is a proof by itself."""
     certificate_z: Array
     """(N, rows)"""
     certificate_z_N: Array
@@ -101,7 +102,7 @@ class OcpSolution:
 
 
 class OcpStart(NamedTuple):
-    """A starting point: what `warm_start` takes."""
+    """A starting point for `warm_start`."""
 
     x: Any
     u: Any
@@ -113,9 +114,9 @@ class OcpStart(NamedTuple):
 
 
 def shifted(solution: Any) -> OcpStart:
-    """A solution (`OcpSolution`, `OcpLayerSolution`, `OcpStart`) one stage later, its last stage repeated.
+    """A solution (`OcpSolution`, `OcpLayerSolution`, `OcpStart`) shifted by one stage, its last stage repeated.
 
-    The start of the next control period's problem: `solve_ocp(..., warm_start=shifted(solution))`.
+    Use it to start the next control period's problem: `solve_ocp(..., warm_start=shifted(solution))`.
     """
 
     def later(value: Any) -> Any:
@@ -167,31 +168,31 @@ def solve_ocp(
 
     Args:
         A, B, c: (nx, nx), (nx, nu), (nx,) dynamics.
-        x0: (nx,) initial state; None: x_0 is free, and its box counts.
-        horizon: N, where no argument has an axis of stages.
-        Q, R, S, q, r: (nx, nx), (nu, nu), (nu, nx), (nx,), (nu,) cost, zero where absent; [Q S'; S R] symmetric
-            positive semidefinite. Without Q_N and q_N, Q and q are those of the last stage too.
+        x0: (nx,) initial state; None: x_0 is free, and its box applies.
+        horizon: N, if no argument has a stage axis.
+        Q, R, S, q, r: (nx, nx), (nu, nu), (nu, nx), (nx,), (nu,) cost, zero if absent; [Q S'; S R] symmetric positive
+            semidefinite. Without Q_N and q_N, Q and q apply to the last stage too.
         Q_N, q_N: (nx, nx), (nx,) terminal cost.
         C, D, lower, upper: (rows, nx), (rows, nu), (rows,) constraints on states and inputs.
         C_N, lower_N, upper_N: (terminal_rows, nx), (terminal_rows,) constraints on the last state.
         x_lower, x_upper, u_lower, u_upper: (nx,), (nu,) boxes; a missing bound is infinite.
         slack_linear, slack_quadratic: (rows,) weights w1, w2 >= 0 that make rows soft: lower - s_l <= C x + D u <=
-            upper + s_u at the cost w1 (s_l + s_u) + w2/2 (s_l^2 + s_u^2). A weight that is not given is zero; where one
-            of the two is +inf that row is hard, and so are all without weights.
-        slack_linear_N, slack_quadratic_N: (terminal_rows,) the same of the terminal rows.
+            upper + s_u at the cost w1 (s_l + s_u) + w2/2 (s_l^2 + s_u^2). A weight that is not given is zero; a row
+            with a weight of +inf is hard, and so are all rows without weights.
+        slack_linear_N, slack_quadratic_N: (terminal_rows,) the same for the terminal rows.
         settings: options.
-        warm_start: anything with x, u, y, z, z_N, w_x, w_u, for example an earlier solution.
+        warm_start: any object with x, u, y, z, z_N, w_x, w_u, for example an earlier solution.
 
-    These are the shapes of data that all stages and elements share; see `qp_control.ocp.problem` for the others: an
-    axis N in front of them is one of stages, a further axis B one of elements.
+    These are the shapes of data that all stages and elements share; a leading axis N is one of stages, a further axis B
+    one of elements, see `qp_control.ocp.problem`.
 
     Returns:
-        The solution; look at its `status` before using it. In closest-feasible mode the dynamics hold exactly, and all
-        other constraints but soft rows, whose slacks do, are shifted by the least amount.
+        The solution; check its `status` before using it. In closest-feasible mode the dynamics hold exactly, and all
+        other constraints except soft rows, which have slacks, are shifted by the least amount.
 
     Raises:
         ValueError: shapes that do not fit, NaN or misplaced infinities, negative weights, Q or R not symmetric.
-        TypeError: a tensor that requires grad: `OcpLayer` has gradients; settings that are no `Settings`.
+        TypeError: a tensor requires grad (use `OcpLayer` for gradients), or `settings` is not a `Settings`.
 
     Source: the square-root Riccati recursion of G. Frison and J. B. Jorgensen (IEEE CCA 2013) inside the augmented
     Lagrangian of A. Bambade et al. (RSS 2022).
@@ -209,7 +210,7 @@ def solve_ocp(
     native = settings_or(settings).native("certify")
     fields, symmetric, answered = _solver.solve_ocp(sizes.native, problem.arrays, native, start, certify=True)
     named = dict(zip(_FIELDS, fields, strict=True))
-    # The solver has looked at every value on its way; who says which one is wrong can take its time.
+    # The solver has checked every value on its way; finding out which one is wrong may take longer.
     if not symmetric or sizes.batch == 0 or not answered:
         check_ocp_data(arguments)
     if sizes.batched:
@@ -240,7 +241,7 @@ def ocp_start_arrays(warm_start: Any, sizes: OcpSizes, *, finite: bool = True) -
     """x, u, y, z, z_N, w_x, w_u of a starting point as contiguous (B, .) arrays.
 
     Args:
-        finite: refuse entries that are not; otherwise elements that have any start cold.
+        finite: refuse entries that are not finite; otherwise elements that have any start cold.
 
     Raises:
         ValueError: a field is missing, has the wrong shape or an entry that is not finite.

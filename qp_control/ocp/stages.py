@@ -1,8 +1,8 @@
 """Products of an optimal-control QP's KKT matrix (kkt_system.hpp) and of changes of it, stage by stage, in torch.
 
-A vector is (B, count, .): the point x, u, y, z, z_N, w_x, w_u, the slacks, and in the shapes of the point (eta, pi, s)
-of a shifted solution's first level, s times the weight of its row. Arguments are shared, per stage, or per element and
-stage, as in `ocp_problem`.
+A vector is (B, count, .): the point x, u, y, z, z_N, w_x, w_u, the slacks, and, in the shapes of the point, (eta, pi,
+s) of the first level of a shifted solution, s times the weight of its row. Arguments are shared, per stage, or per
+element and stage, as in problem.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Data = dict[str, Optional]
 
 
 class Vector(NamedTuple):
-    """The parts of a vector, each (B, count, stages, .), of the last stage's rows (B, count, .)."""
+    """The parts of a vector, each (B, count, stages, .), for the last stage's rows (B, count, .)."""
 
     x: torch.Tensor
     u: torch.Tensor
@@ -60,7 +60,7 @@ class Vector(NamedTuple):
         return self.s, self.s_N, self.s_x, self.s_u
 
     def of_cost(self) -> Vector:
-        """What the cost is made of: x, u and the slacks; zeros elsewhere."""
+        """The parts that enter the cost: x, u and the slacks; zeros elsewhere."""
         return self.zeros()._replace(**{name: getattr(self, name) for name in COST})
 
     def zeros(self) -> Vector:
@@ -70,7 +70,7 @@ class Vector(NamedTuple):
         return Vector(*(a + b for a, b in zip(self, other, strict=True)))
 
     def times(self, factor: torch.Tensor | float) -> Vector:
-        """factor: a number, or one of each element (B, 1)."""
+        """factor: a number, or one per element (B, 1)."""
 
         def like(part: torch.Tensor) -> Any:
             return factor if isinstance(factor, float) else factor.reshape(-1, *[1] * (part.dim() - 1))
@@ -83,13 +83,13 @@ class Vector(NamedTuple):
 
 
 class Roles(NamedTuple):
-    """What the bounds of the rows do, each a tuple of z, z_N, w_x, w_u in the shapes of `Vector`."""
+    """Roles of the rows' bounds, each a tuple for z, z_N, w_x, w_u in the shapes of `Vector`."""
 
     lower: tuple[torch.Tensor, ...]
-    """The part of the lower bound in the one that takes part: 1, 1/2 where rows are shifted on both sides, or 0."""
+    """The share of the lower bound in the one that takes part: 1, 1/2 for rows shifted on both sides, or 0."""
     upper: tuple[torch.Tensor, ...]
     shifted: tuple[torch.Tensor, ...]
-    """Of shifted rows 1, 1/2 where they are shifted on both sides, otherwise 0."""
+    """1 for shifted rows, 1/2 if they are shifted on both sides, otherwise 0."""
 
     @classmethod
     def split(cls, packed: torch.Tensor, sizes: OcpSizes) -> Roles:
@@ -109,14 +109,14 @@ def _unflatten(part: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _full(name: str, value: torch.Tensor) -> torch.Tensor:
-    """With an axis of elements and one of stages, of length one where there was none."""
+    """With a batch axis and a stage axis, of length one if there was none."""
     while value.dim() < base_rank(name) + 2:
         value = value.unsqueeze(0)
     return value
 
 
 def _stages(name: str, value: Optional, first: int, count: int) -> Optional:
-    """Stages first .. first + count - 1; one that stands for all stays alone."""
+    """Stages first .. first + count - 1; a single one that stands for all is returned as it is."""
     if value is None:
         return None
     value = _full(name, value)
@@ -138,7 +138,7 @@ def _symmetric(M: Optional) -> Optional:
 
 
 def soft_rows(data: Data, sizes: OcpSizes) -> tuple[Optional, Optional]:
-    """Which rows of the stages and of the last one are soft, None where all are hard."""
+    """Which rows of the stages and of the last one are soft; None if all are hard."""
 
     def of(end: str, rank: int) -> Optional:
         given = [data[f"slack_{kind}{end}"] for kind in ("linear", "quadratic")]
@@ -152,7 +152,7 @@ def soft_rows(data: Data, sizes: OcpSizes) -> tuple[Optional, Optional]:
 
 
 class StageSystem:
-    """Products of changes of the data with vectors, and what is transposed to them, at given data."""
+    """Products of changes of the data with vectors, and their transposes, at given data."""
 
     def __init__(self, sizes: OcpSizes, data: Data) -> None:
         self.sizes, self.data = sizes, data
@@ -160,7 +160,7 @@ class StageSystem:
         self.own_Q, self.own_q = data["Q_N"] is not None, data["q_N"] is not None
 
     def _weight(self, name: str, value: Optional) -> Any:
-        """A weight of slacks in their shape; 0 of hard rows and where it is absent."""
+        """A weight of slacks in their shape; 0 for hard rows, or if it is absent."""
         end = name.endswith("_N")
         soft = self.soft_N if end else self.soft
         if value is None or soft is None:
@@ -218,7 +218,7 @@ class StageSystem:
         C_N = None if change["C_N"] is None else _full("C_N", change["C_N"])
 
         def rows(x: Any, u: Any, y: Any, z: Any, z_N: Any) -> tuple[torch.Tensor, ...]:
-            """What is left of x, u, y, z, z_N."""
+            """The products with x, u, y, z, z_N."""
             inner, last = x[:, :, :N], x[:, :, N:]
             of_x = torch.zeros_like(inner) + _times(A, y[:, :, 1:], True) + _times(C, z, True)
             of_last = torch.zeros_like(last) + _times(C_N, z_N.unsqueeze(2), True)
@@ -253,7 +253,7 @@ class StageSystem:
         return out._replace(y=torch.cat(y, 2), z=z, z_N=z_N, w_x=w_x, w_u=w_u)
 
     def bound_changes(self, change: Data, v: Vector) -> list[tuple[Any, Any]]:
-        """Of z, z_N, w_x, w_u: the lower and the upper bounds, 0 where nothing changes."""
+        """For z, z_N, w_x, w_u: changes of the lower and the upper bounds, 0 where nothing changes."""
 
         def of(name: str, row: torch.Tensor) -> Any:
             value = change[name]
@@ -270,7 +270,7 @@ class StageSystem:
         return [(of(a, row), of(b, row)) for (a, b), row in zip(BOUNDS, v.of_rows, strict=True)]
 
     def cost_gradients(self, a: Vector, b: Vector) -> Data:
-        """Gradients of a'H b by the data, H symmetric."""
+        """Gradients of a'H b with respect to the data, H symmetric."""
         N = self.sizes.horizon
         Q, Q_N = self._halves("Q", a.x, b.x, self.own_Q)
         out: Data = {
@@ -298,7 +298,7 @@ class StageSystem:
         )
 
     def gradients(self, a: Vector, b: Vector) -> Data:
-        """Gradients of a'K b by the data that K is made of."""
+        """Gradients of a'K b with respect to the data that K contains."""
         N = self.sizes.horizon
         out = self.cost_gradients(a, b)
 
@@ -323,7 +323,7 @@ class StageSystem:
         return out
 
     def slope_gradients(self, v: Vector) -> Data:
-        """Gradients of g'v, g of the cost."""
+        """Gradients of g'v, where g is that of the cost."""
         N = self.sizes.horizon
         out: Data = {
             "q": self._sum("q", v.x[:, :, :N] if self.own_q else v.x),
@@ -336,7 +336,7 @@ class StageSystem:
         return out
 
     def constant_gradients(self, v: Vector, roles: Roles) -> Data:
-        """Gradients of v'F by the constants of the dynamics and by the bounds."""
+        """Gradients of v'F with respect to the constants of the dynamics and the bounds."""
         out: Data = {"x0": self._sum("x0", v.y[:, :, :1]), "c": self._sum("c", v.y[:, :, 1:])}
         for side, parts in enumerate((roles.lower, roles.upper)):
             for names, part, row in zip(BOUNDS, parts, v.of_rows, strict=True):

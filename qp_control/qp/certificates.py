@@ -1,6 +1,6 @@
-"""What backward passes through the layers find out about the QPs they pass through.
+"""What backward passes through the layers learn about their QPs.
 
-Autograd has no channel for it: who wants to know listens while the passes run.
+Autograd has no channel for this, so whoever needs it listens while the passes run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _listeners: list[list[Any]] = []
 
 @contextmanager
 def weakly_active_counts() -> Iterator[list[Any]]:
-    """A list that every first-order backward pass within the block adds an array (B,) to: rows on their bound with a
-    multiplier of zero, per element."""
+    """A list to which every first-order backward pass within the block appends an array (B,): the number of rows at
+    their bound with a multiplier of zero, per element."""
     found: list[Any] = []
     _listeners.append(found)
     try:
@@ -25,6 +25,6 @@ def weakly_active_counts() -> Iterator[list[Any]]:
 
 
 def report_weakly_active(counts: Any) -> None:
-    """To those who listen."""
+    """Pass the counts to the listeners."""
     for listener in _listeners:
         listener.append(counts)

@@ -1,8 +1,8 @@
-"""The layer under torch.compile: custom operators, which it takes as they are.
+"""The layer under torch.compile: custom operators, which are not traced.
 
-An operator has tensors and scalars as arguments, so the settings are flattened. It has a first derivative backward,
-the only one that torch.compile asks for; forward mode and torch.func transforms inside a compiled function are refused,
-since an operator would give zero derivatives there without a word.
+An operator has tensors and scalars as arguments, so the settings are flattened. It has a first-order backward pass, all
+that torch.compile asks for; forward mode and torch.func transforms inside a compiled function are refused, since an
+operator would silently give zero derivatives there.
 """
 
 from __future__ import annotations

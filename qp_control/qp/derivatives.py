@@ -1,8 +1,8 @@
 """Derivatives of a QP's solution as functions of NumPy arrays, each with its certificate.
 
-Source: implicit differentiation of the KKT conditions (Amos and Kolter, "OptNet", ICML 2017); where no point is
-feasible: Bambade et al., "Leveraging augmented-Lagrangian techniques for differentiating over infeasible quadratic
-programs in machine learning", ICLR 2024. The formulas are in kkt_system.hpp and derivatives.hpp.
+Source: implicit differentiation of the KKT conditions (Amos and Kolter, "OptNet", ICML 2017); for infeasible problems:
+Bambade et al., "Leveraging augmented-Lagrangian techniques for differentiating over infeasible quadratic programs in
+machine learning", ICLR 2024. The formulas are in kkt_system.hpp and derivatives.hpp.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from qp_control.settings import Settings, settings_or
 
 @dataclass(frozen=True)
 class Certificate:
-    """How far a derivative can be trusted; of a batch every field has the axis B."""
+    """How far a derivative can be trusted; for a batch every field has the axis B."""
 
     residual: Any
-    """Residual of the linear system of the derivative, relative to the size of its terms; where that system is
-    singular, of its normal equations. NaN for elements without a solution: their zeros are no derivative."""
+    """Residual of the linear system of the derivative, relative to the size of its terms; if that system is singular,
+    of its normal equations. NaN for elements without a solution, whose zeros are not a derivative."""
     weakly_active: Any
-    """Rows on their bound with a multiplier of zero: above zero the solution has a kink, and
+    """Number of rows at their bound with a multiplier of zero; if not zero, the solution has a kink, and
     `Settings.weakly_active` says which of its derivatives this is."""
     rank_deficiency: Any
-    """Of the linear system: above zero the derivative is the minimum-norm least-squares solution."""
+    """Rank deficiency of the linear system; if not zero, the derivative is its minimum-norm least-squares solution."""
 
 
 @dataclass(frozen=True)
 class Gradients(Certificate):
-    """Gradients of a loss, each in the shape of its argument (None: absent); of shared data the sum over the batch."""
+    """Gradients of a loss, each in the shape of its argument (None: absent); for shared data, the sum over the
+    batch."""
 
     H: Array | None
     """Symmetric."""
@@ -51,7 +52,7 @@ class Gradients(Certificate):
 
 @dataclass(frozen=True)
 class Tangent(Certificate):
-    """Changes of the solution's fields, each in the shape of its field."""
+    """Directional derivatives of the solution's fields, each in the shape of its field."""
 
     x: Array
     y: Array
@@ -107,7 +108,7 @@ def qp_adjoint(
 
     Raises:
         ValueError: shapes that do not fit, NaN or misplaced infinities in the data.
-        TypeError: a tensor that requires grad: `QPLayer` has gradients; settings that are no `Settings`.
+        TypeError: a tensor requires grad (use `QPLayer` for gradients), or `settings` is not a `Settings`.
     """
     problem = problem_from_arrays({
         "H": H, "g": g, "A": A, "b": b, "C": C, "l": l, "u": u, "lb": lb, "ub": ub,
@@ -162,22 +163,22 @@ def qp_tangent(
     weight_box: npt.ArrayLike | None = None,
     settings: Settings | None = None,
 ) -> Tangent:
-    """Changes of the solution of a QP with changes of its data.
+    """Directional derivatives of the solution of a QP for given changes of its data.
 
     Args:
         H, g, A, b, C, l, u, lb, ub: the data, as given to `solve_qp`.
         solution: what `solve_qp` returned.
-        dH, dg, dA, db, dC, dl, du, dlb, dub: changes of the data, in the shape of the data or of one element;
-            None: no change. H counts as (H + H')/2.
+        dH, dg, dA, db, dC, dl, du, dlb, dub: changes of the data, in the shape of the data or of one element; None:
+            zero. dH counts as (dH + dH')/2.
         weight_eq, weight_in, weight_box: the shift weights, as given to `solve_qp`.
         settings: as in `qp_adjoint`.
 
     Returns:
-        The changes and their certificate; zero for elements that are neither SOLVED nor CLOSEST_FEASIBLE.
+        The derivatives and their certificate; zero for elements that are neither SOLVED nor CLOSEST_FEASIBLE.
 
     Raises:
         ValueError: shapes that do not fit, NaN or misplaced infinities in the data.
-        TypeError: a tensor that requires grad: `QPLayer` has gradients; settings that are no `Settings`.
+        TypeError: a tensor requires grad (use `QPLayer` for gradients), or `settings` is not a `Settings`.
     """
     problem = problem_from_arrays({
         "H": H, "g": g, "A": A, "b": b, "C": C, "l": l, "u": u, "lb": lb, "ub": ub,
@@ -197,7 +198,7 @@ def qp_tangent(
 
 
 def _field(name: str, value: Any, one: tuple[int, ...], sizes: Sizes) -> Array:
-    """A field of a solution, or the gradient of a loss by it, for every element; one: its shape of a single element."""
+    """A field of a solution, or a loss's gradient with respect to it, for every element; one: its shape per element."""
     array = as_array(name, value)
     if array.shape not in (one, (sizes.batch, *one)):
         expected = (sizes.batch, *one) if sizes.batched else one

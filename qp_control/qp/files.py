@@ -1,4 +1,4 @@
-"""QPs and optimal-control QPs as files, so that every failure can be sent in: npz archives without pickles."""
+"""QPs and optimal-control QPs as files, so that every failure can be reported: npz archives without pickles."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
     Args:
         path: the file, by convention ending in .npz, in a folder that exists.
         **arrays: arguments of `solve_qp` by name (H, g, A, b, C, l, u, lb, ub, weight_eq, weight_in, weight_box), or of
-            `solve_ocp` (Q, R, A, B, x0, ..), as arrays or tensors; None is left out. Values may be NaN: a problem that
-            cannot be solved is what one wants to keep.
+            `solve_ocp` (Q, R, A, B, x0, ..), as arrays or tensors; None is left out. Values may be NaN, so that
+            problems that cannot be solved can be saved too.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: an unknown name, an array without numbers, or neither g nor, of an optimal-control QP, A and B.
+        ValueError: an unknown name, an array that is not numeric, or a missing g (for an optimal-control QP, A or B).
         OSError: the file cannot be written.
     """
     unknown = min(set(arrays) - _QP, set(arrays) - _OCP, key=len)
@@ -48,7 +48,7 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
         raise ValueError(f"got {sorted(data)}, expected g at least, or A and B of an optimal-control QP")
     path = Path(path)
 
-    # Written beside and moved: a full disk leaves no half file under the final name.
+    # Written under another name and moved: a full disk leaves no partial file under the final one.
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
@@ -60,7 +60,7 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
 
 
 def load_problem(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what `save_problem` has written, by argument name.
+    """Read a file written by `save_problem`, as arrays by argument name.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -88,5 +88,5 @@ def load_problem(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _is_problem(names: Container[str]) -> bool:
-    """Whether what a QP or an optimal-control QP cannot be without is among them."""
+    """Whether the names include what a QP or an optimal-control QP requires."""
     return "g" in names or ("A" in names and "B" in names)

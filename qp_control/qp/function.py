@@ -1,6 +1,6 @@
 """The solution of a QP as a differentiable function of its data.
 
-`Solve` runs under autograd and every torch.func transform. Its first derivative backward is one C++ call that sums over
+`Solve` runs under autograd and every torch.func transform. Its first-order backward pass is one C++ call that sums over
 the batch where data is shared; with create_graph, forward mode or vmap it is composed of `kkt_functions`.
 
 Tensors are float64 on the CPU; inputs are the data, the shift weights and a starting point (x, y, z, w, active set).
@@ -46,8 +46,8 @@ FIELDS = len(OUTPUTS)
 def solve_arrays(
     setup: Setup, inputs: Sequence[Optional], keep: bool = False
 ) -> tuple[list[Array | None], list[Array], Array | None]:
-    """Solve; the inputs, the outputs as arrays (9 fields, objective, status, iterations, primal and dual residual,
-    duality gap, active set of rows and box), and what `adjoint_arrays` may use again.
+    """Solve; returns the inputs, the outputs as arrays (9 fields, objective, status, iterations, primal and dual
+    residual, duality gap, active set of rows and box), and the factors that `adjoint_arrays` may reuse.
 
     Raises:
         ValueError: H is not symmetric, or the starting point does not fit.
@@ -75,7 +75,7 @@ def solve_arrays(
 
 
 def erase_failures(fields: list[Array], status: Any) -> None:
-    """Elements without an answer become NaN, in place, so that nobody takes a leftover for a solution."""
+    """Set elements without an answer to NaN, in place, so that leftovers are not mistaken for a solution."""
     for field in fields:
         field[status >= Status.DUAL_INFEASIBLE] = np.nan
 
@@ -112,7 +112,7 @@ def adjoint_arrays(
 
 
 def warn_of_residual(residual: Array, worst: float) -> None:
-    """Warn where an adjoint has not been found to 1e-6; `worst`: the largest residual."""
+    """Warn if the residual of an adjoint exceeds 1e-6; `worst`: the largest residual."""
     if worst > 1e-6:  # elements without a solution have NaN, which does not count: they have been reported
         inaccurate = residual > 1e-6
         warnings.warn(
@@ -124,13 +124,13 @@ def warn_of_residual(residual: Array, worst: float) -> None:
 
 
 def _transformed() -> bool:
-    """Whether derivatives must be made of torch operations: they are differentiated further, or batched."""
+    """Whether derivatives must be composed of torch operations: they are differentiated further, or batched."""
     level: int = forward_ad._current_level
     return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active() or level >= 0
 
 
 def _keep(ctx: Any, setup: Setup, *inputs: Optional, output: tuple[torch.Tensor, ...]) -> tuple[Optional, ...]:
-    """Prepares the way back; returns what was saved for it."""
+    """Prepare the backward pass; returns what was saved for it."""
     ctx.setup = setup
     ctx.count = len(inputs) + 1
     ctx.set_materialize_grads(False)
@@ -182,7 +182,7 @@ class Solve(torch.autograd.Function):
 
 
 class PlainSolve(torch.autograd.Function):
-    """`Solve` outside transforms: less overhead; its arrays and factors are kept for the way back."""
+    """`Solve` outside transforms: less overhead; its arrays and factors are kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, setup: Setup, *inputs: Optional) -> tuple[torch.Tensor, ...]:
@@ -224,7 +224,7 @@ def _point(setup: Setup, saved: Sequence[Any]) -> tuple[tuple[Optional, ...], to
 
 
 def _differentiated_point(setup: Setup, saved: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """v, the pattern and the status as first derivatives hold them."""
+    """v, the pattern and the status as they enter first derivatives."""
     tensors, v, pattern, status = _point(setup, saved)
     return *where_differentiated(setup, tensors, v, pattern), status
 
@@ -274,7 +274,7 @@ def differentiable_adjoint(setup: Setup, saved: tuple[Any, ...], grads: tuple[Op
     )
     gradients = dict(zip(INPUTS, point_adjoint(setup, inputs, status, v, pattern, v_bar), strict=True))
 
-    # What the outputs owe to the data directly: the objective, and the shifts of rows that are shifted on both sides.
+    # What depends on the data directly: the objective, and the shifts of rows that are shifted on both sides.
     direct: dict[str, torch.Tensor] = {"g": objective * x}
     H = named["H"]
     if H is not None:

@@ -6,15 +6,15 @@ out in kkt_system.hpp). Everything follows from two operations that are each oth
     v(data)            dv = -K^-1 dF           gradient of data: -(dF/d data)' K^-1 v_bar
     K(data)^-1 rhs     ds = K^-1 (drhs - dK s)   K_bar = -q s', rhs_bar = q = K^-1 s_bar
 
-`SolutionPoint` is the first as an implicit function (its value is read off a solution), `KktSolve` the second. Both
-differentiate by calling `KktSolve`, so they can be nested as often as torch likes.
+`SolutionPoint` is the first as an implicit function (its value is taken from a solution), `KktSolve` the second. Both
+differentiate by calling `KktSolve`, so they can be nested to any depth.
 
 Tensors are float64 on the CPU. A vector has (B, count, 2 n + 2 rows) entries, rows = n_eq + n_in + n. Which rows take
-part, `pattern` (B, 5, rows), is constant between two kinks of the solution and has no derivative, but for the weights
-of shifted rows, which are inputs, and the compliance of smoothed rows, a function of v and the data.
+part, `pattern` (B, 5, rows), is constant between two kinks of the solution and has no derivative, except for the
+weights of shifted rows, which are inputs, and the compliance of smoothed rows, a function of v and the data.
 
-What is smoothed is the first derivative, of the exact solution. Further derivatives are those of that function of the
-data: in it v moves as the solution does, where no row is smoothed (`where_differentiated`).
+Smoothing applies to the first derivative, taken at the exact solution. Further derivatives are those of the first one
+as a function of the data, in which v moves like the solution without smoothing (`where_differentiated`).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Setup:
 
     @cached_property
     def exact(self) -> Setup:
-        """The same where no row is smoothed."""
+        """The same without smoothing."""
         return replace(self, settings=replace(self.settings, weakly_active="least_squares"))
 
 
@@ -88,7 +88,8 @@ def to_array(tensor: Optional) -> Array | None:
 
 
 def refuse_old_vmap(tensor: torch.Tensor) -> None:
-    """Of torch.autograd.grad(is_grads_batched=True) and of torch.autograd.functional: it passes by the vmap rules."""
+    """That of torch.autograd.grad(is_grads_batched=True) and torch.autograd.functional, which bypasses the vmap
+    rules."""
     if torch._C._functorch.is_legacy_batchedtensor(tensor):
         raise NotImplementedError(
             "is_grads_batched and vectorize=True of torch.autograd do not reach into the layer: "
@@ -125,10 +126,10 @@ def fold_inputs(inputs: tuple[Optional, ...], dims: tuple[int | None, ...], axis
 
 @contextmanager
 def inside_jvp(ctx: Any) -> Iterator[list[Any]]:
-    """The saved tensors as a jvp may use them.
+    """The saved tensors in the form in which a jvp may use them.
 
-    torch switches forward mode off inside a jvp, since what was saved carries the tangents of its own level. Without
-    them it can be on again, and derivatives at outer levels are not lost.
+    torch switches forward mode off inside a jvp, since the saved tensors carry the tangents of their own level. Without
+    these it can be on again, so that derivatives at outer levels are not lost.
     """
     with forward_ad._set_fwd_grad_enabled(True):
         unpack: Any = forward_ad.unpack_dual
@@ -136,7 +137,7 @@ def inside_jvp(ctx: Any) -> Iterator[list[Any]]:
 
 
 class KktSolve(torch.autograd.Function):
-    """K^-1 rhs; rhs is (B, count, .), with one factorisation per element whatever the count."""
+    """K^-1 rhs; rhs is (B, count, .), with one factorisation per element for any count."""
 
     @staticmethod
     def forward(
@@ -246,7 +247,8 @@ class SolutionPoint(torch.autograd.Function):
 def where_differentiated(
     setup: Setup, tensors: Sequence[Optional], v: torch.Tensor, pattern: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """v and the pattern of `SolutionPoint` of these inputs as functions of the data, as first derivatives hold them."""
+    """v and the pattern of `SolutionPoint` of these inputs as functions of the data, as they enter first
+    derivatives."""
     weights = tensors[DATA : len(INPUTS)]
     if any(weight is not None for weight in weights):
         pattern = with_weights(setup.sizes, weights, pattern)

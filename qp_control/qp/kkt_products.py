@@ -1,4 +1,4 @@
-"""Products with the matrix K of a QP's optimality conditions (kkt_system.hpp), and what they owe to the data.
+"""Products with the matrix K of a QP's optimality conditions (kkt_system.hpp), and gradients of the data.
 
 Tensors are float64 on the CPU; a vector has (B, count, 2 n + 2 rows) entries, rows = n_eq + n_in + n.
 """
@@ -34,7 +34,7 @@ class Vectors(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """What the rows do; see RowPattern in kkt_system.hpp. Each (B, rows)."""
+    """Roles of the rows; see RowPattern in kkt_system.hpp. Each is (B, rows)."""
 
     active: torch.Tensor
     shifted: torch.Tensor
@@ -43,7 +43,7 @@ class Pattern(NamedTuple):
     compliance: torch.Tensor
 
     def rows(self, name: str, sizes: Sizes) -> tuple[torch.Tensor, ...]:
-        """One field as (B, 1, .) of the equalities, the inequalities and the box."""
+        """One field, (B, 1, .) each for the equalities, the inequalities and the box."""
         field: torch.Tensor = getattr(self, name)
         return torch.split(field.unsqueeze(-2), [sizes.n_eq, sizes.n_in, sizes.n], dim=-1)
 
@@ -78,7 +78,7 @@ def change_of_products(
 def matrix_gradients(
     p: torch.Tensor, q: torch.Tensor, pattern: Pattern, sizes: Sizes, matrices: tuple[Optional, ...]
 ) -> tuple[Optional, ...]:
-    """Gradients of q'K p by H, A, C, in the shape of each: summed over the batch where it is shared."""
+    """Gradients of q'K p with respect to H, A, C, in the shape of each: summed over the batch where it is shared."""
     a, b = Vectors.split(p, sizes), Vectors.split(q, sizes)
     a_weighted, b_weighted = weighted_shifts(a, pattern, sizes), weighted_shifts(b, pattern, sizes)
 
@@ -116,7 +116,7 @@ def with_compliance(
     side = torch.where(at_lower, -1.0, 1.0)
     slack = torch.where(smooth, side * (torch.where(at_lower, lower, upper) - values), 0.0)
     multiplier = torch.where(smooth, side * z, 0.0)
-    # Rounding may leave them below zero, where the value is that of zero or of the other sign, and the slope is kept.
+    # Rounding may leave them below zero: a slack then counts as zero, a multiplier by its size, with unchanged slopes.
     t = slack + (slack.clamp_min(0.0) - slack).detach()
     m = multiplier + (multiplier.abs() - multiplier).detach()
     eps = 2.0 * smoothing
@@ -129,7 +129,7 @@ def with_compliance(
 def with_weights(sizes: Sizes, weights: Sequence[Optional], pattern: torch.Tensor) -> torch.Tensor:
     """The pattern with the weights of shifted rows as a function of the shift weights (None: constants)."""
     active, shifted, weight, share, compliance = pattern.unbind(-2)
-    times = torch.where(share == 0.5, 2.0, 1.0)  # what is shifted on both sides is one row of twice the weight
+    times = torch.where(share == 0.5, 2.0, 1.0)  # a row shifted on both sides counts as one of twice the weight
     own = torch.split(weight / times, [sizes.n_eq, sizes.n_in, sizes.n], dim=-1)
     given = [o if w is None else w.expand_as(o) for w, o in zip(weights, own, strict=True)]
     weight = torch.where(shifted == 1, times * torch.cat(given, -1), weight)
@@ -139,7 +139,7 @@ def with_weights(sizes: Sizes, weights: Sequence[Optional], pattern: torch.Tenso
 def weight_gradients(
     p: torch.Tensor, q: torch.Tensor, pattern: torch.Tensor, sizes: Sizes, A: Optional, C: Optional
 ) -> tuple[torch.Tensor, ...]:
-    """Gradients (B, .) of -q'K p by the shift weights of equalities, inequalities and box."""
+    """Gradients (B, .) of -q'K p with respect to the shift weights of equalities, inequalities and box."""
     roles = Pattern(*pattern.unbind(-2))
     times = torch.where(roles.shifted == 1, torch.where(roles.lower_share == 0.5, 2.0, 1.0), 0.0)
     gradient = times * pattern_gradient(p, q, pattern, sizes, A, C)[..., 2, :]
@@ -147,7 +147,7 @@ def weight_gradients(
 
 
 def change_of_weights(changes: Sequence[Optional], pattern: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """That of the pattern from those of the shift weights (None: no change)."""
+    """The change of the pattern for changes of the shift weights (None: no change)."""
     still = pattern.detach() * torch.tensor([[0.0], [1.0], [0.0], [1.0], [0.0]], dtype=pattern.dtype)
     moved = with_weights(sizes, [0.0 * pattern[..., 0, :1] if c is None else c for c in changes], still)
     return moved * torch.tensor([[0.0], [0.0], [1.0], [0.0], [0.0]], dtype=pattern.dtype)
@@ -156,7 +156,7 @@ def change_of_weights(changes: Sequence[Optional], pattern: torch.Tensor, sizes:
 def change_by_pattern(
     dpattern: torch.Tensor, packed: torch.Tensor, sizes: Sizes, A: Optional, C: Optional
 ) -> torch.Tensor:
-    """-dK v where weights and compliance change."""
+    """-dK v for changes of the weights and the compliance."""
     n, rows = sizes.n, dpattern.shape[-1]
     x, eta, z, s = torch.split(packed, [n, n, rows, rows], dim=-1)
     weight, compliance = dpattern[..., 2:3, :], dpattern[..., 4:5, :]
@@ -167,7 +167,7 @@ def change_by_pattern(
 def pattern_gradient(
     p: torch.Tensor, q: torch.Tensor, pattern: torch.Tensor, sizes: Sizes, A: Optional, C: Optional
 ) -> torch.Tensor:
-    """Gradient of -q'K p by the weights and the compliance of the pattern."""
+    """Gradient of -q'K p with respect to the weights and the compliance of the pattern."""
     n, rows = sizes.n, pattern.shape[-1]
     (_, p_eta, p_z, p_s), (_, q_eta, q_z, q_s) = (torch.split(t, [n, n, rows, rows], dim=-1) for t in (p, q))
     by_weight = -(p_s * _rows(q_eta, sizes, A, C) + q_s * _rows(p_eta, sizes, A, C)).sum(-2, keepdim=True)
@@ -193,7 +193,7 @@ def _add_rows(z: torch.Tensor, sizes: Sizes, A: Optional, C: Optional) -> torch.
 
 
 def stacked_bounds(inequalities: Optional, box: Optional, sizes: Sizes, like: torch.Tensor) -> torch.Tensor:
-    """l and lb, or u and ub, or changes of them, side by side (B, n_in + n); what is absent is zero."""
+    """l and lb, or u and ub, or changes of them, side by side (B, n_in + n); absent ones are zero."""
     parts = zip((inequalities, box), (sizes.n_in, sizes.n), strict=True)
     return torch.cat(
         [like.new_zeros(sizes.batch, size) if t is None else t.expand(sizes.batch, size) for t, size in parts], dim=-1

@@ -32,21 +32,21 @@ _cached_setup = lru_cache(maxsize=256)(_make_setup)
 
 
 class QPLayer(torch.nn.Module):
-    """Solves batches of QPs and differentiates through the solutions, also of infeasible problems.
+    """Solves batches of QPs and differentiates through the solutions, including those of infeasible problems.
 
         minimise    1/2 x'H x + g'x
         subject to  A x = b,  l <= C x <= u,  lb <= x <= ub
 
-    Where the constraints of an element contradict each other, its solution is that of the QP whose constraints are
-    shifted by the least amount, with status CLOSEST_FEASIBLE (Bambade et al., ICLR 2024);
-    `Settings(infeasible="certify")` turns that off. Elements are independent: one without a solution changes nothing
-    for its neighbours, and contributes nothing to gradients.
+    If the constraints of an element contradict each other, its solution is that of the QP whose constraints are shifted
+    by the least amount, with status CLOSEST_FEASIBLE (Bambade et al., ICLR 2024); `Settings(infeasible="certify")`
+    turns this off. Elements are independent: one without a solution does not affect the others and contributes nothing
+    to gradients.
 
     Args:
         settings: options; `on_failure` says what happens to elements without an answer.
 
     Raises:
-        TypeError: settings that are no `Settings`.
+        TypeError: `settings` is not a `Settings`.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -77,16 +77,16 @@ class QPLayer(torch.nn.Module):
 
         Args:
             H: (n, n) or (B, n, n), symmetric positive semidefinite; None: zero.
-            g: (n,) or (B, n), always needed.
+            g: (n,) or (B, n), required.
             A, b: (n_eq, n), (n_eq,), or batches of them.
             C, l, u: (n_in, n), (n_in,), (n_in,), or batches; a missing bound is infinite.
             lb, ub: (n,) or (B, n).
             weight_eq, weight_in, weight_box: weights of the shifts in the closest feasible problem.
-            warm_start: anything with x, y, z, w, for example what an earlier call returned; `active_in` and
-                `active_box`, if it has them, name the active set to try first (by their signs), otherwise the signs
-                of z and w do.
+            warm_start: any object with x, y, z, w, for example the result of an earlier call; `active_in` and
+                `active_box`, if present, give the active set to try first (by their signs), otherwise the signs of z
+                and w do.
 
-        Data without the batch axis is shared; its gradient is the sum over the batch.
+        Data without a batch axis is shared; its gradient is the sum over the batch.
 
         Returns:
             The solutions; `status` is per element.
@@ -105,7 +105,7 @@ class QPLayer(torch.nn.Module):
         setup, unit_batch = (_make_setup if compiling else _cached_setup)(shapes, self.settings, tolerance)
         for k in unit_batch:
             inputs[k] = inputs[k][0]  # type: ignore[index]
-        assert g is not None  # sizes_of has refused its absence
+        assert g is not None  # otherwise sizes_of has raised
         start = [None] * len(START) if warm_start is None else [as_start(start_field(warm_start, n)) for n in START]
 
         # Casting inside the graph: gradients come back in the dtype and on the device of each input.
@@ -124,15 +124,15 @@ def check_tensor(name: str, value: Any) -> None:
 
 
 def is_native(value: torch.Tensor | None) -> bool:
-    """Whether the solver takes it as it is."""
+    """Whether the solver can use it without conversion."""
     return value is None or (value.dtype is torch.float64 and value.is_cpu)
 
 
 def to_native(value: torch.Tensor | None) -> torch.Tensor | None:
-    """As the solver takes it."""
+    """Converted for the solver."""
     return value if value is None or is_native(value) else value.to("cpu", torch.float64)
 
 
 def as_start(value: Any) -> torch.Tensor:
-    """A field of a starting point, without its graph."""
+    """A field of a starting point, detached from its graph."""
     return value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)

@@ -8,7 +8,7 @@ import torch
 
 
 class LayerSolution(NamedTuple):
-    """Solutions of a batch of QPs, in the dtype and on the device of g; without batched data, without the axis B.
+    """Solutions of a batch of QPs, in the dtype and on the device of g; without the axis B if no data have one.
 
     H x + g + A'y + C'z + w = 0; z_i > 0: upper bound active, z_i < 0: lower bound active, the same for w.
     Gradients pass through all fields up to `objective`.
@@ -46,6 +46,6 @@ class LayerSolution(NamedTuple):
     """(B,) |x'H x + g'x + b'y + u'z+ + l'z- + ub'w+ + lb'w-|."""
     active_in: torch.Tensor
     """(B, n_in) int8, 1: l <= C x <= u is held at its upper bound, -1: at its lower one, 0: its multiplier is zero. For
-    warm starts: where rounding is all there is of z, its sign does not tell the bound."""
+    warm starts: if z is zero up to rounding, its sign does not identify the bound."""
     active_box: torch.Tensor
-    """(B, n) int8, the same of lb <= x <= ub."""
+    """(B, n) int8, the same for lb <= x <= ub."""

@@ -5,8 +5,8 @@
                 l <= C x <= u        (z)
                 lb <= x <= ub        (w)
 
-Matrices are (rows, n) or (B, rows, n), vectors (rows,) or (B, rows): rank decides; those without the batch axis are
-shared by the batch. An axis of length one stands for the whole batch too.
+Matrices are (rows, n) or (B, rows, n), vectors (rows,) or (B, rows), told apart by their rank. Arguments without a
+batch axis, or with one of length one, are shared by the batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ROWS = {
 
 
 class Sizes(NamedTuple):
-    """Sizes of a batch of QPs; `batched` is False where every argument lacks the batch axis."""
+    """Sizes of a batch of QPs; `batched` is False if no argument has a batch axis."""
 
     batch: int
     n: int
@@ -76,7 +76,7 @@ def sizes_of(shapes: dict[str, tuple[int, ...]]) -> Sizes:
     if "A" in shapes and "b" not in shapes:
         raise ValueError("A is given without b")
 
-    # Where they disagree, the argument that stands alone is the wrong one.
+    # If they disagree, the argument that differs from the others is the wrong one.
     widths = {name: shapes[name][-1] for name in ("g", "H", "A", "C", "lb", "ub") if name in shapes}
     votes = list(widths.values())
     n = next((width for width in votes if 2 * votes.count(width) > len(votes)), votes[0])
@@ -146,11 +146,11 @@ def as_integer(name: str, value: Any, least: int) -> int:
     """`value` as an int.
 
     Raises:
-        ValueError: it is not a whole number of at least `least`.
+        ValueError: it is not an integer >= `least`.
     """
     try:
         whole = int(value) == value
-    except (TypeError, ValueError, OverflowError):  # no number, NaN, infinite
+    except (TypeError, ValueError, OverflowError):  # not a number, NaN, infinite
         whole = False
     if not whole or value < least:
         raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}")
@@ -158,7 +158,7 @@ def as_integer(name: str, value: Any, least: int) -> int:
 
 
 def _tensor_as_array(name: str, value: Any, error: Exception) -> npt.NDArray[Any]:
-    """A tensor that NumPy does not take as it is: of another device, or of a dtype that NumPy lacks."""
+    """A tensor that NumPy cannot convert: on another device, or of a dtype that NumPy lacks."""
     if getattr(value, "requires_grad", False):
         raise TypeError(
             f"{name} is a tensor that requires grad, and there are no gradients here: take QPLayer, OcpLayer or a "
@@ -178,10 +178,10 @@ def symmetry_tolerance(dtype: Any) -> float:
 
 
 def check_symmetric(H: Array, tolerance: float, name: str = "H") -> None:
-    """Raise ValueError where H differs from its transpose by more than the tolerance; the message calls it `name`.
+    """Raise ValueError if H differs from its transpose by more than the tolerance; the message calls it `name`.
 
-    Of a batch each element is judged by its own largest entry. An element that is not finite is left to the solver,
-    which calls it INVALID_INPUT.
+    In a batch, the tolerance is relative to each element's own largest entry. Elements that are not finite are left to
+    the solver, which returns INVALID_INPUT.
     """
     transposed = H.swapaxes(-1, -2)
     if (transposed == H).all():
@@ -197,7 +197,7 @@ def check_symmetric(H: Array, tolerance: float, name: str = "H") -> None:
 
 
 def check_values(arrays: dict[str, Array]) -> None:
-    """Raise ValueError, naming array and index, on NaN and on infinities that nothing satisfies."""
+    """Raise ValueError, naming array and index, for NaN and for infinities that nothing satisfies."""
 
     def refuse(name: str, bad: npt.NDArray[np.bool_], expected: str) -> None:
         if bad.any():
@@ -217,7 +217,7 @@ def check_values(arrays: dict[str, Array]) -> None:
 
 
 def check_data(arguments: dict[str, Any], arrays: dict[str, Array] | None = None) -> None:
-    """Raise ValueError on values that make no problem; `arrays`: the arguments as arrays, where they are known."""
+    """Raise ValueError for invalid values; `arrays`: the arguments as arrays, if already converted."""
     if arrays is None:
         arrays = {name: as_array(name, value) for name, value in arguments.items() if value is not None}
     check_values(arrays)
@@ -229,10 +229,10 @@ def problem_from_arrays(arguments: dict[str, Any], *, check: bool = True) -> Pro
     """Check and convert NumPy-like arguments.
 
     Args:
-        check: whether to look at the values too, see `check_data`.
+        check: whether to check the values too, see `check_data`.
 
     Raises:
-        ValueError: shapes, dtypes or values that make no problem; H not symmetric.
+        ValueError: invalid shapes, dtypes or values; H not symmetric.
     """
     arrays = {name: as_array(name, value) for name, value in arguments.items() if value is not None}
     sizes = sizes_of({name: array.shape for name, array in arrays.items()})

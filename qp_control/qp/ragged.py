@@ -14,7 +14,7 @@ from qp_control.qp.problem import NAMES, WEIGHTS, Array, Problem, problem_from_a
 from qp_control.qp.solve import Solution, element, warm_start_arrays
 from qp_control.settings import Settings, settings_or
 
-# Problems per call into C++: enough to make the call cheap, few enough for Ctrl-C, which is heard between calls.
+# Problems per call into C++: enough to make the call cheap, few enough for Ctrl-C, which is handled between calls.
 _LARGEST_CHUNK = 64
 
 
@@ -30,24 +30,24 @@ def solve_qps(
     settings: Settings | None = None,
     warm_start: Sequence[Any] | None = None,
 ) -> list[Solution]:
-    """Solve QPs of different sizes in one call, over threads.
+    """Solve QPs of different sizes in one call, in several threads.
 
     Args:
-        problems: the arguments of `solve_qp` of each problem, by name, without batch axes: `{"H": H, "g": g, ...}`.
+        problems: the arguments of `solve_qp` for each problem, by name, without batch axes: `{"H": H, "g": g, ...}`.
         settings: options, the same for all problems.
         warm_start: for each problem None or what `solve_qp` takes, for example an earlier list of solutions.
 
     Returns:
-        One solution per problem in the order given, to the bit what `solve_qp` returns for the problem alone.
+        One solution per problem, in the given order, bitwise equal to that of `solve_qp` for the problem alone.
 
     Raises:
-        ValueError, TypeError: what `solve_qp` refuses, after the index of the problem; nothing has been solved then.
+        ValueError, TypeError: as in `solve_qp`, preceded by the index of the problem; nothing has been solved then.
     """
     starts = _starts(problems, warm_start)
     entries = [_entry(k, given, start) for k, (given, start) in enumerate(zip(problems, starts, strict=True))]
     native = settings_or(settings).native("certify")
     threads = _solver.thread_count(native.threads)
-    native.threads = 1  # the threads are over the chunks
+    native.threads = 1  # each thread solves its own chunks
     chunks = _chunks(entries, threads)
     out: list[Solution | None] = [None] * len(entries)
 
@@ -96,7 +96,7 @@ def _entry(index: int, given: Any, start: Any) -> _Entry:
 
 
 def _chunks(entries: list[_Entry], threads: int) -> list[list[_Entry]]:
-    """Entries that fit into one call, in pieces that keep the threads busy, large problems first."""
+    """Entries that can share a call, in pieces that keep the threads busy, large problems first."""
     groups: dict[tuple[Any, ...], list[_Entry]] = {}
     for entry in entries:
         present = tuple(array is not None for array in entry.problem.arrays)

@@ -50,7 +50,7 @@ class Solution:
     certificate_x: Array
     """(n,) ray of an unbounded problem (DUAL_INFEASIBLE), otherwise NaN."""
     certificate_y: Array
-    """(n_eq,) with the next two: proof that no x satisfies the constraints (PRIMAL_INFEASIBLE), otherwise NaN."""
+    """(n_eq,) with the next two, a proof that no x satisfies the constraints (PRIMAL_INFEASIBLE), otherwise NaN."""
     certificate_z: Array
     """(n_in,)"""
     certificate_w: Array
@@ -69,9 +69,9 @@ class Solution:
     """Newton steps."""
     active_in: Any
     """(n_in,) int8, 1: l <= C x <= u is held at its upper bound, -1: at its lower one, 0: its multiplier is zero. For
-    warm starts: where rounding is all there is of z, its sign does not tell the bound."""
+    warm starts: if z is zero up to rounding, its sign does not identify the bound."""
     active_box: Any
-    """(n,) the same of lb <= x <= ub."""
+    """(n,) the same for lb <= x <= ub."""
 
 
 def solve_qp(
@@ -98,7 +98,7 @@ def solve_qp(
 
     Args:
         H: (n, n) symmetric positive semidefinite, or None for a linear program.
-        g: (n,), always needed.
+        g: (n,), required.
         A: (n_eq, n).
         b: (n_eq,).
         C: (n_in, n).
@@ -110,17 +110,17 @@ def solve_qp(
         weight_in: (n_in,) the same for l <= C x <= u.
         weight_box: (n,) the same for lb <= x <= ub.
         settings: options.
-        warm_start: anything with x, y, z, w, for example an earlier solution; `active_in` and `active_box`, if it has
-            them, name the active set to try first (by their signs), otherwise the signs of z and w do.
+        warm_start: any object with x, y, z, w, for example an earlier solution; `active_in` and `active_box`, if
+            present, give the active set to try first (by their signs), otherwise the signs of z and w do.
 
     Each array may have a leading axis B; those without it are shared by the batch. SciPy sparse matrices are densified.
 
     Returns:
-        The solution; look at its `status` before using it.
+        The solution; check its `status` before using it.
 
     Raises:
         ValueError: shapes that do not fit, NaN or misplaced infinities, H not symmetric.
-        TypeError: a tensor that requires grad: `QPLayer` has gradients; settings that are no `Settings`.
+        TypeError: a tensor requires grad (use `QPLayer` for gradients), or `settings` is not a `Settings`.
     """
     arguments = {
         "H": H, "g": g, "A": A, "b": b, "C": C, "l": l, "u": u, "lb": lb, "ub": ub,
@@ -130,14 +130,14 @@ def solve_qp(
     start = None if warm_start is None else warm_start_arrays(warm_start, problem.sizes)
     native = settings_or(settings).native("certify")
     fields, symmetric, answered, _ = _solver.solve(problem.sizes.native, problem.arrays, native, start)
-    # The solver has looked at every value on its way; who says which one is wrong can take its time.
+    # The solver has checked every value on its way; finding out which one is wrong may take longer.
     if not (symmetric and answered) or problem.sizes.batch == 0:
         check_data(arguments)
     return Solution(**dict(zip(_FIELDS, fields, strict=True))) if problem.sizes.batched else element(fields, 0)
 
 
 def element(fields: tuple[Array, ...], k: int) -> Solution:
-    """Solution of one problem of the solver's batch, with scalars for numbers of the problem."""
+    """Solution of one problem of the solver's batch, with Python scalars in place of arrays (B,)."""
     values: dict[str, Any] = {name: value[k] for name, value in zip(_FIELDS, fields, strict=True)}
     values["status"] = Status(int(values["status"]))
     for name in ("objective", "primal_residual", "dual_residual", "duality_gap"):
@@ -147,7 +147,7 @@ def element(fields: tuple[Array, ...], k: int) -> Solution:
 
 
 def start_field(warm_start: Any, name: str) -> Any:
-    """A field of a starting point; without an active set, z and w, whose signs name it.
+    """A field of a starting point; in place of an absent active set, z or w, whose signs give it.
 
     Raises:
         ValueError: it is missing.
@@ -161,10 +161,10 @@ def start_field(warm_start: Any, name: str) -> Any:
 
 
 def warm_start_arrays(warm_start: Any, sizes: Sizes, *, finite: bool = True) -> list[Array]:
-    """x, y, z, w and the active set of a starting point, which z and w stand for if need be, as (B, .) arrays.
+    """x, y, z, w and the active set of a starting point, if need be from z and w, as (B, .) arrays.
 
     Args:
-        finite: refuse entries that are not; otherwise elements that have any start cold.
+        finite: refuse entries that are not finite; otherwise elements that have any start cold.
 
     Raises:
         ValueError: a field is missing, has the wrong size or an entry that is not finite.

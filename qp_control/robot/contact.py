@@ -1,22 +1,22 @@
-"""Steps in time with contact, friction, joint limits and dry joint friction, as a QP per step.
+"""Time steps with contact, friction, joint limits and dry joint friction, as one QP per step.
 
 The velocity at the end of a step of h seconds is the one nearest to the velocity without contact, in the metric of the
-mass matrix, under
+mass matrix, subject to
 
     (n + mu d_k)' J v+ + b >= 0     for each contact, its normal n, coefficient of friction mu and directions d_k;
                                     J v+ is the velocity of one body against the other or the ground
     +-v+_i + b >= 0                 for each joint near one of its limits
 
-where b holds gaps open and lets them close; dry joint friction pushes against v+_i with at most eta_i. The dual of that
+where b accounts for the gap and the compliance; dry joint friction opposes v+_i with at most eta_i. The dual of that
 QP, in the impulses, is solved by the QP solver and differentiated by its adjoint:
 
     minimise    1/2 lambda'(G M^-1 G' + R) lambda + (G v_free + b)'lambda
     subject to  lambda >= 0 (contacts, limits), |lambda| <= h eta (dry friction)
 
-Traits of this model: contacts give way like a spring and a damper; contacts that stick creep, by a part `slip` of that.
-The cone of velocities by itself lifts a body that slides with the velocity v_t by h mu |v_t|, and throws one up that
-lands sliding; so mu |v_t|, of the velocity at the start of the step, is added to b, which leaves of this what v_t
-changes by in a step. A step is a function of state and input alone.
+Properties of this model: contacts are compliant like a spring and a damper; sticking contacts creep, with a tangential
+compliance of about `slip` times the normal one. The velocity cone by itself lifts a body that slides with the velocity
+v_t by h mu |v_t|, and throws up one that lands sliding; so mu |v_t|, with the velocity at the start of the step, is
+added to b, which leaves only the effect of the change of v_t in a step. A step is a function of state and input alone.
 
 Source: M. Anitescu, "Optimization-based simulation of nonsmooth rigid multibody dynamics", Math. Program. 105 (2006).
 """
@@ -41,14 +41,14 @@ from qp_control.robot.shapes import CollisionPair, Point, point, rounded_box, si
 from qp_control.settings import Settings, settings_or
 
 GRAVITY = 9.81  # [m/s^2]
-_NO_LIMIT = 1e20  # a joint without limits has the largest numbers there are
+_NO_LIMIT = 1e20  # joints without limits have the largest floating-point numbers
 
 
 @dataclass(frozen=True)
 class Contact:
     """A ball that may touch the ground.
 
-    frame: name of the frame that it moves with. radius [m]: 0 for a point. friction: coefficient mu.
+    frame: name of the frame it is fixed to. radius [m]: 0 for a point. friction: coefficient mu.
     offset [m]: of its centre from the frame's origin, along the frame's axes.
     """
 
@@ -63,27 +63,28 @@ class Contact:
 
 
 class ContactForces(NamedTuple):
-    """What contacts did in a step: those with the ground, then the pairs."""
+    """Gaps and forces of the contacts in a step: those with the ground, then the pairs."""
 
     gap: Tensor
-    """(B, contacts) distances at its beginning [m], negative where bodies were in the ground or in each other."""
+    """(B, contacts) distances at its start [m], negative where bodies penetrate the ground or each other."""
     force: Tensor
-    """(B, contacts, 3) mean forces in the world's axes [N], of pairs those on the first body."""
+    """(B, contacts, 3) mean forces in the world's axes [N]; for pairs, those on the first body."""
 
 
 class ContactDynamics(RobotModel):
-    """A robot model (see `RobotModel`) that touches the ground or itself: differentiable steps in time.
+    """A robot model (see `RobotModel`) that touches the ground or itself: differentiable time steps.
 
-    dt: control period [s]; substeps: steps within it, each with a QP of its own.
+    dt: control period [s]; substeps: steps within it, each with its own QP.
     contacts: balls that may touch the ground. ground: a `Plane` or a `HeightField`.
-    pairs: shapes of two bodies each that may touch each other.
-    directions: of friction around the normal; mu holds exactly along them, and cos(pi / directions) mu between them.
-    stiffness [N/m], damping [N s/m]: how contacts give way. None: a millimetre under the robot's weight, and critical
+    pairs: pairs of shapes of two bodies that may touch each other.
+    directions: number of friction directions around the normal; the coefficient is exactly mu along them, and
+        cos(pi / directions) mu midway between them.
+    stiffness [N/m], damping [N s/m]: of the contacts. None: a millimetre under the robot's weight, and critical
         damping.
-    slip: part of that with which contacts that stick creep.
-    lift: leave out the correction for sliding (mu |v_t|, see `qp_control.robot.contact`), as in Anitescu (2006).
-    joint_limits: the limits of the model's joints of one number that have any. limit_stiffness [N/m or N m/rad]: how
-        they give way; half of what a joint is beyond its limit is taken back in each step.
+    slip: tangential compliance of sticking contacts, which makes them creep, relative to the normal one.
+    lift: leave out the compensation for sliding (mu |v_t|, see `qp_control.robot.contact`), as in Anitescu (2006).
+    joint_limits: whether the limits of the model's joints with one coordinate apply. limit_stiffness [N/m or N m/rad]:
+        their stiffness; half of what a joint is beyond its limit is taken back in each step.
     dry_friction: largest friction of each velocity (nv,) [N or N m]; None: the model's (`friction` of a URDF's joints).
     settings: of the QP solver.
 
@@ -196,13 +197,13 @@ class ContactDynamics(RobotModel):
         friction: Tensor | None = None,
         dry_friction: Tensor | None = None,
     ) -> Tensor:
-        """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu), or
-        NaN where numbers run away.
+        """State x_next (B, nx) one control period after x (B, nx) = (q, v) under the constant input u (B, nu), or NaN
+        if the motion diverges.
 
-        parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts), those with the
-        ground before those of pairs. dry_friction (nv,) or (B, nv): of the velocities that have any in the model.
-        ValueError where one of either is negative.
-        Differentiable in all of them, where no contact opens or closes and none begins to slide.
+        parameters (n_par,) or (B, n_par). friction: coefficients (contacts,) or (B, contacts), those with the ground
+        before those of pairs. dry_friction (nv,) or (B, nv): applies to the velocities that have dry friction in the
+        model. ValueError if a coefficient is negative. Differentiable in all of them, except where a contact opens,
+        closes or begins to slide.
         """
         return self._follow(False, x, u, 1, parameters, friction, dry_friction)[0]
 
@@ -215,7 +216,7 @@ class ContactDynamics(RobotModel):
         friction: Tensor | None = None,
         dry_friction: Tensor | None = None,
     ) -> tuple[Tensor, ContactForces]:
-        """The same, and what contacts did in the last of the substeps; the forces carry no graph."""
+        """The same, and the gaps and forces of the contacts in the last substep; these carry no graph."""
         x_next, forces = self._follow(True, x, u, 1, parameters, friction, dry_friction)
         assert forces is not None
         return x_next, forces
@@ -231,7 +232,7 @@ class ContactDynamics(RobotModel):
     ) -> Tensor:
         """States (B, T, nx) at the ends of T control periods with the inputs u (B, T, nu), from x (B, nx).
 
-        Equal to T steps, in one call of C++, and differentiable as they are; arguments as for `step`.
+        Equal to T steps, in one call of C++, and differentiable like them; arguments as for `step`.
         """
         if u.ndim < 2:
             raise ValueError(f"u has shape {tuple(u.shape)}, expected (..., T, {self.nu})")
@@ -249,7 +250,7 @@ class ContactDynamics(RobotModel):
         friction: Tensor | None,
         dry_friction: Tensor | None,
     ) -> tuple[Tensor, ContactForces | None]:
-        """States (..., periods nx), and what contacts did at the end, after inputs (..., periods nu)."""
+        """States (..., periods nx) after inputs (..., periods nu), and the contacts in the last substep."""
         (x_, u_), par, finish, _ = self._inputs({"x": (x, self.nx), "u": (u, periods * self.nu)}, parameters)
         batch, mu, dry = len(x_), self.friction, self._dry
         if friction is not None:
@@ -264,7 +265,7 @@ class ContactDynamics(RobotModel):
         return states, ContactForces(finish(gaps[:, -1]), finish(self._signs * forces[:, -1]))
 
     def ground_points(self, x: Tensor) -> Tensor:
-        """(B, contacts, 3) points of balls that are nearest to the ground at x (B, nx), in the world [m]; no graph."""
+        """(B, contacts, 3) points of the balls nearest to the ground at x (B, nx), in the world [m]; no graph."""
         q = x.detach()[..., : self.nq]
         found = self.frame_motions([contact.frame for contact in self.contacts], q)
         offsets, radii = (

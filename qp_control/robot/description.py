@@ -27,13 +27,12 @@ JOINT_TYPES = ("fixed", "revolute", "continuous", "prismatic", "floating", "plan
 def read_urdf(path: str | os.PathLike[str], *, floating_base: bool = False, locked: Sequence[str] = ()) -> Any:
     """Parse a URDF file into a `pinocchio.Model` after checking it.
 
-    path: the file. Meshes are not read: dynamics needs none.
+    path: the file. Meshes are not read, since the dynamics do not need them.
     floating_base: put a free-flyer joint between the world and the root link.
-    locked: names of joints that stay where they are at zero, such as those of a gripper.
+    locked: names of joints that are fixed at zero, such as those of a gripper.
 
-    Raises FileNotFoundError where there is no file, and ValueError naming the link or joint for malformed
-    XML, a structure that is not a tree, negative or NaN masses, zero axes, crossed limits and more than 1000
-    links.
+    Raises FileNotFoundError if there is no file, and ValueError, naming the link or joint, for malformed XML, a
+    structure that is not a tree, negative or NaN masses, zero axes, crossed limits and more than 1000 links.
     """
     file = Path(path)
     if not file.is_file():
@@ -71,11 +70,10 @@ def read_visuals(
     package_dirs: Sequence[str | os.PathLike[str]] = (),
     locked: Sequence[str] = (),
 ) -> Any:
-    """The visual `pinocchio.GeometryModel` of a URDF file that `read_urdf` has read.
+    """The visual `pinocchio.GeometryModel` of a URDF file that was read by `read_urdf`.
 
-    Meshes are looked for in the folder of the file and in `package_dirs` (roots of "package://" paths).
-    Raises ValueError
-    for a mesh outside of them: a robot from elsewhere must not open other files.
+    Meshes are searched for in the folder of the file and in `package_dirs` (roots of "package://" paths). Raises
+    ValueError for a mesh outside of them: a URDF file from elsewhere must not open other files.
     """
     file = Path(path)
     if isinstance(package_dirs, str | os.PathLike):  # each letter would be a folder, and "/" all of them
@@ -100,7 +98,7 @@ def _check_mesh(filename: str, roots: list[Path], name: str) -> None:
 
 
 def check_urdf(text: str, *, name: str = "URDF") -> None:
-    """Raise ValueError, naming the link or joint, unless `text` describes a tree of sane bodies."""
+    """Raise ValueError, naming the link or joint, unless `text` describes a tree of valid bodies."""
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:

@@ -2,9 +2,9 @@
 
     M(q) qdd + n(q, v) = S u - d o v        x = (q, v),   x_next = step(x, u)
 
-q: configuration (nq), v: velocity (nv), u: generalized forces of the actuated joints (nu) [N or N m], d:
-viscous damping (nv) [N s/m or N m s/rad]. Derivatives of the state live in its tangent space (2 nv): for
-joints that are not vector spaces (free-flyer, quaternions, continuous joints given as cos and sin) gradients
+q: configuration (nq), v: velocity (nv), u: generalized forces of the actuated joints (nu) [N or N m], d: viscous
+damping (nv) [N s/m or N m s/rad]. Derivatives of the state live in its tangent space (2 nv): for joints whose
+configurations do not form a vector space (free-flyer, quaternions, continuous joints given as cos and sin), gradients
 with respect to q are the least-norm ones, tangent to the manifold.
 """
 
@@ -90,12 +90,12 @@ def _gradients(ctx: Any, g_next: Tensor | None, g_A: Tensor | None, g_B: Tensor 
 
 
 class RobotDynamics(RobotModel):
-    """A robot model (see `RobotModel`) with a control period: steps in time, and their derivatives.
+    """A robot model (see `RobotModel`) with a control period: time steps and their derivatives.
 
     dt: control period [s]; substeps: integrator steps within it.
     integrator: "rk4" (order 4, also on quaternions), "semi_implicit" or "euler".
 
-    The methods differentiate with respect to the state, the input AND the parameters. Raises ValueError for bad
+    The methods are differentiable with respect to the state, the input and the parameters. Raises ValueError for bad
     arguments.
     """
 
@@ -127,10 +127,10 @@ class RobotDynamics(RobotModel):
     def step(self, x: Any, u: Any, parameters: Any = None, *, charts: tuple[Tensor, Tensor] | None = None) -> Any:
         """State x_next (B, nx) one control period after x under the constant input u.
 
-        x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par). NumPy arrays, all of them and with just these
-        axes, go without torch, and what comes back is one.
+        x (B, nx) = (q, v), u (B, nu), parameters (n_par,) or (B, n_par). If all of them are NumPy arrays of exactly
+        these shapes, torch is not used, and the result is an array.
         charts: two states (nx,) or (B, nx), now and next: x and x_next are then errors (B, 2 nv) from them, x (-) now
-        and x_next (-) next, see `difference`. Errors form a vector space, less than half a turn away from zero.
+        and x_next (-) next, see `difference`. Errors of less than half a turn form a vector space.
         """
         arrays = isinstance(x, np.ndarray) and isinstance(u, np.ndarray) and not isinstance(parameters, Tensor)
         if arrays and charts is None:
@@ -143,11 +143,11 @@ class RobotDynamics(RobotModel):
     def linearize(
         self, x: Tensor, u: Tensor, parameters: Tensor | None = None, *, charts: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x_next (B, nx), A = dx_next/dx (B, 2 nv, 2 nv) and B = dx_next/du (B, 2 nv, nu), tangent.
+        """x_next (B, nx) and its tangent derivatives A = dx_next/dx (B, 2 nv, 2 nv), B = dx_next/du (B, 2 nv, nu).
 
-        charts: as in `step`; A and B are then the derivatives by errors.
-        All three are differentiable, A and B for configurations in a vector space and with charts (ValueError in
-        backward otherwise).
+        charts: as in `step`; A and B are then the derivatives with respect to errors.
+        All three are differentiable, A and B only with charts or for configurations in a vector space (otherwise
+        ValueError in the backward pass).
         """
         (x_, u_), par, finish, around = self._inputs(
             {"x": (x, self._size(charts)), "u": (u, self.nu)}, parameters, charts
@@ -166,10 +166,10 @@ class RobotDynamics(RobotModel):
         *,
         charts: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Hessian (B, 2 nv + nu, 2 nv + nu) of y'x_next by (x, u), y (B, 2 nv); the values carry no autograd graph.
+        """Hessian (B, 2 nv + nu, 2 nv + nu) of y'x_next in (x, u), y (B, 2 nv); the values carry no autograd graph.
 
-        charts: as in `step`. Where configurations are no vectors and there are no charts: of y'(step(x + d, u) -
-        step(x, u)) by the tangent d, with sum and difference on the manifold.
+        charts: as in `step`. Without charts, for configurations that do not form a vector space: that of y'(step(x + d,
+        u) - step(x, u)) in the tangent d, with sum and difference on the manifold.
         """
         sizes = {"x": (x, self._size(charts)), "u": (u, self.nu), "y": (y, self.ndx)}
         (x_, u_, y_), par, finish, around = self._inputs(sizes, parameters, charts)

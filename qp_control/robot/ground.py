@@ -1,4 +1,4 @@
-"""What robots stand on, a plane or heights over a grid: signed distances of points and their derivatives."""
+"""Ground surfaces, a plane or heights over a grid: signed distances of points and their derivatives."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from qp_control import _robot
 
 
 class GroundPoints(NamedTuple):
-    """Of n points."""
+    """The ground as seen from n points."""
 
     distance: np.ndarray
-    """(n,) from the ground [m], negative in it."""
+    """(n,) distances from the ground [m], negative below its surface."""
     normal: np.ndarray
-    """(n, 3) where the ground is nearest: the distance's gradient."""
+    """(n, 3) normals where the ground is nearest: the gradients of the distances."""
     curvature: np.ndarray
-    """(n, 3, 3) derivatives of the normal by the point [1/m]."""
+    """(n, 3, 3) derivatives of the normals with respect to the points [1/m]."""
 
 
 class Ground:
-    """A surface that ends what lies below it."""
+    """The surface of the solid below it."""
 
     @property
     def native(self) -> Any:
@@ -53,15 +53,15 @@ class Plane(Ground):
 class HeightField(Ground):
     """z = h(x, y), through heights over a regular grid.
 
-    heights (rows, columns) [m]: heights[i, j] stands at x = origin[0] + i spacing[0], y = origin[1] + j spacing[1].
+    heights (rows, columns) [m]: heights[i, j] is at x = origin[0] + i spacing[0], y = origin[1] + j spacing[1].
     spacing [m]: of the grid along x and y, or one number for both. origin [m]: x and y of heights[0, 0].
 
-    Between the heights lie bicubic polynomials with slopes by central differences (Catmull-Rom): the surface passes
-    through all heights, meets planes exactly, and its normal is continuous; its curvature jumps from cell to cell.
-    Beyond the grid its edge goes on with its slope. Distances are those from the nearest point, found by Newton's
-    method from below; a ball has one such point, so that it must fit into the valleys.
+    The heights are interpolated by bicubic polynomials with central-difference slopes (Catmull-Rom): the surface passes
+    through all heights and reproduces planes exactly; its normal is continuous, its curvature jumps between cells.
+    Beyond the grid it continues with the slope at the edge. Distances are those from the nearest point, found by
+    Newton's method starting below; a ball touches at one such point only, so it must fit into the valleys.
 
-    Raises ValueError for heights that are no grid of at least 2 x 2 finite numbers, and for a spacing that is not
+    Raises ValueError for heights that are not a grid of at least 2 x 2 finite numbers, and for a spacing that is not
     positive.
     """
 

@@ -1,8 +1,8 @@
-"""States as errors from references, where configurations form no vector space (quaternions, cos and sin).
+"""States as errors from references, for configurations that do not form a vector space (quaternions, cos and sin).
 
     error = x (-) r = (the tangent at r's configuration that leads to x's, v - v_r),   x = r (+) error
 
-Errors (2 nv) form a vector space, less than half a turn away from the reference.
+Errors (2 nv) of less than half a turn form a vector space.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Integrate(torch.autograd.Function):
 
 
 class _IntegrateAdjoint(torch.autograd.Function):
-    """The gradient of g'(reference (+) error) by the error."""
+    """The gradient of g'(reference (+) error) with respect to the error."""
 
     @staticmethod
     def forward(ctx: Any, robot: RigidBody, reference: Tensor, error: Tensor, g: Tensor) -> Tensor:
@@ -111,8 +111,8 @@ class ErrorDynamics:
 
     robot: its dynamics. reference: states (nx,), (B, nx) or, over the stages of a horizon, (B, N + 1, nx).
 
-    Errors, inputs and parameters have the axes (B, N) in front: stage k of `step` leads from an error from reference k
-    to one from reference k + 1. Raises ValueError for references of other shapes or off the manifold.
+    Errors, inputs and parameters have leading axes (B, N): stage k of `step` leads from an error relative to reference
+    k to one relative to reference k + 1. Raises ValueError for references of other shapes or off the manifold.
     """
 
     vector_space = True
@@ -138,12 +138,12 @@ class ErrorDynamics:
         return self.robot.parameters
 
     def at(self, first: int, last: int | None) -> Tensor:
-        """References of the stages first..last-1 of N + 1, or what stands for all of them."""
+        """References of the stages first..last-1 of N + 1, or the one for all of them."""
         r = self.reference
         return r[:, first:last] if r.ndim == 3 and r.shape[1] > 1 else r
 
     def element(self, elements: Tensor) -> ErrorDynamics:
-        """Those of a part of the batch."""
+        """The dynamics of a part of the batch."""
         r = self.reference
         if r.ndim == 1 or len(r) == 1:
             return self
@@ -158,7 +158,7 @@ class ErrorDynamics:
         return self.robot.difference(self.reference, x)
 
     def from_error(self, error: Tensor) -> Tensor:
-        """States of errors (B, N + 1, 2 nv), or of errors (B, 2 nv) of stage 0; their inverse."""
+        """States for errors (B, N + 1, 2 nv), or for errors (B, 2 nv) of stage 0; the inverse of `to_error`."""
         if error.ndim == 2:
             return self.robot.integrate(self._first(), error)
         return self.robot.integrate(self.reference, error)
@@ -172,7 +172,7 @@ class ErrorDynamics:
         return self.robot.linearize(x, u, parameters, charts=self._charts())
 
     def second_order(self, x: Tensor, u: Tensor, y: Tensor, parameters: Tensor | None = None) -> Tensor:
-        """Hessian (B, N, 2 nv + nu, 2 nv + nu) of y'step(x, u), y (B, N, 2 nv); without graph."""
+        """Hessian (B, N, 2 nv + nu, 2 nv + nu) of y'step(x, u), y (B, N, 2 nv); without a graph."""
         return self.robot.second_order(x, u, y, parameters, charts=self._charts())
 
     def _charts(self) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,10 @@
-"""A robot as a rigid-body model: what it says about given configurations, velocities, accelerations and forces.
+"""A robot as a rigid-body model, evaluated at given configurations, velocities, accelerations and forces.
 
     tau = M(q) qdd + n(q, v) + d o v
 
 q: configuration (nq), v: velocity (nv), tau: generalized forces (nv) [N or N m], d: viscous damping (nv) [N s/m or
-N m s/rad]. Gradients with respect to configurations of joints that are no vector spaces (free-flyer, ball, planar,
-continuous joints given as cos and sin) are the least-norm ones, tangent to the manifold.
+N m s/rad]. For joints whose configurations do not form a vector space (free-flyer, ball, planar, continuous joints
+given as cos and sin), gradients with respect to them are the least-norm ones, tangent to the manifold.
 """
 
 from __future__ import annotations
@@ -27,40 +27,42 @@ from qp_control.robot.motions import array, call, check_tensor
 
 
 class FrameMotion(NamedTuple):
-    """Of frames: where they are in the world, and how they move."""
+    """Poses of frames in the world, and their motion."""
 
     position: Tensor
-    """(B, frames, 3) of their origins [m]."""
+    """(B, frames, 3) their origins [m]."""
     rotation: Tensor
     """(B, frames, 3, 3): the columns are their axes."""
     velocity: Tensor
     """(B, frames, 6) linear [m/s] and angular [rad/s]."""
     acceleration: Tensor
-    """(B, frames, 6) of their origins [m/s^2] and angular [rad/s^2], without gravity."""
+    """(B, frames, 6) linear, of their origins [m/s^2], and angular [rad/s^2], without gravity."""
 
 
 class Centroid(NamedTuple):
-    """Of the robot as a whole, in the world's axes."""
+    """Centre of mass and momentum of the whole robot, in the world's axes."""
 
     position: Tensor
     """(B, 3) centre of mass [m]."""
     momentum: Tensor
     """(B, 6) about the centre of mass, linear [kg m/s] and angular [kg m^2/s]."""
     rate: Tensor
-    """(B, 6) its time derivative, linear [N] and angular [N m]: what the forces from outside add up to."""
+    """(B, 6) its time derivative, linear [N] and angular [N m]: the resultant of the external forces."""
 
 
 class RobotModel:
-    """A robot model, evaluated for whole batches by one call of C++.
+    """A robot model, evaluated for whole batches in one call of C++.
 
     model_or_urdf: a `pinocchio.Model` (copied) or the path of a URDF file.
-    actuated: names of the joints that are driven, or indices of single velocities (0..nv - 1), as of the thrust and the
-        torques of a body that flies. None: the joints with a positive effort limit, without a free-flyer root.
-    threads: 0 uses all the processors the process may run on. The results do not depend on it.
+    actuated: names of the joints that are driven, or indices of single velocities (0..nv - 1), for example for the
+        thrust and the torques of a flying body. None: the joints with a positive effort limit, except a free-flyer
+        root.
+    threads: 0 uses all processors available to the process. The results do not depend on it.
 
-    The methods take floating-point tensors of shape (B, .) or (.,) (also further leading axes; they are broadcast) and
-    compute in float64 on the CPU; results have the dtype and device of the first argument. They differentiate
-    with respect to all arguments AND the parameters; a shared parameter vector gets the sum over the batch.
+    The methods take floating-point tensors of shape (B, .) or (.,) (further leading axes are allowed; they are
+    broadcast) and compute in float64 on the CPU; results have the dtype and device of the first argument. They are
+    differentiable with respect to all arguments and the parameters; the gradient of a shared parameter vector is the
+    sum over the batch.
 
     Dry joint friction, joint limits and effort limits are not part of the model. Raises ValueError for bad
     arguments, TypeError for tensors of integers or booleans.
@@ -192,9 +194,9 @@ class RobotModel:
         *,
         aligned: bool = True,
     ) -> FrameMotion:
-        """Where frames are at q (B, nq), and how they move with v and a (B, nv), zero where they are not given.
+        """Poses of frames at q (B, nq), and their motion with v and a (B, nv), which are zero if not given.
 
-        frames: names of the model's frames (links, joints and what else its description has). aligned: velocities and
+        frames: names of the model's frames (links, joints and any others in its description). aligned: velocities and
         accelerations are in the world's axes, otherwise in the frames' own.
         """
         motion = self._motion(q, *self._still(q, v, a))
@@ -203,8 +205,8 @@ class RobotModel:
         return FrameMotion(*map(finish, found))
 
     def frame_positions(self, frames: Sequence[str], q: Any) -> Any:
-        """Where the origins of frames are (B, frames, 3) [m] at q (B, nq): of a tensor, differentiable, or of a NumPy
-        array, without torch."""
+        """Origins of frames (B, frames, 3) [m] at q (B, nq): differentiable for a tensor, without torch for a NumPy
+        array."""
         if not isinstance(q, np.ndarray):
             return self.frame_motions(frames, q).position
         rest = np.zeros((len(q), self.nv))
@@ -243,9 +245,9 @@ class RobotModel:
     def difference(self, reference: Tensor, x: Tensor) -> Tensor:
         """Error x (-) reference (B, 2 nv) of the states x (B, nx) from reference (nx,) or (B, nx).
 
-        Its first nv numbers are the velocity that leads from the reference's configuration to that of x within one
-        second (for a free-flyer linear and angular velocity in the body's axes [m, rad]), the others the difference of
-        the velocities. Gradients reach x and the reference, along their tangents.
+        Its first nv entries are the velocity that leads from the reference's configuration to that of x in one second
+        (for a free-flyer linear and angular velocity in the body's axes [m, rad]), the others the difference of the
+        velocities. Gradients reach x and the reference, along their tangents.
         """
         (x_,), _, finish, around = self._inputs({"x": (x, self.nx)}, None, (reference, reference))
         return finish(call(manifold.Difference, self._robot, around[0], x_))
@@ -253,19 +255,19 @@ class RobotModel:
     def integrate(self, reference: Tensor, error: Tensor) -> Tensor:
         """State reference (+) error (B, nx) whose `difference` from the reference (nx,) or (B, nx) is error (B, 2 nv).
 
-        Gradients reach the error and, along its tangent, the reference; second ones (central differences) what is
-        differentiated by the error first.
+        Gradients reach the error and, along its tangent, the reference; second derivatives (central differences) are
+        available if the first one is with respect to the error.
         """
         (error_,), _, finish, around = self._inputs({"error": (error, self.ndx)}, None, (reference, reference))
         return finish(call(manifold.Integrate, self._robot, around[0], error_))
 
     def on_manifold(self, x: Tensor) -> Tensor:
-        """bool (B,): all numbers of the states x (B, nx) are finite, and quaternions and (cos, sin) have length one."""
+        """bool (B,): all entries of the states x (B, nx) are finite, and quaternions and (cos, sin) have length one."""
         flat = x.detach().to(device="cpu", dtype=torch.float64).reshape(-1, self.nx)
         return torch.from_numpy(self._robot.on_manifold(array(flat))).reshape(x.shape[:-1])
 
     def neutral_state(self) -> Tensor:
-        """(nx,) at rest in the model's neutral configuration: zeros and the rotations that turn nothing."""
+        """(nx,) at rest in the model's neutral configuration: zeros and identity rotations."""
         return torch.from_numpy(np.concatenate([pin.neutral(self.model), np.zeros(self.nv)]))
 
     def _inputs(
@@ -321,7 +323,7 @@ class RobotModel:
             par = par.to(device="cpu", dtype=torch.float64)
         around: tuple[Tensor | None, Tensor | None] = (None, None)
         if references is not None:
-            # One for all stays one, unless its gradient is to be the sum of those of all.
+            # One for all stays one, unless its gradient must be the sum over all.
             one = [r.ndim == 1 and not (r.requires_grad and torch.is_grad_enabled()) for r in references]
             now, after = (
                 r.to("cpu", torch.float64)[None] if alone else prepare(r, self.nx)

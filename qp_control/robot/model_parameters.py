@@ -16,7 +16,7 @@ class BodyScales(nn.Module):
     """Parameters of a robot's model as physically consistent scales of the nominal ones.
 
     log_mass, log_length (bodies,), log_damping (nv,): with a = exp(log_mass), b = exp(log_length) a body's m, m c and I
-    about its joint become a m, a b m c, a b^2 I, and its joint's viscous friction exp(log_damping) times what it was.
+    about its joint become a m, a b m c, a b^2 I, and its joint's viscous friction is multiplied by exp(log_damping).
     """
 
     def __init__(self, dynamics: RobotModel) -> None:
@@ -42,18 +42,18 @@ class BodyScales(nn.Module):
 
 
 class LogCholesky(nn.Module):
-    """Parameters of a robot's model whose every value is that of real bodies, all ten numbers of each free.
+    """Parameters of a robot's model that are physically consistent for all values, all ten of each body free.
 
     inertia (bodies, 10): (alpha, d_1, d_2, d_3, s_12, s_23, s_13, t_1, t_2, t_3), a body's second moments of mass being
 
         [S h; h' m] = U U',   U = e^alpha [e^d_1 s_12 s_13 t_1; 0 e^d_2 s_23 t_2; 0 0 e^d_3 t_3; 0 0 0 1]
 
-    with S = integral of r r' dm, h = m c, and its inertia about the joint tr(S) 1 - S. log_damping (nv,): as of
-    `BodyScales`. They begin at the nominal model, whose bodies must have mass all around their centres.
+    with S = integral of r r' dm, h = m c, and its inertia about the joint tr(S) 1 - S. log_damping (nv,): as in
+    `BodyScales`. The initial values are those of the nominal model, whose bodies must be extended in all directions.
 
     Source: C. Rucker, P. M. Wensing, "Smooth parameterization of rigid-body inertia", IEEE RA-L 7 (2022).
 
-    Raises ValueError for a body whose nominal numbers are those of no such body.
+    Raises ValueError for a body whose nominal parameters are not those of such a body.
     """
 
     def __init__(self, dynamics: RobotDynamics) -> None:
@@ -105,14 +105,14 @@ class LogCholesky(nn.Module):
 
 
 class Payload(nn.Module):
-    """Parameters of a robot's model with a load at one of its frames that is not part of it: mass and centre unknown.
+    """Parameters of a robot's model with an additional load of unknown mass and centre at one of its frames.
 
-    frame: its name. mass: to begin with [kg]. size: rough size of the load [m].
+    frame: its name. mass: initial mass [kg]. size: rough size of the load [m].
 
-    log_mass: the load's mass is exp(log_mass), concentrated at its centre. offset (3,): the centre, in the axes and
-    from the origin of the frame, in units of `size`. log_damping (nv,): as of `BodyScales`.
+    log_mass: the load's mass is exp(log_mass), concentrated at its centre. offset (3,): the centre, relative to the
+    origin and in the axes of the frame, in units of `size`. log_damping (nv,): as in `BodyScales`.
 
-    Raises ValueError for a frame that does not exist, or one of the world.
+    Raises ValueError for a frame that does not exist or is fixed to the world.
     """
 
     def __init__(self, dynamics: RobotModel, frame: str, *, mass: float = 0.5, size: float = 0.1) -> None:
@@ -154,7 +154,7 @@ class Payload(nn.Module):
 
 
 def point_mass(place: Tensor) -> Tensor:
-    """(10,) the numbers of a body that is 1 kg at `place` (3,) [m], seen from its joint."""
+    """(10,) inertial parameters of a point mass of 1 kg at `place` (3,) [m] relative to its joint."""
     x, y, z = place.unbind()
     xx, yy, zz = x * x, y * y, z * z
     return torch.stack([torch.ones_like(x), x, y, z, yy + zz, -x * y, xx + zz, -x * z, -y * z, xx + yy])
@@ -188,8 +188,8 @@ class FreeParameters(nn.Module):
 
 
 def model_parameters(dynamics: Any, kind: str | nn.Module = "scales") -> nn.Module:
-    """Of a `RobotDynamics` "scales" (`BodyScales`), "log_cholesky" (`LogCholesky`), or a module that returns them when
-    called; of anything else its own or a module."""
+    """For a `RobotDynamics`: "scales" (`BodyScales`), "log_cholesky" (`LogCholesky`), or a module that returns them
+    when called; for anything else its own parameters or a module."""
     if isinstance(kind, nn.Module):
         return kind
     if kind not in ("scales", "log_cholesky"):

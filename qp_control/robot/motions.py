@@ -1,4 +1,4 @@
-"""Autograd functions of motions: what a robot's model says about given configurations, velocities and accelerations.
+"""Autograd functions that evaluate a robot's model at given configurations, velocities and accelerations.
 
 All are evaluated for whole batches by one call of C++. Inputs: q (B, nq), v, a, tau (B, nv), float64 on the CPU.
 """
@@ -23,7 +23,7 @@ def tensor(a: Any) -> Tensor | None:
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Raise ValueError for what is no tensor, TypeError for one of integers: results have the arguments' dtype."""
+    """Raise ValueError unless it is a tensor, TypeError for one of integers: results have the arguments' dtype."""
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
     if not value.is_floating_point():

@@ -14,10 +14,11 @@ RIM_POINTS = 8  # of each end of a cylinder, whose radius is met to 8 % between 
 
 
 def ground_contacts(shapes: Iterable[Shape], *, friction: float = 0.8) -> list[Contact]:
-    """The points and balls by which shapes touch the ground.
+    """The points and balls with which shapes touch the ground.
 
     A sphere is one ball, a capsule the balls at its ends, a box its eight corners, a cylinder eight points around each
-    of its ends. On a plane nothing else can touch first; on a height field hills may reach between them.
+    of its ends. On a plane this is exact, except that a cylinder may sink in by 8 % of its radius; on a height field
+    hills may reach between the points.
     """
     found = []
     for shape in shapes:
@@ -38,7 +39,7 @@ def contacts_from_urdf(
 ) -> list[Contact]:
     """The `ground_contacts` of the `<collision>` shapes of a URDF file.
 
-    links: names of those to take, such as the feet; None: all. Raises ValueError as `shapes_from_urdf` does.
+    links: names of the links to use, such as the feet; None: all. Raises ValueError as `shapes_from_urdf` does.
     """
     return ground_contacts(shapes_from_urdf(path, links=links), friction=friction)
 

@@ -1,4 +1,4 @@
-"""Shapes of a robot's bodies, by hand or from its description, and pairs of them that may touch."""
+"""Shapes of a robot's bodies, given directly or by its description, and pairs of them that may touch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Point = tuple[float, float, float]
 
 
 def point(name: str, values: Any) -> Point:
-    """Three numbers, from any sequence of them. Raises ValueError for others."""
+    """Three numbers, from any sequence of them. Raises ValueError for anything else."""
     found = np.asarray(values, dtype=np.float64)
     if found.shape != (3,) or not np.isfinite(found).all():
         raise ValueError(f"{name} is {values}, expected 3 finite numbers [m]")
@@ -62,15 +62,15 @@ class _Axis:
 
 
 class Capsule(_Axis):
-    """All that is within radius [m] of the segment from start to end [m], two points of a frame."""
+    """All points within radius [m] of the segment from start to end [m], two points of a frame."""
 
 
 class Cylinder(_Axis):
-    """Of the radius [m] and with the axis from start to end [m], two points of a frame."""
+    """A cylinder of this radius [m] around the axis from start to end [m], two points of a frame."""
 
     @property
     def capsule(self) -> Capsule:
-        """The one that fits in, or the ball of this radius around the middle where the cylinder is flat."""
+        """The inscribed capsule, or the ball of this radius around the middle if the cylinder is flat."""
         start, end = np.array(self.start), np.array(self.end)
         length = float(np.linalg.norm(end - start))
         inward = min(self.radius / length, 0.5) * (end - start) if length > 0.0 else np.zeros(3)
@@ -79,7 +79,7 @@ class Cylinder(_Axis):
 
 @dataclass(frozen=True)
 class Box:
-    """With edges of these lengths [m] along x, y and z of a placement (`pinocchio.SE3`) in a frame."""
+    """A box with edges of these lengths [m] along x, y and z of a placement (`pinocchio.SE3`) in a frame."""
 
     frame: str
     size: Point
@@ -94,7 +94,7 @@ class Box:
 
     @property
     def corners(self) -> list[Sphere]:
-        """All eight, as points."""
+        """Its eight corners, as points."""
         signs = itertools.product((-0.5, 0.5), repeat=3)
         return [Sphere(self.frame, 0.0, self.placement * (np.array(s) * np.array(self.size))) for s in signs]
 
@@ -106,13 +106,12 @@ Shape = Sphere | Capsule | Cylinder | Box
 class CollisionPair:
     """Two shapes of different bodies that may touch: spheres, capsules, and a box with one of these.
 
-    They touch at one point, where they are nearest. Of a capsule's axis within some thousandths of a radian of parallel
-    to what it touches, this is between the nearest point and the one nearest to its middle: it moves from end to end
-    while the capsule tilts, instead of jumping, and capsules lie still. Distances are by that up to 1e-3 l^2 / 4 d
-    larger, l half the axis and d its distance, and 1e-6 l^2 / (2 d sin^2 a) where axes cross at an angle a; those of
-    ends and of spheres are exact.
-    Boxes touch each other in several points: pair the corners of each with the other (`collision_pairs` does).
-    What is in the frame "universe" stands in the world. friction: coefficient mu.
+    They touch at one point, the nearest one. If a capsule's axis is within a few thousandths of a radian of parallel to
+    what it touches, the point lies between that one and the one nearest to the axis's middle: it moves from end to end
+    while the capsule tilts, instead of jumping, and capsules lie still. This makes distances larger by up to
+    1e-3 l^2 / (4 d), l half the axis and d its distance, and by 1e-6 l^2 / (2 d sin^2 a) where axes cross at an angle
+    a; those of ends and of spheres are exact. Boxes touch each other in several points: pair the corners of each with
+    the other (`collision_pairs` does). Shapes in the frame "universe" are fixed in the world. friction: coefficient mu.
 
     Raises ValueError for other pairs.
     """
@@ -134,7 +133,7 @@ class CollisionPair:
 
     @property
     def swapped(self) -> bool:
-        """The second is the simpler of the two, with which `rounded_box` counts as the first."""
+        """Whether the second is the simpler of the two, which counts as the first in `rounded_box`."""
         order = (Sphere, Capsule, Box)
         return order.index(type(self.first)) > order.index(type(self.second))
 
@@ -155,8 +154,8 @@ def rounded_box(shape: Shape) -> tuple[Any, ...]:
 def shapes_of(model: Any, geometry: Any, *, links: Collection[str] | None = None) -> list[Shape]:
     """The shapes of a `pinocchio.GeometryModel`, such as a robot's collision model, in the frames of its links.
 
-    links: names of those to take; None: all. Raises ValueError for links that there are not, and, with the link's
-    name, for shapes that are no spheres, capsules, cylinders and boxes.
+    links: names of the links to use; None: all. Raises ValueError for links that do not exist and, with the link's
+    name, for shapes other than spheres, capsules, cylinders and boxes.
     """
     found: list[Shape] = []
     objects = [(model.frames[thing.parentFrame].name, thing) for thing in geometry.geometryObjects]
@@ -184,7 +183,7 @@ def shapes_of(model: Any, geometry: Any, *, links: Collection[str] | None = None
 def shapes_from_urdf(path: str | os.PathLike[str], *, links: Collection[str] | None = None) -> list[Shape]:
     """The `<collision>` shapes of a URDF file: spheres, capsules, cylinders and boxes.
 
-    links: names of those to take; None: all. Raises ValueError as `read_urdf` does, for links that there are not, for
+    links: names of the links to use; None: all. Raises ValueError as `read_urdf` does, for links that do not exist, for
     meshes, naming the link, and for shapes that the parser drops.
     """
     model = read_urdf(path)
@@ -203,7 +202,7 @@ def shapes_from_urdf(path: str | os.PathLike[str], *, links: Collection[str] | N
                 )
             expected += 1
     geometry = pin.buildGeomFromUrdfString(model, ElementTree.tostring(robot, encoding="unicode"), pin.COLLISION)
-    if len(geometry.geometryObjects) != expected:  # the parser drops what it does not know, and all of that link
+    if len(geometry.geometryObjects) != expected:  # the parser drops unknown shapes, and all others of that link
         raise ValueError(
             f"Pinocchio read {len(geometry.geometryObjects)} of the {expected} <collision> elements of {str(path)!r}: "
             "numbers are missing or wrong, or it has capsules and the file is not of version 1.2"
@@ -214,10 +213,10 @@ def shapes_from_urdf(path: str | os.PathLike[str], *, links: Collection[str] | N
 def collision_pairs(
     model: Any, shapes: Sequence[Shape], *, friction: float = 0.8, ignore: Iterable[tuple[str, str]] = ()
 ) -> list[CollisionPair]:
-    """All pairs of shapes whose bodies are neither one nor joined to each other.
+    """All pairs of shapes, except those on the same body or on bodies connected by a joint.
 
-    Cylinders are taken as the capsules that fit in, and of two boxes the corners of each with the other: edges that
-    cross are not seen. ignore: pairs of frames that never touch.
+    Cylinders are replaced by their inscribed capsules, and of two boxes the corners of each are paired with the other:
+    crossing edges are missed. ignore: pairs of frames that never touch.
     """
     apart = {frozenset(names) for names in ignore}
 

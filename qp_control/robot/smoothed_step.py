@@ -1,4 +1,4 @@
-"""Steps that are averaged over Gaussian samples of the input, so that gradients see contacts that are still open."""
+"""Steps averaged over Gaussian samples of the input, so that gradients see contacts that are still open."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 class SmoothedStep:
-    """The mean of a step over samples of its input, and of its state.
+    """The mean of a step over samples of its input and its state.
 
         x_next = mean over s of step(x (+) state_noise o xi_s, u + noise o epsilon_s)
 
-    dynamics: a model with a step, such as `ContactDynamics`. samples: how many, at least 2.
+    dynamics: a model with a step, such as `ContactDynamics`. samples: their number, at least 2.
     noise: standard deviations of the input, a number or (nu,). state_noise: those of the state's error, a number or
         (ndx,).
-    seed: of the samples. They are drawn once, the same for every element of a batch and for every step, so that a step
-        is a function of its arguments alone; and shifted and scaled so that their mean is zero and their variance one:
+    seed: of the samples. They are drawn once and are the same for every element of a batch and for every step, so that
+        a step is a function of its arguments alone; and they are shifted and scaled to mean zero and variance one:
         where the step is linear, the mean is the step without noise.
 
-    Where configurations form no vector space, the mean is taken of the errors from the first sample's state.
+    If configurations do not form a vector space, the mean is taken of the errors from the first sample's state.
 
     Source: Q. Le Lidec et al., "Leveraging randomized smoothing for optimal control of nonsmooth dynamical systems",
     Nonlinear Analysis: Hybrid Systems 52 (2024).
@@ -56,10 +56,10 @@ class SmoothedStep:
     def step(
         self, x: Tensor, u: Tensor, parameters: Tensor | None = None, *, draws: Tensor | None = None, **options: Any
     ) -> Tensor:
-        """State x_next (B, nx) from x (B, nx) and u (B, nu), differentiable as the dynamics' own step is.
+        """State x_next (B, nx) from x (B, nx) and u (B, nu), differentiable like the dynamics' own step.
 
-        parameters (n_par,). options: further arguments of the dynamics' step, one for the whole batch, as friction
-        (contacts,). draws (samples, nu + ndx) or (samples, B, nu + ndx): numbers to use instead of those of the seed.
+        parameters (n_par,). options: further arguments of the dynamics' step, shared by the batch, such as friction
+        (contacts,). draws (samples, nu + ndx) or (samples, B, nu + ndx): samples to use in place of those of the seed.
         """
         batch, dynamics = torch.broadcast_shapes(x.shape[:-1], u.shape[:-1]), self.dynamics  # type: ignore[no-untyped-call]
         draws = self.draws if draws is None else draws

@@ -1,8 +1,8 @@
-"""Dynamics that a torch function gives, with exact derivatives by automatic differentiation.
+"""Dynamics given by a torch function, with exact derivatives by automatic differentiation.
 
     x_next = f(x, u, parameters)         or, with an integrator,       dx/dt = f(x, u, parameters)
 
-The same methods as `RobotDynamics`, so that `MPC` takes either.
+The methods are those of `RobotDynamics`, so that `MPC` accepts either.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Function = Callable[..., Tensor]
 
 
 class TorchDynamics:
-    """Discrete-time dynamics of any torch function.
+    """Discrete-time dynamics given by any torch function.
 
-    function: f(x, u) or, where there are parameters, f(x, u, parameters), of x (..., nx), u (..., nu) and parameters
-        (n_par,) or (..., n_par); it must treat leading axes as a batch. Without an integrator it gives the next state,
-        with one the time derivative of the state.
+    function: f(x, u) or, with parameters, f(x, u, parameters), of x (..., nx), u (..., nu) and parameters (n_par,) or
+        (..., n_par); it must treat leading axes as a batch. Without an integrator it returns the next state, with one
+        the time derivative of the state.
     nx, nu: sizes of state (at least 1) and input (at least 0).
-    dt: control period [s], needed by an integrator; substeps: steps of the integrator within it.
+    dt: control period [s], required by an integrator; substeps: steps of the integrator within it.
     integrator: None, "rk4" or "euler".
     parameters: (n_par,) nominal parameters; None: the function takes none.
-    input_limit: (nu,) largest |u|; None: no limits. What `MPC` takes where it is given none.
+    input_limit: (nu,) largest |u|, which `MPC` uses if it is given none; None: no limits.
 
     Raises ValueError for bad arguments, and for a function that fails at zeros of these sizes or returns another shape.
     """
@@ -103,7 +103,7 @@ class TorchDynamics:
         return x_next, A, B
 
     def second_order(self, x: Tensor, u: Tensor, y: Tensor, parameters: Tensor | None = None) -> Tensor:
-        """Hessian (..., nx + nu, nx + nu) of y'x_next by (x, u), y (..., nx); without graph."""
+        """Hessian (..., nx + nu, nx + nu) of y'x_next in (x, u), y (..., nx); without a graph."""
         return weighted_hessian(self._step(parameters), x, u, y)
 
     def _step(self, parameters: Tensor | None) -> Function:
@@ -119,7 +119,7 @@ def _vector(name: str, value: Any) -> Tensor:
 
 
 def value_and_jacobians(function: Function, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """f(x, u) (..., m) and its Jacobians (..., m, nx), (..., m, nu), differentiable where grad mode is on."""
+    """f(x, u) (..., m) and its Jacobians (..., m, nx), (..., m, nu), differentiable if grad mode is on."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
         at = [_leaf(t, graph) for t in (x, u)]
@@ -133,7 +133,7 @@ def value_and_jacobians(function: Function, x: Tensor, u: Tensor) -> tuple[Tenso
 
 
 def weighted_hessian(function: Function, x: Tensor, u: Tensor, y: Tensor) -> Tensor:
-    """Hessian of y'f(x, u) by (x, u) side by side, symmetric, without graph."""
+    """Hessian of y'f(x, u) in (x, u) side by side, symmetric, without a graph."""
     nx, n = x.shape[-1], x.shape[-1] + u.shape[-1]
     joint = torch.cat([x, u], -1).detach().requires_grad_()
     with torch.enable_grad():
@@ -148,7 +148,7 @@ def weighted_hessian(function: Function, x: Tensor, u: Tensor, y: Tensor) -> Ten
 
 
 def _sweeps(value: Tensor, at: list[Tensor], weights: Tensor, graph: bool) -> list[Tensor]:
-    """Reverse sweeps from `value` with all `weights` (m, ...) at once, or where an operation refuses that, in turn."""
+    """Reverse sweeps from `value` with all `weights` (m, ...) at once or, if an operation refuses that, in turn."""
     if not value.requires_grad:
         return [t.new_zeros(len(weights), *t.shape) for t in at]
     options: dict[str, Any] = {"create_graph": graph, "retain_graph": True, "allow_unused": True}
