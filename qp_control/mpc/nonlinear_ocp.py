@@ -75,11 +75,11 @@ class StateRows(_Rows):
     """lower <= function(x, *data) <= upper for the states x_1..x_N; function maps (B, N, nx) to (B, N, rows).
 
     lower, upper: numbers or tensors that broadcast to (B, N, rows). slack_linear, slack_quadratic: weights of a soft
-    row's violation, likewise; None: hard rows. data: further tensors for the function, shared, or per element: with three
-    axes or more that begin with (B, N) or (B, 1).
+    row's violation, likewise; None: hard rows. data: further tensors for the function, shared, or per element: with
+    three axes or more that begin with (B, N) or (B, 1).
 
-    Raises TypeError for data that are not tensors. A controller's call raises ValueError if the function returns another
-    shape, and for bounds and weights that do not broadcast to it.
+    Raises TypeError for data that are not tensors. A controller's call raises ValueError if the function returns
+    another shape, and for bounds and weights that do not broadcast to it.
     """
 
     def values(self, x: Tensor, u: Tensor) -> Tensor:
