@@ -411,3 +411,27 @@ def test_another_minor_version_of_pinocchio_is_refused():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.returncode != 0
     assert "ImportError: qp_control was built for pinocchio 4.1, got 4.2.0" in run.stderr
+
+
+@pytest.mark.parametrize("call", ["step", "linearize", "forward_dynamics"])
+def test_an_element_that_overflows_spoils_no_gradient_of_a_loss_without_it(call):
+    robot = RobotDynamics(CartPoleSwingUp.urdf, dt=0.05)
+    x = torch.zeros(3, 4, dtype=torch.float64)
+    x[1, 3] = 1e200
+    found = []
+    for kept in ([0, 1, 2], [0, 2]):
+        state = x[kept].requires_grad_()
+        u = torch.full((len(kept), 1), 0.3, dtype=torch.float64, requires_grad=True)
+        p = robot.parameters.clone().requires_grad_()
+        if call == "forward_dynamics":
+            tau = torch.cat([u, torch.zeros_like(u)], 1)
+            value = robot.forward_dynamics(state[:, :2], state[:, 2:], tau, p)
+        else:
+            value = robot.step(state, u, p) if call == "step" else torch.cat(robot.linearize(state, u, p)[1:], 2)
+        value[[0, -1]].sum().backward()
+        found.append((state.grad, u.grad, p.grad))
+    (state, u, p), (state_alone, u_alone, p_alone) = found
+    assert not state[1].any() and not u[1].any()
+    for whole, alone in ((state[::2], state_alone), (u[::2], u_alone), (p, p_alone)):
+        assert whole.any()
+        torch.testing.assert_close(whole, alone, rtol=0, atol=0)

@@ -58,6 +58,9 @@ void check_settings(const pinocchio::Model& model, const RigidBodySettings& s) {
   check_derivatives(model);
 }
 
+// An element that the loss does not depend on has no gradient, even if its derivatives are not finite (0 inf is NaN).
+bool is_zero(const Eigen::Ref<const VectorXd>& gradient) { return (gradient.array() == 0.0).all(); }
+
 }  // namespace
 
 RigidBody::RigidBody(const pinocchio::Model& model, RigidBodySettings settings)
@@ -105,6 +108,11 @@ void RigidBody::forward_dynamics_adjoint(int batch, const double* q, const doubl
     w.v = Eigen::Map<const VectorXd>(v + i * nv, nv);
     w.tau = Eigen::Map<const VectorXd>(tau + i * nv, nv);
     const Eigen::Map<const VectorXd> g_a(g + i * nv, nv);
+    if (is_zero(g_a)) {
+      if (out.x != nullptr) Eigen::Map<VectorXd>(out.x + i * (nq + nv), nq + nv).setZero();
+      if (out.u != nullptr) Eigen::Map<VectorXd>(out.u + i * nv, nv).setZero();
+      return;
+    }
     w.robot.acceleration(w.q, w.v, w.tau, w.a, w.a_q, w.a_v, w.a_tau);
     w.w.noalias() = w.a_tau * g_a;
     if (out.x != nullptr) {
@@ -159,8 +167,8 @@ void RigidBody::linearize_adjoint(int batch, const double* x, const double* u, P
       by_next += w.g_next;
     };
 
-    if (g_next != nullptr) {
-      const double* g = g_next + std::size_t(i) * nx;
+    const double* g = g_next == nullptr ? nullptr : g_next + std::size_t(i) * nx;
+    if (g != nullptr && !is_zero(Eigen::Map<const VectorXd>(g, nx))) {
       w.x_next.resize(nx);
       step.record(x_i, u_i, w.x_next.data());
       if (flat) {
