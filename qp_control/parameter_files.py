@@ -1,6 +1,6 @@
 """Parameters of controllers as files that programs without Python read (cpp/include/qp_control/parameter_files.hpp).
 
-A folder with controller.json, a description in words and numbers, and controller.safetensors, float64 arrays by name.
+A folder with controller.json, a description in text and numbers, and controller.safetensors, float64 arrays by name.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def write_parameters(
     arrays: Mapping[str, Array],
     more: Mapping[str, Callable[[str], Any]] | None = None,
 ) -> Path:
-    """Write the files of a controller of that kind, and return the folder.
+    """Write the files of a controller of the given kind, and return the folder.
 
-    more: further files, by name, and what writes each to a path.
+    more: further files by name, each with a function that writes it to a path.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def write_parameters(
         "controller.safetensors": lambda path: save_file(contiguous, path),
         "controller.json": lambda path: Path(path).write_text(text),
     }
-    # Written beside and moved: a full disk leaves no half file under the final name.
+    # Written under another name and moved: a full disk leaves no partial file under the final name.
     partial = folder / "controller.partial"
     try:
         for name, write in files.items():
