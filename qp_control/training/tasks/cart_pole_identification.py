@@ -135,8 +135,8 @@ class CartPoleIdentification(TrainingTask):
 
     @torch.no_grad()
     def trajectories(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        """States (count, T + 1, 4) and forces (count, T, 1) of the real cart-pole with hanging pole, each force held for
-        a quarter of a second."""
+        """States (count, T + 1, 4) and forces (count, T, 1) of the real cart-pole with hanging pole; each force is held
+        for a quarter of a second."""
         length, generator = self.options.length, torch.Generator().manual_seed(2**20 + seed)
 
         def draw(*shape: int) -> Tensor:
