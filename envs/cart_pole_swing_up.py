@@ -135,8 +135,8 @@ class CartPoleSwingUpEnv(RobotEnv):
 
     ### Arguments
 
-    `pole_mass_scale`, `friction_scale`: the plant differs from the nominal model by these factors. Those of all
-    environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
+    `pole_mass_scale`, `friction_scale`: the plant differs from the nominal model by these factors. Common to all
+    environments are `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
     (`qp_control.envs.randomisation`).
 
     ### Version history

@@ -105,10 +105,10 @@ class QuadrupedPushEnv(RobotEnv):
 
     ### Arguments
 
-    `robot`: None, or "go2" or "solo12" of the optional extra `robots`, with other heights and limits. Those of all
-    environments: `render_mode`, `mass_spread`, `friction_spread` (also for the ground under each foot, whose friction
-    coefficient is 0.8), `action_delay` (the torques of standing act until the first action does), `observation_noise`
-    (`qp_control.envs.randomisation`).
+    `robot`: None, or "go2" or "solo12" of the optional extra `robots`, with other heights and limits. Common to all
+    environments are `render_mode`, `mass_spread`, `friction_spread` (also for the ground under each foot, whose
+    friction coefficient is 0.8), `action_delay` (the torques of standing act until the first action does),
+    `observation_noise` (`qp_control.envs.randomisation`).
 
     ### Version history
 

@@ -70,7 +70,7 @@ def next_level(layer: QPLayer, x: Tensor, above: Tensor, H: Tensor, g: Tensor, r
 
 
 class _Projection(torch.autograd.Function):
-    """S -> P, the projection on its null space, and S^+, at constant rank; each gives the other's derivatives:
+    """S -> P, the projection on its null space, and S^+, at constant rank; differentiable to any order:
 
         dP = -(P dS S^+ + S^+ dS P),   dS^+ = -S^+ dS S^+ + P dS S^+ S^+ + S^+ S^+ dS P
 

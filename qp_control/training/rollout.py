@@ -80,8 +80,8 @@ def closed_loop(
     step: the plant, x_next = step(x, u), with u clipped to the controller's input limit. reward: of (x_next, u); None:
     zero. failed: True (B,) for states (B, nx) that end a run: the robot stays in that state, or in its last finite one,
     and earns `failed_reward` from then on, without gradient; None: runs continue. plan: the (shifted) plan or decision
-    to start with. The gradient passes through the plant, the controller and what is carried from call to call;
-    truncate: number of control periods after which it is truncated each time. see: called with every decision.
+    to start with. truncate: the gradient, which passes through the plant, the controller and what is carried from call
+    to call, is truncated every so many control periods. see: called with every decision.
 
     Raises ValueError unless steps and truncate are integers of at least 1.
     """

@@ -6,7 +6,7 @@ measurement enters the model: the initial states are estimated as well,
     minimise over p, x_0    sum_i |r_i|^2,    r_i = (simulation from x_0i with p, all states) - (measured states)
 
 which is the maximum-likelihood estimate for white Gaussian noise proportional to the scale. The initial states are
-eliminated: with the thin QR factorisation dr_i/dx_0i = Q_i R_i, the sum of squares of (I - Q_i Q_i') r_i has the same
+eliminated. With the thin QR factorisation dr_i/dx_0i = Q_i R_i, the sum of squares of (I - Q_i Q_i') r_i has the same
 minimum, and its Jacobian with respect to p is (I - Q_i Q_i') dr_i/dp. With this Jacobian, J, and noise of standard
 deviation sigma, no unbiased estimator has a covariance below sigma^2 (J'J)^-1, the Cramer-Rao bound.
 

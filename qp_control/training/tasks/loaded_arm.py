@@ -110,7 +110,7 @@ class LoadedArmTask(ClosedLoopTask):
 
     def loss(self, rollout: Rollout) -> Tensor:
         """Mean over the loops of the logarithm of the root mean square distance, with a floor of a tenth of a
-        millimetre: errors of all sizes have comparable gradients, and a failing loop counts no more than the others."""
+        millimetre. Errors of all sizes have comparable gradients, and a failing loop counts no more than the others."""
         squares = self.squares(rollout.states[:, self.settle :]).mean(1)
         return 0.5 * (squares / FLOOR**2 + 1.0).log().mean()
 
