@@ -1,4 +1,4 @@
-"""`QPControl/Hopper-v0`: hop after a target that moves forward on the ground."""
+"""`QPControl/Hopper-v0`: hop after a mark that moves forward on the ground."""
 
 from __future__ import annotations
 
