@@ -20,12 +20,12 @@ START_SPREAD = 0.2  # [rad] around home
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """What an arm's URDF does not say."""
+    """Data of an arm that its URDF does not contain."""
 
     urdf: str
     tool: str  # frame
     home: tuple[float, ...]  # [rad]
-    reach: tuple[float, ...]  # [rad] joints around home that place the targets: all can be reached
+    reach: tuple[float, ...]  # [rad] spread of joint angles about home that determines targets, so all are reachable
     locked: tuple[str, ...] = ()  # joints of the gripper
 
 
@@ -48,17 +48,17 @@ ARMS = {
 
 
 class Arm(RobotTask):
-    """State x = (angles (n) [rad], rates (n) [rad/s]; what is wanted), u = torques (n) [N m], n = 6 joints.
+    """State x = (angles (n) [rad], rates (n) [rad/s]; goal), u = torques (n) [N m], n = 6 joints.
 
-    robot: None for the shipped one, "ur5" or "panda" (n = 7, the gripper closed) of the optional extra `robots`.
+    robot: None for the included one, "ur5" or "panda" (n = 7, gripper closed) of the optional extra `robots`.
     """
 
     takes_arrays = True
     urdf = ASSETS / SHIPPED.urdf
     control_period = 0.02
     substeps = 4
-    near: float  # [m] distance of the tool from the target that counts as there
-    more_draws: int = 0  # random numbers beside those of start and place
+    near: float  # [m] distance of the tool within which it is at the target
+    more_draws: int = 0  # random numbers besides those of start and place
 
     def __init__(self, *, robot: str | None = None) -> None:
         self.build = chosen(robot, ARMS) or SHIPPED
@@ -83,19 +83,19 @@ class Arm(RobotTask):
         return self.dynamics.frame_positions([self.build.tool], x[..., : self.joints])[..., 0, :]
 
     def target(self, x: Array) -> Array:
-        """Where the tool should be (..., 3) [m]."""
+        """Position of the target (..., 3) [m]."""
         return x[..., 2 * self.joints : 2 * self.joints + 3]
 
     def way(self, x: Array) -> Array:
-        """From the tool to the target (..., 3) [m]."""
+        """Vector from the tool to the target (..., 3) [m]."""
         return self.target(x) - self.tool(x)
 
     @property
     def observation_space(self) -> gym.spaces.Box:
         more = self.observe(np.zeros((1, self.nx))).shape[1] - 2 * self.joints
         angle = np.maximum(-self.lower_limit, self.upper_limit)
-        # A joint that leaves its limits ends the episode: there is little to see beyond. No torque reaches ten times
-        # the rate limits within an episode.
+        # A joint leaving its limits ends the episode, so a small margin is enough. No torque reaches ten times the rate
+        # limits within an episode.
         high = np.array([*(angle + 1.0), *(10.0 * self.rate_limit), *[10.0] * more])
         return gym.spaces.Box(-high, high, dtype=np.float64)
 
@@ -107,7 +107,7 @@ class Arm(RobotTask):
         return np.concatenate([q, np.zeros_like(q)], 1), self.tool(there)
 
     def observe(self, x: Array) -> Array:
-        """(angles, rates, way from the tool to the target)."""
+        """(angles, rates, vector from the tool to the target)."""
         return self._observation(x, self.way(x))
 
     def reward(self, x_next: Array, u: Array) -> Array:
@@ -115,16 +115,16 @@ class Arm(RobotTask):
         return self._reward(x_next, u, self.way(x_next))
 
     def failed(self, x: Array) -> Array:
-        """A joint beyond its limits."""
+        """Whether a joint is beyond its limits."""
         q = x[..., : self.joints]
         return ((q < constant(self.lower_limit, x)) | (q > constant(self.upper_limit, x))).any(-1)
 
     def at_goal(self, x: Array) -> Array:
-        """The tool is near its target."""
+        """Whether the tool is near its target."""
         return self._near(self.way(x))
 
     def outcome(self, x_next: Array, u: Array) -> Outcome:
-        way = self.way(x_next)  # the tool's position takes as long as all the rest
+        way = self.way(x_next)  # the tool's position takes as long as everything else
         reward = self._reward(x_next, u, way)
         return Outcome(self._observation(x_next, way), reward, self.failed(x_next), self._near(way))
 

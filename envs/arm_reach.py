@@ -21,17 +21,17 @@ class ArmReach(Arm):
     near = 0.02
 
     def starts(self, draw: Floats) -> Tensor:
-        """At rest within 0.2 rad of home; the target where the tool is for some other configuration."""
+        """At rest within 0.2 rad of home; the target is the tool's position in another configuration."""
         return torch.from_numpy(np.concatenate(self.start_and_place(draw), 1))
 
 
 class ArmReachEnv(RobotEnv):
-    """Bring the tool of an arm of six joints to a random point within 3 s, and keep it there.
+    """Bring the tool of a six-joint arm to a random point within 3 s, and keep it there.
 
     ### Action space
 
     `Box((6,), float64)`: the torques of shoulder pan, shoulder lift, elbow and three wrists [N m], constant for 0.02 s;
-    limits 150, 150, 150, 28, 28, 28. Nothing carries the arm's weight but these.
+    limits 150, 150, 150, 28, 28, 28. Only they carry the arm's weight.
 
     ### Observation space
 
@@ -46,7 +46,7 @@ class ArmReachEnv(RobotEnv):
     ### Rewards
 
     0.8 / (1 + (distance / 0.2)^2) + 0.1 (1 - mean((rate / limit)^2)) + 0.1 (1 - mean((torque / limit)^2)), at most 1
-    per step; rate limits 3.15 (wrists 3.2) rad/s, which nothing else enforces.
+    per step; rate limits 3.15 (wrists 3.2) rad/s, which are not enforced otherwise.
 
     ### Starting state
 
@@ -55,14 +55,14 @@ class ArmReachEnv(RobotEnv):
 
     ### Episode end
 
-    `terminated`: a joint beyond its limits, +- (3.1, 2.2, 2.8, 3.1, 3.1, 3.1) rad: there are no stops that would hold
-    it. The links do not collide. `truncated`: 200 steps (4 s). `info["is_success"]` in the last step: never
-    terminated, and the tool within 2 cm of the target for the last second.
+    `terminated`: a joint beyond its limits, +- (3.1, 2.2, 2.8, 3.1, 3.1, 3.1) rad; there are no mechanical stops. The
+    links do not collide. `truncated`: 200 steps (4 s). `info["is_success"]` in the last step: never terminated, and the
+    tool within 2 cm of the target for the last second.
 
     ### Arguments
 
-    `robot`: None, "ur5" or "panda", of which the last two need the optional extra `robots` and have other limits, the
-    panda seven joints. Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`,
+    `robot`: None, or "ur5" or "panda" of the optional extra `robots`, which have other limits; the panda has seven
+    joints. Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`,
     `observation_noise` (`qp_control.envs.randomisation`).
 
     ### Version history

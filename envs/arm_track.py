@@ -11,10 +11,10 @@ from .arrays import Array, library
 from .base import RobotEnv, RobotVectorEnv
 from .task import Floats
 
-AXIS = 0.06  # [m] smallest and
-AXIS_SPREAD = 0.04  # [m] how much longer the ellipse's half axes may be
-SPEED = 1.2  # [rad/s] mean and
-SPEED_SPREAD = 0.4  # [rad/s] spread of the phase's rate
+AXIS = 0.06  # [m] smallest length of the ellipse's half axes
+AXIS_SPREAD = 0.04  # [m] by how much they may be longer
+SPEED = 1.2  # [rad/s] mean of the phase's rate
+SPEED_SPREAD = 0.4  # [rad/s] and its spread
 
 
 class ArmTrack(Arm):
@@ -58,7 +58,7 @@ class ArmTrack(Arm):
         return rate * (m.cos(phase) * second - m.sin(phase) * first)
 
     def _observation(self, x: Array, way: Array) -> Array:
-        """(angles, rates, way from the tool to the target, velocity of the target)."""
+        """(angles, rates, vector from the tool to the target, velocity of the target)."""
         return library(x).concatenate([x[..., : 2 * self.joints], way, self.target_velocity(x)], -1)
 
     def _ellipse(self, x: Array) -> tuple[Array, ...]:
@@ -68,12 +68,12 @@ class ArmTrack(Arm):
 
 
 class ArmTrackEnv(RobotEnv):
-    """Follow a point on an ellipse with the tool of an arm of six joints.
+    """Follow a point on an ellipse with the tool of a six-joint arm.
 
     ### Action space
 
     `Box((6,), float64)`: the torques of shoulder pan, shoulder lift, elbow and three wrists [N m], constant for 0.02 s;
-    limits 150, 150, 150, 28, 28, 28. Nothing carries the arm's weight but these.
+    limits 150, 150, 150, 28, 28, 28. Only they carry the arm's weight.
 
     ### Observation space
 
@@ -89,7 +89,7 @@ class ArmTrackEnv(RobotEnv):
     ### Rewards
 
     0.8 / (1 + (distance / 0.2)^2) + 0.1 (1 - mean((rate / limit)^2)) + 0.1 (1 - mean((torque / limit)^2)), at most 1
-    per step; rate limits 3.15 (wrists 3.2) rad/s, which nothing else enforces.
+    per step; rate limits 3.15 (wrists 3.2) rad/s, which are not enforced otherwise.
 
     ### Starting state
 
@@ -99,14 +99,14 @@ class ArmTrackEnv(RobotEnv):
 
     ### Episode end
 
-    `terminated`: a joint beyond its limits, +- (3.1, 2.2, 2.8, 3.1, 3.1, 3.1) rad: there are no stops that would hold
-    it. The links do not collide. `truncated`: 400 steps (8 s). `info["is_success"]` in the last step: never
-    terminated, and the tool within 3 cm of the target for the last four seconds.
+    `terminated`: a joint beyond its limits, +- (3.1, 2.2, 2.8, 3.1, 3.1, 3.1) rad; there are no mechanical stops. The
+    links do not collide. `truncated`: 400 steps (8 s). `info["is_success"]` in the last step: never terminated, and the
+    tool within 3 cm of the target for the last four seconds.
 
     ### Arguments
 
-    `robot`: None, "ur5" or "panda", of which the last two need the optional extra `robots` and have other limits, the
-    panda seven joints. Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`,
+    `robot`: None, or "ur5" or "panda" of the optional extra `robots`, which have other limits; the panda has seven
+    joints. Those of all environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`,
     `observation_noise` (`qp_control.envs.randomisation`).
 
     ### Version history

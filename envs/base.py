@@ -1,7 +1,7 @@
-"""Gymnasium's rules around a `RobotTask`: one environment, and many in one call.
+"""A `RobotTask` as a Gymnasium environment: a single one, and many in one call.
 
-The options that all environments share (`mass_spread`, `friction_spread`, `action_delay`, `observation_noise`) are
-those of `Randomisation`; further ones are those of the task.
+The options of all environments (`mass_spread`, `friction_spread`, `action_delay`, `observation_noise`) are those of
+`Randomisation`; further ones are those of the task.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def _start_from(options: dict[str, Any] | None, task: RobotTask, *count: int) ->
 
 
 class RobotEnv(gym.Env[Floats, Floats]):
-    """One robot. Actions are generalized forces [N or N m]; entries outside the box are clipped, an action
-    that is not finite is replaced by zero; `info` tells: `applied_action` (what acted on the robot), `clipped`,
-    `invalid_action`, `is_success`.
+    """One robot. Actions are generalised forces [N or N m]; entries outside the box are clipped, an action that is not
+    finite is replaced by zero. `info` contains `applied_action` (the action in effect), `clipped`, `invalid_action` and
+    `is_success`.
 
-    `reset(options={"state": x})` starts from the state x (nx,); other options are ignored. The time limit
-    (`truncated`) is the TimeLimit wrapper's.
+    `reset(options={"state": x})` starts from the state x (nx,); other options are ignored. The time limit (`truncated`)
+    is that of the TimeLimit wrapper.
     Rendering: "rgb_array" draws in a headless browser, "human" opens meshcat on 127.0.0.1.
     """
 
@@ -112,9 +112,9 @@ class RobotEnv(gym.Env[Floats, Floats]):
         return self._simulation.observation()[0], float(now.reward[0]), bool(now.terminated[0]), False, info
 
     def render(self) -> Any:
-        """An (480, 640, 3) uint8 picture for "rgb_array"; shows the state in meshcat for "human".
+        """A (480, 640, 3) uint8 picture for "rgb_array"; shows the state in meshcat for "human".
 
-        Raises `qp_control.viewer.BrowserNotFound` where "rgb_array" finds no Chromium or Chrome.
+        Raises `qp_control.viewer.BrowserNotFound` if "rgb_array" finds no Chromium or Chrome.
         """
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='human' or 'rgb_array' in gymnasium.make")
@@ -142,13 +142,13 @@ class RobotEnv(gym.Env[Floats, Floats]):
 
 
 def look(task: RobotTask) -> dict[str, Any]:
-    """How the viewer shows a task."""
+    """The viewer's arguments for a task."""
     names = {"floating_base": task.floating_base, "package_dirs": task.package_dirs, "locked": task.locked}
     return {"scenery": task.scenery(), "camera": task.camera(), **names}
 
 
 def moved_paths(task: RobotTask, states: Floats) -> dict[str, Floats]:
-    """Where the scenery that moves is in the states (T + 1, nx), by name."""
+    """Positions of the moving scenery in the states (T + 1, nx), by name."""
     each = [task.moved_scenery(state) for state in states]
     return {name: np.stack([values[name] for values in each]) for name in each[0]}
 
@@ -164,7 +164,7 @@ def write_rollout(
 ) -> Path:
     """Write states (T + 1, nx), a control period apart, as one html file that opens offline (see `write_replay`).
 
-    inputs (T, nu): with them the forces of contacts are drawn, as of the plant's parameters; None: the task's.
+    inputs (T, nu): if given, contact forces are drawn. parameters: of the plant, for these forces; None: the task's.
     """
     x = np.asarray(states, dtype=np.float64)
     if x.ndim != 2 or x.shape[1] != task.nx:
@@ -182,12 +182,12 @@ def write_rollout(
 
 
 class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
-    """num_envs robots in one call of C++ per step; the same numbers as `num_envs` single environments.
+    """num_envs robots in one C++ call per step; identical to `num_envs` single environments.
 
-    Environment i of `reset(seed=s)` equals a single one with seed s + i. `autoreset_mode`: "NextStep",
-    "SameStep" or "Disabled" (then reset with options={"reset_mask": ...}); "state" (num_envs, nx) starts from states,
-    other options are ignored. max_episode_steps: None for the task's own, -1 for no limit, as of gymnasium.make.
-    task: a task that is there already, instead of one of `task_type` with these options.
+    After `reset(seed=s)`, environment i is identical to a single one with seed s + i. `autoreset_mode`: "NextStep",
+    "SameStep" or "Disabled" (then reset with options={"reset_mask": ...}); the option "state" (num_envs, nx) of `reset`
+    sets the initial states, others are ignored. max_episode_steps: None for the task's own, -1 for no limit, as in
+    gymnasium.make. task: an existing one instead of one of `task_type` with these options.
     """
 
     task_type: ClassVar[type[RobotTask]]
@@ -237,11 +237,11 @@ class RobotVectorEnv(VectorEnv[Floats, Floats, Any]):
         return copy
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Copies of all that the next steps depend on, random generators included."""
+        """Copies of everything that the next steps depend on, including the random generators."""
         return {**self._simulation.snapshot(), "done": self._done.copy()}
 
     def restore(self, snapshot: dict[str, NDArray[Any]]) -> None:
-        """Go on from a snapshot, of these environments or of ones made alike."""
+        """Continue from a snapshot of these environments or of identically constructed ones."""
         self._simulation.restore(snapshot)
         self._done = snapshot["done"].copy()
 

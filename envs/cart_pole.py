@@ -11,7 +11,7 @@ from .base import RobotEnv, RobotVectorEnv
 from .cart_pole_swing_up import CartPoleSwingUp
 from .task import Floats
 
-START = (0.5, 0.15, 0.2, 0.2)  # largest position [m], angle [rad] and velocities [m/s, rad/s] at the start
+START = (0.5, 0.15, 0.2, 0.2)  # largest initial position [m], angle [rad] and velocities [m/s, rad/s]
 ANGLE_LIMIT = 0.6  # [rad] the pole has fallen
 
 
@@ -26,7 +26,7 @@ class CartPole(CartPoleSwingUp):
     draws = 4
 
     def starts(self, draw: Floats) -> Tensor:
-        """Within 0.5 m, 0.15 rad, 0.2 m/s and 0.2 rad/s of standing upright in the middle."""
+        """Within 0.5 m, 0.15 rad, 0.2 m/s and 0.2 rad/s of upright rest in the middle."""
         return torch.from_numpy(draw * np.array(START))
 
     def reward(self, x_next: Array, u: Array) -> Array:
@@ -37,7 +37,7 @@ class CartPole(CartPoleSwingUp):
         return 0.6 * upright + 0.3 * centred + 0.1 * calm
 
     def failed(self, x: Array) -> Array:
-        """Off the track, or the pole has fallen."""
+        """Whether the cart is off the track or the pole has fallen."""
         return (abs(x[..., 0]) > self.track_limit) | (abs(x[..., 1]) > ANGLE_LIMIT)
 
 
@@ -55,7 +55,7 @@ class CartPoleEnv(RobotEnv):
     | Num | Observation                            | Bounds       |
     |-----|----------------------------------------|--------------|
     | 0   | cart position [m]                      | +- 4.8       |
-    | 1   | pole angle from upright, counted [rad] | +- 1000      |
+    | 1   | pole angle, 0 upright, unwrapped [rad] | +- 1000      |
     | 2   | cart velocity [m/s]                    | +- 20        |
     | 3   | pole rate [rad/s]                      | +- 100       |
 
@@ -65,7 +65,7 @@ class CartPoleEnv(RobotEnv):
 
     ### Starting state
 
-    Within 0.5 m, 0.15 rad, 0.2 m/s and 0.2 rad/s of standing upright in the middle, uniform.
+    Uniform within 0.5 m, 0.15 rad, 0.2 m/s and 0.2 rad/s of upright rest in the middle.
 
     ### Episode end
 
@@ -75,8 +75,8 @@ class CartPoleEnv(RobotEnv):
 
     ### Arguments
 
-    `pole_mass_scale`, `friction_scale`: the plant differs from the nominal model by these factors. Those of all
-    environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
+    `pole_mass_scale`, `friction_scale`: the plant differs from the nominal model by these factors. Common to all
+    environments are `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
     (`qp_control.envs.randomisation`).
 
     ### Version history

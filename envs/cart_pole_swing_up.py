@@ -23,13 +23,12 @@ GOAL_ANGLE = 0.2  # [rad] largest angle of the pole from upright that counts as 
 class CartPoleSwingUp(RobotTask):
     """State x = (cart position [m], pole angle [rad], cart velocity [m/s], pole rate [rad/s]), u = force [N].
 
-    The angle is 0 upright and pi hanging, and counts turns. Masses, lengths, viscous joint friction, the
+    The angle is 0 upright and pi hanging, and unwrapped. Masses, lengths, viscous joint friction, the
     force limit and the length of the track are those of `assets/cart_pole.urdf`; the plant is simulated at
     200 Hz and controlled at 20 Hz.
 
     pole_mass_scale: factor on the pole's mass and moments of inertia; friction_scale: factor on the friction
-    of both joints. 1 is the nominal model; with 1.2 for both the plant is one that the controller does not
-    know.
+    of both joints. 1 is the nominal model; with 1.2 for both, for example, the plant differs from a controller's model.
     """
 
     takes_arrays = True
@@ -84,11 +83,11 @@ class CartPoleSwingUp(RobotTask):
         return 0.7 * upright + 0.2 * centred + 0.1 * calm
 
     def failed(self, x: Array) -> Array:
-        """Off the track."""
+        """Whether the cart is off the track."""
         return abs(x[..., 0]) > self.track_limit
 
     def at_goal(self, x: Array) -> Array:
-        """On the track with the pole within 0.2 rad of upright."""
+        """Whether the cart is on the track with the pole within 0.2 rad of upright."""
         return (library(x).cos(x[..., 1]) >= math.cos(GOAL_ANGLE)) & ~self.failed(x)
 
     def scenery(self) -> list[Item]:
@@ -117,7 +116,7 @@ class CartPoleSwingUpEnv(RobotEnv):
     | Num | Observation                            | Bounds       |
     |-----|----------------------------------------|--------------|
     | 0   | cart position [m]                      | +- 4.8       |
-    | 1   | pole angle from upright, counted [rad] | +- 1000      |
+    | 1   | pole angle, 0 upright, unwrapped [rad] | +- 1000      |
     | 2   | cart velocity [m/s]                    | +- 20        |
     | 3   | pole rate [rad/s]                      | +- 100       |
 
@@ -127,7 +126,7 @@ class CartPoleSwingUpEnv(RobotEnv):
 
     ### Starting state
 
-    At rest, the cart within 0.5 m of the middle, the pole within 0.3 rad of hanging, uniform.
+    At rest, the cart within 0.5 m of the middle, the pole within 0.3 rad of hanging; both uniform.
 
     ### Episode end
 
@@ -136,8 +135,8 @@ class CartPoleSwingUpEnv(RobotEnv):
 
     ### Arguments
 
-    `pole_mass_scale`, `friction_scale`: the plant differs from the nominal model by these factors. Those of all
-    environments: `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
+    `pole_mass_scale`, `friction_scale`: the plant differs from the nominal model by these factors. Common to all
+    environments are `render_mode`, `mass_spread`, `friction_spread`, `action_delay`, `observation_noise`
     (`qp_control.envs.randomisation`).
 
     ### Version history

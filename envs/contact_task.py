@@ -1,4 +1,4 @@
-"""A robot task with ground under it: its plant is a `ContactDynamics`."""
+"""A robot task with ground contact: its plant is a `ContactDynamics`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from qp_control.viewer.scenery import tiles
 
 from .task import Floats, RobotTask
 
-WEIGHT = 0.8  # [m] length of an arrow for a force that carries the robot
-LEAST = 1e-6  # of the weight: smaller forces are those of the solver's tolerance, and are not drawn
+WEIGHT = 0.8  # [m] length of the arrow of a force equal to the robot's weight
+LEAST = 1e-6  # of the weight: smaller forces are within the solver's tolerance and not drawn
 
 
 class ContactTask(RobotTask):
-    """As `RobotTask`, but that the plant's parameters (n_par + contacts,) are those of its bodies and of their viscous
-    friction, and behind them the coefficient of friction of each contact with the ground."""
+    """A `RobotTask` whose plant's parameters (n_par + contacts,) are those of its bodies and their viscous friction,
+    followed by the friction coefficient of each ground contact."""
 
     dynamics: ContactDynamics
 
@@ -33,7 +33,7 @@ class ContactTask(RobotTask):
         """The simulated robot."""
 
     def pushed(self, plant: Tensor, goal: Tensor) -> Tensor:
-        """The plant's states (n, nx) after what the world does to it at the beginning of a control period."""
+        """The plant's states (n, nx) after any push at the start of a control period."""
         return plant
 
     def step(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> Tensor:
@@ -41,12 +41,12 @@ class ContactTask(RobotTask):
         return torch.cat([self.dynamics.step(plant, u, bodies, friction=friction), self.next_goal(goal)], -1)
 
     def forces(self, x: Tensor, u: Tensor, parameters: Tensor | None = None) -> ContactForces:
-        """What the ground does at the end of the control period from x (n, nx) under u (n, nu)."""
+        """The ground's forces at the end of the control period from x (n, nx) under u (n, nu)."""
         plant, bodies, friction, _ = self._split(x, parameters)
         return self.dynamics.step_with_forces(plant, u, bodies, friction=friction)[1]
 
     def scenery(self) -> list[Item]:
-        """The ground, and at each contact the force and the cone of friction."""
+        """The ground, and the force and the friction cone at each contact."""
         contacts = self.dynamics.contacts
         arrows = [Arrow(f"force {contact.frame}") for contact in contacts]
         return [*tiles(8.0), *arrows, *(FrictionCone(f"cone {c.frame}", c.friction) for c in contacts)]
@@ -64,7 +64,7 @@ class ContactTask(RobotTask):
         }
 
     def _split(self, x: Tensor, parameters: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(plant as pushed, parameters of its bodies, coefficients of friction, goal)."""
+        """(plant after any push, parameters of its bodies, friction coefficients, goal)."""
         par = self.parameters if parameters is None else parameters
         plant, goal = torch.split(x, [self.dynamics.nx, self.goal_size], -1)
         bodies, friction = torch.split(par, [self.dynamics.n_par, len(self.dynamics.contacts)], -1)

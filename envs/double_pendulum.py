@@ -1,4 +1,4 @@
-"""`QPControl/DoublePendulum-v0`: swing up a double pendulum that is driven at its elbow only (the acrobot)."""
+"""`QPControl/DoublePendulum-v0`: swing up a double pendulum that is driven only at its elbow (the acrobot)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOAL_ANGLE = 0.2  # [rad] largest angle of either link from upright that counts 
 class DoublePendulum(RobotTask):
     """State x = (shoulder [rad], elbow [rad], their rates [rad/s]), u = torque at the elbow [N m].
 
-    The shoulder's angle is 0 upright, the elbow's 0 where the lower link continues the upper one; both count turns.
+    The shoulder's angle is 0 upright, the elbow's 0 when stretched; both are unwrapped.
     """
 
     takes_arrays = True
@@ -70,7 +70,7 @@ class DoublePendulum(RobotTask):
         return library(x).zeros_like(x[..., 0], dtype=bool)
 
     def at_goal(self, x: Array) -> Array:
-        """Both links within 0.2 rad of upright."""
+        """Whether both links are within 0.2 rad of upright."""
         m, least = library(x), math.cos(GOAL_ANGLE)
         return (m.cos(x[..., 0]) >= least) & (m.cos(x[..., 0] + x[..., 1]) >= least)
 
@@ -103,7 +103,7 @@ class DoublePendulumEnv(RobotEnv):
 
     ### Starting state
 
-    At rest, both links within 0.1 rad of hanging, uniform.
+    At rest, both links uniform within 0.1 rad of hanging.
 
     ### Episode end
 

@@ -1,4 +1,4 @@
-"""`QPControl/Hopper-v0`: hop after a mark that moves ahead on the ground."""
+"""`QPControl/Hopper-v0`: hop after a mark that moves forward on the ground."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CROUCH = (0.0, -0.5, 1.0, -0.5)  # [rad] pitch, hip, knee and ankle
 START_ANGLE = 0.05  # [rad] around it
 START_HEIGHT = 0.02  # [m] of the lower of heel and toe above the ground, at most
 SPEED = (0.15, 0.4)  # [m/s] of the mark
-NEAR = 0.5  # [m] from the mark that counts as there
+NEAR = 0.5  # [m] distance within which the hopper is at the mark
 
 
 class Hopper(ContactTask):
@@ -39,7 +39,7 @@ class Hopper(ContactTask):
 
     def plant(self) -> ContactDynamics:
         contacts = [Contact(end, self.radius, FRICTION) for end in self.ends]
-        # In the plane two directions of friction are all there are.
+        # In the plane there are only two directions of friction.
         dt, substeps = self.control_period, self.substeps
         return ContactDynamics(self.urdf, dt=dt, substeps=substeps, contacts=contacts, directions=2)
 
@@ -63,25 +63,25 @@ class Hopper(ContactTask):
         return torch.cat([mark + self.control_period * speed, speed], -1)
 
     def way(self, x: Tensor) -> Tensor:
-        """From the hip to the mark (n,) [m]."""
+        """Signed distance from the hip to the mark (n,) [m]."""
         return x[..., 12] - x[..., 0]
 
     def observe(self, x: Tensor) -> Tensor:
-        """(way to the mark, its speed, height of the hip, pitch, angles, rates)."""
+        """(distance to the mark, its speed, height of the hip, pitch, angles, rates)."""
         return torch.cat([self.way(x)[..., None], x[..., 13:14], x[..., 1:12]], -1)
 
     def reward(self, x_next: Tensor, u: Tensor) -> Tensor:
-        """0.6 / (1 + (way / 0.5 m)^2) + 0.3 (1 + cos pitch) / 2 + 0.1 (1 - mean((torque / limit)^2))."""
+        """0.6 / (1 + (distance / 0.5 m)^2) + 0.3 (1 + cos pitch) / 2 + 0.1 (1 - mean((torque / limit)^2))."""
         near = 1.0 / (1.0 + 4.0 * self.way(x_next).square())
         calm = 1.0 - (u / self.dynamics.effort_limit).square().mean(-1)
         return 0.6 * near + 0.15 * (1.0 + torch.cos(x_next[..., 2])) + 0.1 * calm
 
     def failed(self, x: Tensor) -> Tensor:
-        """The hip lower than 0.45 m, or the torso inclined by more than 1 rad."""
+        """Whether the hip is lower than 0.45 m or the torso inclined by more than 1 rad."""
         return (x[..., 1] < 0.45) | (x[..., 2].abs() > 1.0)
 
     def at_goal(self, x: Tensor) -> Tensor:
-        """Within 0.5 m of the mark."""
+        """Whether the hip is within 0.5 m of the mark."""
         return self.way(x).abs() <= NEAR
 
     def scenery(self) -> list[Item]:
@@ -95,7 +95,7 @@ class Hopper(ContactTask):
 
 
 class HopperEnv(RobotEnv):
-    """Hop after a mark on the ground that moves ahead, in a vertical plane.
+    """Hop in a vertical plane after a mark on the ground that moves forward.
 
     ### Action space
 
@@ -110,20 +110,20 @@ class HopperEnv(RobotEnv):
     | 0     | from the hip to the mark [m]                | +- 10  |
     | 1     | speed of the mark [m/s]                     | +- 2   |
     | 2     | height of the hip [m]                       | +- 3   |
-    | 3     | pitch of the torso, ahead [rad]             | +- 3   |
+    | 3     | pitch of the torso, forward [rad]           | +- 3   |
     | 4-6   | angles of hip, knee and ankle [rad]         | +- 4   |
-    | 7-8   | velocity of the hip, ahead and upwards [m/s] | +- 20  |
+    | 7-8   | velocity of the hip, forward and up [m/s]   | +- 20  |
     | 9-12  | rates of pitch, hip, knee and ankle [rad/s] | +- 100 |
 
     ### Rewards
 
-    0.6 / (1 + (way to the mark / 0.5)^2) + 0.3 (1 + cos(pitch)) / 2 + 0.1 (1 - mean((torque / limit)^2)), at most 1 per
-    step.
+    0.6 / (1 + (distance to the mark / 0.5)^2) + 0.3 (1 + cos(pitch)) / 2 + 0.1 (1 - mean((torque / limit)^2)), at most
+    1 per step.
 
     ### Starting state
 
-    At rest, heel or toe up to 2 cm above the ground, pitch and angles within 0.05 rad of (0, -0.5, 1, -0.5); the mark
-    below the hip, its speed 0.15 to 0.4 m/s; all uniform.
+    At rest, the lower of heel and toe up to 2 cm above the ground, pitch and angles within 0.05 rad of (0, -0.5, 1,
+    -0.5); the mark below the hip, its speed 0.15 to 0.4 m/s; all uniform.
 
     ### Episode end
 
@@ -133,8 +133,8 @@ class HopperEnv(RobotEnv):
 
     ### Arguments
 
-    Those of all environments: `render_mode`, `mass_spread`, `friction_spread` (also of the ground under heel and toe,
-    whose coefficient of friction is 0.9), `action_delay`, `observation_noise` (`qp_control.envs.randomisation`).
+    Those of all environments: `render_mode`, `mass_spread`, `friction_spread` (also for the ground under heel and toe,
+    whose friction coefficient is 0.9), `action_delay`, `observation_noise` (`qp_control.envs.randomisation`).
 
     ### Version history
 

@@ -1,4 +1,4 @@
-"""An arm that follows a point with a load and friction that its model does not have: what learning is tried on."""
+"""An arm that follows a point with a load and friction that its model lacks: the plant of the arm's training tasks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .arrays import Array, library
 from .task import Floats
 
 CENTRE = (0.03, 0.04, -0.03)  # [m] of the load, in the tool's frame
-NEAR = 0.01  # [m] distances below are rewarded nearly as none is
+NEAR = 0.01  # [m] distances below this are rewarded nearly like zero
 FRICTION = (1.5, 1.3, 1.6, 1.4, 1.2, 1.7)  # factors on the viscous friction of the joints
 
 
 class LoadedArm(ArmTrack):
-    """`ArmTrack` with a load at the tool and more friction than its model, and torques that act a control period late.
+    """`ArmTrack` with a load at the tool, more friction than its model, and torques that act a control period late.
 
-    The state has, behind that of `ArmTrack`, the torques on their way (n) [N m], at first zero, and the load's mass
-    [kg], drawn between lightest and heaviest.
+    The state of `ArmTrack` is followed by the delayed torques (n) [N m], initially zero, and the load's mass [kg],
+    drawn between lightest and heaviest.
     """
 
     goal_size = 18
@@ -63,10 +63,10 @@ class LoadedArm(ArmTrack):
 
 
 class RewardedArm(LoadedArm):
-    """`LoadedArm` whose rewards have a slope at all distances of the tool from its target."""
+    """`LoadedArm` with rewards whose gradient does not vanish at any distance of the tool from its target."""
 
     def nearness(self, way: Array) -> Array:
-        """1 - ln(1 + (distance / 1 cm)^2) / 10 of ways (..., 3) [m]."""
+        """1 - ln(1 + (distance / 1 cm)^2) / 10 for vectors (..., 3) to the target [m]."""
         return 1.0 - 0.1 * library(way).log(1.0 + (way * way).sum(-1) / NEAR**2)
 
     def _reward(self, x_next: Array, u: Array, way: Array) -> Array:

@@ -20,7 +20,7 @@ GOAL_ANGLE = 0.2  # [rad] largest angle from upright that counts as upright
 
 
 class Pendulum(RobotTask):
-    """State x = (angle [rad], rate [rad/s]), u = torque [N m]. The angle is 0 upright and counts turns."""
+    """State x = (angle [rad], rate [rad/s]), u = torque [N m]. The angle is 0 upright and unwrapped."""
 
     takes_arrays = True
     name = "pendulum"
@@ -59,7 +59,7 @@ class Pendulum(RobotTask):
         return library(x).zeros_like(x[..., 0], dtype=bool)
 
     def at_goal(self, x: Array) -> Array:
-        """Within 0.2 rad of upright."""
+        """Whether the pendulum is within 0.2 rad of upright."""
         return library(x).cos(x[..., 0]) >= math.cos(GOAL_ANGLE)
 
     def camera(self) -> Camera:
@@ -67,7 +67,7 @@ class Pendulum(RobotTask):
 
 
 class PendulumEnv(RobotEnv):
-    """Swing a pendulum up within 10 s and keep it up; the torque lifts it by 0.42 rad at most without swinging.
+    """Swing a pendulum up within 10 s and keep it up; without swinging the torque lifts it by at most 0.42 rad.
 
     ### Action space
 

@@ -1,6 +1,6 @@
-"""A quadruped that is pushed hard, once, on ground of a friction that is drawn: what controllers are judged by.
+"""A quadruped that is pushed hard, once, on ground of random friction: a test of controllers.
 
-No environment: a task for closed loops of controllers that know the whole state.
+Not an environment, but a task for closed loops of controllers that know the whole state.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from qp_control.viewer import FrictionCone, Item
 from .quadruped import Quadruped
 from .task import Floats
 
-AFTER = 400  # control periods, 2 s, that a robot is watched after the latest push
+AFTER = 400  # control periods, 2 s, for which a robot is observed after the latest push
 FRICTION = (0.3, 0.7)  # coefficient, of the ground under all feet
 
 
 class PushedQuadruped(Quadruped):
-    """State x = (the quadruped's; coefficient of friction of the ground; change of the trunk's velocity by a push ahead
-    and to the left [m/s], control periods until then). It starts at rest, in its stand.
+    """State x = (that of the quadruped; friction coefficient of the ground; change of the trunk's velocity by the push,
+    forward and to the left [m/s], control periods until the push). It starts standing at rest.
 
-    push: least and largest change of the velocity, in any direction [m/s]. when: the earliest and latest push [control
-    periods].
+    push: smallest and largest change of the velocity, in any direction [m/s]. when: earliest and latest time of the
+    push [control periods].
     """
 
     name = "pushed_quadruped"
@@ -40,7 +40,7 @@ class PushedQuadruped(Quadruped):
         super().__init__()
 
     def starts(self, draw: Floats) -> Tensor:
-        """Standing, and to be pushed in any direction."""
+        """Standing, with a push in any direction."""
         share = 0.5 * (1.0 + torch.from_numpy(draw))
         (least, most), (first, last) = self.push, self.when
         speed, angle = least + (most - least) * share[:, 0], 2.0 * math.pi * share[:, 1]
@@ -53,7 +53,7 @@ class PushedQuadruped(Quadruped):
         return torch.cat([self.stand.expand(len(draw), -1), torch.stack(goal, 1)], 1)
 
     def pushed(self, plant: Tensor, goal: Tensor) -> Tensor:
-        """The push changes the velocity of the trunk at once, in its axes."""
+        """The push changes the velocity of the trunk instantaneously, in its axes."""
         now = goal[..., 3:] == 0.0
         position, velocity, rest = torch.split(plant, [19, 2, 16], -1)
         return torch.cat([position, velocity + now * goal[..., 1:3], rest], -1)
@@ -78,7 +78,7 @@ class PushedQuadruped(Quadruped):
         return self.dynamics.step_with_forces(plant, u, bodies, friction=friction)[1]
 
     def scenery(self) -> list[Item]:
-        """Without the cones, as friction differs from start to start."""
+        """Without friction cones, as the friction is random."""
         return [item for item in super().scenery() if not isinstance(item, FrictionCone)]
 
     def drawn_forces(self, x: Tensor, u: Tensor, parameters: Tensor | None, x_next: Tensor) -> dict[str, Floats]:
@@ -86,6 +86,6 @@ class PushedQuadruped(Quadruped):
         return {name: path for name, path in drawn.items() if name.startswith("force")}
 
     def survived(self, states: Tensor) -> Tensor:
-        """True (n,) for trajectories (n, T + 1, nx) that never fall, and end upright and at their height."""
+        """True (n,) for trajectories (n, T + 1, nx) without a fall that end upright and at the nominal height."""
         fallen = self.failed(states.flatten(0, 1)).view(states.shape[:2]).any(1)
         return ~fallen & self.upstanding(states[:, -1])

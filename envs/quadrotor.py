@@ -16,13 +16,13 @@ from .base import RobotEnv, RobotVectorEnv
 from .task import ASSETS, Floats, Outcome, RobotTask, positive_scales, rotation_by_rows
 
 LIMITS = np.array([12.0, 0.5, 0.5, 0.1])  # thrust [N], torques [N m]
-MIDDLE = np.array([0.0, 0.0, 1.5])  # [m] of the space it may fly in
-ROOM = np.array([4.0, 4.0, 1.5])  # [m] how far it may be from there
-WAYPOINTS = (1.0, 1.0, 0.5)  # [m] how far goals are from there at most
-START = (0.5, 0.5, 0.3)  # [m] and starts
+MIDDLE = np.array([0.0, 0.0, 1.5])  # [m] of the flight space
+ROOM = np.array([4.0, 4.0, 1.5])  # [m] largest distance from the middle
+WAYPOINTS = (1.0, 1.0, 0.5)  # [m] largest distance of waypoints from the middle
+START = (0.5, 0.5, 0.3)  # [m] and of starts
 START_TILT = 0.5  # [rad] largest rotation about each axis, as a rotation vector
 START_SPEED = 0.3  # [m/s, rad/s]
-NEAR = 0.15  # [m] from the waypoint that counts as there
+NEAR = 0.15  # [m] distance within which it is at the waypoint
 HOLD = 1.0  # [s] at the end of each waypoint's time
 
 
@@ -31,8 +31,8 @@ class Quadrotor(RobotTask):
     waypoints (waypoints, 3) [m]; control periods since the start), u = (thrust [N], torques in the body's axes [N m]).
 
     The plant is `qp_control.systems.flying_body`: thrust along the body's z axis and three torques, instead of four
-    rotors. waypoints: their number; each has an equal part of the episode. 1: hover. mass_scale: factor on mass and
-    moments of inertia; 1 is the nominal model, 1.3 a load that a controller may not know of.
+    rotors. waypoints: their number, with equal parts of the episode; 1: hover. mass_scale: factor on mass and moments
+    of inertia; 1 is the nominal model, 1.3 for example that with an unknown load.
     """
 
     takes_arrays = True
@@ -42,7 +42,7 @@ class Quadrotor(RobotTask):
     control_period = 0.05
     substeps = 5
     episode_steps = 200
-    goal_steps = 200  # `at_goal` asks for nothing but in the last second of each waypoint's time
+    goal_steps = 200  # `at_goal` requires something only in the last second of each waypoint's time
 
     def __init__(self, *, waypoints: int = 1, mass_scale: float = 1.0) -> None:
         positive_scales(mass_scale=mass_scale)
@@ -72,7 +72,7 @@ class Quadrotor(RobotTask):
         return gym.spaces.Box(-high, high, dtype=np.float64)
 
     def starts(self, draw: Floats) -> Tensor:
-        """Within (0.5, 0.5, 0.3) m of (0, 0, 1.5) m, turned by up to 0.5 rad about each axis, 0.3 m/s, 0.3 rad/s."""
+        """Within (0.5, 0.5, 0.3) m of (0, 0, 1.5) m, rotated by up to 0.5 rad about each axis, 0.3 m/s, 0.3 rad/s."""
         n = len(draw)
         turn = START_TILT * draw[:, 3:6]
         angle = np.linalg.norm(turn, axis=1, keepdims=True)
@@ -88,7 +88,7 @@ class Quadrotor(RobotTask):
         return library(goal).concatenate([goal[..., :-1], goal[..., -1:] + 1.0], -1)
 
     def waypoint(self, x: Array, ahead: int = 0) -> Array:
-        """The present waypoint (..., 3) [m], or one further `ahead`."""
+        """The current waypoint (..., 3) [m], or the one `ahead` places later."""
         if self.waypoints == 1:
             return x[..., 13:16]
         leg = (library(x).floor(x[..., -1:] / self.leg_steps) + ahead).clip(0, self.waypoints - 1)
@@ -96,7 +96,7 @@ class Quadrotor(RobotTask):
         return (now[..., None] * x[..., 13:-1].reshape(*x.shape[:-1], self.waypoints, 3)).sum(-2)
 
     def observe(self, x: Array) -> Array:
-        """(way to the waypoint, way to the one after it, rotation matrix by rows, velocities in the body's axes)."""
+        """(vectors to the waypoint and to the next one, rotation matrix by rows, velocities in the body's axes)."""
         return self._observation(x, self.waypoint(x))
 
     def reward(self, x_next: Array, u: Array) -> Array:
@@ -104,11 +104,11 @@ class Quadrotor(RobotTask):
         return self._reward(x_next, u, self.waypoint(x_next))
 
     def failed(self, x: Array) -> Array:
-        """Outside the room, whose floor is at z = 0."""
+        """Whether it is outside the room, whose floor is at z = 0."""
         return (abs(x[..., :3] - constant(MIDDLE, x)) > constant(ROOM, x)).any(-1)
 
     def at_goal(self, x: Array) -> Array:
-        """Within 0.15 m of the waypoint, or not yet in the last second of its time."""
+        """Whether it is within 0.15 m of the waypoint, or not yet in the last second of its time."""
         return self._at(x, self.waypoint(x))
 
     def outcome(self, x_next: Array, u: Array) -> Outcome:
@@ -145,13 +145,13 @@ class Quadrotor(RobotTask):
 
 
 class QuadrotorEnv(RobotEnv):
-    """Fly to a point and hover there, or with `waypoints=K` to K points one after the other, within 10 s.
+    """Fly to a point and hover there, or with `waypoints=K` to K points in turn, within 10 s.
 
     ### Action space
 
     `Box([0, -0.5, -0.5, -0.1], [12, 0.5, 0.5, 0.1], (4,), float64)`, constant for 0.05 s: thrust along the body's z
-    axis [N], of which hovering takes 4.905, and torques about the body's axes [N m]. An action that is not finite
-    becomes zero: no thrust.
+    axis [N] (4.905 to hover), and torques about the body's axes [N m]. An action that is not finite becomes zero: no
+    thrust.
 
     ### Observation space
 
@@ -160,7 +160,7 @@ class QuadrotorEnv(RobotEnv):
     | Num   | Observation                                              | Bounds |
     |-------|----------------------------------------------------------|--------|
     | 0-2   | from the quadrotor to the waypoint, world's axes [m]     | +- 20  |
-    | 3-5   | from the quadrotor to the waypoint after it [m]          | +- 20  |
+    | 3-5   | from the quadrotor to the next waypoint [m]              | +- 20  |
     | 6-14  | rotation matrix of the body, by rows                     | +- 1   |
     | 15-17 | velocity in the body's axes [m/s]                        | +- 50  |
     | 18-20 | angular velocity in the body's axes [rad/s]              | +- 50  |
@@ -172,8 +172,8 @@ class QuadrotorEnv(RobotEnv):
 
     ### Starting state
 
-    Within (0.5, 0.5, 0.3) m of (0, 0, 1.5) m, turned by up to 0.5 rad about each axis, 0.3 m/s and 0.3 rad/s along
-    each; waypoints within (1, 1, 0.5) m of (0, 0, 1.5) m; all uniform.
+    Within (0.5, 0.5, 0.3) m of (0, 0, 1.5) m, rotated by up to 0.5 rad about each axis, up to 0.3 m/s and 0.3 rad/s
+    along each; waypoints within (1, 1, 0.5) m of (0, 0, 1.5) m; all uniform.
 
     ### Episode end
 
@@ -184,8 +184,8 @@ class QuadrotorEnv(RobotEnv):
     ### Arguments
 
     `waypoints`: K, 1 to 5; 1 by default. `mass_scale`: the plant differs from the nominal model by this factor. Those
-    of all environments: `render_mode`, `mass_spread`, `friction_spread` (of no effect: the air does not brake),
-    `action_delay` (the quadrotor's nominal hovering thrust acts until the first action does), `observation_noise`
+    of all environments: `render_mode`, `mass_spread`, `friction_spread` (without effect, as there is no drag),
+    `action_delay` (the nominal hovering thrust acts until the first action does), `observation_noise`
     (`qp_control.envs.randomisation`).
 
     ### Version history

@@ -21,18 +21,18 @@ from .task import ASSETS, Floats, rotation_by_rows
 FRICTION = 0.8
 START_HEIGHT = 0.02  # [m] of the lowest foot above the ground, at most
 START_TILT = 0.1  # [rad] largest roll and pitch
-START_ANGLE = 0.15  # [rad] of the joints around those of standing
+START_ANGLE = 0.15  # [rad] of the joints about those of standing
 START_SPEED = 0.2  # [m/s, rad/s] of the base
 
 
 @dataclasses.dataclass(frozen=True)
 class Legs:
-    """What a quadruped's URDF does not say. Legs: front left, front right, rear left, rear right."""
+    """Data of a quadruped that its URDF does not contain. Legs: front left, front right, rear left, rear right."""
 
     urdf: str
-    feet: tuple[str, ...]  # frames in the centres of the feet
+    feet: tuple[str, ...]  # frames at the centres of the feet
     foot_radius: float  # [m]
-    effort: tuple[float, ...] | None = None  # [N m] of a leg's motors, where the URDF has none
+    effort: tuple[float, ...] | None = None  # [N m] limits of a leg's motors, if the URDF has none
 
 
 QUADRUPEDS = {
@@ -46,9 +46,9 @@ QUADRUPEDS = {
 class Quadruped(ContactTask):
     """State x = (position of the base [m], quaternion x y z w, angles (12) [rad]; velocity [m/s] and angular velocity
     [rad/s] of the base in its axes, rates (12) [rad/s]), u = torques (12) [N m]. Legs: front left, front right, rear
-    left, rear right; of each the joints hip, thigh and calf.
+    left, rear right, each with the joints hip, thigh and calf.
 
-    robot: None for the shipped one, "go2" or "solo12" of the optional extra `robots`.
+    robot: None for the included one, "go2" or "solo12" of the optional extra `robots`.
     """
 
     name = "quadruped"
@@ -77,7 +77,7 @@ class Quadruped(ContactTask):
         stand[2] = self.height = float(self._clearance(stand[None, :19])[0])
         self.stand = stand
         """(nx of the plant,) at rest on four feet."""
-        # What the motors do then: each foot carries a quarter of the weight.
+        # The corresponding torques: each foot carries a quarter of the weight.
         q, rest = stand[:19], torch.zeros(18, dtype=torch.float64)
         J = plant.frame_jacobians(self.feet, q)[:, 2]
         weight = plant.inverse_dynamics(q, rest, rest)
@@ -91,7 +91,7 @@ class Quadruped(ContactTask):
         return ContactDynamics(model, dt=self.control_period, substeps=self.substeps, contacts=contacts)
 
     def _clearance(self, q: Tensor) -> Tensor:
-        """How much lower than the origin of the base's coordinates the lowest foot reaches (n,) [m]."""
+        """Distance (n,) by which the lowest foot extends below the origin of the base's coordinates [m]."""
         heights = self.dynamics.frame_motions(self.feet, q).position[..., 2]
         return self.foot_radius - heights.amin(-1)
 
@@ -102,12 +102,12 @@ class Quadruped(ContactTask):
         return gym.spaces.Box(-high, high, dtype=np.float64)
 
     def starts(self, draw: Floats) -> Tensor:
-        """The feet up to 2 cm above the ground, roll and pitch up to 0.1 rad, angles within 0.15 rad of those of
-        standing, 0.2 m/s and 0.2 rad/s; anywhere ahead."""
+        """The lowest foot up to 2 cm above the ground, roll and pitch up to 0.1 rad, angles within 0.15 rad of those of
+        standing, up to 0.2 m/s and 0.2 rad/s; any heading."""
         n = len(draw)
         x = self.stand.numpy() * np.ones((n, 1))
         roll, pitch, yaw = 0.5 * START_TILT * draw[:, 0], 0.5 * START_TILT * draw[:, 1], 0.5 * np.pi * draw[:, 2]
-        # Turned about x, then y, then z.
+        # Rotated about x, then y, then z.
         cr, sr, cp, sp, cy, sy = (f(angle) for angle in (roll, pitch, yaw) for f in (np.cos, np.sin))
         x[:, 3], x[:, 4] = sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy
         x[:, 5], x[:, 6] = cr * cp * sy - sr * sp * cy, cr * cp * cy + sr * sp * sy
@@ -141,17 +141,17 @@ class Quadruped(ContactTask):
         return 0.5 * self.posture(x_next, u) + 0.5 / (1.0 + speed)
 
     def failed(self, x: Tensor) -> Tensor:
-        """The base has come down to half its height, or is tilted by more than 1 rad."""
+        """Whether the base is below half its height, or tilted by more than 1 rad."""
         fallen: Tensor = (x[..., 2] < 0.5 * self.height) | (self.upward(x)[..., 2] < np.cos(1.0))
         return fallen
 
     def at_goal(self, x: Tensor) -> Tensor:
-        """Within a sixth of the height of standing, upright to 0.2 rad, slower than 0.2 m/s and 0.5 rad/s."""
+        """Within a sixth of the standing height, within 0.2 rad of upright, slower than 0.2 m/s and 0.5 rad/s."""
         still: Tensor = (x[..., 19:22].norm(dim=-1) < 0.2) & (x[..., 22:25].norm(dim=-1) < 0.5)
         return self.upstanding(x) & still
 
     def upstanding(self, x: Tensor) -> Tensor:
-        """Within a sixth of the height of standing, upright to 0.2 rad."""
+        """Within a sixth of the standing height and within 0.2 rad of upright."""
         standing: Tensor = ((x[..., 2] / self.height - 1.0).abs() < 1 / 6) & (self.upward(x)[..., 2] > np.cos(0.2))
         return standing
 
@@ -174,34 +174,33 @@ class QuadrupedEnv(RobotEnv):
     | Num   | Observation                                                | Bounds |
     |-------|------------------------------------------------------------|--------|
     | 0     | height of the base [m]                                     | +- 2   |
-    | 1-3   | direction upwards, in the axes of the base                 | +- 1   |
+    | 1-3   | upward direction, in the axes of the base                  | +- 1   |
     | 4-6   | velocity of the base in its axes [m/s]                     | +- 20  |
     | 7-9   | angular velocity of the base in its axes [rad/s]           | +- 50  |
-    | 10-21 | angles, less those of standing: 0, 0.8, -1.6 a leg [rad]   | +- 6   |
+    | 10-21 | angles, minus those of standing: 0, 0.8, -1.6 a leg [rad]  | +- 6   |
     | 22-33 | rates [rad/s]                                              | +- 100 |
 
     ### Rewards
 
     0.2 (1 + R_zz) / 2 + 0.2 / (1 + ((height - 0.319) / 0.05)^2) + 0.1 (1 - mean((torque / limit)^2))
-    + 0.5 / (1 + |velocity|^2 / 0.25 + |angular velocity|^2), at most 1 per step; 0.319 m is the height of standing.
+    + 0.5 / (1 + |velocity|^2 / 0.25 + |angular velocity|^2), at most 1 per step; 0.319 m is the standing height.
 
     ### Starting state
 
-    The feet up to 2 cm above the ground, the base turned in any direction and rolled and pitched by up to 0.1 rad, the
-    angles within 0.15 rad of those of standing, 0.2 m/s and 0.2 rad/s along each axis; all uniform.
+    The lowest foot up to 2 cm above the ground, any heading, roll and pitch of up to 0.1 rad, angles within 0.15 rad of
+    those of standing, up to 0.2 m/s and 0.2 rad/s along each axis; all uniform.
 
     ### Episode end
 
-    `terminated`: the base lower than half its height standing, or tilted by more than 1 rad. Only the feet touch the
-    ground. `truncated`: 500 steps (5 s). `info["is_success"]` in the last step: never terminated, and upright to 0.2
-    rad, within a sixth of the height of standing, slower than 0.2 m/s and 0.5 rad/s
-    for the last second.
+    `terminated`: the base lower than half its standing height, or tilted by more than 1 rad. Only the feet touch the
+    ground. `truncated`: 500 steps (5 s). `info["is_success"]` in the last step: never terminated, and for the last
+    second within 0.2 rad of upright, within a sixth of the standing height, slower than 0.2 m/s and 0.5 rad/s.
 
     ### Arguments
 
-    `robot`: None, or "go2" or "solo12" of the optional extra `robots`, whose heights and limits are others. Those of
-    all environments: `render_mode`, `mass_spread`, `friction_spread` (also of the ground under each foot, whose
-    coefficient of friction is 0.8), `action_delay` (the torques of standing act until the first action does),
+    `robot`: None, or "go2" or "solo12" of the optional extra `robots`, with other heights and limits. Common to all
+    environments are `render_mode`, `mass_spread`, `friction_spread` (also for the ground under each foot, whose
+    friction coefficient is 0.8), `action_delay` (the torques of standing act until the first action does),
     `observation_noise` (`qp_control.envs.randomisation`).
 
     ### Version history

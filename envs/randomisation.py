@@ -1,4 +1,4 @@
-"""What may differ from the nominal plant, as options that all environments share."""
+"""Deviations from the nominal plant, as options of all environments."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from torch import Tensor
 
 from .task import Floats, RobotTask
 
-BLOCK = 64  # observations whose noise is drawn at once
+BLOCK = 64  # number of observations whose noise is drawn at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Randomisation:
-    """All off by default; drawn from the generator of the environment, so that a seed says everything.
+    """All off by default; random numbers come from the environment's generator, so the seed determines everything.
 
-    mass_spread: in every episode each body's mass and inertias are multiplied by a factor, uniform in
+    mass_spread: in every episode each body's mass and inertia are multiplied by a factor, uniform in
         [1 - spread, 1 + spread], spread in [0, 1).
-    friction_spread: the same for the viscous friction of each velocity coordinate, and for the coefficient of friction
-        of each contact with the ground, spread in [0, 1].
-    action_delay: control periods from an action to when it acts; before the first one has arrived acts the task's
-        `rest_input`.
+    friction_spread: the same for the viscous friction of each velocity coordinate and the friction coefficient of each
+        ground contact, spread in [0, 1].
+    action_delay: control periods before an action takes effect; until the first one does, the task's `rest_input` acts.
     observation_noise: standard deviation of Gaussian noise, one number or one per entry of the observation, in its
         units. Noisy observations are clipped to their box.
     """
@@ -53,7 +52,7 @@ class Randomisation:
 
     @staticmethod
     def draws(task: RobotTask) -> int:
-        """How many random numbers the parameters are made of: one per body, and one per friction behind them."""
+        """Number of random numbers for the parameters: one per body, then one per friction coefficient."""
         return len(task.parameters) - 9 * task.dynamics.bodies
 
     def parameters(self, task: RobotTask, draw: Floats) -> Tensor:
@@ -74,15 +73,15 @@ class Randomisation:
 
 
 class ObservationNoise:
-    """Noise for n environments. Each has its own generator, and a loop over them in every step would take longer than
-    the step, so that the noise of BLOCK observations is drawn at once."""
+    """Noise for n environments. Each has its own generator; as a loop over them would take longer than a step, noise is
+    drawn for BLOCK observations at once."""
 
     def __init__(self, scale: Floats, n: int) -> None:
         self.scale = scale
         self.block = np.zeros((n, BLOCK, len(scale)))
 
     def of(self, index: Any, steps: Any, generators: list[np.random.Generator]) -> Floats:
-        """Noise (m, n_obs) of the environments `index` (m,), which have made `steps` (m,) of their episodes."""
+        """Noise (m, n_obs) of the environments `index` (m,), which are at `steps` (m,) of their episodes."""
         now = steps % BLOCK
         for i in index[now == 0].tolist():
             self.block[i] = generators[i].standard_normal(self.block.shape[1:])

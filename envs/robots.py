@@ -11,18 +11,18 @@ Build = TypeVar("Build")
 
 
 def chosen(robot: str | None, builds: Mapping[str, Build]) -> Build | None:
-    """The build of the robot of that name, or None for the shipped one. ValueError for names that are none."""
+    """The build of the robot of that name, or None for the included one. ValueError for unknown names."""
     if robot is not None and robot not in builds:
         raise ValueError(f"robot is {robot!r}, expected None or one of {sorted(builds)}")
     return None if robot is None else builds[robot]
 
 
 def description(robot: str, urdf: str) -> tuple[Path, Path]:
-    """(URDF file, folder that its meshes are in) of a robot; urdf: its path below the folder of all robots.
+    """(URDF file, folder of its meshes) of a robot; urdf: its path below the folder of all robots.
 
-    Raises ModuleNotFoundError where example-robot-data-loaders is not installed.
+    Raises ModuleNotFoundError if example-robot-data-loaders is not installed.
     """
-    # Only looked for, not imported: the loaders would read the robots themselves.
+    # Only located, not imported: the loaders would read the robots themselves.
     package = importlib.util.find_spec("example_robot_data")
     if package is None or package.origin is None:
         raise ModuleNotFoundError(

@@ -1,4 +1,4 @@
-"""n copies of a task's plant: what the single and the vector environment share."""
+"""n copies of a task's plant: what the single and the vector environments have in common."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Transition:
     info: dict[str, NDArray[Any]]
 
 
-# What a simulation goes on from, beside its random generators.
+# The state of a simulation, apart from its random generators.
 _KEPT = ("x", "steps", "streak", "parameters", "_pending", "_exact", "_seen", "_begun")
 
 
 class Simulation:
-    """States, step counters, parameters, actions under way and generators of n robots.
+    """States, step counters, parameters, delayed actions and generators of n robots.
 
-    generators: one per robot. Each is used by its robot alone, in an order that only its own resets and steps decide:
-    n robots have the same numbers as n simulations of one robot.
+    generators: one per robot, used only by it and in an order that depends only on its own resets and steps: n robots
+    have the same numbers as n simulations of one robot.
     """
 
     def __init__(self, task: RobotTask, n: int, randomisation: Randomisation) -> None:
@@ -50,25 +50,25 @@ class Simulation:
         self._exact = np.zeros((n, len(box.low)))  # observations of the states, without noise
         self._seen = self._exact.copy()
         self.parameters = task.parameters.numpy().copy()
-        """(n_par,) or, where they are drawn, (n, n_par)."""
+        """(n_par,), or (n, n_par) if randomised."""
         if randomisation.of_parameters:
             self.parameters = np.tile(self.parameters, (n, 1))
         self.x = np.zeros((n, task.nx))
         self.steps = np.zeros(n, dtype=np.int64)
-        self.streak = np.zeros(n, dtype=np.int64)  # states in a row at the goal
-        self.last: tuple[Floats, Floats] | None = None  # what the last step came from: states and inputs
+        self.streak = np.zeros(n, dtype=np.int64)  # number of latest states at the goal, in a row
+        self.last: tuple[Floats, Floats] | None = None  # states and inputs before the last step
         self._begun = np.zeros(n, dtype=np.bool_)
         self._all_begun = False
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Copies of all that the next steps depend on."""
+        """Copies of everything that the next steps depend on."""
         arrays = {name: getattr(self, name).copy() for name in _KEPT}
         states = np.stack([generator_state(generator) for generator in self.generators])
         noise = {} if self._noise is None else {"noise": self._noise.block.copy()}
         return arrays | {"generators": states} | noise
 
     def restore(self, snapshot: dict[str, NDArray[Any]]) -> None:
-        """Go on from a snapshot. ValueError where it is of other robots."""
+        """Continue from a snapshot. ValueError if it is one of other robots."""
         for name in _KEPT:
             expected, got = getattr(self, name).shape, snapshot[name].shape
             if got != expected:
@@ -81,7 +81,7 @@ class Simulation:
         self.last, self._all_begun = None, bool(self._begun.all())
 
     def _call(self, method: Callable[..., Any], *arrays: Floats) -> Any:
-        """A method of the task with arrays, of which one that takes tensors only knows nothing."""
+        """Call a method of the task with arrays, converted to tensors if the task only takes these."""
         if self.task.takes_arrays:
             return method(*arrays)
         with torch.no_grad():
@@ -97,7 +97,7 @@ class Simulation:
         return numbers
 
     def reset(self, index: NDArray[np.int64], x: Floats | None = None) -> None:
-        """New episodes of the robots `index` (m,), from the states x (m, nx) or from drawn ones."""
+        """New episodes of the robots `index` (m,), from the states x (m, nx) or from random ones."""
         task, random, which = self.task, self.randomisation, index.tolist()
         if x is None:
             x = task.starts(self._draw(which, task.draws)).numpy()
@@ -117,7 +117,7 @@ class Simulation:
         self.look(index)
 
     def look(self, index: NDArray[np.int64] | slice = slice(None)) -> None:
-        """Observe the robots `index` anew: once per state, as noise is drawn."""
+        """Observe the robots `index` anew; once per state, as this draws noise."""
         seen = self._exact[index]
         if self._noise is not None:
             which = np.arange(self.n)[index]
@@ -125,12 +125,12 @@ class Simulation:
         self._seen[index] = np.minimum(np.maximum(seen, self._low), self._high)
 
     def observation(self) -> Floats:
-        """A copy of what was seen last, (n, n_obs)."""
+        """A copy of the latest observations (n, n_obs)."""
         copy: Floats = self._seen.copy()
         return copy
 
     def _arriving(self, applied: Floats) -> Floats:
-        """The actions that act now."""
+        """The actions that take effect now."""
         if self._pending.shape[1] == 0:
             return applied
         acting: Floats = self._pending[:, 0].copy()
@@ -139,8 +139,8 @@ class Simulation:
         return acting
 
     def advance(self, action: Any) -> Transition:
-        """Send action (n, nu). Entries outside the limits are clipped; an action that is not finite becomes
-        zero; both are told in the info. ValueError for a wrong shape. `look` has to follow."""
+        """Apply action (n, nu). Entries outside the limits are clipped; an action that is not finite becomes zero; the
+        info reports both. ValueError for a wrong shape. Call `look` afterwards."""
         if not self._all_begun:
             raise ResetNeeded("call reset() before the first step()")
         task = self.task
@@ -170,10 +170,10 @@ class Simulation:
         return Transition(reward, terminated, info)
 
     def _follow(self, u: Floats) -> tuple[Floats, Any]:
-        """The states after a control period under u (n, nu), and what comes of it.
+        """The states after a control period under u (n, nu), and the task's outcome.
 
-        Bounded forces keep a real robot finite; should numbers run away all the same, the episode ends at the last
-        state that was a number.
+        Bounded forces keep a real robot finite; if the simulation diverges nevertheless, the episode ends at the last
+        finite state.
         """
         x_next = self._call(self.task.step, self.x, u, self.parameters)
         lost = None
@@ -185,12 +185,12 @@ class Simulation:
             lost = ~np.isfinite(reward) | (False if lost is None else lost)
             reward = np.where(np.isfinite(reward), reward, 0.0)
         terminated = failed if lost is None else failed | lost
-        # Copies, as they are written into and a task may give views.
+        # Copies, as they are modified and a task may return views.
         return x_next, (np.array(seen), np.array(reward), np.array(terminated), goal)
 
 
 def generator_state(generator: np.random.Generator) -> NDArray[np.int64]:
-    """The state (6,) of a PCG64 generator: two numbers of 128 bits, and half of one number drawn."""
+    """The state (6,) of a PCG64 generator: two numbers of 128 bits, and the unused half of a drawn number."""
     state: Any = generator.bit_generator.state
     wide = [state["state"][name] >> shift for name in ("state", "inc") for shift in (0, 64)]
     numbers = [*(n & (2**64 - 1) for n in wide), state["has_uint32"], state["uinteger"]]

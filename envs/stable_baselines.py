@@ -1,4 +1,4 @@
-"""Vector environments for stable-baselines3, which has an interface of its own (`VecEnv`).
+"""Vector environments for stable-baselines3, which has its own interface (`VecEnv`).
 
 envs = gym.make_vec("QPControl/ArmReach-v0", num_envs=16, autoreset_mode="SameStep")
 PPO("MlpPolicy", VecMonitor(as_vec_env(envs, unit_actions=True))).learn(200_000)
@@ -24,11 +24,11 @@ except ImportError as missing:
 def as_vec_env(envs: VectorEnv[Any, Any, Any], *, unit_actions: bool = False) -> VecEnv:
     """A Gymnasium vector environment as stable-baselines3's `VecEnv`, all robots stepped at once.
 
-    envs: made with autoreset_mode="SameStep". unit_actions: actions are numbers in [-1, 1] instead of forces and
-        torques, as most learners want them: their first policies act with deviations of about one.
+    envs: created with autoreset_mode="SameStep". unit_actions: scale actions from [-1, 1] to forces and torques, as
+        most learners expect: their initial policies have standard deviations of about one.
 
-    The info of an episode's last step holds `terminal_observation`, `TimeLimit.truncated` and what the environment
-    tells (`is_success`, ..); those of other steps are empty, as filling them would take longer than the step.
+    The info of an episode's last step contains `terminal_observation`, `TimeLimit.truncated` and the environment's own
+    info (`is_success`, ..); the infos of other steps are empty, as filling them would take longer than the step.
     Rewards are float32.
     """
     return _Adapter(envs, unit_actions)
@@ -80,7 +80,7 @@ class _Adapter(VecEnv):
     def close(self) -> None:
         self.envs.close()
 
-    # What concerns one environment is that of the vector environment, the same for all.
+    # Attributes and methods of one environment are those of the vector environment, the same for all.
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         return [getattr(self.envs, attr_name)] * self._count(indices)

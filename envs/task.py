@@ -1,4 +1,4 @@
-"""A robot task as data and functions of whole batches, so that training and the environments share the definitions."""
+"""A robot task as data and functions of batches, so that training and environments share one definition."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 class Outcome(NamedTuple):
-    """What the environments tell of a control period of n robots."""
+    """What the environments return for a control period of n robots."""
 
     observation: Array  # (n, n_obs)
     reward: Array  # (n,)
@@ -35,27 +35,27 @@ class Outcome(NamedTuple):
 
 
 class RobotTask(abc.ABC):
-    """A robot (the plant that is simulated) and what it should do.
+    """A robot (the simulated plant) and what it should do.
 
-    States x (n, nx), float64: the plant's (q, v) and behind it `goal_size` numbers that say what is wanted, such as
-    the position of a target. A step is a function of (state, input) alone.
+    States x (n, nx), float64: the plant's (q, v), followed by `goal_size` numbers that define the goal, such as the
+    position of a target. A step is a function of state and input alone.
 
-    takes_arrays: all methods take NumPy arrays as well as tensors (see `arrays`), which makes environments of a few
-    robots several times faster. Those of a task without are called with tensors only.
+    takes_arrays: all methods accept NumPy arrays as well as tensors (see `arrays`), which makes environments of a few
+    robots several times faster. Otherwise methods are called with tensors only.
     """
 
     takes_arrays: ClassVar[bool] = False
 
     name: ClassVar[str]
     urdf: Path
-    floating_base: ClassVar[bool] = False  # the viewer puts a free-flyer above the root
-    package_dirs: Sequence[Path] = ()  # where the viewer finds meshes, beside the folder of the URDF
+    floating_base: ClassVar[bool] = False  # the viewer adds a free-flyer above the root
+    package_dirs: Sequence[Path] = ()  # where the viewer finds meshes, besides the folder of the URDF
     locked: Sequence[str] = ()  # joints of the URDF that the plant does not have
     control_period: ClassVar[float]  # [s]
     substeps: ClassVar[int]  # simulation steps in a control period
     episode_steps: int  # control periods in an episode
-    goal_steps: ClassVar[int]  # control periods at the goal, up to the end, that make a success
-    draws: int  # random numbers that a start state is made of
+    goal_steps: ClassVar[int]  # control periods at the goal, up to the end, required for success
+    draws: int  # number of random numbers for a start state
     goal_size: int = 0
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class RobotTask(abc.ABC):
         self.nx = self.dynamics.nx + self.goal_size
         self.parameters = self.dynamics.parameters  # of the plant
         limit = self.dynamics.effort_limit.numpy()
-        self.rest_input = np.zeros(self.dynamics.nu)  # acts until the first action arrives, where actions are late
+        self.rest_input = np.zeros(self.dynamics.nu)  # acts until the first action does, if actions are delayed
         self.action_space = gym.spaces.Box(-limit, limit, dtype=np.float64)
 
     def plant(self) -> RobotDynamics | ContactDynamics:
@@ -88,35 +88,35 @@ class RobotTask(abc.ABC):
 
     @abc.abstractmethod
     def failed(self, x: Array) -> Array:
-        """True (n,) where the robot has left the region it may be in: the episode ends (`terminated`)."""
+        """True (n,) where the robot has left the allowed region: the episode ends (`terminated`)."""
 
     @abc.abstractmethod
     def at_goal(self, x: Array) -> Array:
-        """True (n,) where the state is where the task wants it."""
+        """True (n,) where the state is at the goal."""
 
     def outcome(self, x_next: Array, u: Array) -> Outcome:
-        """What `observe`, `reward`, `failed` and `at_goal` say; a task may compute once what they share."""
+        """Results of `observe`, `reward`, `failed` and `at_goal`; a task may compute common parts once."""
         return Outcome(self.observe(x_next), self.reward(x_next, u), self.failed(x_next), self.at_goal(x_next))
 
     def next_goal(self, goal: Array) -> Array:
-        """What is wanted one control period later, (n, goal_size)."""
+        """The goal one control period later, (n, goal_size)."""
         return goal
 
     def scenery(self) -> list[Item]:
-        """What the viewer draws beside the robot."""
+        """What the viewer draws besides the robot."""
         return []
 
     def moved_scenery(self, x: Floats) -> dict[str, Floats]:
-        """Where the items of the scenery are that the state x (nx,) moves, by name."""
+        """Positions of the items of the scenery that depend on the state x (nx,), by name."""
         return {}
 
     def drawn_forces(self, x: Tensor, u: Tensor, parameters: Tensor | None, x_next: Tensor) -> dict[str, Floats]:
-        """Where the items of the scenery are, in the states x_next (n, nx), that show the forces of the control periods
-        from x (n, nx) under u (n, nu), by name: arrays of length n."""
+        """Positions, in the states x_next (n, nx), of the items of the scenery that show the forces of the control
+        periods from x (n, nx) under u (n, nu), by name: arrays of length n."""
         return {}
 
     def camera(self) -> Camera:
-        """Where the viewer looks from."""
+        """The viewer's camera."""
         return Camera()
 
     def sample_starts(self, n: int, seed: Seed = None) -> Tensor:
@@ -136,9 +136,8 @@ class RobotTask(abc.ABC):
         return library(x).concatenate([self.dynamics.step(plant, u, par), self.next_goal(goal)], -1)
 
     def success(self, states: Tensor) -> Tensor:
-        """True (n,) for trajectories (n, T + 1, nx) that reach the full episode and never fail in it, and
-        whose last `goal_steps` control periods are at the goal. A shorter trajectory has not succeeded
-        (yet)."""
+        """True (n,) for trajectories (n, T + 1, nx) of a full episode without failure whose last `goal_steps` control
+        periods are at the goal. A shorter trajectory has not succeeded (yet)."""
         if states.ndim != 3 or states.shape[2] != self.nx:
             raise ValueError(f"states has shape {tuple(states.shape)}, expected (n, T + 1, {self.nx})")
         if states.shape[1] < self.episode_steps + 1:

@@ -30,19 +30,19 @@ else:
 
 @dataclass(frozen=True)
 class Train:
-    """Learn a controller; everything goes into the run folder."""
+    """Train a task; everything is written to the run folder."""
 
     task: TaskOptions
     """What to learn."""
-    # torchrun takes --run for an abbreviation of one of its own options.
+    # torchrun would take --run as an abbreviation of one of its own options.
     run: Annotated[Path | None, tyro.conf.arg(aliases=["--run-folder"])] = None
-    """Run folder; runs/TASK when not given."""
+    """Run folder; runs/TASK by default."""
     resume: bool = False
-    """Go on with the run that is there; begin it where there is none."""
+    """Resume the run in the run folder; start it if there is none."""
     baselines: bool = True
     """Compare with an evolution strategy too, which takes as long as training."""
     held_out: int = 50
-    """Samples of the final comparison."""
+    """Number of samples of the final comparison."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class List:
-    """Tasks that can be trained."""
+    """List the tasks that can be trained."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ Command = (
 
 
 def run(command: Command) -> int:
-    """Carry out a command; returns the exit code."""
+    """Execute a command; returns the exit code."""
     if isinstance(command, Train):
         if command.held_out < 1:
             raise ValueError(f"held_out is {command.held_out}, expected at least 1")
@@ -123,7 +123,7 @@ def run(command: Command) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 2 for what the caller asked for in vain, 1 for training that failed."""
+    """Entry point; returns the exit code: 2 for invalid requests, 1 for failed training, 130 if interrupted."""
     errors = Console(stderr=True)
     style = (tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitArgPrefixes)
     try:

@@ -27,7 +27,7 @@ CELLS = ((1, 10, 0, 10), (128, 10, 0, 10), (128, 20, 5, 20), (64, 50, 10, 50), (
 
 @dataclass(frozen=True)
 class Finding:
-    """good: None where something optional is missing."""
+    """good: None if something optional is missing."""
 
     subject: str
     good: bool | None
@@ -61,7 +61,7 @@ def examine() -> list[Finding]:
 
 
 def _cores() -> int:
-    """As many as this process may run on, where the system says."""
+    """Number of cores available to this process, if the system tells."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
@@ -86,7 +86,7 @@ def _problem(batch: int, n: int, n_eq: int, n_in: int) -> dict[str, torch.Tensor
 
 
 def _solve() -> str:
-    """The smallest known answer: a linear program at its vertex."""
+    """A small problem with known solution: a linear program, solved at a vertex."""
     sol = qc.solve_qp(None, [-1.0, -2.0], C=[[1.0, 1.0]], u=[1.0], lb=[0.0, 0.0])
     if not np.allclose(sol.x, [0.0, 1.0], atol=1e-7):
         raise RuntimeError(f"min -x1 - 2 x2 on the simplex gave {sol.x}, expected (0, 1)")
@@ -94,7 +94,7 @@ def _solve() -> str:
 
 
 def _differentiate() -> str:
-    """One gradient against central differences."""
+    """Compares a gradient with central differences."""
     data = _problem(2, 4, 1, 3)
     layer, h = qc.QPLayer(settings=qc.Settings(eps_abs=1e-11)), 1e-6
     g = data["g"].clone().requires_grad_()
@@ -108,7 +108,7 @@ def _differentiate() -> str:
 
 
 def _move() -> str:
-    """Energy of the frictionless part: a pendulum that hangs at rest stays."""
+    """A pendulum hanging at rest stays at rest."""
     from qp_control.envs.task import ASSETS
 
     robot = qc.RobotDynamics(ASSETS / "pendulum.urdf", dt=0.05)
@@ -131,7 +131,7 @@ def findings_table(found: list[Finding]) -> Table:
 
 
 def _best(action: Callable[[], Any], seconds: float) -> float:
-    """Median time of an action [s], after a first one."""
+    """Median time of an action [s], after a first call."""
     action()
     times: list[float] = []
     began = time.perf_counter()
@@ -143,9 +143,9 @@ def _best(action: Callable[[], Any], seconds: float) -> float:
 
 
 def speed_table(seconds: float = 0.3) -> Table:
-    """What `bench` shows: the QP layer on random QPs, and steps of cart-poles, here and now.
+    """What `bench` shows: times of the QP layer on random QPs on this machine.
 
-    seconds: for each number. Comparisons with other solvers are in benchmarks/ of the sources.
+    seconds: measuring time per number. Comparisons with other solvers are in benchmarks/ of the repository.
     """
     table = Table(title=f"kernels {_solver.kernels}, {_cores()} cores")
     table.add_column("QPs x (n, n_eq, n_in)")

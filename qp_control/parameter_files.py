@@ -1,8 +1,8 @@
 """Parameters of controllers as files that programs without Python read (cpp/include/qp_control/parameter_files.hpp).
 
-A folder with controller.json, a description in words and numbers, and controller.safetensors, float64 arrays by name.
-The description names the arrays, and further files with their checksums: a folder whose files do not belong together is
-refused.
+A folder with controller.json, a description in text and numbers, and controller.safetensors, float64 arrays by name.
+The description lists the arrays, and further files with their checksums; a folder whose files do not belong together is
+rejected.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def write_parameters(
     arrays: Mapping[str, Array],
     more: Mapping[str, Callable[[str], Any]] | None = None,
 ) -> Path:
-    """Write the files of a controller of that kind, and return the folder.
+    """Write the files of a controller of the given kind, and return the folder.
 
-    more: further files, by name, and what writes each to a path.
+    more: further files by name, each with a function that writes it to a path.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Systems to try: a cart-pole and a quadrotor as torch functions, an arm and a flying body for Pinocchio."""
+"""Example systems: a cart-pole and a quadrotor as torch functions, an arm and a flying body for Pinocchio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cart_pole(dt: float = 0.05, *, force_limit: float = 10.0) -> TorchDynamics:
     """A point mass on a massless rod on a cart.
 
     State (cart position [m], angle from upright [rad], cart velocity [m/s], rate [rad/s]), input: force on the cart
-    [N]. Parameters: (mass of the cart [kg], mass of the pole [kg], length of the rod [m]), 1, 0.2, 0.5.
+    [N]. Parameters: (mass of the cart [kg], mass of the pole [kg], length of the rod [m]), by default (1, 0.2, 0.5).
     """
 
     def derivative(x: Tensor, u: Tensor, p: Tensor) -> Tensor:
@@ -39,10 +39,10 @@ def cart_pole(dt: float = 0.05, *, force_limit: float = 10.0) -> TorchDynamics:
 
 
 def quadrotor(dt: float = 0.05) -> TorchDynamics:
-    """A quadrotor in roll, pitch and yaw, away from a pitch of 90 degrees.
+    """A quadrotor in roll, pitch and yaw, singular at a pitch of 90 degrees.
 
     State (position [m], (roll, pitch, yaw) [rad], velocity in the world [m/s], angular velocity in the body [rad/s]),
-    input: the thrusts of the rotors [N] beyond hovering, front, left, back, right. Parameters: (mass [kg], moments of
+    input: thrusts of the front, left, back and right rotor [N] relative to hovering. Parameters: (mass [kg], moments of
     inertia [kg m^2], distance of the rotors from the centre [m], drag torque per thrust [m]).
 
     Source: R. Mahony, V. Kumar, P. Corke, "Multirotor aerial vehicles", IEEE Robotics & Automation Magazine 19 (2012).
@@ -87,11 +87,11 @@ def seven_joint_arm(dt: float = 0.05) -> RobotDynamics:
 
 
 def flying_body(dt: float = 0.05) -> RobotDynamics:
-    """A quadrotor as a free-flyer: any attitude, no angles.
+    """A quadrotor as a free-flyer, without singularities.
 
-    State (position [m], quaternion x y z w, velocity in the body's axes [m/s], angular velocity in them [rad/s]),
-    input: thrust along the body's z axis [N], and the torques about its axes [N m]. 0.5 kg, hovering takes 4.905 N; the
-    limits are 12 N and 0.5, 0.5, 0.1 N m.
+    State (position [m], quaternion x y z w, velocity [m/s] and angular velocity [rad/s] in the body's axes), input:
+    thrust along the body's z axis [N], and torques about its axes [N m]. The mass is 0.5 kg, hovering takes 4.905 N;
+    the limits are 12 N and 0.5, 0.5, 0.1 N m.
     """
     model = pin.Model()
     effort = np.array([0.0, 0.0, 12.0, 0.5, 0.5, 0.1])

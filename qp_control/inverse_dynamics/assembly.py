@@ -1,4 +1,4 @@
-"""The QP of a controller by inverse dynamics as one call of C++ for a batch of states, and its gradient as another."""
+"""The QP of inverse dynamics for a batch of states in one C++ call, and its gradient in another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qp_control.robot.model import RobotModel
 
 
 class Assembly:
-    """The compiled form of a controller's parts, and where their numbers stand in one vector."""
+    """The compiled form of a controller's parts, and the positions of their numbers in one vector."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Assembly:
         self.model = model
         levels = {task.level for task in task_list if task.level is not None and not task.hard} | {1}
         self.levels = sorted(levels)
-        """Of the costs; tasks without one have the last."""
+        """Of the costs; tasks without a level belong to the last."""
         self.offsets: dict[str, int] = {}
         self.size = 0
         for part in (*task_list, *contacts, *limit_list):
@@ -40,7 +40,7 @@ class Assembly:
                 self.offsets[f"{part.name}.{key}"] = self.size
                 self.size += size
         self.units: dict[str, list[slice]] = {}
-        """Where quaternions and (cos, sin) stand in that vector, by the name of the number."""
+        """Where quaternions and (cos, sin) are in that vector, by the name of the number."""
         for part in (*task_list, *contacts, *limit_list):
             for key, units in part.units.items():
                 first = self.offsets[f"{part.name}.{key}"]
@@ -50,7 +50,7 @@ class Assembly:
         terms += [self._contact_term(contact) for contact in contacts]
         torque = next((limit for limit in limit_list if isinstance(limit, limits.TorqueLimit)), None)
         self.torque_limit = torque
-        # Names beside the compiled form's own words, which passes them over.
+        # The compiled form ignores the names in it.
         self.description: dict[str, Any] = {
             "actuated": model._indices,
             "threads": model.threads,
@@ -75,7 +75,7 @@ class Assembly:
         self._compile()
 
     def pack(self, numbers: dict[str, Tensor], batch: int) -> Tensor:
-        """All numbers in one vector (size,), or (B, size) where some are of their own for each element."""
+        """All numbers in one vector (size,), or (B, size) if some differ between elements."""
         values = [numbers[name] for name in self.offsets]
         if not values:
             return torch.zeros(0, dtype=torch.float64)
@@ -88,7 +88,7 @@ class Assembly:
         return assemble(self.native, self.directions, q, v, packed, parameters)
 
     def _numbers(self, part: Part) -> dict[str, Any]:
-        """The part's name, and where its numbers are."""
+        """The part's name and the offsets of its numbers."""
         return {"name": part.name} | {key: self.offsets[f"{part.name}.{key}"] for key in part.sizes}
 
     def _frame(self, part: Any, base: str, own_axes: bool) -> dict[str, Any]:

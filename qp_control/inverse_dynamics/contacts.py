@@ -1,17 +1,17 @@
-"""Contacts that carry a robot, for controllers by inverse dynamics.
+"""Contacts that support a robot, for control by inverse dynamics.
 
-The point of a contact asks to stay where it is: with the acceleration a of its frame (linear [m/s^2], and angular
-[rad/s^2] where a surface touches) it costs
+A contact is to stay in place: the acceleration a of its frame (linear [m/s^2], for a surface also angular [rad/s^2])
+has the cost
 
-    activation weight/2 |a - stiffness e + damping velocity|^2,   e from its reference,
+    activation weight/2 |a - stiffness e + damping velocity|^2,   e the error from its reference,
 
-and its forces f on the robot, one (3,) [N] per point that touches, in the world's axes, obey
+and its forces f on the robot, one (3,) [N] per contact point, in the world's axes, satisfy
 
-    d_k'f <= friction cos(pi / facets) n'f     for each facet, d_k its direction across the normal n
+    d_k'f <= friction cos(pi / facets) n'f     for each facet, d_k its direction orthogonal to the normal n
     activation min_force <= n'f <= activation max_force,   summed over its points.
 
-The pyramid is inside the cone, so that what obeys it does not slip. activation goes from 0, in the air, to 1; between
-them it says how much of its load a foot may still or already take.
+The pyramid lies inside the friction cone, so forces within it do not cause slip. activation is 0 in the air and 1 on
+the ground; in between it is the share of the load that a foot may carry while touching down or lifting off.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class SupportOptions(TypedDict, total=False):
-    """What all contacts take by keyword; meanings and defaults stand at `PointContact`."""
+    """Keyword arguments of all contacts; see `PointContact` for meanings and defaults."""
 
     normal: Sequence[float]
     friction: Values
@@ -49,11 +49,11 @@ class SupportOptions(TypedDict, total=False):
 
 
 class SupportContact(Part):
-    """What `PointContact` and `SurfaceContact` have in common: a frame that stays, and forces at points of it.
+    """What `PointContact` and `SurfaceContact` have in common: a frame that stays in place, with forces at its points.
 
     frame: its name. points (k, 3) [m]: where forces act, in the frame; the others as in `PointContact`.
 
-    Raises ValueError for numbers that are none.
+    Raises ValueError for values that are not numbers or out of range.
     """
 
     has_position = True
@@ -93,7 +93,7 @@ class SupportContact(Part):
         self.rows = list(range(6 if self.has_orientation else 3))
         self._give_weight(weight)
         self._give(NOT_NEGATIVE, stiffness=stiffness, damping=damping, activation=activation, friction=friction)
-        # An infinite force has no share that an activation could leave of it.
+        # An activation could not scale an infinite force.
         self._give(FINITE, reference=reference, min_force=min_force, max_force=max_force)
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
@@ -114,7 +114,7 @@ class SupportContact(Part):
         }
 
     def directions(self) -> Array:
-        """(facets, 3), across the normal."""
+        """(facets, 3), orthogonal to the normal."""
         helper = np.eye(3)[0 if abs(self.normal[0]) < 0.9 else 1]
         first = helper - helper @ self.normal * self.normal
         first /= np.linalg.norm(first)
@@ -125,21 +125,21 @@ class SupportContact(Part):
 
 
 class PointContact(SupportContact):
-    """A frame whose origin touches something, and carries a force.
+    """A contact at the origin of a frame, with one force.
 
-    frame: its name; that of the contact is "<frame> contact" unless given.
-    normal (3,): of what it touches, in the world, of any length but zero; (0, 0, 1) by default.
-    friction: coefficient, 0.7 by default, learned. facets: sides of the pyramid of friction, 4 by default.
-    min_force, max_force [N]: of the normal force where the activation is 1; 0 and 1e4 by default.
-    activation: 0 to 1, the default; see `qp_control.inverse_dynamics.contacts`.
-    weight [s^4/m^2]: of the acceleration, 1e3 by default, learned; infinite, for all axes: it is a constraint, whatever
-        the activation, which then scales the forces alone.
-    stiffness [1/s^2]: towards reference (3,) [m] (None: where the frame is in the model's neutral configuration), 0 by
-        default; damping [1/s]: 20 by default. Both learned: what it does against having moved.
-    shift_weight: of its limits of force (and acceleration, where that is a constraint), 1 by default; the larger, the
+    frame: its name; the contact is called "<frame> contact" unless given a name.
+    normal (3,): of the surface it touches, in the world, of any non-zero length; (0, 0, 1) by default.
+    friction: coefficient, 0.7 by default, learned. facets: sides of the friction pyramid, 4 by default.
+    min_force, max_force [N]: bounds on the normal force at activation 1; 0 and 1e4 by default.
+    activation: 0 to 1, 1 by default; see `qp_control.inverse_dynamics.contacts`.
+    weight [s^4/m^2]: of the acceleration, 1e3 by default, learned; infinite, for all axes: a constraint at any
+        activation, which then scales only the forces.
+    stiffness [1/s^2]: towards reference (3,) [m] (None: the frame's position in the model's neutral configuration), 0
+        by default; damping [1/s]: 20 by default. Both are learned; they counteract displacement and motion.
+    shift_weight: of its force limits (and of the acceleration, if that is a constraint), 1 by default; the larger, the
         less they give way where others contradict them.
 
-    Raises ValueError for numbers that are none.
+    Raises ValueError for values that are not numbers or out of range.
     """
 
     has_orientation = False
@@ -153,11 +153,11 @@ class PointContact(SupportContact):
 
 
 class SurfaceContact(SupportContact):
-    """A frame that touches something with a surface (6D), and carries a force at each of its corners.
+    """A surface contact (6D) of a frame, with a force at each corner.
 
-    points (k, 3) [m]: the corners, in the frame; their forces together are every force and torque that keeps the centre
-    of pressure between them. min_force, max_force [N]: of the sum of their normal forces. reference (7,): pose, see
-    `FrameTask`; they and the others have the defaults of `PointContact`, with weight and gains for six axes.
+    points (k, 3) [m]: the corners, in the frame; their forces span all forces and torques that keep the centre of
+    pressure between them. min_force, max_force [N]: bounds on the sum of their normal forces. reference (7,): pose, see
+    `FrameTask`. Defaults and the other arguments are those of `PointContact`, with weight and gains for six axes.
     """
 
     has_orientation = True

@@ -1,4 +1,4 @@
-"""A controller by inverse dynamics in a control loop: one robot, NumPy, and an answer at every tick."""
+"""Inverse dynamics in a control loop: one robot, NumPy, and torques at every tick."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ class Tick(NamedTuple):
     """What a controller decides in one control period."""
 
     torque: Array
-    """(nu,) [N m or N] within hard limits; without an answer those of the tick before, zero at first."""
+    """(nu,) [N m or N] within hard limits; without an answer those of the previous tick, zero at first."""
     acceleration: Array
-    """(nv,) [m/s^2 or rad/s^2]; NaN without an answer, as is what follows."""
+    """(nv,) [m/s^2 or rad/s^2]; NaN without an answer, as are force, shift and x."""
     force: Array
     """(points, 3) of the contacts on the robot, in the world's axes [N]."""
     status: Status
     shift: Array
-    """(rows,) by how much each row gave way, in the order of the controller's `row_names`, in the row's unit."""
+    """(rows,) by how much each row was shifted, in the order of the controller's `row_names`, in the row's unit."""
     x: Array
     """(n,) the QP's solution."""
     iterations: int
-    """Newton steps of all levels."""
+    """Newton steps over all levels."""
 
 
 class ControlLoop:
-    """The compiled loop, and where the numbers of its parts stand.
+    """The compiled loop, and the positions of the numbers of its parts.
 
-    It assembles and solves the QPs of one robot, tick by tick and level by level, each from the tick before. Where the
-    solver has no answer, rows that may give way are paid for instead of shifted the least.
+    It assembles and solves the QPs of one robot, tick by tick and level by level, each starting from the previous tick.
+    If the solver finds no answer, shifts are penalised instead of being minimised first.
     """
 
     def __init__(self, controller: Any, settings: Settings) -> None:
@@ -59,7 +59,7 @@ class ControlLoop:
         return Tick(torque, x[: self.nv], x[self.nv :].reshape(-1, 3), status, shift, x, iterations)
 
     def exchange(self, packed: Array, given: Mapping[str, Any], sizes: Mapping[str, int]) -> Array:
-        """The numbers with those given in their places."""
+        """The numbers, with those given put in place."""
         packed = packed.copy()
         for name, value in given.items():
             if name not in self.offsets:
@@ -83,7 +83,7 @@ class ControlLoop:
 
 
 def _critical(controller: Any) -> dict[str, str]:
-    """Names of stiffnesses whose damping follows from them, with those of the damping."""
+    """Names of the stiffnesses that determine a damping, with the name of that damping."""
     parts = controller.parts.values()
     return {
         f"{part.name}.stiffness": f"{part.name}.damping"
@@ -93,7 +93,7 @@ def _critical(controller: Any) -> dict[str, str]:
 
 
 def table(controller: Any, q: Array, v: Array, packed: Array, parameters: Array | None, found: Tick) -> str:
-    """Tasks with weight, error and residual, and the limits that are active or gave way."""
+    """Tasks with weight, error and residual, and the limits that are active or shifted."""
     lines = [f"status {found.status.name}", f"{'task':<28}{'weight':>12}{'error':>12}{'residual':>12}"]
     residual, error = controller.assembly.native.residuals(q[None], v[None], packed, parameters, found.x[None])
     row = 0

@@ -1,16 +1,16 @@
-"""Whole-body control by inverse dynamics: one QP per control period, every number of which can be learned.
+"""Whole-body control by inverse dynamics: one QP per control period, all of whose numbers can be learned.
 
     minimise    sum_tasks weight/2 |J x - a|^2        over x = (qdd, f)
-    subject to  M qdd + n + d o v = S'tau + J_f'f     (rows of what is not driven; the others give tau = T x + t)
-                constraints among the tasks, torque limits, cones of friction, normal forces, distances, bounds of qdd
+    subject to  M qdd + n + d o v = S'tau + J_f'f     (the unactuated rows; the others give tau = T x + t)
+                tasks that are constraints, torque limits, friction cones, normal forces, distances, bounds on qdd
 
-qdd: accelerations (nv) [m/s^2, rad/s^2], f: forces at the points of contacts (3 each) [N], tau: torques of the driven
-joints (nu) [N m or N]. The shapes of the QP depend neither on state nor numbers.
+qdd: accelerations (nv) [m/s^2, rad/s^2], f: forces at the contact points (3 each) [N], tau: torques of the actuated
+joints (nu) [N m or N]. The shapes of the QP depend neither on the state nor on the numbers.
 
-Limits that contradict each other give the nearest QP that can be solved: the dynamics and, unless told otherwise, the
-torque limits hold exactly; the other rows are shifted by the least sum of squares, each in units of what is usual for
-it (9.81 m/s^2 or rad/s^2; the robot's weight) and weighted by the `shift_weight` of its part. Status CLOSEST_FEASIBLE
-and the shifts say so.
+If limits contradict each other, the closest feasible QP is solved: the dynamics and, unless told otherwise, the torque
+limits hold exactly; the other rows are shifted by the least sum of squares, each in a typical unit (9.81 m/s^2 or
+rad/s^2; the robot's weight) and weighted by the `shift_weight` of its part. The status is then CLOSEST_FEASIBLE, and
+the shifts are returned.
 
 Gradients reach every number of tasks, limits and contacts, the inertial parameters, q and v.
 
@@ -49,7 +49,7 @@ _VERSION = operator.attrgetter("_version")
 
 
 class ControlProblem(NamedTuple):
-    """The QPs of a batch of states, as data; those of one state are without the axis B.
+    """The QPs of a batch of states, as data; for a single state without the axis B.
 
     minimise 1/2 x'H x + g'x subject to A x = b, l <= C x <= u, lb <= x <= ub; torques are T x + t.
     """
@@ -72,20 +72,20 @@ class ControlProblem(NamedTuple):
 
 
 class Control(NamedTuple):
-    """What a controller decides; of one state without the axis B."""
+    """What a controller decides; for a single state without the axis B."""
 
     torque: Tensor
-    """(B, nu) of the driven joints, within hard limits [N m or N]; zero where there is no answer."""
+    """(B, nu) of the actuated joints, within hard limits [N m or N]; zero where there is no answer."""
     acceleration: Tensor
-    """(B, nv) that they give [m/s^2 or rad/s^2]."""
+    """(B, nv) that result [m/s^2 or rad/s^2]; zero where there is no answer."""
     force: Tensor
     """(B, points, 3) of the contacts on the robot, in the world's axes [N]."""
     status: Tensor
-    """(B,) int64, see `Status`; CLOSEST_FEASIBLE: `shift` says which limits gave way."""
+    """(B,) int64, see `Status`; CLOSEST_FEASIBLE: `shift` says which limits were shifted."""
     shift: Tensor
-    """(B, rows) by how much each row gave way, in the order of the controller's `row_names`, in the row's unit."""
+    """(B, rows) by how much each row was shifted, in the order of the controller's `row_names`, in the row's unit."""
     solution: LayerSolution
-    """Of the QPs; the warm start of a next call."""
+    """Of the QPs; can warm-start the next call."""
 
 
 class Inputs(NamedTuple):
@@ -99,18 +99,18 @@ class Inputs(NamedTuple):
 
 
 class InverseDynamics(nn.Module):
-    """Controller by inverse dynamics; its problem stands at the top of `qp_control.inverse_dynamics.controller`.
+    """Control by inverse dynamics; `qp_control.inverse_dynamics.controller` states the problem.
 
     model: a `RobotModel` (also a `RobotDynamics` or `ContactDynamics`).
     tasks: see qp_control.inverse_dynamics.tasks.
     limits: see qp_control.inverse_dynamics.limits; torques are limited only by a `TorqueLimit`.
     contacts: see qp_control.inverse_dynamics.contacts.
-    settings: of the QP solver; the relative tolerance where the others are out of reach is at least 1e-10.
+    settings: of the QP solver; its `reduced_eps_rel` is raised to at least 1e-10.
 
-    `parts` has them by name, with their numbers as parameters. Names must be unique.
+    `parts` contains them by name, with their numbers as parameters. Names must be unique.
 
-    Raises ValueError for parts in the place of others, frames, joints or contacts that do not exist, references with
-    quaternions of length zero and names that occur twice.
+    Raises ValueError for parts passed in the wrong list, frames, joints or contacts that do not exist, references with
+    quaternions of length zero, and duplicate names.
     """
 
     def __init__(
@@ -164,18 +164,18 @@ class InverseDynamics(nn.Module):
         self._units = {name: part.units[key] for name, part, key in places if key in part.units}
         self._initial = {name: value.detach().clone() for name, value in self.numbers().items()}
         settings = settings_or(settings, Settings(threads=model.threads))
-        # Forces of thousands times weights of thousands: their rounding alone may be above an absolute tolerance.
+        # With forces and weights in the thousands, rounding alone may exceed an absolute tolerance.
         self.layer = QPLayer(dataclasses.replace(settings, reduced_eps_rel=max(settings.reduced_eps_rel, REDUCED)))
-        # Levels above others leave directions open, where rows that merely touch must not hold the derivative.
+        # Upper levels leave directions free, in which weakly active rows must not block the derivative.
         self.upper_layer = QPLayer(dataclasses.replace(self.layer.settings, weakly_active="one_sided"))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_loop": None, "_versions": None}  # a copy begins without the ticks before
+        return self.__dict__ | {"_loop": None, "_versions": None}  # a copy starts without previous ticks
 
     def numbers(self, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """All numbers by name, (size,) or (B, size): the controller's own or those given.
 
-        Their quaternions are of length one, NaN where they had none.
+        Quaternions are normalised; NaN if their length is zero or infinite.
         """
         given = given or {}
         for name in given:
@@ -195,7 +195,7 @@ class InverseDynamics(nn.Module):
     ) -> ControlProblem:
         """The QPs of states q (B, nq), v (B, nv), differentiable in all arguments; arguments as in `forward`.
 
-        Elements whose state is none have the QP of the neutral state.
+        Elements with an invalid state have the QP of the neutral state.
         """
         state = self.states(q, v)
         problem = self._problem(state.q, state.v, self.numbers(numbers), parameters)
@@ -222,15 +222,15 @@ class InverseDynamics(nn.Module):
     ) -> Control:
         """Torques for states q (B, nq), v (B, nv) or one state (nq,), (nv,).
 
-        numbers: values of numbers of parts such as "com.reference" or "posture.weight" for this call, (size,) or
-            (B, size), one number or (B, 1) for all of a vector.
+        numbers: values for this call of the parts' numbers, such as "com.reference" or "posture.weight", (size,) or
+            (B, size); one number or (B, 1) applies to a whole vector.
         parameters: of the model, (n_par,) or (B, n_par), see `RobotModel`.
         shift_weights: of the rows of A, C and x instead of the controller's own, see `shift_weights`; differentiable.
         warm_start: `solution` of an earlier call.
 
-        Quaternions and (cos, sin) of any length but zero are taken for those of length one. Where a state or its
-        numbers are none (NaN, infinite, zero quaternion) the status is INVALID_INPUT, the torques are zero and there is
-        no gradient, and so it is with other states that have no answer.
+        Quaternions and (cos, sin) of any non-zero length are normalised. If a state or its numbers are invalid (NaN,
+        infinite, zero quaternion) the status is INVALID_INPUT, the torques are zero and there is no gradient. Torques
+        and gradient are zero too for any other state without an answer.
         """
         state = self.states(q, v)
         given = Inputs(state.q, state.v, self.numbers(numbers), parameters, shift_weights or self.shift_weights)
@@ -248,7 +248,7 @@ class InverseDynamics(nn.Module):
         torque = (T @ x.unsqueeze(-1)).squeeze(-1) + t
         for limit in self.limits:
             if isinstance(limit, limit_kinds.TorqueLimit) and limit.shift_weight == torch.inf:
-                # Of what the solver's tolerance leaves, none may remain.
+                # Limits hold exactly, not just to the solver's tolerance.
                 lower, upper = (values[f"{limit.name}.{key}"] for key in ("lower", "upper"))
                 torque = torch.minimum(torch.maximum(torque, lower), upper)
         torque = torch.where((status < Status.DUAL_INFEASIBLE).unsqueeze(-1), torque, 0.0)
@@ -272,7 +272,7 @@ class InverseDynamics(nn.Module):
         return sol, *self._lower_levels(given, sol, data), T, t
 
     def _without(self, lost: Tensor, given: Inputs) -> Inputs:
-        """The neutral state and the numbers that the controller was made with in the place of some elements (B,)."""
+        """Replaces some elements (B,) by the neutral state and the controller's initial numbers."""
         neutral, nominal = self.states.neutral, self.model.parameters
         shift_weights = [
             own if value is own else torch.where(over(lost, value.expand(len(lost), -1)), own, value)
@@ -317,14 +317,14 @@ class InverseDynamics(nn.Module):
         *,
         parameters: npt.ArrayLike | None = None,
     ) -> Tick:
-        """One tick of a control loop with one robot, from and to NumPy; arguments as in `forward`, without a batch.
+        """One tick of a control loop with one robot, in NumPy; arguments as in `forward`, without a batch.
 
-        It starts from the solution of the tick before. Without an answer (NaN, time limit, ..) the torques are those of
-        the tick before, zero at first, and the status says why; `reset` forgets that tick. Numbers of parts are read
-        anew where they have been changed.
+        It starts from the solution of the previous tick. Without an answer (NaN, time limit, ..) the torques are those
+        of the previous tick, zero at first, and the status says why; `reset` forgets that tick. Changes to the parts'
+        numbers take effect.
 
         Raises ValueError for wrong shapes, TypeError for tensors that require grad, and SolveError for a tick without
-        an answer where the settings say on_failure="raise".
+        an answer if the settings have on_failure="raise".
         """
         loop, packed = self._prepared()
         if numbers:
@@ -362,7 +362,7 @@ class InverseDynamics(nn.Module):
         *,
         parameters: npt.ArrayLike | None = None,
     ) -> str:
-        """A table for one state: weight, error and residual |J x - a| of each task, active limits and what gave way."""
+        """A table for one state: weight, error and residual |J x - a| of each task, active and shifted limits."""
         _, packed = self._prepared()
         loop = ControlLoop(self, self.layer.settings)
         packed = loop.exchange(packed, numbers or {}, self._sizes)
@@ -376,7 +376,7 @@ class InverseDynamics(nn.Module):
         return table(self, *at, packed, par, found)
 
     def _prepared(self) -> tuple[ControlLoop, Array]:
-        """The control loop, and the numbers as they are now."""
+        """The control loop, and the current numbers."""
         if self._loop is None:
             self._loop = ControlLoop(self, self.layer.settings)
         # Not by self.parameters() or loops in Python, which take as long as a QP: there are about fifty.
@@ -392,5 +392,5 @@ class InverseDynamics(nn.Module):
 
 
 def over(elements: Tensor, values: Tensor) -> Tensor:
-    """Booleans (B,) over the further axes of values (B, ..)."""
+    """Booleans (B,) with axes of size one added to broadcast over values (B, ..)."""
     return elements.reshape(-1, *[1] * (values.ndim - 1))

@@ -1,9 +1,9 @@
-"""Controllers by inverse dynamics as files that a program without Python runs (cpp: inverse_dynamics_controller.hpp).
+"""Inverse-dynamics controllers as files that programs without Python run (cpp: inverse_dynamics_controller.hpp).
 
-See parameter_files.py. controller.json says what parts there are, in the words of assembly.py; the arrays are their
-numbers by name, such as "com.reference", the weights of the shifts of rows, and the parameters of the model where they
-are not its own. robot.txt is the model in Pinocchio's own text format: it has what no URDF has, such as joints that are
-locked or bodies whose inertias have been learned.
+See parameter_files.py. controller.json lists the parts in the terms of assembly.py; the arrays are their numbers by
+name, such as "com.reference", the weights of the rows' shifts, and the model's parameters if they are not its own.
+robot.txt is the model in Pinocchio's own text format, which has what a URDF cannot express, such as locked joints or
+learned inertias.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def export_inverse_dynamics(
     """Write a controller by inverse dynamics, and its robot, for C++ programs.
 
     Args:
-        controller: its weights, gains, references and limits are those at this moment; those of damping that follow
-            from stiffness are written as numbers of their own.
-        folder: where to; it is made where it does not exist, and files of an earlier export in it are replaced.
+        controller: written with its current weights, gains, references and limits; damping that follows from stiffness
+            is written as a number of its own.
+        folder: created if it does not exist; files of an earlier export in it are replaced.
         parameters: (n_par,) of the model, see `RobotModel`, for example identified ones; None: its own.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: it is no `InverseDynamics`, or has parts of kinds of one's own, which C++ does not know; parameters
-            has another shape or values that are no numbers.
+        ValueError: controller is not an `InverseDynamics` or has user-defined kinds of parts, which C++ does not know;
+            parameters have the wrong shape or are not finite.
     """
     if not isinstance(controller, InverseDynamics):
         raise ValueError(f"controller is a {type(controller).__name__}, expected an InverseDynamics")
@@ -50,7 +50,7 @@ def export_inverse_dynamics(
     sizes = {part.name: part.sizes for part in (*controller.task_list, *controller.contacts, *controller.limits)}
 
     def described(entry: Mapping[str, Any]) -> dict[str, Any]:
-        """The entry without where its numbers are, with names of frames."""
+        """The entry without the offsets of its numbers, with names of frames."""
         name = entry["name"]
         numbers = {*sizes[name], "acceleration"}
         own = {key: value for key, value in entry.items() if key not in numbers}

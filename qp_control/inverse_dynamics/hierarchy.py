@@ -1,17 +1,17 @@
-"""Strict hierarchies of tasks: each level is met as well as the levels above leave room, by one QP after the other.
+"""Strict hierarchies of tasks: each level is met as well as the levels above allow, by one QP after the other.
 
-With the rows J_j of the levels above and those of the equalities A, and P the projection on what none of them sees,
-x + P z leaves them all as they are. So level k, from the solution x of the levels above, is
+With P the projection on the common null space of the rows J_j of the levels above and of the equalities A, x + P z
+changes none of their values. So level k, from the solution x of the levels above, is
 
     minimise    1/2 z'(P H_k P + 1 - P) z + (H_k x + g_k)'P z
     subject to  l - C x <= C P z <= u - C x,   and the bounds alike
 
-with H_k, g_k of its own tasks. 1 - P makes z unique and changes nothing of x. Rows of the levels above are passed on as
-P and not imposed again, which would make them depend on each other. P is a function of H_j = J_j'W J_j, so that
-gradients pass through it, where its rank does not change.
+with H_k, g_k of its own tasks. 1 - P makes z unique and does not affect x. Rows of the levels above enter only through
+P; imposed again, they would be linearly dependent. P is a function of H_j = J_j'W J_j, so gradients pass through it as
+long as its rank does not change.
 
-Source: A. Escande, N. Mansard, P.-B. Wieber, "Hierarchical quadratic programming", IJRR 33 (2014), of which this is the
-form with projections.
+Source: A. Escande, N. Mansard, P.-B. Wieber, "Hierarchical quadratic programming", IJRR 33 (2014), here in the form
+with projections.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from torch import Tensor
 from qp_control.qp.layer import LayerSolution, QPLayer
 from qp_control.robot.motions import call
 
-SEEN = 1e-10  # of the largest eigenvalue: what is below it no row sees; that is 1e-5 of the largest singular value
+SEEN = 1e-10  # smallest eigenvalue counted, relative to the largest; 1e-5 in terms of singular values
 
-SETTLED = 1e-8  # beside the row: what is less is rounding
-NARROW = 1e-7  # bounds nearer to each other are one, up to the tolerance with which the level above has met them
+SETTLED = 1e-8  # relative to the row: anything below is rounding
+NARROW = 1e-7  # bounds closer than this count as equal, given the tolerance to which the level above has met them
 
 
 class Rows(NamedTuple):
@@ -43,9 +43,9 @@ class Rows(NamedTuple):
 
 
 def next_level(layer: QPLayer, x: Tensor, above: Tensor, H: Tensor, g: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-    """x (B, n) of the level with H, g, from that of the levels above, and the status (B,) of its QP.
+    """x (B, n) of the level with H, g, from the x of the levels above, and the status (B,) of its QP.
 
-    above (B, n, n): a positive semidefinite matrix of the directions that these levels and the equalities see.
+    above (B, n, n): a positive semidefinite matrix whose null space is that of these levels and the equalities.
     """
     P = unseen(above)
     n = x.shape[-1]
@@ -55,12 +55,12 @@ def next_level(layer: QPLayer, x: Tensor, above: Tensor, H: Tensor, g: Tensor, r
     C = torch.cat([rows.C, one.expand(len(x), n, n)], 1)
     value = (C @ x.unsqueeze(-1)).squeeze(-1)
     l, u = torch.cat([rows.l, rows.lb], 1) - value, torch.cat([rows.u, rows.ub], 1) - value
-    # x satisfies them up to the tolerance of its QP; what is cut off is no function of anything.
+    # x satisfies them up to the tolerance of its QP; the clamped remainder has no derivative.
     narrow = u - l < NARROW
     l = l - torch.where(narrow, l.detach(), l.detach().clamp(min=0.0))
     u = u - torch.where(narrow, u.detach(), u.detach().clamp(max=0.0))
     CP = C @ P
-    # Rows that the levels above have settled would be rows of rounding.
+    # Rows fixed by the levels above would consist of rounding errors.
     settled = CP.detach().norm(dim=-1) < SETTLED * C.detach().norm(dim=-1)
     CP = torch.where(settled.unsqueeze(-1), 0.0, CP)
     l, u = torch.where(settled, -torch.inf, l), torch.where(settled, torch.inf, u)
@@ -70,7 +70,7 @@ def next_level(layer: QPLayer, x: Tensor, above: Tensor, H: Tensor, g: Tensor, r
 
 
 class _Projection(torch.autograd.Function):
-    """S -> P on its null space, and S^+, where the rank does not change; each other's derivatives to any order:
+    """S -> P, the projection on its null space, and S^+, at constant rank; differentiable to any order:
 
         dP = -(P dS S^+ + S^+ dS P),   dS^+ = -S^+ dS S^+ + P dS S^+ S^+ + S^+ S^+ dS P
 
@@ -104,13 +104,13 @@ class _Projection(torch.autograd.Function):
 
 
 def unseen(S: Tensor) -> Tensor:
-    """The projection (B, n, n) on the null space of a positive semidefinite matrix, where its rank does not change."""
+    """The projection (B, n, n) on the null space of a positive semidefinite matrix; its rank must not change."""
     P: Tensor = call(_Projection, S)[0]
     return P
 
 
 def seen(*matrices: Tensor) -> Tensor:
-    """A matrix that sees what any of the matrices J'J does, each in a unit of its own."""
+    """A matrix whose null space is the common one of the matrices J'J, each scaled to unit size."""
     total = torch.zeros_like(matrices[0])
     for matrix in matrices:
         size = matrix.detach().diagonal(dim1=-2, dim2=-1).amax(-1).clamp(min=1e-300)
@@ -119,7 +119,7 @@ def seen(*matrices: Tensor) -> Tensor:
 
 
 def shifted_rows(rows: Rows, sol: LayerSolution) -> Rows:
-    """The constraints as the first level has left them."""
+    """The constraints with the shifts of the first level."""
     return Rows(
         rows.A,
         rows.b + sol.s_eq,

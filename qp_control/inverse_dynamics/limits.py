@@ -1,6 +1,6 @@
-"""Limits of a controller by inverse dynamics: of torques, of joints, and distances to be kept.
+"""Limits of inverse dynamics: torques, joints, and distances to be kept.
 
-Those of joints are bounds of their accelerations, the narrowest of all that are given.
+Joint limits are bounds on joint accelerations; the tightest of those given applies.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 
 class TorqueLimit(Part):
-    """Torques of the driven joints, between lower and upper (nu,) [N m or N]; None: the model's effort limits.
+    """Torques of the actuated joints, between lower and upper (nu,) [N m or N].
 
-    shift_weight: infinite, they hold exactly; a positive number: they give way where other limits contradict them.
+    upper: None, the default: the model's effort limits. lower: None, the default: -upper.
+    shift_weight: infinite, the default: they hold exactly; finite: they give way where other limits contradict them.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class TorqueLimit(Part):
 
 
 class JointLimit(Part):
-    """Bounds of the accelerations of joints that have one coordinate each."""
+    """Bounds on the accelerations of joints that have one coordinate each."""
 
     def __init__(self, name: str, joints: Sequence[str] | None, shift_weight: float) -> None:
         super().__init__(name)
@@ -76,13 +77,13 @@ class JointLimit(Part):
 
 
 class JointPositionLimit(JointLimit):
-    """Joints between lower and upper [m or rad] (None: the model's), by what they can still do about it.
+    """Joints between lower and upper [m or rad] (None: the model's), by bounds that leave room to brake.
 
-    After a step of dt [s] with the bound a as acceleration, a joint can just stop before its limit by the deceleration
-    `acceleration` [m/s^2 or rad/s^2] (joints,): (v + dt a)^2 = 2 acceleration (upper - q - dt v - dt^2/2 a). Nearer
+    After a step of dt [s] with the bound a as acceleration, a joint can just stop at its limit with the deceleration
+    `acceleration` [m/s^2 or rad/s^2] (joints,): (v + dt a)^2 = 2 acceleration (upper - q - dt v - dt^2/2 a). Closer
     than dt v/2 to its limit it stops within the step (and passes it by at most acceleration dt^2/8); beyond, it is to
-    come back with the velocity (upper - q) / return_time. No bound asks for more than the deceleration `acceleration`,
-    and outside of the viable set, where that is not enough, it is that.
+    come back with the velocity (upper - q) / return_time. No bound demands more than the deceleration `acceleration`;
+    outside the viable set, where that is not enough, the bound is that deceleration.
 
     Source: A. Del Prete, "Joint position and velocity bounds in discrete-time acceleration/torque control of robot
     manipulators", IEEE RA-L 3 (2018); the rule beyond the limit is our own.
@@ -118,7 +119,7 @@ class JointPositionLimit(JointLimit):
 class JointVelocityLimit(JointLimit):
     """Joint velocities within +-velocity [m/s or rad/s] (None: the model's) after a step of dt [s].
 
-    None asks for more than the deceleration `acceleration` [m/s^2 or rad/s^2].
+    No bound demands more than the deceleration `acceleration` [m/s^2 or rad/s^2].
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class JointAccelerationLimit(JointLimit):
 
 
 class BarrierOptions(TypedDict, total=False):
-    """What all barriers take by keyword; see `Barrier`."""
+    """Keyword arguments of all barriers; see `Barrier`."""
 
     stiffness: Values
     damping: Values | None
@@ -174,10 +175,10 @@ class Barrier(Part):
         d2h/dt2 + damping dh/dt + stiffness h >= 0
 
     stiffness [1/s^2]: 100 by default; damping [1/s]: None, the default: critical, 2 sqrt(stiffness); both learned.
-    shift_weight: 1 by default; the larger, the less it gives way where others contradict it. name: each kind has one of
-    its own unless given.
+    shift_weight: 1 by default; the larger, the less it gives way where others contradict it. name: each kind has its
+    own default.
 
-    Raises ValueError for numbers that are none.
+    Raises ValueError for values that are not numbers or out of range.
     """
 
     def __init__(
@@ -202,9 +203,9 @@ class Barrier(Part):
 
 
 class PlaneBarrier(Barrier):
-    """A frame's origin p stays on one side of a plane: h = n'p - offset [m], n its normal (3,), of any length but zero.
+    """A frame's origin p stays on one side of a plane: h = n'p - offset [m], n its normal (3,), of any non-zero length.
 
-    offset [m]: 0 by default; it is the number `<name>.distance`, as with other barriers.
+    offset [m]: 0 by default; as a number it is called `<name>.distance`, as for other barriers.
     stiffness (100 by default) and the others: see `Barrier`. name: "<frame> plane" unless given.
     """
 
@@ -225,7 +226,7 @@ class PlaneBarrier(Barrier):
 
 
 class SphereBarrier(Barrier):
-    """A frame's origin stays out of a sphere around centre (3,) [m] in the world: h = |p - centre| - distance [m].
+    """A frame's origin stays outside a sphere about centre (3,) [m] in the world: h = |p - centre| - distance [m].
 
     stiffness (100 by default) and the others: see `Barrier`. name: "<frame> sphere" unless given.
     """
@@ -245,7 +246,7 @@ class SphereBarrier(Barrier):
 
 
 class FrameBarrier(Barrier):
-    """The origins of two frames of the robot stay away from each other: h = |p - other's p| - distance [m].
+    """The origins of two frames of the robot stay apart: h = |p - other's p| - distance [m].
 
     stiffness (100 by default) and the others: see `Barrier`. name: "<frame> from <other>" unless given.
     """

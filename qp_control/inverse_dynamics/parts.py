@@ -1,4 +1,4 @@
-"""What tasks, limits and contacts of a controller have in common: a name, and numbers that are learned or exchanged."""
+"""What tasks, limits and contacts of a controller have in common: a name, and numbers to learn or to set per call."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Values = Any  # a number, a sequence of numbers, an array or a tensor
 
 
 class Number(NamedTuple):
-    """A vector of a part: its value, of the given size or one number for all of it, and whether it is learned."""
+    """A vector of a part: its value, of the given size or one number for all entries, and whether it is learned."""
 
     value: Values
     size: int
     learned: bool = False
     units: Sequence[slice] = ()
-    """Where quaternions and (cos, sin) stand in it."""
+    """Where quaternions and (cos, sin) are in it."""
 
 
 class Range(NamedTuple):
-    """Which values a part may be made with."""
+    """Which values a part may be constructed with."""
 
     holds: Callable[[Tensor], Tensor]
     expected: str
@@ -46,15 +46,14 @@ WEIGHT = Range(
 class Part(nn.Module):
     """A task, limit or contact.
 
-    Its numbers become parameters of the module when it joins a controller; there they are called `name.number`, such as
-    "com.weight", and may be given per call and per element of the batch instead. Those named in its description as
-    learned require grad.
+    Its numbers become parameters of the module when it joins a controller, which calls them `name.number`, such as
+    "com.weight"; they can be replaced per call and per element of the batch. Those described as learned require grad.
     """
 
     rows: list[int]
-    """Of a task or contact: which axes of the full one count."""
+    """Of a task or contact: which of all its axes count."""
     hard: bool
-    """Of a task or contact: it is a constraint."""
+    """Of a task or contact: whether it is a constraint."""
     shift_weight: float
 
     def __init__(self, name: str) -> None:
@@ -64,11 +63,11 @@ class Part(nn.Module):
         self.name = name
         self.sizes: dict[str, int] = {}
         self.units: dict[str, Sequence[slice]] = {}
-        """Where its numbers have quaternions and (cos, sin), by name."""
+        """Where quaternions and (cos, sin) are in its numbers, by name."""
         self._given: dict[str, Values] = {}
 
     def _give(self, allowed: Range, **values: Values) -> None:
-        """Keep what the part is made with. Raises ValueError for what is not allowed."""
+        """Keep the values the part is constructed with. Raises ValueError for values out of range."""
         for key, value in values.items():
             if value is None:
                 continue
@@ -81,29 +80,29 @@ class Part(nn.Module):
         self._given |= values
 
     def _give_weight(self, weight: Values) -> None:
-        """The same of a weight, which makes a constraint where it is infinite."""
+        """The same for a weight; if infinite, it makes the part a constraint."""
         self._give(WEIGHT, weight=weight)
         self.hard = bool(torch.as_tensor(weight).isinf().all())
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
-        """Its numbers by name, for a model, with the values that they begin with.
+        """Its numbers by name, for a model, with their initial values.
 
         Called when the part joins a controller. Raises ValueError for names that the model does not have.
         """
         raise NotImplementedError
 
     def join(self, model: RobotModel) -> None:
-        """Make the numbers, for the model of a controller.
+        """Create the numbers, for the model of a controller.
 
         Raises:
-            ValueError: the part has a controller already; a number of the wrong size; a quaternion of length zero;
-                names the model does not have.
+            ValueError: the part belongs to a controller already; a number of the wrong size; a quaternion of length
+                zero; names the model does not have.
         """
         if self.sizes:
             raise ValueError(f"{self.name!r} belongs to a controller already")
         for key, number in self.numbers(model).items():
             self.sizes[key] = number.size
-            if number.value is None:  # to be had from the others, see `value`
+            if number.value is None:  # follows from the others, see `value`
                 self.register_parameter(key, None)
                 continue
             value = torch.as_tensor(number.value, dtype=torch.float64).detach().clone()
@@ -140,7 +139,7 @@ def _shown(value: Values) -> str:
 
 
 def all_of(name: str, parts: Any, kinds: Any) -> list[Any]:
-    """The parts as a list. Raises ValueError for what is none, or a part of another kind."""
+    """The parts as a list. Raises ValueError for anything else, or a part of another kind."""
     if isinstance(parts, (Part, str)) or not isinstance(parts, Iterable):
         raise ValueError(f"{name} is a {type(parts).__name__}, expected a list of {name}")
     found = list(parts)
@@ -152,20 +151,20 @@ def all_of(name: str, parts: Any, kinds: Any) -> list[Any]:
 
 
 def critical(stiffness: Tensor) -> Tensor:
-    """Damping 2 sqrt(stiffness), whose derivative at zero is left out."""
+    """Damping 2 sqrt(stiffness), with zero derivative at zero."""
     positive = stiffness > 0.0
     return torch.where(positive, 2.0 * torch.where(positive, stiffness, 1.0).sqrt(), 0.0)
 
 
 def positive(name: str, value: float) -> float:
-    """The value of what must be a positive number."""
+    """The value, which must be a positive number."""
     if not (math.isfinite(value) and value > 0.0):
         raise ValueError(f"{name} is {value}, expected a positive number")
     return float(value)
 
 
 def axes_of(name: str, mask: Sequence[bool] | None, size: int) -> list[int]:
-    """Which of `size` axes a mask leaves, all without one."""
+    """Which of `size` axes a mask selects; all without one."""
     if mask is None:
         return list(range(size))
     if len(mask) != size or not any(mask):
@@ -174,7 +173,7 @@ def axes_of(name: str, mask: Sequence[bool] | None, size: int) -> list[int]:
 
 
 def frame_index(model: RobotModel, name: str) -> int:
-    """Number of a frame; ValueError where there is none."""
+    """Index of a frame; ValueError if there is none."""
     return model._frame_indices([name])[0]
 
 

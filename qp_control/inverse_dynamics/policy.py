@@ -1,9 +1,9 @@
-"""Controllers by inverse dynamics in closed loops: their numbers come from functions and modules of the situation.
+"""Inverse dynamics in closed loops: its numbers come from functions and modules of the situation.
 
     numbers = those of the sources, one after the other        u = InverseDynamics(q, v, numbers, model's parameters)
 
-What a task follows, learned gains and weights, what a network makes of observations: all are sources, and gradients
-reach whatever parameters they have.
+The references of tasks, learned gains and weights, the outputs of a network: all are sources, and gradients reach their
+parameters.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from qp_control.settings import Status
 
 @dataclass(frozen=True)
 class Decision:
-    """What one call of `InverseDynamicsPolicy` decides and the next one takes. Batch of B.
+    """What one call of `InverseDynamicsPolicy` decides and passes to the next. Batch of B.
 
-    state (B, nx): of the plant; in the place of one that is not finite stands another. input (B, nu): torques
-    [N m or N]. acceleration (B, nv): what they are to give by the controller's model [m/s^2 or rad/s^2]. status (B,):
+    state (B, nx): of the plant; one that is not finite is replaced by another. input (B, nu): torques [N m or N].
+    acceleration (B, nv): the resulting one according to the controller's model [m/s^2 or rad/s^2]. status (B,):
     `qc.Status`; iterations (B,). x, y, z, w: solution and multipliers of the QP of the first level, without gradient,
-    where the next call's starts; zero where there is no answer.
+    from which the next call's QP starts; zero where there is no answer.
     """
 
     warm: ClassVar[tuple[str, ...]] = ("x", "y", "z", "w")
-    """Fields that are only where the solver starts."""
+    """Fields that only serve to warm-start the solver."""
 
     state: Tensor
     input: Tensor
@@ -45,23 +45,23 @@ class Decision:
 
     @property
     def solved(self) -> Tensor:
-        """bool (B,): there is an answer."""
+        """bool (B,): whether there is an answer."""
         return self.status <= Status.CLOSEST_FEASIBLE
 
     def shift(self) -> Decision:
-        """What the call of the next control period takes: this decision."""
+        """What is passed to the next control period: this decision."""
         return self
 
     def with_input(self, u: Tensor) -> Decision:
-        """The decision with torques u (B, nu) sent instead of its own."""
+        """The decision with torques u (B, nu) applied instead of its own."""
         return dataclasses.replace(self, input=u)
 
     def detach(self) -> Decision:
-        """The same without graph."""
+        """The decision without autograd graph."""
         return self._each(lambda value: value.detach())
 
     def __getitem__(self, index: Tensor | slice) -> Decision:
-        """Those of some elements."""
+        """The decision of some elements."""
         return self._each(lambda value: value[index])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Decision:
@@ -69,30 +69,30 @@ class Decision:
 
 
 class Situation(NamedTuple):
-    """What a source sees."""
+    """What a source is called with."""
 
     state: Tensor
-    """(B, nx) of the plant: the robot's (q, v), and behind it what else the plant tells, such as a target."""
+    """(B, nx) of the plant: the robot's (q, v), followed by whatever else the plant provides, such as a target."""
     numbers: Mapping[str, Tensor]
-    """Numbers by name that the sources before have set."""
+    """Numbers set by earlier sources, by name."""
     before: Decision | None
-    """Of the control period before; None in the first one."""
+    """Decision of the previous control period; None in the first one."""
 
 
 Source = Callable[[Situation], Mapping[str, Tensor]]
 
 
 class InverseDynamicsPolicy(nn.Module):
-    """A controller by inverse dynamics with sources of its numbers, from states of a plant to torques.
+    """Inverse dynamics with sources of its numbers, from states of a plant to torques.
 
-    controller: its numbers stay as they are where no source sets them, and require no grad.
-    sources: functions or modules that give numbers by name, (size,) or (B, size), for a `Situation`. They are called
-        one after the other, and what a later one gives goes before.
-    model: a module whose call gives the parameters of the controller's model, such as `Payload` or `BodyScales`; None:
-        the nominal ones.
+    controller: numbers that no source sets keep their values; none of its own requires grad any more.
+    sources: functions or modules that return numbers by name, (size,) or (B, size), for a `Situation`. They are called
+        one after the other; later ones override earlier ones.
+    model: a module that returns the parameters of the controller's model, such as `Payload` or `BodyScales`; None: the
+        nominal ones.
 
-    `training.closed_loop`, the recipes on top of it and actors of reinforcement learning take it in the place of an
-    `MPC`.
+    It can replace an `MPC` in `training.closed_loop`, the recipes based on it, and as the actor of reinforcement
+    learning.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class InverseDynamicsPolicy(nn.Module):
         return self.controller.model.effort_limit
 
     def numbers(self, x: Tensor, before: Decision | None = None) -> dict[str, Tensor]:
-        """What the sources give for states x (B, nx)."""
+        """The numbers that the sources return for states x (B, nx)."""
         numbers: dict[str, Tensor] = {}
         for source in self.sources:
             numbers |= source(Situation(x, numbers, before))
@@ -119,14 +119,14 @@ class InverseDynamicsPolicy(nn.Module):
         return None if self.model is None else self.model()
 
     def forward(self, x: Tensor, before: Decision | None = None) -> Decision:
-        """Torques for states x (B, nx). before: the decision of the control period before.
+        """Torques for states x (B, nx). before: the decision of the previous control period.
 
-        States that are not finite have the status INVALID_INPUT and no torques; sources do not see them.
+        States that are not finite have the status INVALID_INPUT and zero torques; sources do not see them.
         """
         q, v = self._robot(x)
         shown = self._finite(x)
         numbers, parameters = self.numbers(shown, before), self.parameters_of_model()
-        # A decision has what a start needs: x, y, z and w.
+        # A decision has the fields of a warm start: x, y, z and w.
         start: Any = before
         found = self.controller(q, v, numbers, parameters=parameters, warm_start=start)
         sol = found.solution
@@ -142,7 +142,7 @@ class InverseDynamicsPolicy(nn.Module):
         return {name: value for name, value in problem._asdict().items() if name not in ("T", "t")}
 
     def _finite(self, x: Tensor) -> Tensor:
-        """States, with another one in the place of those that are not finite."""
+        """States, those that are not finite replaced by another one."""
         finite = x.detach().isfinite().all(1)
         if bool(finite.all()):
             return x
@@ -158,15 +158,15 @@ class InverseDynamicsPolicy(nn.Module):
 
 
 class NumberNetwork(nn.Module):
-    """A source: a network that changes numbers of the sources before by what it observes, within bounds.
+    """A source: a network that adjusts the numbers of earlier sources within bounds, depending on observations.
 
-    observe: what it sees (B, n) of a `Situation`, each entry of about unit size.
+    observe: its input (B, size) from a `Situation`, each entry of about unit size. size: number of observations.
     scaled: names of positive numbers and the largest factor (> 1) that each entry is multiplied or divided by.
     added: names of other numbers and the largest change of each entry, in their units.
-    size: observe gives so many. sizes: how many numbers a name has, by name; one (for all of a vector) where not given.
-    hidden: units of the layers between, with tanh; beside them goes a linear map.
+    sizes: number of entries by name; one (for all of a vector) if not given.
+    hidden: widths of the hidden layers, with tanh; a linear map runs in parallel.
 
-    It begins with no influence. Raises ValueError for bounds that are none.
+    Initially it has no influence. Raises ValueError for factors <= 1, changes <= 0 and infinite ones.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class NumberNetwork(nn.Module):
         self.layers = nn.Sequential(*layers, last)
 
     def forward(self, situation: Situation) -> dict[str, Tensor]:
-        """By name, (B, size) each."""
+        """The adjusted numbers by name, (B, entries) each."""
         seen = self.observe(situation)
         outputs = (self.layers(seen) + self.direct(seen)).tanh().split(list(self.widths.values()), 1)
         found = {}

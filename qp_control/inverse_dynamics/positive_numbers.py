@@ -1,4 +1,4 @@
-"""Positive numbers of controllers, learned by their logarithms."""
+"""Positive numbers of controllers, learned as logarithms."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from qp_control.inverse_dynamics.controller import InverseDynamics
 
 
 class PositiveNumbers(nn.Module):
-    """Weights, gains or coefficients that stay positive: an update of the same size changes each by the same share.
+    """Weights, gains or coefficients that stay positive: an update of a given size changes each by the same factor.
 
     values: by name, a positive number or several. places: by name, the numbers of a controller that it sets, such as
-    ("left contact.friction", "right contact.friction"); its own name where not given.
+    ("left contact.friction", "right contact.friction"); its own name if not given.
 
-    A source of `InverseDynamicsPolicy`; a call gives the numbers for one of `InverseDynamics`. Raises ValueError for
-    numbers that are not positive.
+    A source of `InverseDynamicsPolicy`; a call returns the numbers for a call of `InverseDynamics`. Raises ValueError
+    for numbers that are not positive.
     """
 
     def __init__(self, values: Mapping[str, Any], places: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -28,9 +28,9 @@ class PositiveNumbers(nn.Module):
 
     @classmethod
     def of(cls, controller: InverseDynamics, names: Sequence[str]) -> PositiveNumbers:
-        """Those of a controller's parts, such as "tool.stiffness" or "posture.weight", beginning with what they are.
+        """Those of a controller's parts, such as "tool.stiffness" or "posture.weight", with their current values.
 
-        "tool.damping" of a task that has none begins at the critical one, and does not follow the stiffness any more.
+        "tool.damping" of a task without damping starts at the critical value and no longer follows the stiffness.
 
         Raises ValueError for numbers that do not exist or are not positive.
         """
@@ -49,7 +49,7 @@ class PositiveNumbers(nn.Module):
         return value
 
     def set(self, **values: Any) -> None:
-        """Set some of them by hand. Raises ValueError for names there are none of, wrong sizes and numbers <= 0."""
+        """Set some of them by hand. Raises ValueError for unknown names, wrong sizes and numbers <= 0."""
         for name, value in values.items():
             if name not in self.places:
                 raise ValueError(f"there is no number {name!r}, only {', '.join(self.places)}")
@@ -61,7 +61,7 @@ class PositiveNumbers(nn.Module):
                 own.copy_(log.expand_as(own))
 
     def forward(self, situation: object = None) -> dict[str, Tensor]:
-        """The numbers by the names of their places, (size,) each."""
+        """The numbers by the names of the controller's numbers that they set, (size,) each."""
         return {place: value for name, places in self.places.items() for value in [self[name]] for place in places}
 
 

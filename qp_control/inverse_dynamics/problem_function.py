@@ -1,10 +1,10 @@
 """The assembly of a controller's QP as a function that can be differentiated twice.
 
 Its first derivatives are analytic. With f(x) = <by, problem(x)> and a direction u of x = (q, v, numbers, parameters),
-what second derivatives need are changes along u: of the problem, which is the derivative of <u, gradient of f> by `by`,
-and of the gradient of f, which is that by x, the Hessian being symmetric. These are taken by differences of order four
-of the analytic functions, along that one direction: about ten digits are right, where no rule of a limit changes within
-a few times 1e-4 of the state.
+second derivatives need two changes along u: that of the problem, the derivative of <u, gradient of f> with respect to
+`by`, and that of the gradient of f, the one with respect to x, as the Hessian is symmetric. Both are fourth-order
+finite differences of the analytic functions along that one direction, accurate to about ten digits unless the rule of a
+joint limit switches within a few times 1e-4 of the state.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch.autograd.function import once_differentiable
 from qp_control._robot import WholeBody
 from qp_control.robot.motions import array, call, tensor
 
-_STEP = 3e-4  # beside 1 + |x|; both what is left of the series and what rounding does is then about 1e-12
+_STEP = 3e-4  # relative to 1 + |x|; truncation and rounding errors are then both about 1e-12
 Optional = Tensor | None
 
 
 class Directions(NamedTuple):
-    """Where there are quaternions or (cos, sin), which have length one: in q, and among the numbers."""
+    """Where quaternions and (cos, sin), which have length one, are in q and among the numbers."""
 
     q: list[slice]
     numbers: list[slice]
@@ -41,7 +41,7 @@ def assemble(
 def _adjoint(
     native: WholeBody, at: Sequence[Optional], by: Sequence[Optional], wanted: Sequence[bool]
 ) -> list[Optional]:
-    """Gradients by q, v, numbers (of each element) and parameters."""
+    """Gradients with respect to q, v, numbers (of each element) and parameters."""
     q, v, packed, parameters = map(array, at)
     return [tensor(a) for a in native.adjoint(q, v, packed, parameters, [array(g) for g in by], list(wanted))]
 
@@ -66,13 +66,13 @@ class _Problem(torch.autograd.Function):
 
 
 def _summed(gradients: Sequence[Optional], at: Sequence[Optional]) -> list[Optional]:
-    """Gradients of each element, summed up where one vector is that of all."""
+    """Gradients of each element, summed where all elements share one vector."""
     pairs = zip(gradients, at, strict=True)
     return [g if g is None or x is None or g.ndim == x.ndim else g.sum(0) for g, x in pairs]
 
 
 class _Gradient(torch.autograd.Function):
-    """(.., q, v, numbers, parameters, gradients by the eleven arrays) -> gradients by the first four."""
+    """(.., q, v, numbers, parameters, gradients w.r.t. the eleven arrays) -> gradients w.r.t. the first four."""
 
     @staticmethod
     def forward(
@@ -91,7 +91,7 @@ class _Gradient(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         at, by = tensors[:4], tensors[4:]
         batch = len(at[0])
-        # Of each element, along its direction in a step of its own.
+        # Each element along its own direction, with its own step.
         point = [None if x is None else x.expand(batch, x.shape[-1]) for x in at]
         ways = [None if d is None else d.expand(batch, d.shape[-1]) for d in u]
         pairs = [(d, x) for d, x in zip(ways, point, strict=True) if d is not None and x is not None]
@@ -117,7 +117,7 @@ class _Gradient(torch.autograd.Function):
 def _along(
     ctx: Any, point: Sequence[Optional], way: Sequence[Optional], by: Sequence[Optional], wanted: Sequence[bool]
 ) -> list[Optional]:
-    """The gradients by a displaced point, and the problem there."""
+    """The gradients and the problem at a displaced point."""
     moved = [x if d is None or x is None else x + d for x, d in zip(point, way, strict=True)]
     lengths: list[tuple[int, slice, Tensor]] = []
     for k, blocks in ((0, ctx.directions.q), (2, ctx.directions.numbers)):

@@ -1,4 +1,4 @@
-"""States of a robot as they come from outside: of any kind of numbers, not quite normalised, or none at all."""
+"""States of a robot as given by users: of any dtype, not exactly normalised, or invalid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_LENGTH, LARGEST_LENGTH = 1e-6, 1e6  # of quaternions and (cos, sin)
 
 
 class State(NamedTuple):
-    """States as the model takes them, which of them were some, and what makes results look like the arguments."""
+    """States as the model takes them, which of them were valid, and what gives results the arguments' form."""
 
     q: Tensor
     v: Tensor
@@ -26,15 +26,14 @@ class State(NamedTuple):
 
 
 class RobotStates:
-    """Reads states: normalises quaternions and (cos, sin), and puts the neutral state in place of what is none."""
+    """Reads states: normalises quaternions and (cos, sin), and replaces invalid states by the neutral one."""
 
     def __init__(self, model: RobotModel) -> None:
         self.nq, self.nv = model.nq, model.nv
         self.neutral = model.neutral_state()[: model.nq]
         self.units: list[slice] = []
         for joint in list(model.model.joints)[1:]:
-            # The last numbers of a joint's configuration that are a direction: what it has more than velocities, and
-            # the three or one that these are for.
+            # Quaternions and (cos, sin) come last in a joint's configuration; their size follows from (nq, nv).
             size = {(7, 6): 4, (4, 3): 4 if joint.shortname() != "JointModelPlanar" else 2, (2, 1): 2}.get(
                 (joint.nq, joint.nv), 0
             )
@@ -67,7 +66,7 @@ class RobotStates:
 
 
 def has_direction(vectors: Tensor) -> Tensor:
-    """bool (...): which of the vectors (..., n) have a length that is neither zero nor infinite, up to rounding."""
+    """bool (...): which of the vectors (..., n) have a length between `LEAST_LENGTH` and `LARGEST_LENGTH`."""
     return _is_one(vectors.detach().norm(dim=-1))
 
 
@@ -76,7 +75,7 @@ def _is_one(length: Tensor) -> Tensor:
 
 
 def normalised(values: Tensor, units: Sequence[slice]) -> Tensor:
-    """Vectors (..., n), their quaternions and (cos, sin) made of length one; NaN where they have no direction."""
+    """Vectors (..., n) with quaternions and (cos, sin) normalised; NaN where they have no direction."""
     if not units:
         return values
     blocks, done = [], 0

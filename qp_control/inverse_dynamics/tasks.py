@@ -1,14 +1,14 @@
-"""Tasks of a controller by inverse dynamics: what the robot is to do, as costs or as constraints.
+"""Tasks of inverse dynamics: what the robot is to do, as costs or as constraints.
 
-A task of motion has an error e [m or rad] and asks for the acceleration
+A motion task has an error e [m or rad], asks for the acceleration
 
-    a* = acceleration + stiffness e + damping (velocity - its velocity)
+    a* = acceleration + stiffness e + damping (velocity - own velocity)
 
-and costs weight/2 |a - a*|^2, summed over its axes; with an infinite weight a = a* is a constraint. stiffness [1/s^2],
-damping [1/s] (None: critical, 2 sqrt(stiffness)) and weight are one number or one per axis, and learned.
+and has the cost weight/2 |a - a*|^2, summed over its axes; with an infinite weight a = a* is a constraint. stiffness
+[1/s^2], damping [1/s] (None: critical, 2 sqrt(stiffness)) and weight are one number or one per axis, and learned.
 
-Tasks of one `level` are weighed against each other; those of level 2 have what freedom level 1 leaves, and so on.
-Contacts are of level 1.
+Tasks of the same `level` are weighted against each other; those of level 2 use the freedom that level 1 leaves, and so
+on. Contacts belong to level 1.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class MotionOptions(TypedDict, total=False):
-    """What all tasks of motion take by keyword; their meanings and defaults stand at `MotionTask`."""
+    """Keyword arguments of all motion tasks; see `MotionTask` for meanings and defaults."""
 
     weight: Values
     stiffness: Values
@@ -50,7 +50,7 @@ class MotionOptions(TypedDict, total=False):
 
 
 class Task(Part):
-    """A term of the cost. `rows`: of the full task, which axes it has."""
+    """A term of the cost. `rows`: which of all its axes count."""
 
     def __init__(self, name: str, weight: Values, shift_weight: float = 1.0, level: int | None = 1) -> None:
         super().__init__(name)
@@ -67,7 +67,7 @@ class Task(Part):
 
 
 class MotionTask(Task):
-    """A task with an error, which `qp_control.inverse_dynamics.tasks` makes an acceleration of. Its kinds are below.
+    """A task whose error determines an acceleration, see `qp_control.inverse_dynamics.tasks`. Its kinds are below.
 
     reference: what is to be reached; None, the default: as in the model's neutral configuration.
     weight [s^4/m^2 or s^4/rad^2]: 1 by default; infinite, for all axes: a constraint.
@@ -75,9 +75,9 @@ class MotionTask(Task):
         are one number or one per axis, at least 0, and learned.
     velocity, acceleration: of the reference, 0 by default.
     shift_weight: of a constraint that others contradict, 1 by default; the larger, the less it gives way.
-    level: of a strict hierarchy, from 1, the default. name: in the controller; the kind of task has one of its own.
+    level: in a strict hierarchy, at least 1; 1 by default. name: in the controller; each kind has its own default.
 
-    Raises ValueError for numbers that are none.
+    Raises ValueError for values that are not numbers or out of range.
     """
 
     def __init__(
@@ -111,19 +111,19 @@ class MotionTask(Task):
 
 
 class FrameTask(MotionTask):
-    """A frame of the robot is to have a pose (SE3), in the world or seen from another frame.
+    """A frame of the robot is to reach a pose (SE3), in the world or relative to another frame.
 
-    frame: its name. relative_to: name of the frame it is seen from; None: the world.
-    reference: pose (7,), position [m] and quaternion (x, y, z, w) of any length but zero; None: the one in the model's
+    frame: its name. relative_to: name of the frame that the pose is relative to; None: the world.
+    reference: pose (7,), position [m] and quaternion (x, y, z, w) of any non-zero length; None: the one in the model's
         neutral configuration.
-    velocity (6,) linear [m/s] and angular [rad/s], acceleration (6,) [m/s^2, rad/s^2]: of the reference, as seen from
-        there in its axes.
-    axes: "world" (those of the frame it is seen from) or "frame": of errors, gains, weights and mask.
+    velocity (6,) linear [m/s] and angular [rad/s], acceleration (6,) [m/s^2, rad/s^2]: of the reference, relative to
+        that frame and in its axes.
+    axes: "world" (those of the frame that the pose is relative to) or "frame": of errors, gains, weights and mask.
     mask: which of the six axes (linear, angular) count.
     weight (1 by default), stiffness (100), damping (critical) and the others: see `MotionTask`.
-    name: the frame's unless given.
+    name: that of the frame by default.
 
-    The error is that of position, and the rotation vector from the frame to its reference.
+    The error consists of the position error and the rotation vector from the frame to its reference.
     """
 
     has_position, has_orientation = True, True
@@ -153,7 +153,7 @@ class FrameTask(MotionTask):
 
 
 class PositionTask(FrameTask):
-    """The origin of a frame is to be somewhere: `FrameTask` without orientation.
+    """The origin of a frame is to reach a position: `FrameTask` without orientation.
 
     reference (3,) [m], velocity (3,) [m/s], acceleration (3,) [m/s^2], mask of three axes.
     """
@@ -162,7 +162,7 @@ class PositionTask(FrameTask):
 
 
 class OrientationTask(FrameTask):
-    """A frame is to point somewhere: `FrameTask` without position.
+    """A frame is to reach an orientation: `FrameTask` without position.
 
     reference (4,), a quaternion (x, y, z, w), velocity (3,) [rad/s], acceleration (3,) [rad/s^2], mask of three axes.
     """
@@ -171,7 +171,7 @@ class OrientationTask(FrameTask):
 
 
 class RelativeFrameTask(FrameTask):
-    """A frame is to have a pose as seen from another frame of the robot: `FrameTask` with `relative_to`."""
+    """A frame is to reach a pose relative to another frame of the robot: `FrameTask` with `relative_to`."""
 
     def __init__(self, frame: str, relative_to: str, reference: Values | None = None, **options: Any) -> None:
         options = {"name": f"{frame} from {relative_to}"} | options
@@ -179,7 +179,7 @@ class RelativeFrameTask(FrameTask):
 
 
 class CenterOfMassTask(MotionTask):
-    """The centre of mass is to be somewhere, in the world.
+    """The centre of mass is to reach a position in the world.
 
     reference (3,) [m] (None: as in the model's neutral configuration), velocity (3,) [m/s], acceleration (3,) [m/s^2];
     mask: which of the world's axes count.
@@ -202,12 +202,12 @@ class CenterOfMassTask(MotionTask):
 
 
 class PostureTask(MotionTask):
-    """Joints are to be somewhere.
+    """Joints are to reach a configuration.
 
     reference (nq,): a configuration [m or rad] (None: the model's neutral one). velocity, acceleration (nv,).
     joints: the names of those that count (None: all but floating bases).
-    weight (1 by default), stiffness (100), damping (critical): for each of their velocity coordinates, or one for all;
-        they and the others: see `MotionTask`.
+    weight (1 by default), stiffness (100), damping (critical): one per velocity coordinate of these joints, or one for
+        all; for these and the others see `MotionTask`.
     name: "posture" unless given.
     """
 
@@ -234,7 +234,7 @@ class PostureTask(MotionTask):
 
 
 class AngularMomentumTask(Task):
-    """The angular momentum L about the centre of mass is to be something, usually nothing.
+    """The angular momentum L about the centre of mass is to reach a reference, usually zero.
 
     It asks for dL/dt = rate + damping (reference - L). reference (3,) [kg m^2/s], rate (3,) [N m], in the world's axes;
     damping [1/s], 10 by default, learned; weight [1/(N m)^2], 0.01 by default, learned; reference and rate are 0 unless
@@ -268,9 +268,9 @@ class AngularMomentumTask(Task):
 
 
 class Regularization(Task):
-    """weight/2 |value - reference|^2 of numbers that the controller decides on; never a constraint.
+    """The cost weight/2 |value - reference|^2 of quantities that the controller decides; never a constraint.
 
-    level: of a strict hierarchy; None: the last one there is.
+    level: in a strict hierarchy; None: the last one.
     """
 
     def __init__(self, name: str, weight: Values, reference: Values = 0.0, level: int | None = None) -> None:
@@ -284,10 +284,10 @@ class Regularization(Task):
 
 
 class ContactForceTask(Regularization):
-    """The force at a contact, all its points together, is to be something.
+    """The force at a contact, summed over its points, is to be near a reference.
 
-    contact: its name. reference (3,) [N] on the robot, in the world's axes, 0 by default; weight [1/N^2], one or for
-        each axis, 1e-4 by default, learned.
+    contact: its name. reference (3,) [N] on the robot, in the world's axes, 0 by default; weight [1/N^2], one or one
+        per axis, 1e-4 by default, learned.
     """
 
     def __init__(
@@ -301,9 +301,9 @@ class ContactForceTask(Regularization):
 
 
 class TorqueRegularization(Regularization):
-    """Torques of the driven joints are to be small, or near a reference (nu,) [N m or N].
+    """Torques of the actuated joints are to be small, or near a reference (nu,) [N m or N].
 
-    weight [1/(N m)^2 or 1/N^2]: 1e-4 by default, learned. level: None, the default: the last one there is.
+    weight [1/(N m)^2 or 1/N^2]: 1e-4 by default, learned. level: None, the default: the last one.
     """
 
     def __init__(
@@ -318,7 +318,7 @@ class TorqueRegularization(Regularization):
 class AccelerationRegularization(Regularization):
     """Accelerations are to be small, or near a reference (nv,) [m/s^2 or rad/s^2].
 
-    weight [s^4/m^2 or s^4/rad^2]: 1e-4 by default, learned. level: None, the default: the last one there is.
+    weight [s^4/m^2 or s^4/rad^2]: 1e-4 by default, learned. level: None, the default: the last one.
     """
 
     def __init__(
@@ -333,19 +333,19 @@ class AccelerationRegularization(Regularization):
 class ForceRegularization(Regularization):
     """Forces at the points of all contacts are to be small.
 
-    weight [1/N^2]: 1e-4 by default, learned. level: None, the default: the last one there is.
+    weight [1/N^2]: 1e-4 by default, learned. level: None, the default: the last one.
     """
 
     def __init__(self, *, weight: Values = 1e-4, level: int | None = None, name: str = "force") -> None:
         super().__init__(name, weight, level=level)
-        self.points = 0  # known to the controller
+        self.points = 0  # set by the controller
 
     def numbers(self, model: RobotModel) -> dict[str, Number]:
         return self._sized(3 * self.points)
 
 
 def neutral_pose(model: RobotModel, frame: str, base: str) -> torch.Tensor:
-    """(7,) of a frame as seen from another one in the neutral configuration."""
+    """Pose (7,) of a frame relative to another one in the neutral configuration."""
     frame_index(model, frame), frame_index(model, base)
     found = model.frame_motions([base, frame], model.neutral_state()[: model.nq])
     (p_a, p_b), (R_a, R_b) = found.position.numpy(), found.rotation.numpy()

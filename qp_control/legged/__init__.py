@@ -1,11 +1,11 @@
-"""Controllers of robots with legs.
+"""Controllers of legged robots.
 
     gait           which foot is on the ground when
       -> foot_steps         where feet land, and how they get there
-      -> single_rigid_body  a plan of forces over the gait: a QP of optimal control
-      -> whole_body         a controller by inverse dynamics with what legs need
+      -> single_rigid_body  a plan of forces over the gait: an optimal-control QP
+      -> whole_body         inverse dynamics with the tasks of a legged robot
       -> decision           what a controller decides and carries from tick to tick
-      -> standing, trotting the controllers: for closed loops, as an `MPC` is
+      -> standing, trotting the controllers: for closed loops, like an `MPC`
 
 All are batched and differentiable, through plan, foot placement and torques.
 """

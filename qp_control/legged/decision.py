@@ -31,21 +31,21 @@ class WarmStart(NamedTuple):
 
     @staticmethod
     def at(solution: LayerSolution) -> WarmStart:
-        """At solutions; zero where there is none."""
+        """From solutions; zero where there is none."""
         return WarmStart(*(getattr(solution, name).detach().nan_to_num(0.0) for name in WarmStart._fields))
 
 
 @dataclass(frozen=True)
 class LeggedDecision:
-    """What one call of a controller of legged robots decides and the next one takes. Batch of B, robots with k feet.
+    """What one call of a legged robot's controller decides and passes to the next. Batch of B, robots with k feet.
 
-    input (B, nu): torques [N m]. acceleration (B, nv): what they are to give [m/s^2 or rad/s^2]. force (B, k, 3): on
-    the feet, in the world's axes [N]. status (B,): `qc.Status`; iterations (B,). warm_start: None before the first
-    tick.
+    input (B, nu): torques [N m]. acceleration (B, nv): the resulting one according to the model [m/s^2 or rad/s^2].
+    force (B, k, 3): on the feet, in the world's axes [N]. status (B,): `qc.Status`; iterations (B,). warm_start: None
+    before the first tick.
     """
 
     warm: ClassVar[tuple[str, ...]] = ("warm_start",)
-    """Fields that are only where the solver starts."""
+    """Fields that only serve to warm-start the solver."""
 
     input: Tensor
     acceleration: Tensor
@@ -68,7 +68,7 @@ class LeggedDecision:
         }
 
     def decided(self, found: Control, **more: Any) -> Self:
-        """With what a tick found, and other values of some fields."""
+        """The decision with the results of a tick, and other values of some fields."""
         made: dict[str, Any] = {
             "input": found.torque,
             "acceleration": found.acceleration,
@@ -81,23 +81,23 @@ class LeggedDecision:
 
     @property
     def solved(self) -> Tensor:
-        """bool (B,): there is an answer."""
+        """bool (B,): whether there is an answer."""
         return self.status <= Status.CLOSEST_FEASIBLE
 
     def shift(self) -> Self:
-        """What the next tick takes: this decision."""
+        """What is passed to the next tick: this decision."""
         return self
 
     def with_input(self, u: Tensor) -> Self:
-        """The decision with torques u (B, nu) sent instead of its own."""
+        """The decision with torques u (B, nu) applied instead of its own."""
         return dataclasses.replace(self, input=u)
 
     def detach(self) -> Self:
-        """The same without graph."""
+        """The decision without autograd graph."""
         return self._each(lambda value: value.detach())
 
     def __getitem__(self, index: Tensor | slice) -> Self:
-        """Those of some elements."""
+        """The decision of some elements."""
         return self._each(lambda value: value[index])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:

@@ -1,7 +1,7 @@
 """Where feet land, and how they get there.
 
-A foot that swings lands where the hip will be in the middle of the stance to come, and further by what lets the robot
-come to the wanted speed (Raibert); with the gain sqrt(height / g) the point where it could stop (capture point).
+A swinging foot lands where the hip will be in the middle of the next stance, plus an offset proportional to the error
+of the velocity (Raibert); with the gain sqrt(height / g) this is the point where the robot could stop (capture point).
 
 Sources: M. H. Raibert, "Legged robots that balance", 1986; J. Pratt et al., "Capture point: a step toward humanoid push
 recovery", Humanoids 2006.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Swing(NamedTuple):
-    """Of feet (B, feet, 3) [m, m/s, m/s^2]."""
+    """Motion of the feet (B, feet, 3) [m, m/s, m/s^2]."""
 
     position: Tensor
     velocity: Tensor
@@ -34,11 +34,11 @@ def landing(
     stance: float,
     gain: Tensor,
 ) -> Tensor:
-    """(B, feet, 2) where feet are to land [m].
+    """Where feet are to land (B, feet, 2) [m].
 
-    trunk (B, 2) [m]; under (B, feet, 2): the feet below it, in the world's axes, as they stand [m]; turn (B,): wanted
-    rate of turning [rad/s]; velocity (B, 2), and the wanted one (B, 2) [m/s]; left (B, feet): time until they land [s];
-    stance: time on the ground [s]; gain (1,) [s].
+    trunk (B, 2) [m]; under (B, feet, 2): feet relative to the trunk when standing, in the world's axes [m]; turn (B,):
+    commanded turning rate [rad/s]; velocity (B, 2) and wanted (B, 2), the commanded one [m/s]; left (B, feet): time
+    until they land [s]; stance: time on the ground [s]; gain (1,) [s].
     """
     until = left + 0.5 * stance
     angle = turn[:, None] * until
@@ -49,9 +49,10 @@ def landing(
 
 
 def swing(start: Tensor, end: Tensor, share: Tensor, seconds: float, ground: float, height: float) -> Swing:
-    """On the way from start (B, feet, 3) to end (B, feet, 2), share (B, feet) of it over, which takes `seconds`.
+    """Feet swinging from start (B, feet, 3) to end (B, feet, 2) within `seconds`, at the share (B, feet) of that time.
 
-    Along the ground a quintic with rest at both ends, up and down a sine from the start to `ground`, `height` above.
+    Horizontally a quintic with rest at both ends; vertically a sine of amplitude `height` on top of a quintic from the
+    start's height to `ground`.
     """
     s = share[..., None]
     along, rate, change = quintic(s)
@@ -66,7 +67,7 @@ def swing(start: Tensor, end: Tensor, share: Tensor, seconds: float, ground: flo
 
 
 def quintic(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """From 0 to 1 with rest at both ends, and its derivatives by s."""
+    """From 0 to 1 with rest at both ends, and its first two derivatives with respect to s."""
     return (
         s**3 * (10.0 - 15.0 * s + 6.0 * s**2),
         30.0 * s**2 * (1.0 - s) ** 2,

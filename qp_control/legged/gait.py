@@ -14,11 +14,11 @@ from qp_control.qp.problem import as_integer
 
 @dataclasses.dataclass(frozen=True)
 class Gait:
-    """A periodic gait. The clock counts control periods, so that nothing in it has to be rounded.
+    """A periodic gait. The clock counts control periods, an integer, so it does not accumulate rounding errors.
 
-    period: control periods of a cycle. duty: share of it that a foot is on the ground. offsets: for each foot, the
-    share of the cycle after which it touches down. ramp: control periods in which a contact takes up its load, and
-    gives it back.
+    period: control periods per cycle. duty: share of the cycle that a foot is on the ground. offsets: for each foot,
+    the share of the cycle after which it touches down. ramp: control periods over which a contact is loaded and
+    unloaded.
 
     Raises ValueError for a duty that leaves no control period on the ground or in the air, and for other bad numbers.
     """
@@ -50,17 +50,17 @@ class Gait:
         return torch.remainder(torch.as_tensor(clock)[..., None] - shift, self.period)
 
     def on_ground(self, clock: int | Tensor) -> Tensor:
-        """(..., feet) True where the feet carry."""
+        """(..., feet) True for feet on the ground."""
         return self.since_touchdown(clock) < self.stance
 
     def activation(self, clock: int | Tensor) -> Tensor:
-        """(..., feet) of contacts: 0 in the air, 1 on the ground, and between them over `ramp`."""
+        """(..., feet) of contacts: 0 in the air, 1 on the ground, with a linear transition over `ramp`."""
         since = self.since_touchdown(clock)
         edge = torch.minimum(since + 1, self.stance - since).clamp(0, self.ramp)
         return edge.double() / self.ramp
 
     def swing(self, clock: int | Tensor) -> Tensor:
-        """(..., feet) share of the swing that is over at the end of this control period; 0 on the ground."""
+        """(..., feet) share of the swing completed at the end of this control period; 0 on the ground."""
         over = (self.since_touchdown(clock) - self.stance + 1).clamp_min(0)
         return over.double() / (self.period - self.stance)
 

@@ -1,7 +1,7 @@
 """Model predictive control of a legged robot as a single rigid body, over a given gait: a convex QP in contact forces.
 
-    state x = (theta, p, omega, v): rotation vector from the body to upright in the wanted direction, and position
-    [rad, m], both in the world, angular velocity and velocity [rad/s, m/s]; input u = (f_1, .., f_k) forces at feet [N]
+    state x = (theta, p, omega, v): rotation vector from the upright body at its current heading [rad], position [m],
+    angular velocity and velocity [rad/s, m/s], all in the world; input u = (f_1, .., f_k) forces at feet [N]
 
     theta+ = theta + dt omega,  omega+ = omega + dt I^-1 sum (r_i - p) x f_i     I turned by the yaw, r_i - p as planned
     p+ = p + dt v + dt^2/2 a,   v+ = v + dt a,                                   a = sum f_i / m + gravity
@@ -10,8 +10,8 @@
     subject to  |f_x|, |f_y| <= friction f_z / sqrt 2,  min_force <= f_z <= max_force on the ground, f = 0 in the air
 
 Source: J. Di Carlo, P. M. Wensing, B. Katz, G. Bledt, S. Kim, "Dynamic locomotion in the MIT Cheetah 3 through convex
-model-predictive control", IROS 2018. The tracking of what it plans by inverse dynamics: D. Kim, J. Di Carlo, B. Katz,
-G. Bledt, S. Kim, "Highly dynamic quadruped locomotion via whole-body impulse control and model predictive control",
+model-predictive control", IROS 2018. Tracking of its plans by inverse dynamics: D. Kim, J. Di Carlo, B. Katz, G. Bledt,
+S. Kim, "Highly dynamic quadruped locomotion via whole-body impulse control and model predictive control",
 arXiv:1909.06586 (2019).
 """
 
@@ -29,7 +29,7 @@ from qp_control.settings import Settings, settings_or
 
 
 class BodyPlan(NamedTuple):
-    """What the body is to do."""
+    """Planned motion and forces."""
 
     states: Tensor
     """(B, N + 1, 12)"""
@@ -56,10 +56,10 @@ class BodyProblem(NamedTuple):
 
 
 class SingleRigidBody(nn.Module):
-    """The model that stands at the top of `qp_control.legged.single_rigid_body`.
+    """The model and problem stated in `qp_control.legged.single_rigid_body`.
 
-    mass [kg], inertia (3, 3) about the centre of mass in the body's axes [kg m^2]; feet: how many; horizon: stages N of
-    dt [s]; min_force, max_force [N]: of a foot on the ground.
+    mass [kg], inertia (3, 3) about the centre of mass in the body's axes [kg m^2]; feet: their number; horizon: number
+    N of stages of dt [s]; min_force, max_force [N]: normal force of a foot on the ground.
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class SingleRigidBody(nn.Module):
         sides = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
         facets = torch.cat([sides, -edge.reshape(1, 1).expand(4, 1)], 1)
         D = torch.kron(torch.eye(k, dtype=torch.float64), facets)
-        # Rows that depend on each other are slow to differentiate: a foot in the air has bounds only, and one on the
-        # ground pushes a little, so that it never is at the tip of its cone.
+        # Linearly dependent rows are slow to differentiate: a foot in the air has only bounds, and one on the ground a
+        # least force, so that it is never at the apex of its cone.
         on = on_ground.unsqueeze(-1)
         largest = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64) * self.max_force
         least = torch.tensor([-self.max_force, -self.max_force, self.min_force], dtype=torch.float64)
@@ -119,7 +119,7 @@ class SingleRigidBody(nn.Module):
         """Plans from states x0 (B, 12).
 
         reference (B, N + 1, 12). yaw (B,) [rad]. arms (B, N, feet, 3): from the centre of mass to the feet [m].
-        on_ground (N, feet) or (B, N, feet). Q (12,): of theta [1/rad^2] and so on; r (1,) [1/N^2]; friction (1,).
+        on_ground (N, feet) or (B, N, feet). Q (12,): weights of theta [1/rad^2] etc.; r (1,) [1/N^2]; friction (1,).
         """
         problem = self.build(x0, reference, yaw, arms, on_ground, Q=Q, r=r, friction=friction)
         data = problem._asdict()
@@ -128,7 +128,7 @@ class SingleRigidBody(nn.Module):
 
 
 def skew(vector: Tensor) -> Tensor:
-    """(..., 3, 3) that turns f into vector x f."""
+    """Matrices (..., 3, 3) of the map from f to vector x f."""
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
     rows = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
@@ -136,7 +136,7 @@ def skew(vector: Tensor) -> Tensor:
 
 
 def about_vertical(yaw: Tensor) -> Tensor:
-    """(..., 3, 3)"""
+    """Rotations (..., 3, 3) by yaw [rad] about the vertical."""
     c, s = torch.cos(yaw), torch.sin(yaw)
     zero, one = torch.zeros_like(c), torch.ones_like(c)
     rows = torch.stack([c, -s, zero, s, c, zero, zero, zero, one], -1)

@@ -1,4 +1,4 @@
-"""Standing on all feet: the centre of mass over the middle between them, or beside it, and the trunk upright."""
+"""Standing on all feet: the centre of mass over their middle, or at an offset from it, and the trunk upright."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from qp_control.legged.whole_body import Target, WholeBody
 
 @dataclass(frozen=True)
 class StandingDecision(LeggedDecision):
-    """offset (B, 3): of the centre of mass from where it is without [m]. orientation (B, 4): of the trunk, level, in
-    the direction of the start. The rest as of `LeggedDecision`."""
+    """offset (B, 3): of the centre of mass from its default position [m]. orientation (B, 4): of the trunk, level, with
+    the heading of the start. For the rest see `LeggedDecision`."""
 
     offset: Tensor
     orientation: Tensor
@@ -23,7 +23,7 @@ class StandingDecision(LeggedDecision):
 class Standing(nn.Module):
     """Keeps a robot on its feet, wherever they slide to. A `Controller` of `qp_control.training.closed_loop`.
 
-    stand (nx,): the state of standing, with feet on the ground at height zero.
+    stand (nx,): the standing state, with the feet on the ground at height zero.
     """
 
     def __init__(self, whole_body: WholeBody, stand: Tensor) -> None:
@@ -32,7 +32,7 @@ class Standing(nn.Module):
         self.stand = stand[: model.nq]
         feet = model.frame_positions(whole_body.feet, self.stand)
         self.height = float(model.centroid(self.stand).position[2] - feet[:, 2].mean())
-        """Of the centre of mass over the feet [m]."""
+        """Height of the centre of mass above the feet [m]."""
 
     @property
     def input_limit(self) -> Tensor:
@@ -40,7 +40,7 @@ class Standing(nn.Module):
         return self.whole_body.model.effort_limit
 
     def start(self, x: Tensor, offset: Tensor | None = None) -> StandingDecision:
-        """What the first call takes in states x (B, nx), where not all is as usual.
+        """The previous decision to pass to the first call in states x (B, nx) if the defaults do not apply.
 
         offset (B, 3) or (3,) [m]: of the centre of mass, in the world.
         """
@@ -50,9 +50,9 @@ class Standing(nn.Module):
         return StandingDecision(**nothing, offset=by, orientation=level(self.whole_body.finite(x)[:, 3:7]))
 
     def forward(self, x: Tensor, before: StandingDecision | None = None) -> StandingDecision:
-        """Torques for states x (B, nx), which may have more of the plant behind them.
+        """Torques for states x (B, nx), which may be followed by more of the plant's state.
 
-        before: the decision of the control period before.
+        before: the decision of the previous control period.
         """
         before = self.start(x) if before is None else before
         found = self.whole_body(*self.whole_body.parts(x), self.target(x, before), before.warm_start)
@@ -64,7 +64,7 @@ class Standing(nn.Module):
         return self.whole_body.build(*self.whole_body.parts(x), self.target(x, before))
 
     def target(self, x: Tensor, before: StandingDecision) -> Target:
-        """What the feet at states x (B, nx) ask for."""
+        """The target that follows from the feet in states x (B, nx)."""
         q, _ = self.whole_body.parts(self.whole_body.finite(x))
         feet = self.whole_body.model.frame_positions(self.whole_body.feet, q)
         up = torch.tensor([0.0, 0.0, self.height], dtype=torch.float64)
@@ -86,7 +86,7 @@ class Standing(nn.Module):
 
 
 def level(quaternion: Tensor) -> Tensor:
-    """(B, 4) of the rotation about the vertical that is nearest to the given one, x y z w."""
+    """Quaternion (B, 4), x y z w, of the rotation about the vertical that is closest to the given one."""
     z, w = quaternion[:, 2], quaternion[:, 3]
     length = torch.hypot(z, w).clamp_min(1e-9)
     zero = torch.zeros_like(z)

@@ -29,20 +29,20 @@ UNTUNED: dict[str, Any] = {
     "planned_force_weight": 1e-6,
     "placement_gain": 0.12,
 }
-"""Weights of the plan (of the order of those of Di Carlo et al.), and Raibert's gain [s]."""
+"""Weights of the plan (similar to those of Di Carlo et al.), and Raibert's gain [s]."""
 
 
 @dataclass(frozen=True)
 class TrottingDecision(LeggedDecision):
-    """What `LeggedDecision` has, and of the gait and its plan:
+    """A `LeggedDecision` with the gait and its plan:
 
-    clock (B,): int64, control periods of the gait. tick (B,): int64, control periods since the start.
-    command (B, 3): wanted velocity ahead and to the left [m/s], and turn to the left [rad/s].
-    heading (B,): wanted direction [rad].
+    clock (B,): int64, the gait's clock in control periods. tick (B,): int64, control periods since the start.
+    command (B, 3): commanded velocity forward and to the left [m/s], and turning rate to the left [rad/s].
+    heading (B,): commanded heading [rad].
     left (B, k, 3): where feet in the air left the ground [m].
     body (B, 2, 12), body_force (B, k, 3), plan_status (B,): first states, forces [N] and status of the `BodyPlan`.
-    plan_heading (B,): direction in which it was made [rad]. plan_arms (B, k, 3): from the centre of mass to the feet
-    then [m].
+    plan_heading (B,): heading when it was made [rad]. plan_arms (B, k, 3): from the centre of mass to the feet at that
+    time [m].
     """
 
     clock: Tensor
@@ -58,31 +58,31 @@ class TrottingDecision(LeggedDecision):
 
 
 class _Seen(NamedTuple):
-    """What planning and tracking go by."""
+    """What planning and tracking are based on."""
 
     q: Tensor
     v: Tensor
     centre: Tensor
     """(B, 3) centre of mass [m]"""
     velocity: Tensor
-    """(B, 3) of it [m/s]"""
+    """(B, 3) of the centre of mass [m/s]"""
     feet: Tensor
     """(B, k, 3) [m]"""
     land: Tensor
     """(B, k, 2) where feet in the air will land [m]"""
     wanted: Tensor
-    """(B, 2) velocity in the world [m/s]"""
+    """(B, 2) commanded velocity in the world [m/s]"""
 
 
 class Trotting(nn.Module):
-    """Walks as commanded, or on the spot. A `Controller` of `qp_control.training.closed_loop`.
+    """Trots as commanded, or on the spot. A `Controller` of `qp_control.training.closed_loop`.
 
-    stand (nx,): the state of standing, with the feet on the ground. period [s]: of control. every: control periods from
-    plan to plan, and in a stage of it; the gait's cycle should be a multiple. clearance [m]: height of a step.
+    stand (nx,): the standing state, with the feet on the ground. period [s]: control period. every: control periods
+    between plans, and per stage of a plan; the gait's cycle should be a multiple. clearance [m]: height of a step.
 
-    `numbers` are those of plan and foot placement, those of the controller by inverse dynamics are in `whole_body`.
+    `numbers` are those of plan and foot placement; those of inverse dynamics are in `whole_body`.
 
-    Raises ValueError for a gait of another number of feet.
+    Raises ValueError for a gait with another number of feet.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Trotting(nn.Module):
         feet, centre = model.frame_positions(whole_body.feet, self.stand), model.centroid(self.stand).position
         self.ground, self.height = float(feet[:, 2].mean()), float(centre[2])
         self.under = (feet - self.stand[:3])[:, :2]
-        # The body that the robot is as a whole, rigid in its stand.
+        # The whole robot as one rigid body in its standing configuration.
         spin = torch.eye(model.nv, dtype=torch.float64)[3:6]
         turned = model.centroid(self.stand.expand(3, -1), spin).momentum[:, 3:]
         mass = float(model.inverse_dynamics(self.stand, rest, rest)[2]) / GRAVITY
@@ -124,10 +124,10 @@ class Trotting(nn.Module):
         return self.whole_body.model.effort_limit
 
     def start(self, x: Tensor, command: Tensor | None = None, clock: Tensor | None = None) -> TrottingDecision:
-        """What the first call takes in states x (B, nx), where not all is as usual.
+        """The previous decision to pass to the first call in states x (B, nx) if the defaults do not apply.
 
-        command (B, 3) or (3,): velocity ahead and to the left [m/s] and turn to the left [rad/s]; on the spot when
-        None. clock (B,): where in the gait, in control periods.
+        command (B, 3) or (3,): velocity forward and to the left [m/s] and turning rate to the left [rad/s]; None: on
+        the spot. clock (B,): the gait's clock, in control periods; None: 0.
         """
         x = self.whole_body.checked(x)
         n, k = len(x), len(self.whole_body.feet)
@@ -149,9 +149,9 @@ class Trotting(nn.Module):
         )
 
     def forward(self, x: Tensor, before: TrottingDecision | None = None) -> TrottingDecision:
-        """Torques for states x (B, nx), which may have more of the plant behind them.
+        """Torques for states x (B, nx), which may be followed by more of the plant's state.
 
-        before: the decision of the control period before. The status is that of the plan where it has no answer.
+        before: the decision of the previous control period. If the plan has no answer, the status is that of the plan.
         """
         target, now = self._prepare(x, before)
         found = self.whole_body(*self.whole_body.parts(x), target, now.warm_start)
@@ -165,7 +165,7 @@ class Trotting(nn.Module):
         )
 
     def build(self, x: Tensor, before: TrottingDecision | None = None) -> OcpQP | dict[str, Tensor]:
-        """The QPs of a call, as arguments of `qc.solve_qp`; that of the plan made in it, where it has no answer."""
+        """The QPs of a call, as arguments of `qc.solve_qp`; if a plan made in it has no answer, the plan's QP."""
         seen, now = self._see(x, before)
         if bool(self._due(now).all()):
             arguments = self._plan_arguments(seen, now)
@@ -174,11 +174,11 @@ class Trotting(nn.Module):
         return self.whole_body.build(*self.whole_body.parts(x), self._prepare(x, before)[0])
 
     def _due(self, now: TrottingDecision) -> Tensor:
-        """bool (B,): it is time for a new plan."""
+        """bool (B,): whether a new plan is due."""
         return now.tick % self.every == 0
 
     def _prepare(self, x: Tensor, before: TrottingDecision | None) -> tuple[Target, TrottingDecision]:
-        """What to do now, planned anew where it is time."""
+        """The current target, replanned where due."""
         seen, now = self._see(x, before)
         due = self._due(now)
         if bool(due.any()):
@@ -192,7 +192,7 @@ class Trotting(nn.Module):
         return self._target(seen, now), now
 
     def _see(self, x: Tensor, before: TrottingDecision | None) -> tuple[_Seen, TrottingDecision]:
-        """What planning and tracking go by, and what is carried, with the feet that are in the air now."""
+        """What planning and tracking are based on, and the decision with an updated `left`."""
         now = self.start(x) if before is None else before
         model, gait = self.whole_body.model, self.gait
         q, v = self.whole_body.parts(self.whole_body.finite(x))
@@ -217,7 +217,7 @@ class Trotting(nn.Module):
         return _Seen(q, v, centroid.position, velocity, feet, land, wanted), now
 
     def _plan_arguments(self, seen: _Seen, now: TrottingDecision) -> dict[str, Tensor]:
-        """Of `SingleRigidBody`."""
+        """Arguments of `SingleRigidBody`."""
         q, v, centre, velocity, feet, land, wanted = seen
         n, N, dt = len(q), self.body.horizon, self.body.dt
         yaw, R = heading_of(q[:, 3:7]), rotation(q[:, 3:7])
@@ -261,7 +261,7 @@ class Trotting(nn.Module):
         }
 
     def _plan(self, seen: _Seen, now: TrottingDecision) -> dict[str, Any]:
-        """What decisions keep of a new plan."""
+        """The fields of a decision that come from a new plan."""
         arguments = self._plan_arguments(seen, now)
         plan = self.body(**arguments)
         return {
@@ -303,13 +303,13 @@ class Trotting(nn.Module):
 
 
 def heading_of(quaternion: Tensor) -> Tensor:
-    """(B,) angle about the vertical of the level rotation that is nearest [rad]."""
+    """Heading (B,): angle of the closest rotation about the vertical [rad]."""
     flat = level(quaternion)
     return 2.0 * torch.atan2(flat[:, 2], flat[:, 3])
 
 
 def rotation(quaternion: Tensor) -> Tensor:
-    """(B, 3, 3) of unit quaternions x y z w."""
+    """Rotation matrices (B, 3, 3) of unit quaternions x y z w."""
     x, y, z, w = quaternion.unbind(-1)
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
@@ -320,7 +320,7 @@ def rotation(quaternion: Tensor) -> Tensor:
 
 
 def turned_by(vector: Tensor, quaternion: Tensor) -> Tensor:
-    """(B, 4) the quaternion turned by a small rotation vector (B, 3), in the world's axes; of any length but zero."""
+    """The quaternion (B, 4) rotated by a small rotation vector (B, 3) in the world's axes; not normalised."""
     a, w = quaternion[:, :3], quaternion[:, 3:]
     half = 0.5 * vector
     return torch.cat([half * w + a + torch.linalg.cross(half, a), w - (half * a).sum(1, keepdim=True)], 1)

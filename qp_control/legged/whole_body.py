@@ -1,4 +1,4 @@
-"""A legged robot's tasks in one controller by inverse dynamics, whose weights, gains and friction are learned."""
+"""Inverse dynamics with the tasks of a legged robot; weights, gains and friction are learned."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ UNTUNED: dict[str, Any] = {
     "swing_damping": 40.0,
     "force_weight": 1e-4,
 }
-"""What the parts of a controller have where nothing is said, and rough guesses where they have nothing."""
+"""The defaults of the controller's parts, and rough guesses where these have none."""
 
 
 class Target(NamedTuple):
-    """What a robot with k feet is to do at one tick, in the world."""
+    """The target of a robot with k feet at one tick, in the world."""
 
     com: Tensor
     """(B, 3) [m]"""
@@ -64,7 +64,7 @@ class Target(NamedTuple):
     activation: Tensor
     """(B, k) of the contacts: 1 on the ground, 0 in the air"""
     foot: Tensor
-    """(B, k, 3) where feet in the air are to be [m]"""
+    """(B, k, 3) reference position of feet in the air [m]"""
     foot_velocity: Tensor
     """(B, k, 3) [m/s]"""
     foot_acceleration: Tensor
@@ -78,12 +78,12 @@ class Target(NamedTuple):
 
 
 class WholeBody(nn.Module):
-    """Controller by inverse dynamics of a robot that stands on the origins of some frames.
+    """Inverse dynamics of a robot that stands on the origins of some frames.
 
-    feet: their frames. trunk: the frame that is kept upright. max_force [N]: of a foot on the ground.
-    values: of the numbers that are learned, by the names in `UNTUNED`.
+    feet: these frames. trunk: the frame that is kept upright. max_force [N]: of a foot on the ground.
+    values: initial values of the learned numbers, by the names in `UNTUNED`.
 
-    `numbers` holds what is learned: weights, gains and the coefficient of friction that forces are planned with.
+    `numbers` contains what is learned: weights, gains and the assumed friction coefficient.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class WholeBody(nn.Module):
         return places
 
     def forward(self, q: Tensor, v: Tensor, target: Target, warm_start: Any = None) -> Control:
-        """Torques for states q (B, nq), v (B, nv). warm_start: as of `QPLayer`."""
+        """Torques for states q (B, nq), v (B, nv). warm_start: see `QPLayer`."""
         control: Control = self.controller(q, v, self._numbers(target), warm_start=warm_start)
         return control
 
@@ -135,7 +135,7 @@ class WholeBody(nn.Module):
         return {name: value for name, value in problem._asdict().items() if name not in ("T", "t")}
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(q, v) of states x (B, nx) of a plant, which may have more behind them."""
+        """(q, v) of states x (B, nx) of a plant, which may be followed by more."""
         nq, nx = self.model.nq, self.model.nx
         x = self.checked(x)
         return x[:, :nq], x[:, nq:nx]
@@ -149,9 +149,9 @@ class WholeBody(nn.Module):
         return x.double()
 
     def finite(self, x: Tensor) -> Tensor:
-        """States (B, nx) as the controller takes x (B, nx or more).
+        """States (B, nx) as the controller uses those of x (B, nx or more).
 
-        Rotations have length one, and states that are none are the neutral one.
+        Quaternions are normalised, and states that are not finite replaced by the neutral one.
         """
         state = self._states(*self.parts(x))
         return torch.cat([state.q, state.v], 1)

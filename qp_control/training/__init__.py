@@ -1,8 +1,8 @@
 """Learning controllers by gradients through them.
 
     task      what is trained (a module), its phases, and how it is scored
-      -> phase     what is learned from which loss: a recipe, such as imitation or returns of closed loops
-      -> trainer   iterations, validations, checkpoints; resuming changes no number
+      -> phase     what is learned from which loss: a recipe, such as imitation or closed-loop returns
+      -> trainer   iterations, validations, checkpoints; resumed runs give identical numbers
       -> pipeline  a run from start to table, in its run folder: metrics, checkpoint, plots, replay
 
 A new task is one file in `tasks/`, a new recipe one file with a `Phase`.

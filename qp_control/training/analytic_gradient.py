@@ -1,4 +1,4 @@
-"""Recipe: returns of closed loops, differentiated through controller and plant (analytic policy gradient)."""
+"""Recipe: closed-loop returns, differentiated through controller and plant (analytic policy gradient)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from qp_control.training.rollout import Controller
 
 
 class AnalyticGradient(DivisiblePhase):
-    """Learns everything that requires grad, or what is `learned` of it: the beginnings of names.
+    """Gradient steps on closed-loop returns.
 
     batch: closed loops per update; steps: control periods of each. truncate: control periods after which the gradient
-    is cut, for plants along which it grows without bound; None: never. fade: the learning rate falls to this share of
-    `rate`, along half a cosine.
+    is truncated, for plants along which it grows without bound; None: never. fade: the learning rate decays to this
+    share of `rate`, along half a cosine. learned: name prefixes of the parameters to learn; None: all that require
+    grad.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class AnalyticGradient(DivisiblePhase):
         optimizer.param_groups[0]["lr"] = self.pace * self.rate * (self.fade + (1.0 - self.fade) * left)
 
     def lost(self, value: float, first: float, best: float) -> bool:
-        """Gradients explode where robots almost fall, and a step along one leads to where all of them do."""
+        """Gradients explode where robots almost fall; a step along such a gradient can make all of them fall."""
         return not value >= first
 
     def draw(self, module: Controller, generator: torch.Generator) -> Tensor:

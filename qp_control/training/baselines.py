@@ -1,4 +1,4 @@
-"""What training is compared with, besides what was tuned by hand: a search without gradients."""
+"""What training is compared with, besides hand-tuned values: a search without gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class SearchResult(Generic[Module]):
-    """module, the best found; loss of it; evaluations of the loss; seconds taken."""
+    """The best module found and its loss; evaluations of the loss; seconds taken."""
 
     module: Module
     loss: float
@@ -37,7 +37,7 @@ def evolution_strategy(
     """(1+1) evolution strategy with the one-fifth success rule over the parameters of `module` that require grad.
 
     seconds: wall time to spend; the start is evaluated in any case. report: called with (evaluations, seconds, best
-    loss). The module is changed.
+    loss). The module is modified.
 
     Source: I. Rechenberg, Evolutionsstrategie, 1973; factors: S. Kern et al., Natural Computing 3 (2004).
     """

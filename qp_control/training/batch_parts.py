@@ -1,6 +1,6 @@
-"""One update from the parts of its batch, each differentiated by itself, and added up in their order.
+"""One update from the parts of its batch, each differentiated separately, summed in a fixed order.
 
-The numbers depend on how many parts there are, not on which process did which of them.
+The result depends on the number of parts, not on which process computes which of them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from qp_control.training.process_group import Group
 
 @dataclass(frozen=True)
 class Differentiated:
-    """What a batch, or a part of it, gives a step.
+    """What a batch, or a part of it, contributes to a step.
 
-    gradients (rows, n): see `Phase.gradients`. weakly_active: how many of `differentiated` QPs have rows on their bound
-    with a multiplier of zero, at which their solution has a kink. carried: see `DivisiblePhase.keep`.
+    gradients (rows, n): see `Phase.gradients`. weakly_active: how many of the `differentiated` QPs have rows at a bound
+    with zero multiplier, where the solution has a kink. carried: see `DivisiblePhase.keep`.
     """
 
     loss: float
@@ -37,7 +37,7 @@ class Differentiated:
 
     @property
     def weakly_active_share(self) -> float:
-        """Share of the QPs that gradients passed through; zero where there were none."""
+        """Share of the differentiated QPs; zero if there were none."""
         return self.weakly_active / max(1, self.differentiated)
 
 
@@ -50,9 +50,9 @@ def descend(
     parts: int,
     group: Group,
 ) -> tuple[Differentiated, float]:
-    """The next batch of a phase, its gradient put into parameters and optimiser, and the gradient's norm.
+    """Process the next batch of a phase: put its gradient into parameters and optimiser; returns it and its norm.
 
-    The norm is NaN where the loss is not finite. What cannot be divided is done by every process as a whole.
+    The norm is NaN if the loss is not finite. Phases that cannot be divided are computed as a whole by every process.
     """
     if isinstance(phase, DivisiblePhase):
         found = differentiate(phase, module, optimizer.param_groups[0]["params"], generator, parts, group)
@@ -75,7 +75,7 @@ def differentiate(
     parts: int = 1,
     group: Group | None = None,
 ) -> Differentiated:
-    """The next batch of a phase. parts: those that it is divided into, among the processes of the group."""
+    """Differentiate the next batch of a phase, divided into `parts` among the processes of the group."""
     group = group or Group()
     drawn = phase.draw(module, generator)
     seed = int(torch.randint(2**62, (), generator=generator))

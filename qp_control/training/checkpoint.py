@@ -20,7 +20,7 @@ FORMAT = 3
 
 
 class RunError(QPControlError):
-    """A run folder or one of its files is missing, damaged, of another kind, or cannot be written."""
+    """A run folder or one of its files is missing, damaged, of the wrong kind, or cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; the old file stays whole until the new one is. Raises RunError where it cannot be written."""
+    """Write a checkpoint; the old file stays until the new one is complete. Raises RunError if it cannot be written."""
     header = {"format": str(FORMAT), "state": json.dumps(checkpoint.state, sort_keys=True)}
     tensors = {name: value.detach().contiguous().clone() for name, value in checkpoint.tensors.items()}
     write_file(path, save(tensors, metadata=header))
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises RunError, naming the file, where it is missing, damaged or of another kind."""
+    """Read a checkpoint. Raises RunError, naming the file, if it is missing, damaged or of the wrong kind."""
     if not path.is_file():
         raise RunError(f"there is no checkpoint {str(path)!r}")
     try:
@@ -69,7 +69,7 @@ def part(checkpoint: Checkpoint, prefix: str) -> dict[str, Tensor]:
 
 
 def load_parameters(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Put tensors into a module's parameters. Raises RunError where they do not fit or are not finite."""
+    """Put tensors into a module's parameters. Raises RunError if they do not fit or are not finite."""
     expected = {name: tuple(value.shape) for name, value in module.named_parameters()}
     got = {name: tuple(value.shape) for name, value in tensors.items()}
     if got != expected:
@@ -78,7 +78,7 @@ def load_parameters(module: nn.Module, tensors: dict[str, Tensor], source: str) 
         raise RunError(f"the parameters in {source} do not fit the controller ({what})")
     own = dict(module.named_parameters())
     for name, value in tensors.items():
-        # Limits that there are none of are infinite from the beginning.
+        # Absent limits are infinite from the start.
         if not bool((value.isfinite() | (value == own[name])).all()):
             raise RunError(f"the parameter {name} in {source} is not finite")
     with torch.no_grad():
@@ -87,7 +87,7 @@ def load_parameters(module: nn.Module, tensors: dict[str, Tensor], source: str) 
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name and move it. Raises RunError where that fails."""
+    """Write a file under a temporary name and move it. Raises RunError if that fails."""
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

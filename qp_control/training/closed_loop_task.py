@@ -29,8 +29,8 @@ class ClosedLoopTask(TrainingTask):
 
     plant: the environment's task, possibly with other masses than the controller's model.
     state_scale (nx,): typical size of the state's coordinates.
-    failed_reward: where failures end the loops that are learned from, what a control period after one earns; None: they
-    go on.
+    failed_reward: if a failure ends the loops that are learned from, the reward of each control period after it; None:
+    the loops continue.
     """
 
     environment: ClassVar[str]  # Gymnasium id of the plant
@@ -44,10 +44,10 @@ class ClosedLoopTask(TrainingTask):
 
     @abc.abstractmethod
     def module(self, settings: Settings | None = None) -> Any:
-        """A `Controller` of closed loops."""
+        """A `Controller` for closed loops."""
 
     def barrier(self, states: Tensor) -> Tensor:
-        """Penalty (B, T + 1) on states (B, T + 1, nx) near the edge of where the robot may be; zero inside."""
+        """Penalty (B, T + 1) on states (B, T + 1, nx) near the boundary of the allowed region; zero inside."""
         return states.new_zeros(states.shape[:2])
 
     def loops(self, module: Any, x0: Tensor, steps: int, truncate: int | None = None) -> Rollout:
@@ -66,7 +66,7 @@ class ClosedLoopTask(TrainingTask):
         )
 
     def loss(self, rollout: Rollout) -> Tensor:
-        """What is minimised: minus the mean reward and the mean of the barrier, unless a task has better."""
+        """What is minimised: mean of the barrier minus mean reward, unless a task overrides it."""
         return losses.negative_return(rollout, self.barrier(rollout.states))
 
     def score(self, module: Any, seed: int, count: int) -> Score:
@@ -85,7 +85,7 @@ class ClosedLoopTask(TrainingTask):
 
     @torch.no_grad()
     def loop_loss(self, module: Any, x0: Tensor, steps: int) -> float:
-        """Loss of closed loops of `steps` control periods from x0 (B, nx); infinite where it is NaN."""
+        """Loss of closed loops of `steps` control periods from x0 (B, nx); infinite instead of NaN."""
         loss = float(self.loss(self.loops(module, x0, steps)))
         return loss if loss == loss else float("inf")
 
@@ -100,7 +100,7 @@ class ClosedLoopTask(TrainingTask):
         return [picture, self.write_replay(folder / "replay.html", after.details)]
 
     def write_replay(self, path: Path, result: Evaluation) -> Path:
-        """Write the first episode as a page, up to where its numbers overflow. Raises RunError where that fails."""
+        """Write the first episode as a page, as far as its states are finite. Raises RunError if that fails."""
         states, inputs = result.rollout.states[0].numpy(), result.rollout.inputs[0].numpy()
         shown = max(1, int(np.isfinite(states).all(1).cumprod().sum()))
         try:

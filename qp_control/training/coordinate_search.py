@@ -1,7 +1,7 @@
-"""Recipe: one change of the parameters after the other, tried on demonstrations, to begin near enough for gradients.
+"""Recipe: a search that tries changes of the parameters one by one on demonstrations, to initialise gradient descent.
 
-A limit that no plan meets has no gradient, and where several are too tight at once the problems have no solution: then
-gradients lead to where nothing changes any more. Trying values needs neither.
+A limit that no plan reaches has no gradient, and if several are too tight at once they contradict each other, and
+gradients trade one for another. Trying values depends on neither.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from qp_control.training.expert_imitation import Demonstrations, ExpertImitation
 from qp_control.training.gauss_newton import flat
 from qp_control.training.phase import Update
 
-CHANGES = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # fit for logarithms, logits and angles [rad]
+CHANGES = (-0.4, -0.3, -0.2, -0.1, 0.1, 0.2, 0.3)  # suitable for logarithms, logits and angles [rad]
 Directions = Callable[[Tensor], Tensor]  # (directions, n) of parameters (n,)
-_UNSOLVED = 10.0  # what a problem without an answer adds to the loss
+_UNSOLVED = 10.0  # added to the loss for a problem without an answer
 
 
 class CoordinateSearch(ExpertImitation):
-    """Tries `changes` of one learned number after the other and keeps what makes the loss smallest.
+    """Tries `changes` of each learned number in turn and keeps the one with the smallest loss.
 
-    count: of the numbers. sweeps: times that each has its turn. directions: what is changed instead of single numbers,
-    `count` directions in the space of all of them, asked for before every turn: where numbers have to change together,
-    changes of one alone end in a narrow valley. It takes one update for the module as it is, and one per turn and
-    change. Batches are all of the demonstrations.
+    count: of the numbers. sweeps: number of passes over them. directions: changed instead of single numbers, `count`
+    directions in the space of all of them, queried before every turn: if numbers have to change together, changes of
+    one alone end in a narrow valley. It takes one update for the module as it is, and one per turn and change. Batches
+    are all of the demonstrations. shift_weight, learned: see `ExpertImitation`.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class CoordinateSearch(ExpertImitation):
         return 0.0
 
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:
-        """Nothing to damp."""
+        """No damping to set."""
 
 
 class Trials(torch.optim.Optimizer):
-    """One change along one direction per step, from the best of all turns before."""
+    """One change along one direction per step, from the best of all previous turns."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Trials(torch.optim.Optimizer):
 
     @torch.no_grad()
     def judge(self, loss: float) -> None:
-        """The loss of the values that are tried now."""
+        """Record the loss of the values being tried."""
         parameters = self.param_groups[0]["params"]
         state, here = self.state[parameters[0]], flat(parameters, parameters)
         if not state:

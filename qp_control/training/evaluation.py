@@ -1,4 +1,4 @@
-"""How good a controller is: returns and successes of whole episodes from start states it was not trained on."""
+"""How good a controller is: returns and successes of whole episodes from held-out start states."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qp_control.training.rollout import Controller, Rollout, closed_loop
 class Evaluation:
     """success: share of the episodes; returns (B,): sums of rewards up to a failure.
 
-    rollout: the episodes, not cut off.
+    rollout: the episodes in full, also after a failure.
     """
 
     success: float
@@ -42,7 +42,7 @@ def evaluate(plant: RobotTask, controller: Controller, x0: Tensor) -> Evaluation
     """Run whole episodes from x0 (B, nx)."""
     rollout = closed_loop(controller, plant.step, x0, plant.episode_steps, reward=plant.reward)
     finite = rollout.states.isfinite().all(2)
-    states = torch.where(finite[..., None], rollout.states, x0[:, None])  # functions of robots refuse what is no state
+    states = torch.where(finite[..., None], rollout.states, x0[:, None])  # robot functions refuse invalid states
     success = (plant.success(states) & finite.all(1)).double().mean()
     failed = plant.failed(states[:, 1:].flatten(0, 1)).view(len(x0), -1) | ~finite[:, 1:]
     # As in the environment: the step that fails is the last one that counts.
@@ -62,7 +62,7 @@ def mean_interval(values: Any, seed: int = 0, resamples: int = 2000) -> tuple[fl
 
 
 def share_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % confidence interval of a share seen in `count` samples.
+    """95 % confidence interval of a share observed in `count` samples.
 
     Source: E. B. Wilson, "Probable inference", J. Am. Stat. Assoc. 22 (1927).
     """

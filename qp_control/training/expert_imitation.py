@@ -1,7 +1,7 @@
-"""Recipe: a controller's plans regressed to those of an expert, from the same states.
+"""Recipe: a controller's plans regressed onto those of an expert from the same states.
 
-Every demonstration keeps its plan, which the next call from its state begins at: towards the end of training the
-problems are nearly solved before they are posed.
+Each demonstration's last plan is its next start: towards the end of training the problems are nearly solved from the
+outset.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qp_control.training.rollout import failed_problem
 class Demonstrations:
     """states (D, N + 1, nx), inputs (D, N, nu) [N or N m] of an expert. scale (nx,): typical size of the states.
 
-    feasible (D,): where its limits could be kept to.
+    feasible (D,): where its limits could be kept.
     """
 
     states: Tensor
@@ -36,10 +36,10 @@ class Demonstrations:
         return len(self.states)
 
     def errors(self, plan: Plan, which: Tensor | slice, limit: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a plan from the states of the demonstrations `which`, (B, .): of states and of inputs.
+        """Errors (B, .) of states and of inputs of a plan from the states of the demonstrations `which`.
 
-        In units of `scale` and of `limit` (nu,), each divided by the root of its number: sums of their squares are
-        means. Zero for plans without an answer.
+        In units of `scale` and of `limit` (nu,), each divided by the square root of the number of entries, so that sums
+        of squares are means. Zero for plans without an answer.
         """
         states = ((plan.states - self.states[which]) / self.scale).flatten(1)
         inputs = ((plan.inputs - self.inputs[which]) / limit).flatten(1)
@@ -51,7 +51,7 @@ class Demonstrations:
 
 
 def demonstrate(expert: MPC, x0: Tensor, scale: Tensor) -> Demonstrations:
-    """What the expert plans from x0 (D, nx). Raises ValueError where it has no answer."""
+    """The expert's plans from x0 (D, nx). Raises ValueError if it has no answer for one of them."""
     with torch.no_grad():
         plan = expert(x0)
     if not bool(plan.solved.all()):
@@ -62,14 +62,14 @@ def demonstrate(expert: MPC, x0: Tensor, scale: Tensor) -> Demonstrations:
 class ExpertImitation(DivisiblePhase, LeastSquares):
     """Mean squared distance of plans from an expert's, over states and inputs.
 
-    learned: the beginnings of the names of what is learned, everything that requires grad when None. batch:
-    demonstrations per update, all of them where there are no more. shift_weight: of the penalty on shifted limits, the
-    sum of the squares of `MPC.violations`, in the mean over the demonstrations: it leads limits that contradict each
-    other, or a start that the expert could cope with, back to where they can be kept to. Starts from which the expert
-    had to shift its own are exempt: they would make limits wider than they are.
+    learned: name prefixes of the parameters to learn; None: all that require grad. batch: demonstrations per update,
+    at most all of them. shift_weight: of the penalty on shifted limits, the sum of the squares of `MPC.violations`,
+    averaged over the demonstrations: it leads limits that contradict each other, or a start that the expert could
+    handle, back to values that can be kept. Starts from which the expert had to shift its own limits are exempt: they
+    would make limits too wide.
     """
 
-    from_best = False  # a model that was identified before need not make better plans by itself
+    from_best = False  # a model identified before need not give better plans by itself
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class ExpertImitation(DivisiblePhase, LeastSquares):
         return chosen_parameters(module, self.learned)
 
     def draw(self, module: MPC, generator: torch.Generator) -> Tensor:
-        """Numbers of demonstrations."""
+        """Indices of demonstrations."""
         return torch.randperm(len(self.demonstrations), generator=generator)[: self.batch]
 
     def part(self, module: MPC, drawn: Tensor) -> Update:
@@ -113,12 +113,12 @@ class ExpertImitation(DivisiblePhase, LeastSquares):
         return Update(residuals.square().sum(), plan.status, failure, steps, residuals, carried)
 
     def _shifts(self, module: MPC, plan: Plan, kept: Tensor) -> Tensor:
-        """(B, entries) residuals of the penalty: zero where the expert could not keep to its limits (`kept`) either."""
+        """Residuals (B, entries) of the penalty: zero where the expert could not keep its limits (`kept`) either."""
         counted = (plan.solved & kept)[:, None]
         return torch.where(counted, self.shift_weight**0.5 * module.violations(plan), 0.0)
 
     def keep(self, module: MPC, drawn: Tensor, carried: dict[str, Tensor]) -> None:
-        """Plans of the demonstrations seen; the first call makes room for those of all."""
+        """Keep the plans of the demonstrations drawn; the first call allocates memory for all."""
         if self._plans is None:
             rest = module.cold_plan(self.demonstrations.states[:, 0])
             count = len(self.demonstrations)

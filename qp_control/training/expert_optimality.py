@@ -1,13 +1,13 @@
-"""Recipe: a controller's cost from an expert's plans, by the conditions that the plans are optimal.
+"""Recipe: a controller's cost from the optimality conditions of an expert's plans (inverse KKT).
 
 Along a demonstrated plan the costates follow from the learner's cost and model,
 
     y_N = P (x_N - r_N),      y_k = Q (x_k - r_k) + S' u_k + A_k' y_{k+1},
 
-and an input that is not on a bound is where the slope of the Hamiltonian, R u_k + S x_k + B_k' y_{k+1}, is zero. With R
-given the slopes are linear in Q and P: what is left of them is a sum of squares without the false minima of errors of
-plans, and no problem is solved on the way. Noise in the demonstrations makes weights wrong, though, more than errors of
-plans do: this is where imitation should begin, not where it should end.
+and at an input that is not at a bound the gradient of the Hamiltonian, R u_k + S x_k + B_k' y_{k+1}, is zero. With R
+given these gradients are linear in Q and P: the sum of their squares lacks the spurious minima of plan errors, and no
+problem has to be solved. However, noise in the demonstrations affects the weights more than with plan errors: this is
+an initialisation of imitation, not a replacement.
 
 Source: A. Keshavarz, Y. Wang, S. Boyd, "Imputing a convex objective function", IEEE International Symposium on
 Intelligent Control (2011).
@@ -28,24 +28,24 @@ from qp_control.training.expert_imitation import Demonstrations
 from qp_control.training.phase import DivisiblePhase, LeastSquares, Update, chosen_parameters
 
 _KNOWN = {"A", "B", "c", "x0", "Q", "R", "S", "q", "r", "Q_N", "q_N", "u_lower", "u_upper"}
-_AT_BOUND = 1e-4  # of the range between the bounds, of one where there are not two
+_AT_BOUND = 1e-4  # relative to the range between the bounds; absolute if one is missing
 
 
 class ExpertOptimality(DivisiblePhase, LeastSquares):
-    """Mean squared slope of the Hamiltonian by the demonstrated inputs that are not on the learner's bounds.
+    """Mean squared gradient of the Hamiltonian with respect to demonstrated inputs not at the learner's bounds.
 
-    In units of the input's own weight and limit: how far the learner would move an input, were it free to move it
-    alone, and the costates held. learned: the beginnings of the names of the weights that are learned; the model has to
-    be known.
+    In units of the input's own weight and limit: how far the learner would move an input if it could move it alone,
+    with fixed costates. learned: name prefixes of the weights to learn; the model has to be known.
 
-    Raises ValueError, in the first update, for controllers with limits or rows other than bounds of inputs, of which
-    plans do not tell the multipliers, with a delay, without input limits, and with states that form no vector space.
+    Raises ValueError, in the first update, for controllers with limits or rows other than input bounds, whose
+    multipliers cannot be found from plans, with a delay, without input limits, and with states that do not form a
+    vector space.
     """
 
     noisy = False  # every update sees all demonstrations
-    # Slopes grow with the weights, from ones by orders of magnitude: the curvature of some steps ago is no guide.
+    # Gradients grow with the weights, by orders of magnitude from ones: curvature of earlier steps is no guide.
     probes = None
-    from_best = False  # the model that was identified before, as in `ExpertImitation`
+    from_best = False  # as in `ExpertImitation`: continue with the identified model
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ExpertOptimality(DivisiblePhase, LeastSquares):
         return chosen_parameters(module, self.learned)
 
     def draw(self, module: MPC, generator: torch.Generator) -> Tensor:
-        """Numbers of demonstrations: all of them."""
+        """Indices of demonstrations: all of them."""
         return torch.arange(len(self.demonstrations))
 
     def part(self, module: MPC, drawn: Tensor) -> Update:
@@ -75,10 +75,10 @@ class ExpertOptimality(DivisiblePhase, LeastSquares):
 
 
 def hamiltonian_slopes(module: MPC, states: Tensor, inputs: Tensor) -> Tensor:
-    """(B, N, nu) slopes by the inputs along plans, over the inputs' own weights [N or N m]; zero on the bounds.
+    """Gradients (B, N, nu) with respect to the inputs along plans, divided by the inputs' weights [N or N m].
 
-    states (B, N + 1, nx), inputs (B, N, nu) of an expert. Differentiable in the module's parameters. Raises ValueError
-    for controllers of which plans do not tell the multipliers, see `ExpertOptimality`.
+    They are zero at bounds. states (B, N + 1, nx), inputs (B, N, nu) of an expert. Differentiable in the module's
+    parameters. Raises ValueError for controllers whose multipliers cannot be found from plans, see `ExpertOptimality`.
     """
     unknown = {"a delay": module.delay, "a rate limit": module.rate_limit is not None}
     unknown |= {"states that form no vector space": module.in_errors}

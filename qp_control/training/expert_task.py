@@ -1,4 +1,4 @@
-"""Tasks whose learner sees an expert's plans, and should plan like it from states it has not seen."""
+"""Tasks whose learner sees an expert's plans and should plan like it from held-out states."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
 
 
 class ExpertTask(TrainingTask):
-    """expert: its numbers are hidden. shown: its plans that are learned from. state_scale (nx,): typical sizes.
+    """expert: its parameters are hidden. shown: the plans to learn from. state_scale (nx,): typical sizes.
 
-    A score's first value is the root of the mean squared error of the inputs, in units of their limits.
+    A score's first value is the root mean square error of the inputs, in units of their limits.
     """
 
     state_scale: Tensor
@@ -47,10 +47,10 @@ class ExpertTask(TrainingTask):
 
     @abc.abstractmethod
     def further_values(self, module: MPC, states: Tensor, truth: Demonstrations) -> dict[str, float]:
-        """A score's other values. states (count, N + 1, nx): of the module's plans; truth: what the expert plans."""
+        """A score's other values. states (count, N + 1, nx): of the module's plans; truth: the expert's plans."""
 
     def truth(self, count: int, seed: int) -> Demonstrations:
-        """What the expert plans from other states."""
+        """The expert's plans from other states."""
         if (count, seed) not in self._held:
             self._held[count, seed] = demonstrate(self.expert, self.starts(count, seed), self.state_scale)
         return self._held[count, seed]

@@ -2,14 +2,14 @@
 
     minimise L(p) = |r(p)|^2,      p+ = p - rate (F + damping diag F)^-1 dL/dp,      F ~ 2 J'J, J = dr/dp
 
-The rows of J would take a backward pass each. But 2 J'J is twice the mean of (J'w)(J'w)' over random signs w, so a few
-passes per step, and a running mean over the steps, give F well enough for steps that converge in tens of iterations
-where those of Adam take thousands: what is learned in controllers is often hard to tell apart.
+Each row of J would need a backward pass. But 2 J'J is twice the mean of (J'w)(J'w)' over random sign vectors w, so a
+few passes per step and a running mean over the steps approximate F well enough to converge in tens of iterations where
+Adam takes thousands: parameters of controllers are often hard to tell apart.
 
-Where residuals can be differentiated twice, J costs a pass per parameter, and F is exact.
+If residuals can be differentiated twice, J costs a pass per parameter, and F is exact.
 
 Sources: N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural Computation
-14 (2002) (Gauss-Newton matrices in stochastic steps); D. Marquardt, J. SIAM 11 (1963) (the damping).
+14 (2002) (Gauss-Newton matrices in stochastic steps); D. Marquardt, J. SIAM 11 (1963) (damping).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_RELATIVE_DAMPING = 1e-10  # of the largest diagonal entry, for what has no influence
+_RELATIVE_DAMPING = 1e-10  # of the largest diagonal entry, for parameters without influence
 _FORGET = 0.1  # share of the newest curvature in the running mean
-_SHORTER, _LONGER = 0.3, 2.0  # next step after a bad one, after a good one
+_SHORTER, _LONGER = 0.3, 2.0  # factors on the step after a bad step and after a good one
 
 
 class GaussNewton(torch.optim.Optimizer):
-    """Few parameters (their number squared is stored), on one loss that is a sum of squares.
+    """For few parameters (memory grows with the square of their number) and a loss that is a sum of squares.
 
-    rate: part of a whole step that is taken. damping: relative to the diagonal of F. largest: largest change of any
-    parameter in a whole step.
+    rate: share of a full step that is taken. damping: relative to the diagonal of F. largest: largest change of any
+    parameter in a full step.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class GaussNewton(torch.optim.Optimizer):
         self._learn(2.0 * products.T @ products / len(products), _FORGET)
 
     def know(self, squares: Tensor) -> None:
-        """Replace F by what J'J (n, n) = `squares` gives."""
+        """Replace F by the one for J'J (n, n) = `squares`."""
         self._learn(2.0 * squares, 1.0)
 
     def _learn(self, newest: Tensor, forget: float) -> None:
@@ -61,10 +61,10 @@ class GaussNewton(torch.optim.Optimizer):
 
     @torch.no_grad()
     def judge(self, loss: float) -> bool:
-        """Whether the last step was a good one, by the loss after it; otherwise the parameters go back to where they
-        were, with the gradient there, and the next step is shorter.
+        """Whether the last step was good, judged by the loss after it; otherwise the parameters and their gradient are
+        restored, and the next step is shorter.
 
-        For losses without noise. Comes before `look` or `know` and `step`, when gradients are in place.
+        For losses without noise. Call it before `look` or `know` and `step`, when gradients are in place.
         """
         parameters = self.param_groups[0]["params"]
         state = self.state[parameters[0]]
@@ -90,7 +90,7 @@ class GaussNewton(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step from the parameters' gradients; nothing before F is known."""
+        """One step from the parameters' gradients; no step before F is known."""
         group = self.param_groups[0]
         parameters = group["params"]
         state = self.state[parameters[0]]
@@ -99,10 +99,10 @@ class GaussNewton(torch.optim.Optimizer):
             return None
         size = F.diagonal().clamp(min=_RELATIVE_DAMPING * float(F.diagonal().max()) + 1e-300)
         gradient = flat(parameters, [p.grad for p in parameters])
-        # In units that make the diagonal one, so that no entry rounds another away.
+        # Scaled to unit diagonal, so that no entry is lost to rounding.
         scale = size.rsqrt()
         matrix = scale[:, None] * F * scale + group["damping"] * torch.eye(len(F), dtype=F.dtype)
-        # lstsq would do without damping, but its last digits differ from call to call.
+        # lstsq would not need damping, but its last digits differ from call to call.
         change = -scale * torch.linalg.solve_ex(matrix, scale * gradient).result
         if not bool(change.isfinite().all()):
             return None
@@ -116,7 +116,7 @@ class GaussNewton(torch.optim.Optimizer):
 def random_products(
     residuals: Tensor, parameters: Sequence[nn.Parameter], probes: int, generator: torch.Generator
 ) -> Tensor:
-    """(probes, n) products J'w of the residuals' Jacobian with random signs w; the residuals' graph stays as it is."""
+    """Products J'w (probes, n) of the residuals' Jacobian with random sign vectors w; the residuals' graph is kept."""
     rows = []
     for _ in range(probes):
         signs = 2.0 * torch.randint(0, 2, residuals.shape, generator=generator).to(residuals) - 1.0
@@ -126,9 +126,9 @@ def random_products(
 
 
 def jacobian(residuals: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """(m, n) Jacobian of residuals (m,) that can be differentiated twice: J'w is linear in w.
+    """Jacobian (m, n) of residuals (m,) that can be differentiated twice: J'w is linear in w.
 
-    A backward pass per parameter, not per residual.
+    One backward pass per parameter, not per residual.
     """
     w = torch.zeros_like(residuals, requires_grad=True)
     found = torch.autograd.grad(residuals, parameters, w, create_graph=True, allow_unused=True)
@@ -137,6 +137,6 @@ def jacobian(residuals: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
 
 
 def flat(parameters: Sequence[nn.Parameter], values: Iterable[Tensor | None]) -> Tensor:
-    """(n,) values of the shapes of the parameters, one after the other; zeros for None."""
+    """Values of the shapes of the parameters, concatenated to (n,); zeros for None."""
     pairs = zip(parameters, values, strict=True)
     return torch.cat([(torch.zeros_like(p) if v is None else v).flatten() for p, v in pairs])

@@ -1,4 +1,4 @@
-"""Recipe: parameters of a model from trajectories, by the errors of its predictions (system identification)."""
+"""Recipe: parameters of a model from trajectories, by its prediction errors (system identification)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Identification(DivisiblePhase, LeastSquares):
     """Mean squared error of predictions `steps` control periods ahead, over all of the trajectories.
 
     predict: x_next (B, nx) of the module, x (B, nx) and u (B, nu). states (D, T + 1, nx), inputs (D, T, nu).
-    scale (nx,): typical size of the states. learned: the beginnings of the names of what is learned, everything that
-    requires grad when None.
+    scale (nx,): typical size of the states. learned: name prefixes of the parameters to learn; None: all that require
+    grad.
     """
 
     noisy = False  # every update sees all of them
-    damping = (1e2, 1e-10)  # from further away: numbers that motion hardly tells must not run away at first
+    damping = (1e2, 1e-10)  # large at first: parameters that motion hardly depends on must not diverge
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Identification(DivisiblePhase, LeastSquares):
         if not 1 <= steps <= inputs.shape[1]:
             raise ValueError(f"steps is {steps}, expected 1 to {inputs.shape[1]}, as many as the trajectories have")
         self.predict, self.scale, self.steps, self.learned = predict, scale, steps, learned
-        # Every state that `steps` more follow begins a prediction.
+        # A prediction starts at every state followed by at least `steps` others.
         count = inputs.shape[1] - steps + 1
         self.begin = states[:, :count].flatten(0, 1)
         self.inputs = [inputs[:, k : k + count].flatten(0, 1) for k in range(steps)]
@@ -51,7 +51,7 @@ class Identification(DivisiblePhase, LeastSquares):
         return chosen_parameters(module, self.learned)
 
     def draw(self, module: Any, generator: torch.Generator) -> Tensor:
-        """Numbers of predictions: all of them."""
+        """Indices of predictions: all of them."""
         return torch.arange(len(self.begin))
 
     def part(self, module: Any, drawn: Tensor) -> Update:

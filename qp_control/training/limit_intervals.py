@@ -1,12 +1,12 @@
-"""Recipe: which values of a limit demonstrations allow, and the widest of them.
+"""Recipe: which values of a limit the demonstrations allow, and the widest of them.
 
-A limit that no demonstration meets cannot be identified: all values beyond what is seen explain the data equally. The
-largest value seen is then the worst choice among them: it forbids what an expert would do elsewhere, and nothing that
-was seen says so. So the widest value is taken whose loss L is within noise of the best one, L*: with n residuals,
+A limit that no demonstration reaches cannot be identified: all values beyond what is observed explain the data equally.
+The tightest of them is the worst choice: it forbids what the expert would do elsewhere, without evidence. So the widest
+value is taken whose loss L does not differ significantly from the best one, L*: with n residuals,
 
     n log(L / L*) <= 3.84,
 
-the 95 % interval of a likelihood ratio with one degree of freedom, all other parameters being kept.
+the 95 % interval of a likelihood ratio with one degree of freedom, all other parameters held fixed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from qp_control.training.expert_imitation import Demonstrations
 from qp_control.training.phase import Phase, Update
 from qp_control.training.task import Estimate
 
-_CHI_SQUARED = 3.84  # 95 % of one degree of freedom
-_FLOOR = 1e-14  # of a loss: plans are converged to 1e-8, in units of the states' scale to 1e-7
+_CHI_SQUARED = 3.84  # 95 % quantile, one degree of freedom
+_FLOOR = 1e-14  # smallest loss: plans are converged to 1e-8, which is 1e-7 in units of the states' scale
 _HALVINGS = 10
 
 
 @dataclass(frozen=True)
 class LearnedLimit:
-    """One entry of a parameter that limits what a module plans.
+    """One entry of a parameter that is a limit of a module's plans.
 
-    parameter: of the module. value: the limit itself [m], [N], from the parameter's entry. wider: 1 where larger values
-    allow more, -1 where they allow less. reach: farthest change of the entry that is tried.
+    parameter: of the module. value: the limit itself [m], [N], from the parameter's entry. wider: 1 if larger entries
+    allow more, -1 if they allow less. reach: largest change of the entry that is tried.
     """
 
     name: str
@@ -47,7 +47,7 @@ class LearnedLimit:
 
 
 class Evidence:
-    """Losses of a module on demonstrations while one entry of its limits takes other values."""
+    """Losses of a module on demonstrations as one entry of its limits varies."""
 
     @torch.no_grad()
     def __init__(self, module: MPC, demonstrations: Demonstrations) -> None:
@@ -66,8 +66,8 @@ class Evidence:
 
     @torch.no_grad()
     def farthest(self, limit: LearnedLimit, side: float) -> float:
-        """The parameter's entry of the widest limit (side 1), or of the tightest (-1), that the demonstrations allow:
-        where nothing speaks against it, that of the farthest change."""
+        """The parameter's entry for the widest (side 1) or tightest (-1) limit that the demonstrations allow, at most
+        `reach` away."""
         entries = limit.parameter(self.module).view(-1)
         here = float(entries[limit.index])
 
@@ -87,7 +87,7 @@ class Evidence:
 
 
 def limit_estimates(module: MPC, demonstrations: Demonstrations, limits: Sequence[LearnedLimit]) -> list[Estimate]:
-    """Values of the limits, and the intervals that the demonstrations allow."""
+    """The limits' values and the intervals that the demonstrations allow."""
     evidence, found = Evidence(module, demonstrations), []
     for limit in limits:
         entry = float(limit.parameter(module).detach().view(-1)[limit.index])
@@ -97,9 +97,9 @@ def limit_estimates(module: MPC, demonstrations: Demonstrations, limits: Sequenc
 
 
 class WidestLimits(Phase):
-    """Takes the widest value of one limit per iteration, from where the phase before ended."""
+    """Sets one limit per iteration to its widest value, starting from the end of the previous phase."""
 
-    from_best = False  # the best validation need not explain the demonstrations best
+    from_best = False  # the module with the best validation need not explain the demonstrations best
 
     def __init__(self, name: str, demonstrations: Demonstrations, limits: Sequence[LearnedLimit]) -> None:
         super().__init__(name, len(limits), 1.0)

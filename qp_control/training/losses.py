@@ -1,4 +1,4 @@
-"""The two losses of training; both carry the gradient of everything that led to their arguments."""
+"""The two losses of training; both are differentiable through everything that led to their arguments."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def imitation(
 ) -> tuple[Tensor, Tensor, FailedProblem | None]:
     """Mean squared distance of the controller's plans from the expert's trajectories, over `steps` control periods.
 
-    The controller is shown the expert's states one after the other and carries its own plans, beginning cold: it learns
-    plans for the linearisation points it will meet. Errors are divided by `state_scale` (nx,) and by
-    the input limits. Plans without an answer count nothing.
+    The controller is called with the expert's states one after the other and carries its own plans, starting cold, so
+    that it learns at the linearisation points of its own use. Errors are divided by `state_scale` (nx,) and by the
+    input limits. Plans without an answer do not count.
 
     Returns the loss, the status (B, steps) and the first QP without an answer. Raises ValueError for experts shorter
     than steps + horizon.
@@ -48,6 +48,6 @@ def imitation(
 
 
 def negative_return(rollout: Rollout, barrier: Tensor | None = None) -> Tensor:
-    """Minus the mean reward per control period, plus the mean of `barrier` (B, T + 1) where given."""
+    """Minus the mean reward per control period, plus the mean of `barrier` (B, T + 1) if given."""
     loss = -rollout.rewards.mean()
     return loss if barrier is None else loss + barrier.mean()

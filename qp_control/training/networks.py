@@ -1,4 +1,4 @@
-"""Controllers that are networks, and controllers that networks tell what to want."""
+"""Networks as controllers, and networks that set the weights and references of controllers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qp_control.mpc.plan import Plan
 
 
 def dense_network(sizes: list[int], last_gain: float = 1.0) -> nn.Sequential:
-    """Layers of `sizes` with tanh between them, in double precision, orthogonal to begin with, the last one scaled."""
+    """Layers of `sizes` with tanh between them, in double precision, initially orthogonal, the last one scaled."""
     layers: list[nn.Module] = []
     for k, (n, m) in enumerate(pairwise(sizes)):
         last = k == len(sizes) - 2
@@ -25,9 +25,9 @@ def dense_network(sizes: list[int], last_gain: float = 1.0) -> nn.Sequential:
 
 
 class NetworkController(nn.Module):
-    """A plain network in a controller's place, from what is observed to inputs; to compare with.
+    """A plain network in place of a controller, from observations to inputs; for comparison.
 
-    observe: of the plant's states (B, nx), `size` numbers; low, high: (nu,) bounds of the inputs.
+    observe: observations (B, size) of the plant's states (B, nx); low, high: bounds (nu,) of the inputs.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class NetworkController(nn.Module):
         self.network = dense_network([size, *hidden, len(low)], last_gain=0.01)
 
     def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
-        """Inputs of states x (B, nx), as a plan of one control period."""
+        """Inputs for states x (B, nx), as a plan of one control period."""
         u = self.middle + self.reach * self.network(self.observe(x))
         return dataclasses.replace(Plan.at_rest(x, 1, len(self.middle)), inputs=u[:, None])
 
 
 class Guide(nn.Module):
-    """A network that sets weights and reference of a controller from what is observed; neither, to begin with.
+    """A network that adjusts weights and reference of a controller from observations; initially without influence.
 
-    features: numbers it sees; weights, shifts: how many logarithms of factors and how many shifts it gives. rate_scale:
-    of its learning rate under PPO and SAC, as a multiple of the controller's, which is too fast for a network.
+    features: number of its inputs; weights, shifts: how many factors and how many shifts it returns. rate_scale: its
+    learning rate under PPO and SAC as a multiple of the controller's, which is too large for a network.
     """
 
     def __init__(

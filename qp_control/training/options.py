@@ -1,4 +1,4 @@
-"""Options of a training run, checked when they are made."""
+"""Options of a training run, checked on construction."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ _LARGEST = 2**63  # what torch takes for a seed, and for a size
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What all tasks share; a task's own options are a subclass.
+    """Options of all tasks; a task's own options are a subclass.
 
     Integers are at least 1 (seeds, parts and numbers of iterations at least 0), other numbers positive (weights of
     penalties at least 0).
     """
 
     seed: int = 0
-    """Of everything random in training."""
+    """Seed of all random numbers in training."""
     clip: float = 1.0
     """Largest norm of a gradient."""
     validate_every: int = 5
     """Iterations between validations; the best of all validations is kept."""
     validation_count: int = 16
-    """Samples of a validation."""
+    """Samples per validation."""
     patience: int = 10
-    """Updates in a row that may fail before training stops."""
+    """Failed updates in a row after which training stops."""
     stop_after: int = 1000
-    """Validations in a row without a better one after which a phase ends early."""
+    """Validations in a row without improvement after which a phase ends early."""
     parts: int = 0
-    """Parts a batch is divided into, for processes to share; 0: as many as there are. The numbers depend on it, not on
-    how many processes there are."""
+    """Parts into which a batch is divided among processes; 0: as many as there are processes. Results depend on the
+    number of parts, not on that of the processes."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

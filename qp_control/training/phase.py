@@ -1,4 +1,4 @@
-"""A phase of training: what is learned in it, and from which loss."""
+"""A phase of training: what is learned, and from which loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qp_control.training.gauss_newton import GaussNewton, flat, jacobian, random
 
 @dataclass(frozen=True)
 class FailedProblem:
-    """A problem without an answer: the arguments of `qc.solve_ocp`, and where it came up."""
+    """A problem without an answer: the arguments of `qc.solve_ocp`, and where it occurred."""
 
     data: dict[str, Any]
     step: int
@@ -28,11 +28,10 @@ class FailedProblem:
 
 @dataclass(frozen=True)
 class Update:
-    """What a batch gives: its loss with graph, and what came up on the way.
+    """The result of a batch: its loss with autograd graph, and what was recorded.
 
     status: `qc.Status` of its QPs, of any shape. failure: the first QP without an answer. steps: control periods, or
-    whatever the work is counted in. residuals: where the loss is the sum of their squares. carried: see
-    `DivisiblePhase.keep`.
+    another unit of work. residuals: if the loss is the sum of their squares. carried: see `DivisiblePhase.keep`.
     """
 
     loss: Tensor
@@ -43,16 +42,17 @@ class Update:
     carried: dict[str, Tensor] = field(default_factory=dict)
 
     def scaled(self, share: float) -> Update:
-        """With the loss times `share`."""
+        """The update with the loss multiplied by `share`."""
         residuals = None if self.residuals is None else self.residuals * share**0.5
         return dataclasses.replace(self, loss=self.loss * share, residuals=residuals)
 
 
 class Phase(abc.ABC):
-    """Some iterations of Adam on one loss; `name` in metrics and on the screen.
+    """A number of iterations of Adam on one loss; `name` appears in metrics and on the screen.
 
-    from_best: it begins at the best module of all validations before, not where the phase before ended. pace: share of
-    the controller's learning rate that is left, see `lost`; `schedule` or `update` of phases that may be lost apply it.
+    from_best: it starts from the best module of all previous validations, not from the end of the previous phase. pace:
+    remaining share of the controller's learning rate, see `lost`; phases that override `lost` apply it in `schedule` or
+    `update`.
     """
 
     from_best = True
@@ -63,32 +63,32 @@ class Phase(abc.ABC):
 
     @abc.abstractmethod
     def parameters(self, module: nn.Module) -> list[nn.Parameter]:
-        """What is learned, in an order that does not change."""
+        """The learned parameters, in a fixed order."""
 
     @abc.abstractmethod
     def update(self, module: Any, generator: torch.Generator) -> Update:
-        """The loss of the next batch; all that is random in it comes from `generator`."""
+        """The loss of the next batch; all random numbers come from `generator`."""
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """A new one, whose state is tensors per parameter."""
+        """A new optimiser, whose state consists of tensors per parameter."""
         return torch.optim.Adam(parameters, lr=self.rate)
 
     def backward(
         self, update: Update, optimizer: torch.optim.Optimizer, clip: float, generator: torch.Generator
     ) -> float:
-        """What follows `update` where batches are not divided; returns the gradient's norm, not cut to `clip`."""
+        """Follows `update` if batches are not divided; returns the gradient's norm before clipping to `clip`."""
         gradients = self.gradients(update, optimizer.param_groups[0]["params"], generator)
         return self.take(float(update.loss.detach()), gradients, optimizer, clip)
 
     def gradients(self, update: Update, parameters: list[nn.Parameter], generator: torch.Generator) -> Tensor:
-        """(rows, n) the loss's gradient by all parameters; below it, what else the optimiser wants to know.
+        """Gradient of the loss with respect to all parameters as the first of (rows, n); others inform the optimiser.
 
         Rows of the parts of a batch add up to those of the batch.
         """
         return flat(parameters, torch.autograd.grad(update.loss, parameters, allow_unused=True))[None]
 
     def take(self, loss: float, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
-        """Put what `gradients` returned into parameters and optimiser; returns the gradient's norm, before it is cut to
+        """Put what `gradients` returned into parameters and optimiser; returns the gradient's norm before clipping to
         `clip`."""
         parameters, start = optimizer.param_groups[0]["params"], 0
         for p in parameters:
@@ -97,31 +97,31 @@ class Phase(abc.ABC):
         return float(nn.utils.clip_grad_norm_(parameters, clip))
 
     def schedule(self, optimizer: torch.optim.Optimizer, done: int) -> None:  # noqa: B027, most have nothing to set
-        """Set what depends on how many iterations are done."""
+        """Set what depends on the number of iterations done."""
 
     def lost(self, value: float, first: float, best: float) -> bool:
-        """Does a validation tell to go back to the best module, with half the pace? value: the last number of its rank,
-        which of closed loops is the return; that of the run's first validation, and the best."""
+        """Whether a validation requires going back to the best module with half the pace. value: the last number of its
+        rank, for closed loops the return; first, best: that of the run's first and of its best validation."""
         return False
 
     def memory(self) -> dict[str, Tensor]:
-        """What it carries from one iteration to the next, such as warm starts: goes into checkpoints."""
+        """What is carried from one iteration to the next, such as warm starts; stored in checkpoints."""
         return {}
 
     def remember(self, memory: dict[str, Tensor]) -> None:  # noqa: B027, as above
-        """Go on from `memory` of a checkpoint."""
+        """Continue from the `memory` of a checkpoint."""
 
 
 class DivisiblePhase(Phase):
-    """A phase whose batch can be done in parts, one after the other or in several processes."""
+    """A phase whose batches can be processed in parts, sequentially or by several processes."""
 
     @abc.abstractmethod
     def draw(self, module: Any, generator: torch.Generator) -> Tensor:
-        """What the next batch is made from, an element a row: indices of samples, start states."""
+        """What the next batch is made from, one row per element: indices of samples, start states."""
 
     @abc.abstractmethod
     def part(self, module: Any, drawn: Tensor) -> Update:
-        """Of some rows of what was drawn; its loss is a mean over them."""
+        """The update of some of the rows drawn; its loss is a mean over them."""
 
     def update(self, module: Any, generator: torch.Generator) -> Update:
         drawn = self.draw(module, generator)
@@ -130,15 +130,15 @@ class DivisiblePhase(Phase):
         return update
 
     def keep(self, module: Any, drawn: Tensor, carried: dict[str, Tensor]) -> None:
-        """Take into the memory what `part` returned as `carried`: of every part, whichever process did it."""
+        """Store in the memory what `part` returned as `carried`, for every part, whichever process computed it."""
 
 
 class LeastSquares(Phase):
-    """Some iterations of Gauss-Newton on residuals: for few parameters and a loss without noise.
+    """A number of Gauss-Newton iterations on residuals: for few parameters and a loss without noise.
 
-    The damping falls from the first number to the second, in equal parts of its logarithm. noisy: batches differ; where
-    they do not, steps that make the loss larger are taken back. probes: backward passes per step for the curvature;
-    None: the whole Jacobian is worked out, which takes residuals that can be differentiated twice.
+    The damping decreases geometrically from the first number to the second. noisy: batches differ; if they do not,
+    steps that increase the loss are undone. probes: backward passes per step for the curvature; None: the full Jacobian
+    is computed, which requires residuals that can be differentiated twice.
     """
 
     noisy = True
@@ -171,6 +171,6 @@ class LeastSquares(Phase):
 
 
 def chosen_parameters(module: nn.Module, names: Sequence[str] | None) -> list[nn.Parameter]:
-    """Those that require grad and have entries, and whose names begin with one of `names`."""
+    """Parameters that require grad and have entries, and whose names start with one of `names` (None: all)."""
     found = [(n, p) for n, p in module.named_parameters() if p.requires_grad and p.numel()]
     return [p for n, p in found if names is None or n.startswith(tuple(names))]

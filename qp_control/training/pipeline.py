@@ -37,17 +37,17 @@ def train(
     console: Console | None = None,
     report: tuple[Report, ...] = (),
 ) -> list[dict[str, Any]]:
-    """Train in a new run folder, or with `resume` go on with the one that is there; compare, plot and write the replay.
+    """Train in a new run folder, or with `resume` continue the run in it; compare, plot and write the replay.
 
     held_out: samples of the comparison. baselines: compare with the evolution strategy too, which takes as long as
-    training did. settings: of the QP solver. report: called with every row of the metrics, for loggers of your own.
+    training. settings: of the QP solver. report: called with every row of the metrics, for your own loggers.
     Returns the rows of results.json.
 
-    Under torchrun all processes train together; the first one writes, and compares and plots alone; the others return
-    no rows. Restarts need `resume`: then they go on from the last checkpoint.
+    Under torchrun all processes train together; only the first one writes, compares and plots; the others return no
+    rows. Restarts need `resume` to continue from the last checkpoint.
 
-    Raises ValueError for an unknown task, RunError for folders that cannot be used and packages that are missing,
-    TrainingError when training fails.
+    Raises ValueError for an unknown task, RunError for folders that cannot be used and missing packages, TrainingError
+    if training fails.
     """
     with process_group() as group:
         console = (console or Console()) if group.first else Console(quiet=True)
@@ -83,7 +83,7 @@ def train(
 
 
 def _run_folder(path: Path, task: TrainingTask, resume: bool) -> tuple[RunFolder, bool]:
-    """The folder to train in, a new one unless resumed, and whether it has a checkpoint to go on from."""
+    """The folder to train in, a new one unless resumed, and whether it has a checkpoint to continue from."""
     wanted: dict[str, Any] = {"task": task.name, "options": dataclasses.asdict(task.options)}
     if not (resume and RunFolder.exists(path)):
         return RunFolder.create(path, task.name, wanted["options"]), False
@@ -156,7 +156,7 @@ def _open(path: Path) -> tuple[RunFolder, ClosedLoopTask, Any]:
 
 
 def _shown(run: RunFolder, task: ClosedLoopTask, controller: Any, episodes: int) -> Score:
-    """The first held-out episodes; a QP without an answer is kept in the run folder."""
+    """The first held-out episodes; a QP without an answer is saved in the run folder."""
     with many_small_problems():
         score = task.score(controller, HELD_OUT_SEED, episodes)
     if score.failure is not None:

@@ -1,4 +1,4 @@
-"""Recipe: the controller's plans regressed to long-horizon trajectories that a planner finds on the same model."""
+"""Recipe: the controller's plans regressed onto long-horizon trajectories of a planner on the same model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ SETTLING_STEPS = 40  # control periods after which an expert must have arrived
 
 @dataclass(frozen=True)
 class PlanImitationOptions:
-    """iterations, learning rate; batch: trajectories per update; steps: control periods along one.
+    """iterations, learning rate; batch: trajectories per update; steps: control periods along each.
 
-    expert_count: trajectories that the planner finds; expert_steps: control periods it optimises over; seed: theirs.
+    expert_count: number of the planner's trajectories; expert_steps: control periods it optimises over; seed: of their
+    starts.
     """
 
     iterations: int
@@ -37,7 +38,7 @@ class PlanImitationOptions:
 
 
 class PlannedTask(Protocol):
-    """What the recipe asks of a task."""
+    """What the recipe requires of a task."""
 
     plant: RobotTask
     model: RobotDynamics
@@ -49,7 +50,7 @@ class PlannedTask(Protocol):
 
 
 class PlanImitation(DivisiblePhase):
-    """Learns the costs alone: the planner knows limits and model exactly, only the plant differs."""
+    """Learns only the costs: the planner has the controller's limits and model; only the plant differs."""
 
     def __init__(self, task: PlannedTask, options: PlanImitationOptions) -> None:
         super().__init__("imitation", options.iterations, options.rate)
@@ -62,7 +63,7 @@ class PlanImitation(DivisiblePhase):
         return [p for cost in costs for p in cost.parameters()]
 
     def draw(self, module: MPC, generator: torch.Generator) -> Tensor:
-        """Numbers of trajectories."""
+        """Indices of trajectories."""
         return torch.randint(len(self._known(module.horizon).cost), (self.options.batch,), generator=generator)
 
     def part(self, module: MPC, drawn: Tensor) -> Update:
@@ -78,7 +79,7 @@ class PlanImitation(DivisiblePhase):
         return self._experts
 
     def _plan(self, horizon: int) -> Trajectories:
-        """The planner's trajectories that end near the reference, from starts that depend on the seed alone."""
+        """The planner's trajectories that end near the reference, from starts that depend only on the seed."""
         o, cost = self.options, self.task.planner_cost()
         found = experts(
             self.task.model,

@@ -3,8 +3,8 @@
     minimise   sum_{k<T} 1/2 |x_k - r|_Q^2 + 1/2 |u_k|_R^2 + 1/2 |x_T - r|_P^2 + penalty on |x| beyond its limit
     subject to x_{k+1} = f(x_k, u_k),  |u_k| <= limit
 
-P is the cost-to-go of the linear regulator at r, so that the plan goes on well after T: `experts` continues it with the
-regulator's feedback. Not meant for control: a call takes seconds and no gradient passes through.
+P is the cost-to-go of the linear regulator at r, with whose feedback `experts` continues the plan after T. Not meant
+for control: a call takes seconds and is not differentiable.
 
 Source: Y. Tassa, N. Mansard, E. Todorov, "Control-limited differential dynamic programming", ICRA 2014; with more than
 one input the bounded step is found by clipping and freezing, not by a QP.
@@ -26,7 +26,7 @@ LINE_SEARCH = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03, 0.01)
 class PlannerCost:
     """q (nx,), r (nu,): diagonals of Q and R. reference (nx,).
 
-    state_limit (nx,): soft, infinite where there is none; penalty: its weight; margin: how far inside it begins.
+    state_limit (nx,): soft, infinite where there is none; penalty: its weight; margin: how far inside it starts.
     """
 
     q: Tensor
@@ -53,7 +53,7 @@ class Trajectories:
 def linear_regulator(dynamics: RobotDynamics, cost: PlannerCost) -> tuple[Tensor, Tensor]:
     """Cost-to-go P (nx, nx) and feedback K (nu, nx), u = K (x - r), at the equilibrium r with zero input.
 
-    Raises ValueError where the Riccati iteration does not settle in 10 000 steps.
+    Raises ValueError if the Riccati iteration does not converge in 10 000 steps.
     """
     _, A, B = dynamics.linearize(cost.reference, cost.reference.new_zeros(dynamics.nu))
     Q, R = torch.diag(cost.q), torch.diag(cost.r)
@@ -79,10 +79,10 @@ def plan_trajectories(
     iterations: int = 150,
     tolerance: float = 1e-6,
 ) -> Trajectories:
-    """Locally optimal trajectories from x0 (B, nx), begun at `inputs` (B, T, nu).
+    """Locally optimal trajectories from x0 (B, nx), initialised with `inputs` (B, T, nu).
 
-    input_limit (nu,); None: the model's effort limits. Stops after `iterations`, or once no element
-    improves by more than `tolerance`, relative.
+    input_limit (nu,); None: the model's effort limits. Stops after `iterations`, or once no element improves by more
+    than the relative `tolerance`.
     """
     limit = dynamics.effort_limit if input_limit is None else input_limit
     P, _ = linear_regulator(dynamics, cost)
@@ -130,7 +130,7 @@ def experts(
 ) -> Trajectories:
     """The best of `restarts` plans of `steps` control periods from each x0 (B, nx), continued by the regulator.
 
-    Each plan begins at a sine of random amplitude, phase and angular frequency in `rate` [rad/s]. Returns
+    Each plan is initialised with a sine of random amplitude, phase and angular frequency in `rate` [rad/s]. Returns
     trajectories of `total_steps` control periods.
     """
     batch, nu = len(x0), dynamics.nu
@@ -178,7 +178,7 @@ def _simulate(
 
 
 def _excess(X: Tensor, cost: PlannerCost) -> Tensor:
-    """How far the states are inside the margin of their limits, with sign; zero for free coordinates."""
+    """How far the states are beyond the margin of their limits, with sign; zero for free coordinates."""
     return torch.relu(X.abs() - (cost.state_limit - cost.margin)) * X.sign()
 
 
@@ -198,7 +198,7 @@ def _backward(
     limit: Tensor,
     damping: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Feedback K (B, T, nu, nx) and step k (B, T, nu) by the Riccati sweep, inputs at their limits frozen."""
+    """Feedback K (B, T, nu, nx) and step k (B, T, nu) from the Riccati recursion, inputs at their limits frozen."""
     _, A, B = dynamics.linearize(X[:, :-1], U)
     excess = _excess(X, cost)
     error = X - cost.reference
@@ -217,7 +217,7 @@ def _backward(
         gain = torch.linalg.solve(Q_uu + damping, torch.cat([Q_ux, Q_u[..., None]], 2))
         k = torch.clamp(u - gain[..., -1], -limit, limit) - u
         frozen = k != -gain[..., -1]
-        # where adding and subtracting u rounds, the input is still free
+        # rounding of u + k - u alone can make them differ: frozen inputs are at their limits, too
         frozen &= (u + k).abs() >= limit
         K = torch.where(frozen[..., None], 0.0, -gain[..., :-1])
         v = (

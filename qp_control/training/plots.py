@@ -1,4 +1,4 @@
-"""Pictures of a run: the learning curve, and states and inputs before and after."""
+"""Plots of a run: the learning curve, and states and inputs before and after."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def before_and_after(path: Path, task: ClosedLoopTask, before: Rollout, after: R
 
 
 def pushes(path: Path, tasks: dict[str, tuple[Any, dict[str, Any]]]) -> Path:
-    """Which pushes controllers survived: of each task by name their velocities (n, 2) [m/s], and by the name of each
-    controller whether it did (n,). Returns the path."""
+    """Which pushes controllers survived: for each task by name the pushes' velocities (n, 2) [m/s], and for each
+    controller by name whether it survived them (n,). Returns the path."""
     columns = max(len(survived) for _, survived in tasks.values())
     figure = Figure(figsize=(3.2 * columns, 4.4 * len(tasks)), layout="constrained")
     rows: Any = figure.subplots(len(tasks), columns, sharex="row", sharey="row", squeeze=False)
@@ -111,7 +111,7 @@ def pushes(path: Path, tasks: dict[str, tuple[Any, dict[str, Any]]]) -> Path:
 
 
 def over_time(path: Path, title: str, period: float, curves: dict[str, Tensor], label: str, shown: int = 5) -> Path:
-    """The first of the curves (B, T), `period` [s] apart, of each name, on a logarithmic axis. Returns the path."""
+    """The first curves (B, T) of each name, sampled every `period` [s], on a logarithmic axis. Returns the path."""
     figure = Figure(figsize=(8.0, 3.6), layout="constrained")
     axis = figure.subplots()
     for (name, values), color in zip(curves.items(), (BEFORE, AFTER, *COLORS), strict=False):

@@ -1,9 +1,9 @@
-"""The processes that train together, by torch.distributed, and what they tell each other.
+"""Processes that train together with torch.distributed, and their communication.
 
     torchrun --nproc-per-node=2 -m qp_control.training TASK
 
-Every process draws the same batches, differentiates its parts of them, and takes the same step. Objects travel pickled
-between the processes of one run, and nowhere else.
+Every process draws the same batches, differentiates its parts of them, and takes the same step. Pickled objects are
+exchanged only between the processes of one run.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Group:
-    """rank: of this process; size: how many there are."""
+    """rank: of this process; size: number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @staticmethod
     def current() -> Group:
-        """Of the default process group; this process alone where there is none."""
+        """The default process group; this process alone if there is none."""
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return Group()
         return Group(torch.distributed.get_rank(), torch.distributed.get_world_size())
@@ -44,11 +44,11 @@ class Group:
         return self.rank == 0
 
     def mine(self, count: int) -> range:
-        """Which of `count` parts this process does."""
+        """Which of `count` parts this process computes."""
         return range(self.rank, count, self.size)
 
     def gather(self, own: list[T], count: int) -> list[T]:
-        """What all processes have of `count` parts, in the order of the parts: every process gets the same."""
+        """The results of all processes for `count` parts, in the order of the parts; the same in every process."""
         if self.size == 1:
             return own
         everyone: list[Any] = [None] * self.size
@@ -56,7 +56,7 @@ class Group:
         return [everyone[k % self.size][k // self.size] for k in range(count)]
 
     def from_first(self, call: Callable[[], T]) -> T:
-        """What `call` returns in the first process; a QPControlError that it raises there is raised in all."""
+        """What `call` returns in the first process; a QPControlError raised there is raised in all."""
         if self.size == 1:
             return call()
         answer: list[Any] = [None, None]
@@ -73,7 +73,7 @@ class Group:
 
     @torch.no_grad()
     def as_first(self, values: list[Tensor]) -> None:
-        """Set tensors to what they are in the first process."""
+        """Set tensors to their values in the first process."""
         if self.size == 1 or not values:
             return
         flat = torch.cat([value.reshape(-1) for value in values])
@@ -86,16 +86,16 @@ class Group:
 
 @contextmanager
 def process_group() -> Iterator[Group]:
-    """Join the processes that torchrun started, for the time of the block; this process alone where it started none.
+    """Join the processes started by torchrun for the duration of the block; without torchrun, this process alone.
 
-    Those of one machine share its cores: each runs on its own, as long as there are enough.
+    Processes on the same machine share its cores: each has its own, as long as there are enough.
     """
     started = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
     if not started or not torch.distributed.is_available() or torch.distributed.is_initialized():
         yield Group.current()
         return
     store, rank, size = next(rendezvous("env://"))
-    # After a restart the store still knows the addresses of the workers before.
+    # After a restart the store still has the addresses of the previous workers.
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = PrefixStore(f"restart_{restart}", store)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
@@ -108,7 +108,7 @@ def process_group() -> Iterator[Group]:
 
 @contextmanager
 def _own_cores(rank: int, count: int) -> Iterator[None]:
-    """Solver and dynamics use as many threads as a process has cores: without a share each would take all of them."""
+    """Give the process its share of the cores: solver and dynamics use as many threads as it has."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return

@@ -29,7 +29,7 @@ class TrainingProgress:
         self._task = self.bar.add_task("train", total=total, completed=done, phase="planning", numbers="")
 
     def report(self, row: dict[str, Any]) -> None:
-        """Show a row; validations stay on the screen as lines of their own."""
+        """Show a row; validations remain on the screen as separate lines."""
         if f"validation_{self._of.metrics[0]}" in row:
             values = (f"{name} {_shown(self._of, name, row[f'validation_{name}'])}" for name in self._of.metrics)
             begin = f"iteration {row['iteration'] + 1:3d}  {row['phase']:<11}  loss {row['loss']:9.3g}"
@@ -46,7 +46,7 @@ class TrainingProgress:
 
 @contextmanager
 def training_progress(console: Console, task: TrainingTask, total: int, done: int) -> Iterator[TrainingProgress]:
-    """A progress bar that is gone when the block ends."""
+    """A progress bar that disappears at the end of the block."""
     progress = TrainingProgress(console, task, total, done)
     with progress.bar:
         yield progress
@@ -65,7 +65,7 @@ def results_table(rows: list[dict[str, Any]], task: TrainingTask, title: str) ->
 
 
 def estimates_table(estimates: Sequence[Estimate]) -> Table:
-    """Learned numbers with their standard deviations, or with the interval of values that the data allow."""
+    """Learned numbers with standard deviations, or with the interval of values that the data allow."""
     table = Table()
     table.add_column("")
     for name in ("learned", "standard deviation", "the data allow"):

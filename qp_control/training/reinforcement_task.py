@@ -1,4 +1,4 @@
-"""Tasks learned from rewards: options and phases that those by PPO share, and those by SAC."""
+"""Tasks learned from rewards: the common options and phases of PPO and of SAC."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class PpoOptions(TrainingOptions):
     batch: int = 256
     """Samples per update."""
     value_epochs: int = 5
-    """Further passes, of the value network alone."""
+    """Further passes for the value network only."""
     warm_up: int = 1
-    """Rollouts from which the value network learns alone."""
+    """Initial rollouts from which only the value network learns."""
     rate: float = 1e-3
     """Learning rate of the value network."""
     controller_rate: float = 0.05
     """Learning rate of the controller."""
     fade: float = 1.0
-    """Share of the controller's learning rate that is left at the end."""
+    """Share of the controller's learning rate that remains at the end."""
     discount: float = 0.98
     """Of rewards, per control period."""
     trace: float = 0.95
@@ -58,9 +58,9 @@ class SacOptions(TrainingOptions):
     batch: int = 64
     """Samples per update."""
     kept: int = 20_000
-    """Samples, of which updates are drawn."""
+    """Number of latest samples kept, from which updates draw."""
     warm_up: int = 2
-    """Rollouts from which the critics learn alone."""
+    """Initial rollouts from which only the critics learn."""
     rate: float = 1e-3
     """Learning rate of the critics."""
     controller_rate: float = 0.01
@@ -70,16 +70,16 @@ class SacOptions(TrainingOptions):
 
 
 class RewardTask(ClosedLoopTask):
-    """What a plant tells of a state after a step is all that is learned from."""
+    """Learns only from what the plant returns after each step."""
 
     needs: ClassVar[tuple[tuple[str, str], ...]] = (("stable_baselines3", "rl"),)
 
     def deviation(self) -> list[float]:
-        """(nu,) of actions in [-1, 1], to begin with."""
+        """Initial standard deviation (nu,) of actions in [-1, 1]."""
         return [self.options.deviation] * len(self.plant.action_space.low)
 
     def seen_by_critics(self) -> Callable[[Tensor], Tensor]:
-        """What a value network or critics see of states (B, nx)."""
+        """The function from states (B, nx) to the inputs of the value network or the critics."""
         observe: Callable[[Tensor], Tensor] = self.plant.observe
         return observe
 
@@ -88,7 +88,7 @@ class PpoTask(RewardTask):
     """Learned by PPO; its options are `PpoOptions`."""
 
     def phases(self) -> list[Phase]:
-        # It needs stable-baselines3, which not everybody has.
+        # Needs stable-baselines3, an optional package.
         from qp_control.training.reinforcement import ProximalPolicy
 
         o: PpoOptions = self.options
@@ -114,7 +114,7 @@ class PpoTask(RewardTask):
 
 
 class SacTask(RewardTask):
-    """Learned by SAC; its options are `SacOptions`. further: options of stable-baselines3's SAC."""
+    """Learned by SAC; its options are `SacOptions`. further: additional options of stable-baselines3's SAC."""
 
     further: ClassVar[dict[str, Any]] = {}
 

@@ -15,22 +15,22 @@ from qp_control.settings import Status
 from qp_control.training.phase import FailedProblem
 
 Carried: TypeAlias = Any
-"""What a controller decides and its next call takes, such as a `Plan` of an `MPC`; a dataclass of tensors (B, ...).
+"""A controller's decision, passed to its next call, such as a `Plan` of an `MPC`; a dataclass of tensors (B, ...).
 
-It has `input` (B, nu), `status` and `iterations` (B,), `solved` (B,), `shift()` for what the next control period takes,
-`detach()`, and an index by elements.
+It has `input` (B, nu), `status` and `iterations` (B,), `solved` (B,), `shift()`, which returns what is passed to the
+next control period, `detach()`, and indexing by elements.
 """
 
 
 class Controller(Protocol):
-    """What closed loops need of a controller, such as an `MPC`, an `InverseDynamicsPolicy` or a `Standing` robot's."""
+    """What closed loops require of a controller, such as an `MPC`, an `InverseDynamicsPolicy` or `Standing`."""
 
     @property
     def input_limit(self) -> Tensor:
         """(nu,) largest inputs."""
 
     def __call__(self, x: Tensor, carried: Carried | None = None, /) -> Carried:
-        """What it decides in states x (B, nx), given what it decided before."""
+        """The decision in states x (B, nx), given the previous decision."""
 
     def build(self, x: Tensor, carried: Carried | None = None, /) -> Any:
         """The problem of a call: an `OcpQP`, or the arguments of `qc.solve_qp`."""
@@ -75,13 +75,13 @@ def closed_loop(
     truncate: int | None = None,
     see: Callable[[Carried], None] | None = None,
 ) -> Rollout:
-    """Let the controller run the plant from x0 (B, nx) for `steps` control periods.
+    """Run controller and plant in a closed loop from x0 (B, nx) for `steps` control periods.
 
-    step: the plant, x_next = step(x, u); u is clipped to the controller's input limit before. reward: of (x_next, u);
-    zero when None. failed: True (B,) for states (B, nx) that end a run: a robot stays in that state, or in the last one
-    before its numbers ran away, and earns `failed_reward` from then on, without gradient; None: it goes on. plan: the
-    (shifted) plan or decision to begin with. The gradient passes through the plant, the controller and what is carried
-    from call to call; truncate: it is cut after every so many control periods. see: is called with every decision.
+    step: the plant, x_next = step(x, u), with u clipped to the controller's input limit. reward: of (x_next, u); None:
+    zero. failed: True (B,) for states (B, nx) that end a run: the robot stays in that state, or in its last finite one,
+    and earns `failed_reward` from then on, without gradient; None: runs continue. plan: the (shifted) plan or decision
+    to start with. truncate: the gradient, which passes through the plant, the controller and what is carried from call
+    to call, is truncated every so many control periods. see: called with every decision.
 
     Raises ValueError unless steps and truncate are integers of at least 1, and for functions that return another shape.
     """
@@ -116,7 +116,7 @@ def closed_loop(
         rewards.append(earned)
         status.append(plan.status)
         iterations.append(plan.iterations)
-        if not bool(alive.any()):  # nothing moves any more
+        if not bool(alive.any()):  # all robots have failed
             left = steps - t - 1
             states += left * [x.detach()]
             inputs += left * [torch.zeros_like(u)]
@@ -136,11 +136,11 @@ def closed_loop(
 
 
 def finite_only(name: str, function: Callable[..., Tensor], shape: tuple[int, ...], *arguments: Tensor) -> Tensor:
-    """The function of arguments (B, .), with values (B, *shape), for the elements that are finite and whose values are;
-    NaN for the others, whose places the first of those takes: functions of robots refuse what is none, and NaN would
-    pass on to the gradients of what all elements share. Where values are not finite the function is called once more.
+    """The function of arguments (B, .), with values (B, *shape), for elements that are finite, as are their values; NaN
+    for the others, which are replaced by the first of those in the call: robot functions refuse invalid states, and NaN
+    would spread to the gradients of what the elements share. If values are not finite the function is called again.
 
-    ValueError, with the function's name, where it returns something else.
+    Raises ValueError, with the function's name, if it returns another shape.
     """
     finite = torch.stack([value.detach().isfinite().all(1) for value in arguments]).all(0)
     while True:

@@ -4,8 +4,8 @@ config.json               task, options, versions
 checkpoint.safetensors    parameters (now and best), optimiser, random state, progress
 metrics.csv, tensorboard/ one row per iteration
 results.json              scores beside those of the baselines
-estimates.json            learned numbers and how well the data tell them, of tasks that say so
-*.png, replay.html        learning curve, and what the task has to show
+estimates.json            learned numbers and their uncertainty, for tasks that provide them
+*.png, replay.html        learning curve, and the task's pictures
 failures/*.npz            QPs without an answer: `qc.solve_qp(**qc.load_problem(path))`
 """
 
@@ -33,11 +33,11 @@ from qp_control.training.task import Estimate
 __all__ = ["Metrics", "RunError", "RunFolder"]
 
 _BEGUN = "config.json.partial"
-MAX_FAILURES = 20  # QPs kept per run: the first ones tell the most
+MAX_FAILURES = 20  # QPs kept per run: the first ones are the most informative
 
 
 class RunFolder:
-    """Paths and files of a run. `create` and `open` are the two ways in."""
+    """Paths and files of a run. Use `create` or `open` to get one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class RunFolder:
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether a run was begun there. Raises RunError where that cannot be told, as of names that are too long."""
+        """Whether there is a run in that folder. Raises RunError if that cannot be read, for example if names are too long."""
         try:
             return (path / "config.json").is_file()
         except OSError as error:
@@ -57,7 +57,7 @@ class RunFolder:
 
     @staticmethod
     def create(path: Path, task: str, options: Mapping[str, Any]) -> RunFolder:
-        """Begin a run. Raises RunError where there is something already, or the folder cannot be written."""
+        """Start a run. Raises RunError if the folder has contents already or cannot be written."""
         if RunFolder.exists(path):
             raise RunError(f"{str(path)!r} already holds a run: continue it with --resume, or choose another folder")
         try:
@@ -79,7 +79,7 @@ class RunFolder:
 
     @staticmethod
     def open(path: Path) -> RunFolder:
-        """A run begun before. Raises RunError where there is none."""
+        """An existing run. Raises RunError if there is none."""
         if not RunFolder.exists(path):
             raise RunError(f"{str(path)!r} is not a run folder: it has no config.json")
         return RunFolder(path)
@@ -96,16 +96,16 @@ class RunFolder:
         return dict(config)
 
     def write_results(self, rows: list[dict[str, Any]]) -> None:
-        """Scores of all that was compared."""
+        """Write the scores of everything compared."""
         write_file(self.results, (json.dumps(rows, indent=2) + "\n").encode())
 
     def write_estimates(self, estimates: Sequence[Estimate]) -> None:
-        """Learned numbers, and how well the data tell them."""
+        """Write the learned numbers and their uncertainty."""
         rows = [dataclasses.asdict(one) for one in estimates]
         write_file(self.estimates, (json.dumps(rows, indent=2) + "\n").encode())
 
     def save_failure(self, problem: FailedProblem, iteration: int) -> Path | None:
-        """Write the QP that had no answer; None once enough are kept."""
+        """Write a QP that had no answer; returns its path, or None once enough are kept."""
         folder = self.path / "failures"
         if folder.is_dir() and len(list(folder.glob("*.npz"))) >= MAX_FAILURES:
             return None
@@ -120,7 +120,7 @@ class RunFolder:
 class Metrics:
     """One row per iteration, as CSV and for TensorBoard. more: columns besides the common ones.
 
-    Rows from the iteration `first` on, left by a run that was cut off, are dropped.
+    Rows from the iteration `first` on, left by an interrupted run, are dropped.
     """
 
     COLUMNS = (
@@ -152,7 +152,7 @@ class Metrics:
             self._board = SummaryWriter(str(self._folder), purge_step=first)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row; what is missing stays empty. Raises RunError where it cannot be written."""
+        """Add a row; missing values stay empty. Raises RunError if it cannot be written."""
         with self._writing(self._path), self._path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self._columns, lineterminator="\n").writerow(dict(row))
         with self._writing(self._folder):
@@ -161,7 +161,7 @@ class Metrics:
                     self._board.add_scalar(name, float(value), int(row["iteration"]))
 
     def close(self) -> None:
-        """Write what is still in memory. Raises RunError where it cannot be written."""
+        """Write what is still in memory. Raises RunError if it cannot be written."""
         with self._writing(self._folder):
             self._board.close()
 
@@ -178,7 +178,7 @@ def read_metrics(run: RunFolder) -> list[dict[str, str]]:
     """The rows of metrics.csv, as strings. Raises RunError for a missing or damaged file."""
     try:
         with run.metrics.open(encoding="utf-8", newline="") as file:
-            # A disk that was full leaves half a row.
+            # A full disk can leave a partial row.
             rows = [row for row in csv.DictReader(file) if None not in row.values()]
         for row in rows:
             int(row["iteration"])

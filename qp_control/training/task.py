@@ -23,7 +23,7 @@ class Score:
     """How good a module is.
 
     values: by name, in the order of the task's `metrics`. intervals: 95 % confidence intervals of those that are means
-    over samples. rank: compared in order, greater is better. details: what was looked at, for pictures.
+    over samples. rank: compared lexicographically, greater is better. details: what was evaluated, for pictures.
     """
 
     values: dict[str, float]
@@ -35,10 +35,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number that was learned, and what the data say about it.
+    """A learned number and its uncertainty.
 
-    standard_deviation: of its error, where the data's noise alone makes it. interval: all values that explain the data
-    as well, the tightest limit and the widest.
+    standard_deviation: of its error, if due to noise in the data only. interval: the values that explain the data
+    equally well, from the tightest limit to the widest.
     """
 
     name: str
@@ -48,18 +48,18 @@ class Estimate:
 
 
 class TrainingTask(abc.ABC):
-    """What `Trainer` needs to know. A task is made from its options, and has no state that training changes."""
+    """What `Trainer` requires. A task is constructed from its options and has no state that training changes."""
 
     name: ClassVar[str]
     options_type: ClassVar[type[TrainingOptions]] = TrainingOptions
     metrics: ClassVar[tuple[str, ...]]
     """Names of a score's values."""
     percent: ClassVar[tuple[str, ...]] = ()
-    """Those that are shares."""
+    """Those that are shares, shown in percent."""
     search_step: float = 0.3
-    """First step of a search without gradients, along each number that is learned."""
+    """Initial step of a search without gradients, for each learned number."""
     needs: ClassVar[tuple[tuple[str, str], ...]] = ()
-    """Packages that not everybody has, each with the extra of qp-control that brings it."""
+    """Optional packages that it needs, each with the extra of qp-control that installs it."""
 
     def __init__(self, options: TrainingOptions | None = None) -> None:
         options = options or self.options_type()
@@ -69,7 +69,7 @@ class TrainingTask(abc.ABC):
 
     @abc.abstractmethod
     def module(self, settings: Settings | None = None) -> nn.Module:
-        """What is trained, before that. What requires no grad stays as it is. settings: of the QP solver."""
+        """The module to train, untrained. Parameters that do not require grad are kept. settings: of the QP solver."""
 
     @abc.abstractmethod
     def phases(self) -> list[Phase]:
@@ -77,28 +77,28 @@ class TrainingTask(abc.ABC):
 
     @abc.abstractmethod
     def score(self, module: Any, seed: int, count: int) -> Score:
-        """Of a module on `count` samples drawn with `seed`."""
+        """The score of a module on `count` samples drawn with `seed`."""
 
     def hand_tuned(self) -> nn.Module | None:
-        """The best found by hand; None where there is nothing to tune by hand."""
+        """The best module found by hand; None if there is nothing to tune by hand."""
         return None
 
     def others(self) -> dict[str, nn.Module]:
-        """What else to compare with, by name."""
+        """Further modules to compare with, by name."""
         return {}
 
     def search_loss(self) -> Callable[[nn.Module], float] | None:
-        """What a search without gradients minimises, to compare with; None: nothing is compared."""
+        """What a search without gradients minimises, for comparison; None: no search."""
         return None
 
     def estimates(self, module: Any) -> list[Estimate]:
-        """The numbers in a module that has been trained, and how well the data tell them."""
+        """The learned numbers of a trained module and their uncertainty."""
         return []
 
     def first_problem(self, module: Any) -> FailedProblem | None:
-        """A QP of the module that shows what it is about, for the record where gradients overflow."""
+        """A representative QP of the module, saved if gradients overflow."""
         return None
 
     def pictures(self, folder: Path, before: Score, after: Score) -> list[Path]:
-        """Write what shows the difference that training made into a run folder; returns the paths."""
+        """Write pictures of the effect of training into a run folder; returns the paths."""
         return []

@@ -1,4 +1,4 @@
-"""Training: the phases of a task, one after the other; resuming changes no number."""
+"""Training: the phases of a task, one after the other; resumed runs give identical numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from qp_control.training.process_group import Group
 from qp_control.training.run_folder import Metrics, RunFolder
 from qp_control.training.task import VALIDATION_SEED, Score, TrainingTask
 
-LEAST_PACE = 1.0 / 8.0  # of a phase that goes back often: a run that begins near its best does for little
+LEAST_PACE = 1.0 / 8.0  # a run that starts near its best goes back often, for little reason
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -41,10 +41,10 @@ class Best:
 class Trainer:
     """Trains the module of one task.
 
-    run: where to put metrics, checkpoints and failures; None: nowhere. settings: of the QP solver.
+    run: where to write metrics, checkpoints and failures; None: nowhere. settings: of the QP solver.
 
-    In a process group of torch.distributed the processes train together: each does its parts of every batch, and the
-    first one validates and writes. All have to make the same calls.
+    In a process group of torch.distributed the processes train together: each computes its parts of every batch, and
+    the first one validates and writes. All have to make the same calls.
     """
 
     def __init__(self, task: TrainingTask, run: RunFolder | None = None, *, settings: Settings | None = None) -> None:
@@ -57,7 +57,7 @@ class Trainer:
         self.iteration, self.seconds, self.skipped, self.stale, self.returns = 0, 0.0, 0, 0, 0
         self.generator = torch.Generator().manual_seed(self.options.seed)
         self.best: Best | None = None
-        self.first: float | None = None  # what the first validation found
+        self.first: float | None = None  # result of the first validation
         self._open()
 
     @property
@@ -66,7 +66,7 @@ class Trainer:
         return sum(phase.iterations for phase in self.phases)
 
     def _place(self) -> tuple[Phase, int]:
-        """The phase of the next iteration, and how many of its iterations are done."""
+        """The phase of the next iteration, and the number of its iterations already done."""
         done = self.iteration
         for phase in self.phases:
             if done < phase.iterations:
@@ -76,14 +76,14 @@ class Trainer:
 
     @property
     def phase(self) -> Phase:
-        """Of the next iteration."""
+        """The phase of the next iteration."""
         return self._place()[0]
 
     def train(self, *report: Report, until: int | None = None) -> Any:
-        """Go on to the end, or to the iteration `until`; returns the best module found so far.
+        """Train to the end, or to the iteration `until`; returns the best module found so far.
 
-        report: each is called with every row of the metrics. Raises TrainingError when `patience` updates in a row
-        failed, RunError where the run folder cannot be written.
+        report: each is called with every row of the metrics. Raises TrainingError if `patience` updates in a row fail,
+        RunError if the run folder cannot be written.
         """
         end = self.iterations if until is None else min(until, self.iterations)
         columns = tuple(f"validation_{name}" for name in self.task.metrics)
@@ -153,7 +153,7 @@ class Trainer:
             self._open()
         self.seconds += time.perf_counter() - began
         row["seconds"] = self.seconds
-        # An update without any solved QP has a finite gradient, zero, and teaches nothing either.
+        # An update without any solved QP has a gradient of zero, which is finite but useless.
         useless = not finite or row["unsolved_share"] == 1.0
         self.skipped = self.skipped + 1 if useless else 0
         if self.skipped >= self.options.patience:
@@ -166,7 +166,7 @@ class Trainer:
         return row
 
     def _open(self) -> None:
-        """Begin the phase of the next iteration: a new optimiser over what it learns."""
+        """Start the phase of the next iteration, with a new optimiser for its parameters."""
         phase, self.stale = self.phase, 0
         self._slow_down(0)
         for parameter in self.learnable:
@@ -178,12 +178,12 @@ class Trainer:
         self.optimizer = phase.optimizer(learned)
 
     def _slow_down(self, returns: int) -> None:
-        """Set how many times the phase has gone back to the best module."""
+        """Set the number of times that the phase has gone back to the best module."""
         self.returns = returns
         self.phase.pace = max(0.5**returns, LEAST_PACE)
 
     def _go_back(self) -> None:
-        """To the best module, with half the learning rate and without what the optimiser knows of the way here."""
+        """Return to the best module, with half the learning rate and a reset optimiser."""
         assert self.best is not None
         checkpoint.load_parameters(self.module, self.best.parameters, "the best validation")
         for parameter in self.learnable:
@@ -204,7 +204,7 @@ class Trainer:
 
     def _score(self) -> Score:
         score = self.task.score(self.module, VALIDATION_SEED, self.options.validation_count)
-        return dataclasses.replace(score, details=None)  # pictures are made of others
+        return dataclasses.replace(score, details=None)  # pictures are made from other scores
 
     def _save_failure(self, failure: FailedProblem | None) -> Path | None:
         """Write the QP without an answer; without one (a gradient overflowed), the first QP of the task."""
@@ -214,7 +214,7 @@ class Trainer:
         return None if failure is None else self.run.save_failure(failure, self.iteration)
 
     def save(self) -> None:
-        """Write the checkpoint; without a run folder nothing happens."""
+        """Write the checkpoint; does nothing without a run folder."""
         if self.run is None or self.best is None or not self.group.first:
             return
         tensors = checkpoint.with_prefix("module", dict(self.module.named_parameters()))
@@ -236,9 +236,9 @@ class Trainer:
         checkpoint.write(self.run.checkpoint, Checkpoint(tensors, state))
 
     def resume(self) -> None:
-        """Go back to the run's checkpoint. Raises RunError where it is missing, damaged or of another task.
+        """Continue from the run's checkpoint. Raises RunError if it is missing, damaged or of another task.
 
-        Batches stay divided into as many parts as before, however many processes there are now.
+        Batches keep the number of parts they had before, regardless of the current number of processes.
         """
         assert self.run is not None
         path = self.run.checkpoint
@@ -267,7 +267,7 @@ class Trainer:
 
 
 def load_module(run: RunFolder, task: TrainingTask) -> Any:
-    """The best module of a run. Raises RunError where there is none."""
+    """The best module of a run. Raises RunError if there is none."""
     saved = checkpoint.read(run.checkpoint)
     module = task.module()
     checkpoint.load_parameters(module, checkpoint.part(saved, "best"), repr(str(run.checkpoint)))
@@ -276,9 +276,9 @@ def load_module(run: RunFolder, task: TrainingTask) -> Any:
 
 @contextmanager
 def many_small_problems() -> Iterator[None]:
-    """One torch thread, and no warning for every batch with an unsolved QP: rollouts count and keep them.
+    """One torch thread, and no warning for every batch with an unsolved QP: rollouts count and save them.
 
-    A controller's matrices are small: torch's threads would cost more than they bring and be in the solver's way.
+    A controller's matrices are small: torch's threads would cost more than they save and compete with the solver's.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,14 +1,14 @@
-"""Recipe: parameters of a model from whole trajectories of which every state is measured with noise.
+"""Recipe: parameters of a model from whole trajectories, every state of which is measured with noise.
 
-Predictions from one measured state to the next (`Identification`) take the noise of the first for motion. Here nothing
-measured goes into the model: the states at the beginning are unknown, too,
+Predictions from one measured state to the next (`Identification`) mistake the noise of the first for motion. Here no
+measurement enters the model: the initial states are estimated as well,
 
     minimise over p, x_0    sum_i |r_i|^2,    r_i = (simulation from x_0i with p, all states) - (measured states)
 
-which is the maximum-likelihood estimate where noise is Gaussian, white, and as large as the scale says. The initial
-states are eliminated: with the thin QR factorisation of dr_i/dx_0i = Q_i R_i, the sum of squares of (I - Q_i Q_i') r_i
-has the same minimum, and its Jacobian by p is (I - Q_i Q_i') dr_i/dp. With that one, J, and noise of standard deviation
-sigma, no estimator without bias has a covariance below sigma^2 (J'J)^-1: the bound of Cramer and Rao.
+which is the maximum-likelihood estimate for white Gaussian noise proportional to the scale. The initial states are
+eliminated. With the thin QR factorisation dr_i/dx_0i = Q_i R_i, the sum of squares of (I - Q_i Q_i') r_i has the same
+minimum, and its Jacobian with respect to p is (I - Q_i Q_i') dr_i/dp. With this Jacobian, J, and noise of standard
+deviation sigma, no unbiased estimator has a covariance below sigma^2 (J'J)^-1, the Cramer-Rao bound.
 
 Sources: L. Ljung, "System Identification", 2nd ed. (1999), ch. 7 (output error, its covariance); L. Kaufman, BIT 15
 (1975) (variable projection without derivatives of Q).
@@ -27,17 +27,17 @@ from qp_control.training.gauss_newton import flat
 from qp_control.training.identification import Predict
 from qp_control.training.phase import DivisiblePhase, LeastSquares, Update, chosen_parameters
 
-_DIFFERENCE = 1e-5  # of a parameter: stick and slip change sides on the way where it is larger
-_UNKNOWN = 1e-10  # of J'J in units that make its diagonal one: directions that motion tells nothing about
+_DIFFERENCE = 1e-5  # step in a parameter: over larger steps, contacts change between sticking and slipping
+_UNKNOWN = 1e-10  # eigenvalues of J'J, scaled to unit diagonal, below which a direction is not identifiable
 
 
 class TrajectoryFit(DivisiblePhase, LeastSquares):
     """Mean squared error of all states, simulated from unknown initial states.
 
     predict: x_next (B, nx) of the module, x (B, nx) and u (B, nu); rollout: states (B, T, nx) after x (B, nx) under the
-    inputs (B, T, nu). states (D, T + 1, nx) as measured, inputs (D, T, nu). scale (nx,): that of the noise, up to a
-    factor. learned: the beginnings of the names of what is learned, everything that requires grad when None. It begins
-    where simulations follow the measurements roughly: after `Identification`.
+    inputs (B, T, nu). states (D, T + 1, nx) as measured, inputs (D, T, nu). scale (nx,): of the noise, up to a common
+    factor. learned: name prefixes of the parameters to learn; None: all that require grad. Simulations should roughly
+    follow the measurements from the start, as after `Identification`.
     """
 
     noisy = False  # every update sees all of them
@@ -60,7 +60,7 @@ class TrajectoryFit(DivisiblePhase, LeastSquares):
         super().__init__("trajectories", iterations, rate)
         self.predict, self.rollout, self.learned = predict, rollout, learned
         self.states, self.inputs, self.scale = states, inputs, scale
-        # Initial states that go with the best parameters so far, and those of the last update.
+        # Initial states for the best parameters so far, and those of the last update.
         self._begin, self._tried = states[:, 0].clone(), states[:, 0].clone()
         self._loss = states.new_tensor(float("inf"))
 
@@ -68,7 +68,7 @@ class TrajectoryFit(DivisiblePhase, LeastSquares):
         return chosen_parameters(module, self.learned)
 
     def draw(self, module: Any, generator: torch.Generator) -> Tensor:
-        """Numbers of trajectories: all of them."""
+        """Indices of trajectories: all of them."""
         return torch.arange(len(self.states))
 
     def part(self, module: Any, drawn: Tensor) -> Update:
@@ -85,7 +85,7 @@ class TrajectoryFit(DivisiblePhase, LeastSquares):
         self._tried[drawn] = carried["begin"]
 
     def take(self, loss: float, gradients: Tensor, optimizer: torch.optim.Optimizer, clip: float) -> float:
-        if loss <= float(self._loss):  # otherwise the parameters go back, and so do these
+        if loss <= float(self._loss):  # otherwise these are restored like the parameters
             self._begin, self._loss = self._tried.clone(), self._loss.new_tensor(loss)
         return super().take(loss, gradients, optimizer, clip)
 
@@ -97,10 +97,10 @@ class TrajectoryFit(DivisiblePhase, LeastSquares):
             self._begin, self._loss = memory["begin"].clone(), memory["loss"].clone()
 
     def deviations(self, module: Any, numbers: Callable[[Any], Tensor], noise: float | None = None) -> Tensor:
-        """(n,) standard deviations of numbers(module) (n,), by the bound of Cramer and Rao.
+        """Standard deviations (n,) of numbers(module) (n,), according to the Cramer-Rao bound.
 
-        noise: standard deviation of the measurements, in units of the scale; None: as what is left of the errors says.
-        Infinite where the trajectories do not tell a number.
+        noise: standard deviation of the measurements, in units of the scale; None: estimated from the residuals.
+        Infinite for numbers that the trajectories do not determine.
         """
         everything = torch.arange(len(self.states))
         begin, parameters = self._begin, self.parameters(module)
@@ -134,7 +134,7 @@ class TrajectoryFit(DivisiblePhase, LeastSquares):
         return ((self._simulated(module, begin, drawn) - self.states[drawn]) / self.scale).flatten(1)
 
     def _by_begin(self, module: Any, begin: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """QR factorisation of the residuals' Jacobian by the initial states, (B, (T + 1) nx, nx) and (B, nx, nx)."""
+        """QR factors (B, (T + 1) nx, nx) and (B, nx, nx) of the residuals' Jacobian w.r.t. the initial states."""
         x, u = self._simulated(module, begin, drawn), self.inputs[drawn]
         flat_x = x[:, :-1].flatten(0, 1).detach().requires_grad_()
         with torch.enable_grad():
@@ -149,7 +149,7 @@ class TrajectoryFit(DivisiblePhase, LeastSquares):
 
     @torch.no_grad()
     def _better(self, module: Any, begin: Tensor, drawn: Tensor) -> Tensor:
-        """Initial states after a step of Gauss-Newton, where that makes the errors smaller."""
+        """Initial states after a Gauss-Newton step, where that reduces the errors."""
         errors = self._residuals(module, begin, drawn)
         Q, R = self._by_begin(module, begin, drawn)
         change = torch.linalg.solve_triangular(R, Q.mT @ errors[..., None], upper=True)[..., 0]
@@ -158,7 +158,7 @@ class TrajectoryFit(DivisiblePhase, LeastSquares):
         return torch.where(good[:, None], begin - change, begin)
 
     def _columns(self, module: Any, parameters: list[nn.Parameter], begin: Tensor, drawn: Tensor) -> list[Tensor]:
-        """Derivatives of the residuals by the entries of the parameters, by central differences."""
+        """Derivatives of the residuals with respect to the parameters' entries, by central differences."""
         columns = []
         for p in parameters:
             entries = p.view(-1)

@@ -34,11 +34,11 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class BrowserNotFound(RuntimeError):
-    """There is no Chromium or Chrome to draw pictures with."""
+    """No Chromium or Chrome was found to take pictures with."""
 
 
 class BrowserError(RuntimeError):
-    """The browser ended, did not answer in time or reported an error."""
+    """The browser exited, did not answer in time or reported an error."""
 
 
 def browser_path() -> str:
@@ -61,11 +61,11 @@ def browser_path() -> str:
 
 
 class Browser:
-    """One page in a headless browser; a context manager. The process and its profile go with `close()`, with
-    the garbage collector or at exit.
+    """One page in a headless browser; a context manager. The process ends and its profile is deleted on `close()`,
+    garbage collection or exit.
 
     width, height: of the page [pixels]; timeout: longest wait for an answer [s].
-    Raises BrowserNotFound without a browser and BrowserError when it does not start.
+    Raises BrowserNotFound if there is no browser and BrowserError if it does not start.
     """
 
     def __init__(self, width: int = 640, height: int = 480, *, timeout: float = 60.0) -> None:
@@ -81,8 +81,8 @@ class Browser:
             "--headless=new",
             "--remote-debugging-pipe",
             f"--user-data-dir={self._profile}",
-            # Containers have neither the user namespaces of the sandbox nor a large /dev/shm. Only pages
-            # written by this package are shown, and their policy forbids the network.
+            # Containers lack the user namespaces of the sandbox and a large /dev/shm. Only pages written by this
+            # package are shown, and their policy forbids network access.
             "--no-sandbox",
             "--disable-dev-shm-usage",
             "--use-angle=swiftshader",
@@ -95,7 +95,7 @@ class Browser:
             f"--window-size={width},{height}",
         ]
         try:
-            # A group of its own, so that its children end with it.
+            # A process group of its own, so that its children end with it.
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, str(to_browser), str(from_browser), executable, *flags],
                 pass_fds=(to_browser, from_browser),
@@ -139,14 +139,14 @@ class Browser:
         return self._process.pid
 
     def open(self, page: str | os.PathLike[str]) -> None:
-        """Load a local html file and wait until it is there. Raises FileNotFoundError or BrowserError."""
+        """Load a local html file and wait until it is loaded. Raises FileNotFoundError or BrowserError."""
         file = Path(page).resolve()
         if not file.is_file():
             raise FileNotFoundError(f"no html file at {str(file)!r}")
         self.open_url(file.as_uri())
 
     def open_url(self, url: str) -> None:
-        """Load a page and wait until it is there. Raises BrowserError."""
+        """Load a page and wait until it is loaded. Raises BrowserError."""
         self._loaded = False
         self.console_errors.clear()
         answer = self._send("Page.navigate", url=url)
@@ -173,7 +173,7 @@ class Browser:
             return np.array(image.convert("RGB"), dtype=np.uint8)
 
     def screenshot(self) -> bytes:
-        """The page as it is seen, a PNG file."""
+        """A PNG file of the visible page."""
         return base64.b64decode(self._send("Page.captureScreenshot", format="png")["data"])
 
     def _send(self, method: str, **parameters: Any) -> dict[str, Any]:

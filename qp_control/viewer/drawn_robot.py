@@ -13,11 +13,11 @@ from qp_control.viewer.scenery import HIDE, Floats, Item, Pose
 
 
 class Robot(Item):
-    """A robot; `moved` says its configuration (nq,). Not seen where that is not a number.
+    """A robot; `moved` is its configuration (nq,). Hidden where that is not finite.
 
     urdf, package_dirs, floating_base, locked: as in `write_replay`.
-    position: [m] of the world's origin of its configurations, so that robots stand beside each other.
-    color: 0xRRGGBB of all of it, None: those of the URDF; opacity: 0 to 1, with a color.
+    position: [m] offset of the origin of its configurations, to draw robots side by side.
+    color: 0xRRGGBB of the whole robot, None: the colours of the URDF; opacity: 0 to 1, with a color.
 
     Raises ValueError and FileNotFoundError as `read_urdf`.
     """

@@ -1,11 +1,11 @@
-"""meshcat's server, reachable from this machine alone: `python -m qp_control.viewer.meshcat_server`.
+"""meshcat's server, reachable only from this machine: `python -m qp_control.viewer.meshcat_server`.
 
 meshcat 0.3.2 binds its web server to every interface; here it listens on 127.0.0.1. The process ends when its
 standard input closes, that is, with the process that started it.
 
-Its argument, if any, describes sliders: /panel/ then shows the view with them, and each change is a line of JSON, the
-number by its name, on standard output. Changes are taken from that page alone: other pages in the same browser can send
-requests here as well, but cannot hide where they come from.
+Its argument, if any, describes sliders: /panel/ then shows the view with them, and each change is printed to standard
+output as a line of JSON, the number by its name. Changes are accepted only from that page: other pages in the same
+browser can send requests here too, but cannot hide their origin.
 """
 
 from __future__ import annotations

@@ -20,11 +20,11 @@ from qp_control.viewer.scene import Pathlike
 def capture_frames(
     replay: Pathlike, times: ArrayLike, width: int = 640, height: int = 480, *, timeout: float = 60.0
 ) -> NDArray[np.uint8]:
-    """Pictures (n, height, width, 3) of a replay written by `write_replay`, at `times` (n,) [s] after its
-    start, without what stands over it.
+    """Pictures (n, height, width, 3) of a replay written by `write_replay`, at `times` (n,) [s] after its start,
+    without the overlay.
 
-    Raises BrowserNotFound without Chromium or Chrome, BrowserError when it fails or takes longer than
-    `timeout` [s] for one answer, FileNotFoundError without the file.
+    Raises BrowserNotFound without Chromium or Chrome, BrowserError if it fails or takes longer than `timeout` [s] for
+    one answer, FileNotFoundError without the file.
     """
     when = np.atleast_1d(np.asarray(times, dtype=np.float64))
     with Browser(width, height, timeout=timeout) as browser:
@@ -34,7 +34,7 @@ def capture_frames(
 
 
 def scene_picture(browser: Browser, what: str, width: int, height: int) -> NDArray[np.uint8]:
-    """The scene after the JavaScript `what`, of that size whether or not the page has heard of its own yet."""
+    """The scene after the JavaScript `what`, at that size even if the page has not yet been resized."""
     return browser.picture(
         browser.evaluate(f"{what}, viewer.set_3d_pane_size({width:d}, {height:d}), viewer.capture_image()")
     )
@@ -43,12 +43,11 @@ def scene_picture(browser: Browser, what: str, width: int, height: int) -> NDArr
 def write_movie(
     path: Pathlike, replay: Pathlike, *, frames_per_second: int = 20, width: int = 640, height: int = 400
 ) -> Path:
-    """Record a replay written by `write_replay`, with what stands over it, as .gif or .mp4.
+    """Record a replay written by `write_replay`, with its overlay, as .gif or .mp4.
 
     Returns the path. Raises BrowserNotFound without Chromium or Chrome, BrowserError when it fails, ValueError for
-    another ending of `path`, sizes that are no positive integers (even ones for .mp4) and more than 50 frames per
-    second of a .gif, which keeps time in hundredths of a second, FileNotFoundError without the replay or, for .mp4,
-    without ffmpeg.
+    another file extension, sizes that are not positive integers (even ones for .mp4) and more than 50 frames per second
+    of a .gif, whose frames last multiples of 10 ms, FileNotFoundError without the replay or, for .mp4, without ffmpeg.
     """
     target = Path(path)
     frames_per_second = as_integer("frames_per_second", frames_per_second, 1)
@@ -68,7 +67,7 @@ def write_movie(
 
 
 def _screenshots(replay: Pathlike, frames_per_second: int, width: int, height: int) -> Iterator[bytes]:
-    """PNG files."""
+    """The frames as PNG files."""
     drawn = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
     with Browser(width, height) as browser:
         browser.open(replay)

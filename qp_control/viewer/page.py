@@ -1,4 +1,4 @@
-"""A meshcat scene as one html file: what it shows, and what stands over it."""
+"""A meshcat scene as one html file, with its overlay."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from qp_control.viewer.scenery import as_numbers, check_color
 
 @dataclasses.dataclass(frozen=True)
 class Overlay:
-    """What stands over the picture of a replay, beside the time: nothing of it hides the middle.
+    """What is drawn over a replay besides the time, leaving the middle free.
 
-    heading: above the rest. legend: what the colours mean, 0xRRGGBB by text.
-    table: rows of equal length, the first one of headings, such as parameters before and after.
-    eyes: places to look from [m], by the text of their button, at the point that the camera looks at.
+    heading: above the rest. legend: the meaning of colours, 0xRRGGBB by text.
+    table: rows of equal length, the first one with headings, such as parameters before and after.
+    eyes: camera positions [m] by the text of their button; they look at the camera's target.
     """
 
     heading: str = ""
@@ -38,7 +38,7 @@ class Overlay:
             as_numbers(f"the eye of {text!r}", eye, (3,))
 
     def html(self, target: tuple[float, float, float], panel: str = "") -> str:
-        """Its elements; target: the point that the camera looks at [m]. panel: what the slider of stages is made of."""
+        """Its elements. target: the point that the camera looks at [m]. panel: the html of the slider of stages."""
         parts = [f"<h1>{html.escape(self.heading)}</h1>"] if self.heading else []
         for text, color in self.legend.items():
             parts.append(f'<p><i style="background:#{color:06x}"></i>{html.escape(text)}</p>')
@@ -59,10 +59,10 @@ class Overlay:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One of several recorded runs that a slider on the page of a replay chooses among, such as stages of training.
+    """One of several recorded runs among which a slider on the replay's page chooses, such as stages of training.
 
-    name: of the slider's position. states (T, nx) or (T, nq); moved: of items of the scenery, beside that of the call;
-    both as in `write_replay`. values: to read while it is shown, such as parameters; the same names in every stage.
+    name: of the slider's position. states (T, nx) or (T, nq); moved: of items of the scenery, in addition to that of
+    the call; both as in `write_replay`. values: displayed with it, such as parameters; the same names in every stage.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Stage:
 
 
 def panel(stages: Sequence[Stage]) -> str:
-    """The slider and the values of the stages, the last of which is shown first; nothing where there is no choice."""
+    """The slider and the values of the stages, the last of which is shown first; empty if there is no choice."""
     if len(stages) < 2:
         return ""
     last = len(stages) - 1
@@ -93,9 +93,9 @@ tell({last});
 
 
 def animation(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The script that animates the scene, one list of clips per run: `choose(k)` shows the k-th, the last one at first.
+    """The script that animates the scene, one list of clips per run: `choose(k)` shows the k-th; first, the last one.
 
-    What is the same in all runs is written once.
+    What all runs have in common is stored once.
     """
     texts = [{str(clip["path"]): _script(_rounded(clip)) for clip in run} for run in runs]
     first = texts[0]
@@ -118,7 +118,7 @@ choose({len(runs) - 1});
 
 
 def _rounded(value: Any) -> Any:
-    """A clip with numbers to 1e-7, which no picture shows: shorter files."""
+    """A clip with numbers rounded to 1e-7, which is invisible and makes files smaller."""
     if isinstance(value, float):
         return round(value, 7)
     if isinstance(value, Mapping):
@@ -127,12 +127,12 @@ def _rounded(value: Any) -> Any:
 
 
 def _script(value: Any) -> str:
-    """As JavaScript that ends no element of the page."""
+    """A value as JavaScript that cannot close an element of the page."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 class Page:
-    """Stands in for meshcat's window: keeps the scene in this process, without server or socket."""
+    """Replaces meshcat's window: keeps the scene in this process, without server or socket."""
 
     def __init__(self) -> None:
         self.commands: dict[tuple[str, str, str], bytes] = {}
@@ -147,7 +147,7 @@ class Page:
         self.commands[key] = umsgpack.packb(data)
 
     def html(self, title: str, over: str = "", moving: str = "") -> str:
-        """The page; over: elements above the picture; moving: the script of `animation`."""
+        """The page. over: elements drawn over the scene; moving: the script of `animation`."""
         from meshcat.servers.zmqserver import VIEWER_ROOT
 
         script = Path(VIEWER_ROOT, "main.min.js").read_text(encoding="utf-8")
@@ -195,7 +195,7 @@ var viewer = new MeshCat.Viewer(document.getElementById("meshcat-pane"));
 </html>
 """
 
-# Shows the time; a click goes there, the space bar stops and goes on.
+# Shows the time; a click seeks, the space bar pauses and continues.
 TIME_BAR = """<div id="bar"><div id="done"></div><span id="clock"></span></div>
 <script>
 function look(x, y, z) {

@@ -20,8 +20,8 @@ Clip = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """Position of the eye and of the point it looks at [m], z up. follow: both move along with the robot's centre of
-    mass, but not up and down."""
+    """Position of the camera and of the point it looks at [m], z up. follow: both move with the robot's centre of
+    mass, but not vertically."""
 
     position: tuple[float, float, float] = (2.0, -2.0, 1.2)
     target: tuple[float, float, float] = (0.0, 0.0, 0.3)
@@ -66,8 +66,8 @@ class Scene:
         self.root["/Axes"].set_property("visible", False)
         self.root["/Background"].set_property("top_color", [0.93, 0.95, 0.98])
         self.root["/Background"].set_property("bottom_color", [1.0, 1.0, 1.0])
-        # The camera orbits the origin of the world and looks at it, wherever its own parent is: three.js takes the
-        # point to look at as one of the world. So the whole scene is moved there. In the camera's frame y points up.
+        # The camera orbits the world's origin and looks at it, wherever its own parent is, as three.js takes the point
+        # to look at in world coordinates. So the whole scene is moved there. In the camera's frame y points up.
         offset = np.subtract(camera.position, camera.target)
         self.root["/Cameras/default/rotated/<object>"].set_property(
             "position", [float(offset[0]), float(offset[2]), float(-offset[1])]
@@ -84,7 +84,7 @@ class Scene:
         return x[:nq]
 
     def paths(self, moved: Moved | None, length: int | None) -> dict[str, Floats]:
-        """What moves, as arrays of the shape that the scenery's items ask for; length: of their first axis, if any."""
+        """What moves, as arrays of the shapes that the scenery's items require; length: of their first axis, if any."""
         paths = {}
         for name, given in (moved or {}).items():
             if name not in self.scenery:
@@ -105,7 +105,7 @@ class Scene:
         self.root.set_transform(self._shift(q))
         self._place("robot", self.robot.poses(q))
         paths = self.paths(moved, None)
-        for name in self._moved | paths.keys():  # what a call before has moved is back where it was
+        for name in self._moved | paths.keys():  # what an earlier call moved returns to its own position
             self._place(f"scenery/{name}", self.scenery[name].poses(paths.get(name)))
         self._moved = set(paths)
 
@@ -122,7 +122,7 @@ class Scene:
             for name, moved in paths.items():
                 poses |= _below(f"scenery/{name}", self.scenery[name].poses(moved[k]))
         resized = {path for path in frames[0] if len({poses[path].scale for poses in frames}) > 1}
-        # Key frames carry their time in frames: one frame is a millisecond.
+        # Key frames have their time in frames: one frame is a millisecond.
         animation = meshcat.animation.Animation(default_framerate=1000)
         for k, (t, q, poses) in enumerate(zip(times - times[0], configurations, frames, strict=True)):
             with animation.at_frame(self.root, 1000.0 * float(t)) as frame:
@@ -142,7 +142,7 @@ class Scene:
             self.root[node].set_transform(scaled)
 
     def _shift(self, q: Floats) -> Floats:
-        """What moves the point that the camera looks at to the origin."""
+        """The translation of the camera's target to the origin."""
         shift = np.eye(4)
         shift[:3, 3] = -np.array(self.camera.target)
         if self.camera.follow:
@@ -151,5 +151,5 @@ class Scene:
 
 
 def _below(path: str, poses: Mapping[str, Pose]) -> dict[str, Pose]:
-    """The poses of nodes by their whole paths."""
+    """The poses of nodes by their full paths."""
     return {f"{path}/{name}" if name else path: pose for name, pose in poses.items()}

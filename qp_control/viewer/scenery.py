@@ -1,4 +1,4 @@
-"""What the viewer draws beside the robot: shapes that stay or move, lines, and arrows and cones for forces."""
+"""What the viewer draws besides the robot: fixed or moving shapes, lines, and arrows and cones for forces."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from qp_control.qp.problem import as_integer
 
 Floats = NDArray[np.float64]
 
-HIDDEN = (1e-6, 1e-6, 1e-6)  # scale of what is not to be seen: a matrix of zeros has no inverse
+HIDDEN = (1e-6, 1e-6, 1e-6)  # scale of hidden items: a matrix of zeros has no inverse
 THICKEST = 0.4  # [m] an arrow's scale across, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Where a node of the scene is: a rigid transform (4, 4), and its scale along its own axes."""
+    """Pose of a node of the scene: a rigid transform (4, 4), and its scale along its own axes."""
 
     matrix: Floats
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -30,30 +30,30 @@ HIDE = Pose(np.eye(4), HIDDEN)
 
 
 class Item(abc.ABC):
-    """Something in the scene, a node with others below it. A call says where it is, or leaves it where it was."""
+    """Something in the scene, a node with others below it. A call can move it; otherwise it stays where it is."""
 
     name: str
 
     @property
     @abc.abstractmethod
     def moved_by(self) -> tuple[int, ...]:
-        """The shape of what says where it is."""
+        """The shape of the array that moves it."""
 
     @abc.abstractmethod
     def put_into(self, node: Any) -> None:
-        """Make it under a node of meshcat's tree."""
+        """Create it under a node of meshcat's tree."""
 
     @abc.abstractmethod
     def poses(self, moved: Floats | None) -> dict[str, Pose]:
-        """Where its nodes are, by their paths below its own (its own: "")."""
+        """Poses of its nodes, by their paths below its own (its own: "")."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape(Item):
     """A box, or with one number for its size a ball of that radius: size and centre [m], color 0xRRGGBB.
 
-    It stays where it is unless a call says otherwise (`moved`, the position of its centre; hidden where that is not a
-    number). Raises ValueError for a size that is not positive, and for other bad numbers.
+    It stays at its position unless `moved`, the position of its centre, is given; hidden where that is not finite.
+    Raises ValueError for a size that is not positive, and for other bad numbers.
     """
 
     name: str
@@ -87,8 +87,8 @@ class Shape(Item):
 
 @dataclasses.dataclass(frozen=True)
 class Arrow(Item):
-    """An arrow for a force or velocity. `moved` says where it starts and its vector (2, 3), both in metres; it is not
-    seen before, nor where one of these is not a number."""
+    """An arrow for a force or velocity. `moved` is its start and its vector (2, 3), both in metres; hidden if that is
+    missing or not finite."""
 
     name: str
     color: int = 0xD62728
@@ -104,7 +104,7 @@ class Arrow(Item):
         import meshcat.geometry as geometry
 
         material = geometry.MeshLambertMaterial(color=self.color)
-        # Of length one, along y, as meshcat's cylinders are.
+        # Of length one and along y, like meshcat's cylinders.
         for name, height, bottom, top, middle in (("shaft", 0.75, 0.03, 0.03, 0.375), ("head", 0.25, 0.09, 0.0, 0.875)):
             part = geometry.Cylinder(height, radiusBottom=bottom, radiusTop=top)
             node[name].set_object(part, material)
@@ -123,9 +123,9 @@ class Arrow(Item):
 
 @dataclasses.dataclass(frozen=True)
 class FrictionCone(Item):
-    """The forces that a contact with the coefficient `friction` bears: a cone on its tip, `height` [m] high.
+    """The forces possible at a contact with the coefficient `friction`: a cone on its apex, `height` [m] high.
 
-    `moved` says where the tip is (3,) [m]; it is not seen before, nor where that is not a number.
+    `moved` is the position of the apex (3,) [m]; hidden if that is missing or not finite.
     """
 
     name: str
@@ -161,8 +161,8 @@ class FrictionCone(Item):
 
 @dataclasses.dataclass(frozen=True)
 class Line(Item):
-    """A line through `points` points, as of a plan. `moved` says where they are (points, 3) [m]; it is not seen before,
-    nor are its parts to points that are not numbers."""
+    """A line through `points` points, such as a plan. `moved` is their positions (points, 3) [m]; hidden if that is
+    missing, as are its segments to points that are not finite."""
 
     name: str
     points: int
@@ -219,7 +219,7 @@ def _placed(position: Floats, rotation: Floats | None = None) -> Floats:
 
 
 def _between(start: Floats, end: Floats) -> Pose:
-    """Of a cylinder of length one that is to reach from start to end."""
+    """Pose of a cylinder of length one that is to reach from start to end."""
     length = float(np.linalg.norm(end - start))
     if not length >= HIDDEN[1]:
         return HIDE
@@ -227,7 +227,7 @@ def _between(start: Floats, end: Floats) -> Pose:
 
 
 def _from_y(direction: Floats) -> Floats:
-    """A rotation (3, 3) that turns the y axis to the unit vector."""
+    """A rotation (3, 3) that turns the y axis to the given unit vector."""
     y = np.array([0.0, 1.0, 0.0])
     cosine = float(direction @ y)
     if cosine < -1.0 + 1e-12:

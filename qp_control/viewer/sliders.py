@@ -1,4 +1,4 @@
-"""Numbers that whoever looks at a live view may change: what they are, and the page with a slider for each."""
+"""Numbers that can be changed in a live view, and the page with a slider for each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Slider:
-    """A number at first `value`, from `low` to `high`; its unit stands in its name."""
+    """A number from `low` to `high`, initially `value`; its unit is part of its name."""
 
     value: float
     low: float
@@ -35,7 +35,7 @@ def from_json(text: str) -> dict[str, Slider]:
 
 
 def page(sliders: Mapping[str, Slider], values: Mapping[str, float]) -> str:
-    """The view with the sliders over it, at their values; each change is sent to where the page came from."""
+    """The view with the sliders over it, at their values; each change is sent to the server of the page."""
     rows = "".join(
         f'<label>{html.escape(name)} <output>{values[name]:.4g}</output><input type="range" '
         f'data-name="{html.escape(name)}" min="{slider.low}" max="{slider.high}" step="any" value="{values[name]}">'

@@ -41,7 +41,7 @@ def _checked_trajectory(times: ArrayLike, states: ArrayLike) -> tuple[NDArray[np
 
 
 def _stages(states: ArrayLike | Sequence[Stage]) -> list[Stage]:
-    """What a replay shows, checked: one run without a name, or the stages."""
+    """The runs of a replay, checked: one without a name, or the stages."""
     given: list[Any] = list(states) if isinstance(states, Sequence) else []
     if not any(isinstance(stage, Stage) for stage in given):
         return [Stage("", cast(ArrayLike, states))]
@@ -73,18 +73,18 @@ def write_replay(
 ) -> Path:
     """Write an animated meshcat scene of a trajectory as one html file that needs neither network nor server.
 
-    path: of the html file; missing folders are made. urdf: the robot.
+    path: of the html file; missing folders are created. urdf: the robot.
     times (T,) [s], increasing; states (T, nx) = (q, v), or configurations (T, nq); or a list of `Stage`, recorded runs
-        that a slider on the page chooses among, the last one shown first.
-    scenery, camera: what else is drawn, other robots too, and from where. moved: of items of the scenery, by name:
+        among which a slider on the page chooses, the last one shown first.
+    scenery: what else is drawn, including other robots. camera: from where. moved: of items of the scenery, by name:
         positions (T, 3) of shapes, starts and vectors (T, 2, 3) of arrows, points (T, points, 3) of lines [m],
         configurations (T, nq) of robots.
-    overlay: what stands over the picture.
-    floating_base: a free-flyer carries the root link. locked: joints of the URDF that the states have no numbers for.
+    overlay: drawn over the scene.
+    floating_base: a free-flyer carries the root link. locked: joints of the URDF that are not part of the states.
     Returns the path.
 
-    Raises ValueError for a trajectory that does not fit the robot, OSError (such as PermissionError) naming
-    the file where it cannot be written.
+    Raises ValueError for a trajectory that does not fit the robot, OSError (such as PermissionError) naming the file if
+    it cannot be written.
     """
     stages = _stages(states)
     page = Page()
@@ -99,7 +99,7 @@ def write_replay(
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     over = (overlay or Overlay()).html(look.target, panel(stages)) + TIME_BAR
-    # Written beside and moved: a full disk leaves the page before as it was.
+    # Written under another name and moved: a full disk leaves an existing page intact.
     partial = target.with_name(target.name + ".partial")
     try:
         partial.write_text(
@@ -112,9 +112,9 @@ def write_replay(
 
 
 class PictureTaker:
-    """Pictures of a robot's states by a headless browser that is kept open; `close()` ends it.
+    """Pictures of a robot's states from a headless browser that is kept open; `close()` ends it.
 
-    Arguments as in `write_replay`. Raises BrowserNotFound where there is no Chromium or Chrome.
+    Arguments as in `write_replay`. Raises BrowserNotFound if there is no Chromium or Chrome.
     """
 
     def __init__(
@@ -142,7 +142,8 @@ class PictureTaker:
     def picture(
         self, state: ArrayLike, width: int = 640, height: int = 480, *, moved: Moved | None = None
     ) -> NDArray[np.uint8]:
-        """The state (nx,) or configuration (nq,) as a (height, width, 3) picture; moved: as in `write_replay`, now."""
+        """The state (nx,) or configuration (nq,) as a (height, width, 3) picture; moved: as in `write_replay`, without
+        the time axis."""
         self._page.commands.clear()
         self._scene.display(state, moved)
         moves = [base64.b64encode(c).decode() for c in self._page.commands.values()]
@@ -154,10 +155,10 @@ class PictureTaker:
 
 
 class LiveViewer:
-    """A meshcat view that follows `display(state)`, served on 127.0.0.1 only; `close()` ends the server.
+    """A meshcat view of the state given to `display(state)`, served on 127.0.0.1 only; `close()` ends the server.
 
-    url: the page to look at; it is opened in the user's browser when `open_browser`. sliders: numbers that can be
-    changed on that page; `values` has what they are now, by name. Other arguments as in `write_replay`.
+    url: the page; opened in the user's browser if `open_browser`. sliders: numbers that can be changed on that page;
+    `values` returns the current ones by name. Other arguments as in `write_replay`.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class LiveViewer:
         sockets.append(window.zmq_socket)
         self.url = urls[1].replace("/static/", "/panel/") if panel else urls[1]
         self._values = {name: slider.value for name, slider in panel.items()}
-        # Ends with the server, at the end of its output.
+        # The thread ends with the server, at the end of its output.
         followers.append(threading.Thread(target=_follow, args=(server.stdout, self._values), daemon=True))
         followers[0].start()
         try:
@@ -207,17 +208,17 @@ class LiveViewer:
 
     @property
     def process_id(self) -> int:
-        """The server's process."""
+        """Process id of the server."""
         return self._server.pid
 
     @property
     def values(self) -> dict[str, float]:
-        """The numbers of the sliders."""
+        """The current numbers of the sliders, by name."""
         return dict(self._values)
 
     def display(self, state: ArrayLike, *, pause: float = 0.0, moved: Moved | None = None) -> None:
-        """Show the state (nx,) or configuration (nq,), not before `pause` [s] after the previous call: real
-        time. moved as in `write_replay`, of one state."""
+        """Show the state (nx,) or configuration (nq,), at the earliest `pause` [s] after the previous call, for real
+        time. moved: as in `write_replay`, without the time axis."""
         time.sleep(max(0.0, self._due - time.monotonic()))
         self._scene.display(state, moved)
         self._due = time.monotonic() + pause
@@ -237,14 +238,14 @@ class LiveViewer:
 
 
 def _follow(output: IO[str], values: dict[str, float]) -> None:
-    """Take over what the server says of its sliders."""
+    """Receive changes of the sliders from the server."""
     for line in output:
-        if line.startswith("{"):  # meshcat may print, too
+        if line.startswith("{"):  # meshcat may print as well
             values.update(json.loads(line))
 
 
 def _connect(zmq_url: str, web_url: str) -> Any:
-    """meshcat's window on a running server, without its constructor, which prints and leaves a socket behind."""
+    """meshcat's window on a running server, without its constructor, which prints and leaves a socket open."""
     from meshcat.visualizer import ViewerWindow
 
     window = ViewerWindow.__new__(ViewerWindow)

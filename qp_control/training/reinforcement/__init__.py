@@ -6,12 +6,12 @@
 
     carried      what a controller carries from call to call, as numbers: linearisation point, warm start
       -> actor     a controller as a function of (observation, carried numbers)
-      -> robots    environments whose observations have the carried numbers beside them, so that buffers keep them
-      -> policies  the controller's input as the mean action; a value network or critics beside it
+      -> robots    environments whose observations include the carried numbers, so that buffers store them
+      -> policies  the controller's input as the mean action, alongside a value network or critics
       -> phases    `ProximalPolicy` and `SoftActorCritic`, recipes for `qp_control.training.Trainer`
 
-What a controller carries decides its next action, so it is part of the state that a policy acts on: stored with each
-sample, it makes the action that an update works out the one of the rollout.
+What a controller carries affects its next action, so it is part of the policy's observation: stored with each sample,
+it lets an update recompute exactly the action of the rollout.
 """
 
 try:

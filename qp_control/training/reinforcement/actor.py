@@ -1,4 +1,4 @@
-"""A controller as a function of an observation and of what it carries from call to call, as numbers in a row."""
+"""A controller as a function of an observation and of what it carries from call to call, as a vector of numbers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Floats = NDArray[np.float64]
 class Actor:
     """What policies and environments share about a controller.
 
-    controller: called with observations (B, n) and what it decided before or None. What it decides has
-        `with_input(u)`, itself with another input sent.
-    low, high: (nu,) bounds of its inputs [N or N m]. Actions are numbers in [-1, 1] between them.
+    controller: called with observations (B, n) and its previous decision or None. Decisions have a method
+        `with_input(u)`, which returns the decision with another input.
+    low, high: (nu,) bounds of its inputs [N or N m]. Actions in [-1, 1] are scaled to them.
     observation: (1, n) one that it can be called with.
 
-    Carried numbers (B, size): first one where it has decided before, zero where an episode begins, then those of what
+    Carried numbers (B, size): first 1 if there is a previous decision, 0 at the start of an episode, then those of what
     it carries, such as a linearisation point and the multipliers that its QP starts from.
     """
 
@@ -36,12 +36,12 @@ class Actor:
             self.numbers = CarriedNumbers(controller(observation.double()).shift())
         self.size = 1 + self.numbers.size
         self.warm = torch.cat([torch.tensor([False]), self.numbers.warm])
-        """bool (size,): the numbers that are only where a solver starts."""
+        """bool (size,): the numbers that only serve to warm-start the solver."""
         self._made: tuple[Tensor, Carried] | None = None
         self.forget()
 
     def forget(self) -> None:
-        """Begin the record of `statuses` and `failure` anew."""
+        """Clear the record of `statuses` and `failure`."""
         self.statuses: list[Tensor] = []
         self.failure: FailedProblem | None = None
 
@@ -51,11 +51,11 @@ class Actor:
         return torch.cat([torch.ones_like(numbers[:, :1]), numbers], 1)
 
     def unpack(self, carried: Tensor) -> Carried:
-        """What is carried, of numbers (B, size) that are not of a beginning."""
+        """What is carried, from numbers (B, size) that are not those of an episode's start."""
         return self.numbers.unpack(carried[:, 1:].double())
 
     def cold(self, count: int) -> Tensor:
-        """What is carried (count, size) at the beginning of an episode."""
+        """The carried numbers (count, size) at the start of an episode."""
         return self.middle.new_zeros(count, self.size)
 
     def act(self, observation: Tensor, carried: Tensor) -> tuple[Tensor, Carried]:
@@ -82,7 +82,7 @@ class Actor:
         return made
 
     def decision_made(self, observation: Tensor, carried: Tensor) -> Carried:
-        """That of the action last taken from there: of `act`, or made now where nobody asked the controller."""
+        """The decision of the last `act` from these carried numbers, or a new one if there was none."""
         if self._made is None or not torch.equal(self._made[0], carried):
             with torch.no_grad():
                 self.act(observation, carried)
@@ -90,9 +90,9 @@ class Actor:
         return self._made[1]
 
     def next(self, made: Carried, action: Tensor) -> Tensor:
-        """What is carried (B, size) on from a decision when `action` (B, nu) was sent instead of its own input."""
+        """The numbers (B, size) carried on from a decision if `action` (B, nu) was applied instead of its own input."""
         return self.pack(made.with_input(self.middle + self.half * action.clamp(-1.0, 1.0)).shift())
 
     def restarted(self, carried: Tensor, made: Carried) -> Tensor:
-        """`carried` with solver starts at its solution, where the same problem starts next time."""
+        """`carried` with the solution as warm start, for the next solve of the same problem."""
         return torch.where(self.warm & (carried[:, :1] > 0.0), self.pack(made.detach()), carried)

@@ -13,8 +13,8 @@ from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 class CarriedRolloutBuffer(DictRolloutBuffer):
     """stable-baselines3's buffer, for observations of `ControllerEnvs`.
 
-    Its own rounds actions and probabilities to single precision, which alone changes ratios of probabilities by 1e-6. A
-    policy that puts other carried numbers into a sample's observations finds them there in the next epoch.
+    The original rounds actions and probabilities to single precision, which alone changes probability ratios by 1e-6.
+    Carried numbers that a policy writes into a sample's observations are kept for the next epoch.
     """
 
     def reset(self) -> None:

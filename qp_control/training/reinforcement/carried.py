@@ -1,4 +1,4 @@
-"""What a controller carries from call to call, as numbers in a row."""
+"""What a controller carries from call to call, as a vector of numbers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 class CarriedNumbers:
-    """Numbers (B, size) of what looks like `example`: of all tensors (B, ..) in dataclasses and tuples, one in another.
+    """Numbers (B, size) of objects structured like `example`: all tensors (B, ..) in nested dataclasses and tuples.
 
-    What is no tensor is as in the example. Fields that a class names in `warm` are only where a solver starts.
+    Anything else is as in the example. Fields that a class lists in `warm` only serve to warm-start a solver.
     """
 
     def __init__(self, example: Any) -> None:
@@ -30,19 +30,19 @@ class CarriedNumbers:
         return torch.cat([leaf.flatten(1) if leaf.ndim > 1 else leaf[:, None] for leaf, _ in _leaves(carried)], 1)
 
     def unpack(self, numbers: Tensor) -> Any:
-        """What has these numbers (B, size)."""
+        """The object with these numbers (B, size)."""
         parts = torch.split(numbers, self._sizes, 1)
         kinds = zip(parts, self._kinds, strict=True)
         return _rebuilt(self.example, iter([p.view(len(p), *shape).to(dtype) for p, (shape, dtype) in kinds]))
 
     def joined(self, first: Any, second: Any, order: Tensor) -> Any:
-        """Elements of two batches, one behind the other, in the order (B,)."""
+        """Elements of two concatenated batches, in the order (B,)."""
         both = zip(_leaves(first), _leaves(second), strict=True)
         return _rebuilt(self.example, iter([torch.cat([a, b])[order] for (a, _), (b, _) in both]))
 
 
 def _leaves(value: Any, warm: bool = False) -> Iterator[tuple[Tensor, bool]]:
-    """The tensors in it, and whether they are only where a solver starts."""
+    """The tensors in a value, and whether they only serve to warm-start a solver."""
     if isinstance(value, Tensor):
         yield value, warm
     elif isinstance(value, tuple):
@@ -54,7 +54,7 @@ def _leaves(value: Any, warm: bool = False) -> Iterator[tuple[Tensor, bool]]:
 
 
 def _rebuilt(example: Any, leaves: Iterator[Tensor]) -> Any:
-    """As the example, with other tensors."""
+    """The example with other tensors."""
     if isinstance(example, Tensor):
         return next(leaves)
     if isinstance(example, tuple):

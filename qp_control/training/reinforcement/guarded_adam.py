@@ -1,4 +1,4 @@
-"""Adam that takes no step along gradients that are not finite."""
+"""Adam that skips gradients that are not finite."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-# Of controllers: the first gradients, of values that know nothing yet, are large, and 0.999 remembers them too long.
+# For controllers: the first gradients, with untrained values, are large, and 0.999 would remember them too long.
 BETAS = (0.9, 0.99)
 
 
 class GuardedAdam(torch.optim.Adam):
-    """Adam. Each group of parameters may have a `scale` of the learning rate, which schedules set for all alike; groups
-    with scale zero rest.
+    """Adam. Parameter groups may have a `scale` of the learning rate, which schedules set for all groups alike; groups
+    with scale zero are not updated.
 
-    clip: largest norm of a group's gradient: that of a value network must not shorten the controller's.
-    taken: norms of the first group's gradients since somebody cleared the list, NaN for steps that were not taken.
+    clip: largest norm per group's gradient, so that a value network's does not scale down the controller's.
+    taken: norms of the first group's gradients since the list was last cleared, NaN for skipped steps.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, clip: float = math.inf, **options: Any) -> None:
@@ -52,7 +52,7 @@ class GuardedAdam(torch.optim.Adam):
 def controller_groups(controller: nn.Module, rate: float) -> list[dict[str, Any]]:
     """Groups of a controller's parameters that require grad, whose learning rate is `rate` times that of the others.
 
-    `rate_scale` of a parameter, one where it has none, is a factor on its own.
+    A parameter's `rate_scale`, 1 by default, is a further factor.
     """
     by_scale: dict[float, list[nn.Parameter]] = {1.0: []}
     for parameter in learned(controller):

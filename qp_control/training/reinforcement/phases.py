@@ -1,4 +1,4 @@
-"""Recipes: returns of closed loops, learned by stable-baselines3's PPO and SAC with the controller as the actor."""
+"""Recipes: closed-loop returns, learned by stable-baselines3's PPO and SAC with the controller as the actor."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from qp_control.training.reinforcement.guarded_adam import GuardedAdam
 from qp_control.training.reinforcement.policies import ControllerPolicy, ControllerSACPolicy
 from qp_control.training.reinforcement.robots import ControllerEnvs, StateObserved
 
-VALUE_BATCH = 256  # samples of an update of the value network alone
+VALUE_BATCH = 256  # samples per update of the value network alone
 
 
 class _Reinforcement(Phase):
-    """Some iterations, each of `steps` control periods of `robots` robots and the updates that follow.
+    """A number of iterations, each of `steps` control periods of `robots` robots and the updates that follow.
 
-    The steps of the optimisers are taken inside of `update`; the trainer's own finds no gradient, and does nothing. In
-    the first `warm_up` iterations the controller rests, until values are worth something.
+    Optimiser steps are taken inside `update`; the trainer's own step finds no gradient and does nothing. In the first
+    `warm_up` iterations the controller is not updated, until values are useful.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class _Reinforcement(Phase):
 
     @abc.abstractmethod
     def _algorithm(self, envs: ControllerEnvs) -> Any:
-        """The learner, of stable-baselines3."""
+        """The learner from stable-baselines3."""
 
     @abc.abstractmethod
     def _beside(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
@@ -94,11 +94,11 @@ class _Reinforcement(Phase):
         return Update(loss, status, actor.failure, self.steps * self.robots)
 
     def lost(self, value: float, first: float, best: float) -> bool:
-        """While values learn returns may fall; what had been learned should stay."""
+        """Returns may fall while values are learned, but not what had been learned before."""
         return not value >= first and best > first
 
     def _further(self) -> None:
-        """What an iteration does behind the learner's own updates."""
+        """What an iteration does after the learner's own updates."""
 
     def _guarded(self) -> list[GuardedAdam]:
         first = self.learner.policy.optimizer
@@ -107,7 +107,7 @@ class _Reinforcement(Phase):
     def backward(
         self, update: Update, optimizer: torch.optim.Optimizer, clip: float, generator: torch.Generator
     ) -> float:
-        """The mean norm of the gradients of the steps taken; NaN where none could be."""
+        """The mean gradient norm of the steps taken; NaN if there were none."""
         optimizer.zero_grad()
         every = [norm for o in self._guarded() for norm in o.taken]
         finite = [norm for norm in self.learner.policy.optimizer.taken if math.isfinite(norm)]
@@ -148,19 +148,18 @@ class _Reinforcement(Phase):
 
 
 class ProximalPolicy(_Reinforcement):
-    """PPO. Learns everything of the controller that requires grad.
+    """PPO. Learns all parameters of the controller that require grad.
 
-    An iteration: `steps` control periods of `robots` robots, then `epochs` passes over these samples in batches of
-    `batch`.
-    rate: learning rate of the value network; controller_rate: of the controller, of which the share `fade` is left at
-    the end.
+    An iteration consists of `steps` control periods of `robots` robots, then `epochs` passes over these samples in
+    batches of `batch`.
+    rate: learning rate of the value network; controller_rate: of the controller, which decays to the share `fade`.
     warm_up: iterations in which only the value network learns.
-    value_epochs: further passes in which it alone learns, which are cheap. A controller's few numbers want few and long
-        steps, along gradients that are worth no more than the values they are made of.
+    value_epochs: further, cheap passes in which only the value network learns. A controller's few numbers need few
+        and long steps, along gradients that are only as good as the values they are based on.
     discount: of rewards, per control period.
-    deviation: of actions in [-1, 1], to begin with, for all inputs or one for each.
-    features: what the value network sees of the plant's states (B, nx); None: what the environment tells.
-    options: further ones of stable-baselines3's PPO.
+    deviation: initial standard deviation of actions in [-1, 1], one for all inputs or one each.
+    features: inputs of the value network from the plant's states (B, nx); None: the environment's observations.
+    options: further options of stable-baselines3's PPO.
     """
 
     def __init__(
@@ -194,7 +193,7 @@ class ProximalPolicy(_Reinforcement):
             n_steps=self.steps,
             batch_size=self.batch,
             n_epochs=self.epochs,
-            max_grad_norm=math.inf,  # the optimiser clips, the controller's gradient by itself
+            max_grad_norm=math.inf,  # the optimiser clips, the controller's gradient separately
             policy_kwargs={
                 "actor": envs.actor,
                 "features": self.features,
@@ -210,7 +209,7 @@ class ProximalPolicy(_Reinforcement):
         )
 
     def _further(self) -> None:
-        """The value network learns from the rollout once more."""
+        """Further passes of the value network over the rollout."""
         policy: Any = self.learner.policy
         for _ in range(self.value_epochs):
             for samples in self.learner.rollout_buffer.get(VALUE_BATCH):
@@ -225,10 +224,10 @@ class ProximalPolicy(_Reinforcement):
 
 
 class SoftActorCritic(_Reinforcement):
-    """SAC. Learns everything of the controller that requires grad.
+    """SAC. Learns all parameters of the controller that require grad.
 
-    An iteration: `steps` control periods of `robots` robots, with `updates` batches of `batch` from the last `kept`
-    samples after each. Other arguments as of `ProximalPolicy`.
+    An iteration consists of `steps` control periods of `robots` robots, each followed by `updates` updates with batches
+    of `batch` from the last `kept` samples. For the other arguments see `ProximalPolicy`, with critics as the values.
     """
 
     def __init__(
@@ -260,7 +259,7 @@ class SoftActorCritic(_Reinforcement):
             envs,
             learning_rate=self.rate,
             buffer_size=self.kept,
-            learning_starts=0,  # until then it would draw actions from all there are
+            learning_starts=0,  # until then it would draw uniformly random actions
             batch_size=self.batch,
             train_freq=1,
             gradient_steps=self.updates,
@@ -277,7 +276,7 @@ class SoftActorCritic(_Reinforcement):
         )
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        # The trainer keeps this one's moments; those of the others are in the memory.
+        # The trainer saves this one's moments; those of the others are in the memory.
         found: torch.optim.Optimizer = self.learner.policy.actor.optimizer
         self.learner.policy.optimizer = found
         return found
@@ -320,7 +319,7 @@ class SoftActorCritic(_Reinforcement):
 
 
 def _arrays(buffer: DictReplayBuffer) -> dict[str, Any]:
-    """What a replay buffer holds, by name."""
+    """The contents of a replay buffer, by name."""
     found = {name: getattr(buffer, name) for name in ("actions", "rewards", "dones", "timeouts")}
     for name in ("observations", "next_observations"):
         found |= {f"{name}.{key}": value for key, value in getattr(buffer, name).items()}
@@ -334,7 +333,7 @@ def _part(memory: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @contextmanager
 def global_random_state(seed: int) -> Iterator[None]:
-    """torch's and NumPy's global generators seeded, which stable-baselines3 draws from; afterwards as before."""
+    """Seed torch's and NumPy's global generators, which stable-baselines3 uses, for the block; then restore them."""
     before = np.random.get_state()  # noqa: NPY002, those it uses
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

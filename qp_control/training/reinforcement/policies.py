@@ -22,12 +22,12 @@ from qp_control.training.rollout import Carried
 Features = Callable[[Tensor], Tensor]
 Observations = dict[str, Tensor]
 
-# tanh turns the mean of a squashed Gaussian into the action: where the controller is at its bound, this near to it.
+# tanh turns the mean of a squashed Gaussian into the action: at a bound of the controller, as close to it as this.
 NEARLY_ONE = 0.99
 
 
 def _features_of(observation_space: Any, features: Features | None) -> tuple[Features, int]:
-    """What networks see of an observation, and how many numbers that is."""
+    """The inputs of networks from an observation, and their number."""
     size = observation_space["observation"].shape[0]
     if features is None:
         return lambda seen: seen, size
@@ -40,14 +40,14 @@ def _deviations(log_std: float | Sequence[float], action_space: Any) -> Tensor:
 
 
 class ControllerPolicy(BasePolicy):
-    """For PPO: actions are Gaussian around the controller's, with a deviation that is learned; a value network.
+    """For PPO: Gaussian actions around the controller's, with a learned standard deviation, and a value network.
 
     actor: `ControllerEnvs.actor`.
-    features: what the value network sees of observations (B, n); None: all of it.
-    log_std_init: logarithms of the deviations of actions in [-1, 1], or one for all.
+    features: inputs of the value network from observations (B, n); None: the whole observation.
+    log_std_init: logarithms of the standard deviations of actions in [-1, 1], or one for all.
     controller_rate: the learning rate of the controller's parameters as a multiple of the value network's.
-    value_scale: of values, which the network gives as multiples of it.
-    clip: largest norm of the gradient of either.
+    value_scale: of values; the network's output is multiplied by it.
+    clip: largest norm of the gradient of each.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ControllerPolicy(BasePolicy):
 
 
 class SACActor(BasePolicy):
-    """Gaussian around the controller's action, squashed into [-1, 1], with deviations that are learned."""
+    """Gaussian around the controller's action, squashed into [-1, 1], with learned standard deviations."""
 
     def __init__(
         self, observation_space: Any, action_space: Any, actor: Actor, log_std_init: float | Sequence[float]
@@ -136,7 +136,7 @@ class SACActor(BasePolicy):
 
 
 class ObservedFeatures(BaseFeaturesExtractor):
-    """What critics see: not what the controller carries."""
+    """Inputs of the critics: the observation without what the controller carries."""
 
     def __init__(self, observation_space: Any, features: Features | None = None) -> None:
         chosen, size = _features_of(observation_space, features)
@@ -149,9 +149,9 @@ class ObservedFeatures(BaseFeaturesExtractor):
 
 
 class ControllerSACPolicy(SACPolicy):
-    """For SAC: critics as stable-baselines3 has them, in double precision, and a controller as actor.
+    """For SAC: stable-baselines3's critics in double precision, and a controller as the actor.
 
-    Arguments as of `ControllerPolicy`; the learning rate that controller_rate multiplies is the critics'.
+    Arguments as of `ControllerPolicy`; controller_rate is a multiple of the critics' learning rate.
     """
 
     def __init__(

@@ -17,14 +17,14 @@ from qp_control.training.reinforcement.actor import Actor
 
 
 class ControllerEnvs(VecEnvWrapper):
-    """Robots with observations {"observation": what the environment tells, "carried": what the controller carries}.
+    """Robots with observations {"observation": that of the environment, "carried": what the controller carries}.
 
-    envs: a Gymnasium vector environment with autoreset_mode="SameStep". controller: see `Actor`; it is called with what
-    the environment tells. staggered: the first episodes end after equal parts of their time instead of all at once, so
-    that rollouts have samples of all of it; for our own environments.
+    envs: a Gymnasium vector environment with autoreset_mode="SameStep". controller: see `Actor`; it is called with the
+    environment's observations. staggered: the first episodes end at evenly spaced times instead of all at once, so that
+    rollouts contain samples of all phases of an episode; only for qp-control's environments.
 
-    Actions are in [-1, 1]. Episodes begin with nothing carried. Whatever is sent instead of the controller's own input
-    (exploration, clipping) is the input before in what it carries on.
+    Actions are in [-1, 1]. Episodes start with nothing carried. The action actually applied (with exploration and
+    clipping) replaces the controller's own input in what is carried on.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], controller: Any, *, staggered: bool = False) -> None:
@@ -37,7 +37,7 @@ class ControllerEnvs(VecEnvWrapper):
         spaces = gym.spaces.Dict({"observation": venv.observation_space, "carried": carried})
         super().__init__(venv, observation_space=spaces)
         self.rewards: list[float] = []
-        """Means over the robots, since somebody cleared the list."""
+        """Means over the robots since the list was last cleared."""
 
     def reset(self) -> dict[str, Any]:
         self._seen = torch.from_numpy(self.venv.reset())
@@ -70,13 +70,13 @@ class ControllerEnvs(VecEnvWrapper):
         return {"observation": self._seen.numpy().copy(), "carried": self._carried.numpy().copy()}
 
     def snapshot(self) -> dict[str, Tensor]:
-        """All that the next steps depend on, of our own environments."""
+        """Everything that the next steps depend on; only for qp-control's environments."""
         robots: Any = self.robots
         own = {name: torch.from_numpy(value) for name, value in robots.snapshot().items()}
         return own | {"seen": self._seen, "carried": self._carried}
 
     def restore(self, snapshot: dict[str, Tensor]) -> dict[str, Any]:
-        """Go on from a snapshot; returns the observations."""
+        """Continue from a snapshot; returns the observations."""
         robots: Any = self.robots
         robots.restore({n: v.numpy() for n, v in snapshot.items() if n not in ("seen", "carried")})
         self._seen, self._carried = snapshot["seen"].clone(), snapshot["carried"].clone()
@@ -84,7 +84,7 @@ class ControllerEnvs(VecEnvWrapper):
 
 
 class StateObserved:
-    """A robot task that tells its whole state: what controllers that plan with a model are called with."""
+    """A robot task whose observation is the whole state, as required by controllers that plan with a model."""
 
     def __init__(self, task: RobotTask) -> None:
         self._task = task

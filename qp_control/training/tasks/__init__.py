@@ -1,4 +1,4 @@
-"""The tasks that `qp-control train` knows. A new one: a file with a `TrainingTask`, and a line here."""
+"""The tasks of `qp-control train`. To add one: a file with a `TrainingTask`, and a line here."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def available() -> list[str]:
 
 
 def create(name: str, options: TrainingOptions | None = None, **changed: object) -> TrainingTask:
-    """The task of this name, with options of its `options_type` (None: its own), but for those `changed`.
+    """The task of this name, with options of its `options_type` (None: the default ones), except those `changed`.
 
     Raises ValueError for an unknown name, listing the known ones, and for wrong options.
     """

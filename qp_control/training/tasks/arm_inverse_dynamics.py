@@ -1,4 +1,4 @@
-"""An arm follows points with its tool by inverse dynamics, with a load and friction that nobody told the controller."""
+"""An arm follows points with its tool by inverse dynamics, with a load and friction unknown to the controller."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from qp_control.training.task import Score
 from qp_control.training.tasks.loaded_arm import Gains, LoadedArmTask, policy, tell
 
 FADE = 0.05  # of the learning rate, along the run
-# The best of grids over stiffness (100 to 1600), damping (0.5 to 1 of the critical one) and weight of the posture.
+# The best of grids over stiffness (100 to 1600), damping (0.5 to 1 times critical) and weight of the posture.
 BY_HAND = Gains(stiffness=1200.0, damping=69.0, posture_weight=1e-2)
 BY_HAND_TOLD = Gains(stiffness=400.0, damping=28.0, posture_weight=1e-3)
 
 
 @dataclass(frozen=True)
 class ArmInverseDynamicsOptions(TrainingOptions):
-    """Gains, weights, load and friction of an arm's controller by inverse dynamics, from closed loops."""
+    """Gains, weights, load and friction of an arm's inverse-dynamics controller, from closed loops."""
 
     load: float = 4.0
-    """Mass of the load that nobody told the controller about [kg]."""
+    """Mass of the load that is unknown to the controller [kg]."""
     model_iterations: int = 15
     """Updates of the controller's model: its load and friction."""
     iterations: int = 25
-    """Updates of all: gains, weights and model."""
+    """Updates of everything: gains, weights and model."""
     batch: int = 8
     """Closed loops per update."""
     steps: int = 120
     """Control periods of a closed loop."""
     settle: int = 60
-    """Control periods that the tool has to get to its target: errors count from there on."""
+    """Control periods that the tool has to reach its target; errors count from then on."""
     truncate: int = 25
-    """Control periods after which the gradient is cut."""
+    """Control periods after which the gradient is truncated."""
     model_rate: float = 0.2
     """Learning rate of Adam for the model."""
     rate: float = 0.1
-    """And for all."""
+    """Learning rate of Adam for everything."""
 
 
 class ArmInverseDynamics(LoadedArmTask):
-    """The load is the same in all episodes, and the controller's model has a load of its own to learn it with.
+    """The load is the same in all episodes, and the controller's model has a load with learnable parameters.
 
     Scores: besides those of `LoadedArmTask` the error of the load's mass.
     """

@@ -18,12 +18,12 @@ from qp_control.training.tasks.loaded_arm import LoadedArmTask, policy, tell
 
 @dataclass(frozen=True)
 class ArmPpoOptions(PpoOptions):
-    """Gains, weights, load and friction of an arm's controller by inverse dynamics: PPO with it as the actor."""
+    """Gains, weights, load and friction of an arm's inverse-dynamics controller: PPO with it as the actor."""
 
     load: float = 4.0
-    """Mass of the load that nobody told the controller about [kg]."""
+    """Mass of the load that is unknown to the controller [kg]."""
     settle: int = 60
-    """Control periods that the tool has to get to its target: the evolution strategy's errors count from there on."""
+    """Control periods that the tool has to reach its target; the evolution strategy's errors count from then on."""
     ppo_iterations: int = 50
     robots: int = 32
     epochs: int = 4
@@ -36,11 +36,11 @@ class ArmPpoOptions(PpoOptions):
     discount: float = 0.9
     trace: float = 0.9
     deviation: float = 0.1
-    """Of actions in [-1, 1], to begin with."""
+    """Initial standard deviation of actions in [-1, 1]."""
 
 
 class ArmPpo(LoadedArmTask, PpoTask):
-    """What `ArmInverseDynamics` learns through the plant's derivatives, without them."""
+    """Learns the same as `ArmInverseDynamics`, but without the plant's derivatives."""
 
     name = "arm_ppo"
     options_type = ArmPpoOptions
@@ -54,8 +54,8 @@ class ArmPpo(LoadedArmTask, PpoTask):
         return policy(self.plant, settings)
 
     def seen_by_critics(self) -> Callable[[Tensor], Tensor]:
-        """What the environment tells, and the logarithm of the distance: what a torque does is over in a few control
-        periods, and small beside what is left of the present distance."""
+        """The environment's observation and the logarithm of the distance: the effect of a torque lasts a few control
+        periods and is small compared with the remaining distance."""
 
         def features(x: Tensor) -> Tensor:
             near = self.plant.nearness(self.plant.way(x))

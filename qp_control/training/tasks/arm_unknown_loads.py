@@ -1,4 +1,4 @@
-"""An arm with another load in every episode: a network in its controller by inverse dynamics makes up for it."""
+"""An arm with a different load in every episode: a network in its inverse-dynamics controller compensates for it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from qp_control.training.task import VALIDATION_SEED
 from qp_control.training.tasks.loaded_arm import Gains, LoadedArmTask, policy
 
 FADE = 0.05  # of the learning rate, along the run
-SEARCH_STEP = 0.03  # of a search through the weights of a network: ten times as large ones make loops unstable
-LARGEST_ADDED = 20.0  # [m/s^2] that the network adds to what the tool is asked for
-UNEXPLAINED = 5.0  # [m/s^2] usual size of what the model does not explain
+SEARCH_STEP = 0.03  # of a search over the weights of a network: steps ten times as large make loops unstable
+LARGEST_ADDED = 20.0  # [m/s^2] that the network adds to the desired acceleration of the tool
+UNEXPLAINED = 5.0  # [m/s^2] typical size of the acceleration that the model does not explain
 # The best of grids over stiffness (200 to 600), damping, the model's load (1 to 3.5 kg) and the observer's gain: a
 # model with more load than there is makes the loop unstable.
 LOAD = 2.0  # [kg]
@@ -34,16 +34,16 @@ LESS_STIFF, OBSERVER = Gains(stiffness=300.0, damping=24.0, posture_weight=1e-3)
 
 @dataclass(frozen=True)
 class ArmUnknownLoadsOptions(TrainingOptions):
-    """A network in an arm's controller by inverse dynamics, from closed loops with unknown loads."""
+    """A network in an arm's inverse-dynamics controller, from closed loops with unknown loads."""
 
     lightest: float = 1.0
-    """[kg] The load of an episode is between this and"""
+    """Lightest load of an episode [kg]."""
     heaviest: float = 5.0
-    """[kg] this."""
+    """Heaviest load of an episode [kg]."""
     network: bool = True
-    """Without it gains, weights, and one load for all episodes are learned alone: the best constants."""
+    """Without the network only gains, weights and one load for all episodes are learned: the best constants."""
     hidden: int = 16
-    """Units in each of its two hidden layers."""
+    """Units in each of the network's two hidden layers."""
     iterations: int = 60
     """Updates."""
     batch: int = 6
@@ -51,17 +51,17 @@ class ArmUnknownLoadsOptions(TrainingOptions):
     steps: int = 80
     """Control periods of a closed loop."""
     settle: int = 45
-    """Control periods that the tool has to get to its target: errors count from there on."""
+    """Control periods that the tool has to reach its target; errors count from then on."""
     truncate: int = 25
-    """Control periods after which the gradient is cut."""
+    """Control periods after which the gradient is truncated."""
     rate: float = 0.03
     """Learning rate of Adam."""
 
 
 class Observation:
-    """(B, 21): the tool's acceleration that the controller's model does not explain, the way to the target, the
-    difference of their velocities, rates of the joints and their angles from home; in units in which no small weight on
-    them makes the loop unstable."""
+    """(B, 21): the part of the tool's acceleration that the controller's model does not explain, the vector to the
+    target, the difference of their velocities, joint rates and joint angles relative to home; scaled so that small
+    weights on them do not make the loop unstable."""
 
     size = 21
 
@@ -85,9 +85,9 @@ class Observation:
 
 
 class ArmUnknownLoads(LoadedArmTask):
-    """Gains tuned by hand to begin with, and one load in the model: no such constants fit all loads.
+    """Initial gains are hand-tuned, and the model has one load: no such constants fit all loads.
 
-    The network sees what the model does not explain, and adds to the acceleration that the tool is asked for.
+    The network observes the acceleration that the model does not explain, and adds to the desired one of the tool.
     """
 
     name = "arm_unknown_loads"
@@ -127,12 +127,12 @@ class ArmUnknownLoads(LoadedArmTask):
         return policy(self.plant, load=LOAD, gains=BY_HAND)
 
     def search_loss(self) -> Callable[[Any], float]:
-        """Of loops as long as those that gradients pass through: five times as many trials as with whole episodes."""
+        """Loss of loops as short as those that gradients pass through: five times as many trials as whole episodes."""
         x0 = starts(self.plant, SEARCH_EPISODES, VALIDATION_SEED)
         return lambda module: self.loop_loss(module, x0, self.options.steps)
 
     def others(self) -> dict[str, nn.Module]:
-        """A disturbance observer: what the model does not explain is taken off, with one gain."""
+        """A disturbance observer: the unexplained acceleration is subtracted, with one gain."""
 
         def observer(model: Payload) -> list[Source]:
             observe = Observation(self.plant, model)

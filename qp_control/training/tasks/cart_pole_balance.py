@@ -1,7 +1,7 @@
-"""A cart-pole kept upright by an MPC that knows nothing of its cost: reinforcement learning at its smallest.
+"""A cart-pole kept upright by an MPC with unknown cost: the smallest example of reinforcement learning.
 
-The pole is 20 % heavier than the controller knows, with 20 % more friction. Learned are cost, terminal cost, bounds and
-model (by PPO), from rewards alone.
+The pole is 20 % heavier than in the controller's model, with 20 % more friction. Cost, terminal cost, bounds and (by
+PPO) the model are learned from rewards alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class CartPolePpoOptions(PpoOptions):
     """A cart-pole is kept upright by MPC: PPO with the MPC as the actor."""
 
     deviation: float = 0.2
-    """Of actions in [-1, 1], to begin with."""
+    """Initial standard deviation of actions in [-1, 1]."""
 
 
 class CartPolePpo(_Balance, PpoTask):
@@ -61,7 +61,7 @@ class CartPoleSacOptions(SacOptions):
     """A cart-pole is kept upright by MPC: SAC with the MPC as the actor."""
 
     deviation: float = 0.2
-    """Of actions in [-1, 1], to begin with."""
+    """Initial standard deviation of actions in [-1, 1]."""
 
 
 class CartPoleSac(_Balance, SacTask):
@@ -71,7 +71,7 @@ class CartPoleSac(_Balance, SacTask):
     options_type = CartPoleSacOptions
 
     def module(self, settings: Settings | None = None) -> MPC:
-        """The model stays as it is: learned, it makes updates three times dearer, and SAC makes many."""
+        """The model is not learned: that would make SAC's many updates three times as expensive."""
         controller = super().module(settings)
         controller.model.requires_grad_(False)
         return controller

@@ -1,4 +1,4 @@
-"""Masses, lengths and friction of a cart-pole, dry and viscous, from trajectories in which it sticks and slides."""
+"""Masses, lengths, and dry and viscous friction of a cart-pole, from trajectories in which it sticks and slides."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class CartPoleIdentificationOptions(TrainingOptions):
     """Masses and friction of a cart-pole, from trajectories."""
 
     trajectories: int = 16
-    """Trajectories that are learned from."""
+    """Trajectories to learn from."""
     length: int = 40
     """Control periods of each."""
     noise: float = 1e-9
-    """Standard deviation of the measured states, as a share of (0.1 m, 0.1 rad, 0.5 m/s, 1 rad/s)."""
+    """Standard deviation of the noise in measured states, in units of (0.1 m, 0.1 rad, 0.5 m/s, 1 rad/s)."""
     steps: int = 1
-    """Control periods that are predicted ahead of every measured state: more than one where there is noise."""
+    """Control periods predicted ahead of every measured state: more than one if there is noise."""
     iterations: int = 80
     """Updates from predictions."""
     trajectory_iterations: int = 15
@@ -85,11 +85,11 @@ class CartPoleModel(nn.Module):
 
 
 class CartPoleIdentification(TrainingTask):
-    """The learner believes in the nominal cart-pole; the real one has a lighter cart, a heavier and longer pole, twice
+    """The learner starts from the nominal cart-pole; the real one has a lighter cart, a heavier and longer pole, twice
     the viscous and three times the dry friction.
 
-    Scores: root of the mean squared error of predictions one control period ahead on trajectories not trained on, in
-    units of the states' scale, and the largest relative error of the numbers that motion tells.
+    Scores: root mean square error of predictions one control period ahead on held-out trajectories, in units of the
+    states' scale, and the largest relative error of the identifiable numbers.
     """
 
     name = "cart_pole_identification"
@@ -116,14 +116,14 @@ class CartPoleIdentification(TrainingTask):
         ]
 
     def measured(self) -> tuple[Tensor, Tensor]:
-        """States with noise, and inputs, of the trajectories that are learned from."""
+        """Noisy states, and inputs, of the trajectories to learn from."""
         o: CartPoleIdentificationOptions = self.options
         states, inputs = self.trajectories(o.trajectories, o.seed)
         noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(o.seed), dtype=torch.float64)
         return states + o.noise * SCALE * noise, inputs
 
     def fit(self) -> TrajectoryFit:
-        """The second phase, which knows how well the trajectories tell the numbers, too."""
+        """The second phase, which also provides standard deviations of the numbers."""
         measured, inputs = self.measured()
         iterations = self.options.trajectory_iterations
         return TrajectoryFit(CartPoleModel.forward, CartPoleModel.rollout, measured, inputs, SCALE, iterations)
@@ -135,8 +135,8 @@ class CartPoleIdentification(TrainingTask):
 
     @torch.no_grad()
     def trajectories(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        """States (count, T + 1, 4) and forces (count, T, 1) of the real cart-pole, pole hanging, forces held for a
-        quarter of a second each."""
+        """States (count, T + 1, 4) and forces (count, T, 1) of the real cart-pole with hanging pole; each force is held
+        for a quarter of a second."""
         length, generator = self.options.length, torch.Generator().manual_seed(2**20 + seed)
 
         def draw(*shape: int) -> Tensor:

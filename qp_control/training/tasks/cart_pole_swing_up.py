@@ -1,4 +1,4 @@
-"""Swing-up of a cart-pole with a pole 20 % heavier and 20 % more joint friction than the controller knows."""
+"""Swing-up of a cart-pole with a pole 20 % heavier and 20 % more joint friction than in the controller's model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HORIZON = 25  # control periods of 0.05 s
 
 @dataclass(frozen=True)
 class CartPoleSwingUpOptions(TrainingOptions):
-    """Swing-up of a cart-pole by MPC: imitation of a planner, then returns of closed loops."""
+    """Swing-up of a cart-pole by MPC: imitation of a planner, then closed-loop returns."""
 
     imitation_iterations: int = 35
     """Updates from the planner's trajectories."""
@@ -35,7 +35,7 @@ class CartPoleSwingUpOptions(TrainingOptions):
     imitation_rate: float = 0.15
     """Learning rate of Adam."""
     expert_count: int = 16
-    """Trajectories the planner finds."""
+    """Number of the planner's trajectories."""
     expert_steps: int = 50
     """Control periods the planner optimises over."""
     closed_loop_iterations: int = 20

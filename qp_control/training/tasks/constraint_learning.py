@@ -1,4 +1,4 @@
-"""Limits of an expert that were never told, learned from what it does: a track, a speed limit, an obstacle's margin."""
+"""Unknown limits of an expert, learned from its plans: a track, a speed limit, an obstacle's margin."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from qp_control.training.task import Estimate
 
 TRACK, SPEED, RADIUS = 0.5, 1.0, 0.6  # the expert's: |y| [m], |v| [m/s], distance from the obstacle [m]
 OBSTACLE = (1.0, 0.3)  # [m]
-WIDEST = 2.0  # [m] what is known of the track
+WIDEST = 2.0  # [m] known upper bound of the track limit
 
 
 @dataclass(frozen=True)
 class ConstraintLearningOptions(TrainingOptions):
-    """A track, a speed limit and an obstacle's margin, from an expert that keeps to them where it can."""
+    """A track, a speed limit and an obstacle's margin, from an expert that cannot always keep them."""
 
     demonstrations: int = 40
-    """Plans of the expert that are learned from."""
+    """The expert's plans to learn from."""
     iterations: int = 30
     """Updates."""
     horizon: int = 15
     """Control periods of 0.2 s in a plan."""
     shift_weight: float = 0.0
-    """Weight of the squared shifts of limits where the expert kept to its own, until the last updates."""
+    """Weight of the squared shifts of limits where the expert kept its own, until the last updates."""
     validate_every: int = 10
 
 
@@ -71,7 +71,7 @@ def point_controller(
 ) -> MPC:
     """A point in the plane, state (x, y [m], velocities [m/s]), input accelerations [m/s^2], on its way to the origin.
 
-    Its cost is known; limits are what is to be learned.
+    Its cost is known; its limits are to be learned.
     """
     dt = 0.2
     A, B = torch.eye(4, dtype=torch.float64), torch.zeros(4, 2, dtype=torch.float64)
@@ -119,11 +119,11 @@ LIMITS = (
 
 
 class ConstraintLearning(ExpertTask):
-    """A third of the starts are off the track, too fast or too near to the obstacle: there the expert violates its
-    limits by the least amount, and what the learner violates has gradients too.
+    """A third of the starts are off the track, too fast or too close to the obstacle: there the expert violates its
+    limits by the least amount, and the learner's violations have gradients too.
 
-    Scores: besides the action error, the largest relative error of the limits, and the share of the plans that keep to
-    the expert's limits, among those that can.
+    Scores: besides the action error, the largest relative error of the limits, and the share of the plans that keep the
+    expert's limits, among those that can.
     """
 
     name = "constraint_learning"
@@ -143,7 +143,7 @@ class ConstraintLearning(ExpertTask):
         return low + draw * (high - low)
 
     def module(self, settings: Settings | None = None) -> MPC:
-        """Limits as seen: the largest |y| and speed, the smallest distance, of demonstrations that may violate them."""
+        """Limits as observed: largest |y| and speed, smallest distance, of demonstrations that may violate them."""
         states = self.shown.states[:, 1:]
         track = float(states[..., 1].abs().max())
         speed = float(states[..., 2:].norm(dim=-1).max())

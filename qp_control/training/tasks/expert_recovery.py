@@ -30,14 +30,14 @@ COSTS = ("state_cost", "terminal_cost")
 
 @dataclass(frozen=True)
 class RecoveryOptions(TrainingOptions):
-    """What the three tasks share."""
+    """Options of the three tasks."""
 
     demonstrations: int = 50
-    """Plans of the expert that are learned from."""
+    """The expert's plans to learn from."""
     identification_iterations: int = 60
     """Updates of the model, from the states and inputs of the demonstrations."""
     optimality_iterations: int = 20
-    """Updates of the cost, by the conditions that the demonstrations are optimal."""
+    """Updates of the cost, from the optimality conditions of the demonstrations."""
     imitation_iterations: int = 30
     """Updates of the cost, through the controller."""
     bound_iterations: int = 30
@@ -50,10 +50,10 @@ class RecoveryOptions(TrainingOptions):
 
 
 class ExpertRecovery(ExpertTask):
-    """An expert MPC with hidden cost, bounds and model, and a learner that sees its plans alone.
+    """An expert MPC with hidden cost, bounds and model, and a learner that sees only its plans.
 
-    The cost is known up to its scale, so R is that of the expert. Scores: besides the action error, the largest
-    relative errors of costs, bounds and of the model's numbers that its motion tells.
+    The cost is identifiable only up to its scale, so R is that of the expert. Scores: besides the action error, the
+    largest relative errors of costs, bounds and the model's identifiable numbers.
     """
 
     metrics = ("action error", "cost error", "bound error", "model error")
@@ -73,15 +73,15 @@ class ExpertRecovery(ExpertTask):
 
     @abc.abstractmethod
     def dynamics(self) -> Any:
-        """The model as the learner believes it to be."""
+        """The learner's initial model."""
 
     @abc.abstractmethod
     def disguise(self, expert: MPC) -> None:
-        """Give the expert's model the numbers that are to be found."""
+        """Set the expert's model to the parameters to be found."""
 
     @abc.abstractmethod
     def identifiable(self, controller: MPC) -> Tensor:
-        """The numbers of the model that its motion tells."""
+        """The numbers of the model that its motion determines."""
 
     def _controller(self, settings: Settings | None) -> MPC:
         controller = MPC(
@@ -91,8 +91,8 @@ class ExpertRecovery(ExpertTask):
         return controller
 
     def module(self, settings: Settings | None = None) -> MPC:
-        """All weights ones, the nominal model, and as bounds the largest inputs seen: bounds that no plan meets have no
-        gradient."""
+        """All weights one, the nominal model, and the largest inputs observed as bounds: bounds that no plan reaches
+        have no gradient."""
         controller = self._controller(settings)
         seen = self.shown.inputs.abs().amax((0, 1)) / controller.input_limit
         assert controller.input_fraction is not None
@@ -106,7 +106,7 @@ class ExpertRecovery(ExpertTask):
         return (2.0 * draw - 1.0) * self.spread
 
     def limits(self) -> list[LearnedLimit]:
-        """The bounds of the inputs, as shares of what the learner is told."""
+        """The bounds of the inputs, as shares of the known limits."""
 
         def bound(i: int) -> LearnedLimit:
             largest = float(self.expert.input_limit[i])
@@ -169,7 +169,7 @@ class LqrRecoveryOptions(RecoveryOptions):
 
 
 class LqrRecovery(ExpertRecovery):
-    """An unstable linear system with four states and two inputs, of which A and B are unknown too."""
+    """An unstable linear system with four states and two inputs, whose A and B are unknown too."""
 
     name = "lqr_recovery"
     options_type = LqrRecoveryOptions
@@ -202,7 +202,7 @@ class PendulumRecoveryOptions(RecoveryOptions):
 
 
 class PendulumRecovery(ExpertRecovery):
-    """A pendulum near upright, heavier and shorter than believed, with more friction."""
+    """A pendulum near upright, heavier and shorter than assumed, with more friction."""
 
     name = "pendulum_recovery"
     options_type = PendulumRecoveryOptions
@@ -232,7 +232,7 @@ class CartPoleRecoveryOptions(RecoveryOptions):
 
 
 class CartPoleRecovery(ExpertRecovery):
-    """A cart-pole near upright, with a lighter cart and a heavier, longer pole than believed."""
+    """A cart-pole near upright, with a lighter cart and a heavier, longer pole than assumed."""
 
     name = "cart_pole_recovery"
     options_type = CartPoleRecoveryOptions
@@ -251,6 +251,6 @@ class CartPoleRecovery(ExpertRecovery):
         model.log_damping.fill_(math.log(2.0))
 
     def identifiable(self, controller: MPC) -> Tensor:
-        """The mass of both, the pole's m c and inertia about its joint, friction."""
+        """The total mass, the pole's m c and inertia about its joint, friction."""
         p = controller.model()
         return torch.stack([p[0] + p[10], p[13], p[16], p[20], p[21]])

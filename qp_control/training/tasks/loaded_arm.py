@@ -1,4 +1,4 @@
-"""An arm with a load at its tool that nobody told its controller about: what the tasks of learning with it share."""
+"""An arm with a load at its tool that is unknown to its controller: what the arm tasks have in common."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from qp_control.training.evaluation import evaluate, mean_interval, share_interv
 from qp_control.training.rollout import Rollout, finite_only
 from qp_control.training.task import Score
 
-FLOOR = 1e-4  # [m] errors below count as none
-MARGIN = 0.1  # [rad] that joints keep from their ends
-DECELERATION = 50.0  # [rad/s^2] that the limits of the joints count on
+FLOOR = 1e-4  # [m] errors below this hardly count
+MARGIN = 0.1  # [rad] that joints keep from their limits
+DECELERATION = 50.0  # [rad/s^2] that the position limits assume
 
 
 GAINS = ("tool.stiffness", "tool.damping", "posture.weight", "posture.stiffness", "posture.damping", "torque.weight")
@@ -36,7 +36,7 @@ GAINS = ("tool.stiffness", "tool.damping", "posture.weight", "posture.stiffness"
 
 @dataclass(frozen=True)
 class Gains:
-    """Of the tool: stiffness [1/s^2], damping [1/s]; of the posture: weight against the tool's, stiffness [1/s^2]."""
+    """Stiffness [1/s^2] and damping [1/s] of the tool; weight relative to the tool's and stiffness of the posture."""
 
     stiffness: float = 100.0
     damping: float = 20.0
@@ -45,7 +45,7 @@ class Gains:
 
 
 def targets(plant: LoadedArm) -> Source:
-    """What the tool is to follow, as a source of numbers."""
+    """The reference of the tool, as a source of numbers."""
 
     def follow(situation: Situation) -> dict[str, Tensor]:
         x = situation.state
@@ -63,10 +63,10 @@ def policy(
     gains: Gains | None = None,
     further: Callable[[Payload], Sequence[Source]] = lambda model: (),
 ) -> InverseDynamicsPolicy:
-    """The tool on its target, near the posture at home where that leaves freedom, by a model with some load [kg].
+    """Keeps the tool on its target and otherwise the joints near the home posture, with a model that has a load [kg].
 
-    gains: where those begin that are learned. further: makes sources behind those of targets and learned gains, from
-    the controller's model.
+    gains: initial values of the learned gains. further: makes further sources, after those of targets and learned
+    gains, from the controller's model.
     """
     gains = gains or Gains()
     tasks = [
@@ -88,7 +88,7 @@ def policy(
 
 @torch.no_grad()
 def tell(module: InverseDynamicsPolicy, load: float) -> InverseDynamicsPolicy:
-    """Put the truth about load [kg] and friction into the controller's model."""
+    """Set the controller's model to the true load [kg] and friction."""
     assert isinstance(module.model, Payload)
     module.model.log_mass.fill_(math.log(load))
     module.model.offset.copy_(torch.tensor(CENTRE, dtype=torch.float64) / module.model.size)
@@ -97,10 +97,10 @@ def tell(module: InverseDynamicsPolicy, load: float) -> InverseDynamicsPolicy:
 
 
 class LoadedArmTask(ClosedLoopTask):
-    """Scores: root of the mean squared distance of the tool from its target over the last four seconds of an episode,
-    mean over the episodes, and the share of those in which it stays within 3 cm and no joint leaves its limits.
+    """Scores: root mean square distance of the tool from its target over the last four seconds of an episode, averaged
+    over the episodes, and the share of those in which it stays within 3 cm and no joint leaves its limits.
 
-    settle: control periods that the tool has to get to its target; errors count from there on.
+    settle: control periods that the tool has to reach its target; errors count from then on.
     """
 
     environment = "QPControl/ArmTrack-v0"
@@ -109,13 +109,13 @@ class LoadedArmTask(ClosedLoopTask):
     settle: int
 
     def loss(self, rollout: Rollout) -> Tensor:
-        """Mean over the loops of the logarithm of the root of the mean squared distance, above a tenth of a millimetre:
-        errors of all sizes have a slope, and a loop that goes wrong counts no more than the others."""
+        """Mean over the loops of the logarithm of the root mean square distance, with a floor of a tenth of a
+        millimetre. Errors of all sizes have comparable gradients, and a failing loop counts no more than the others."""
         squares = self.squares(rollout.states[:, self.settle :]).mean(1)
         return 0.5 * (squares / FLOOR**2 + 1.0).log().mean()
 
     def squares(self, states: Tensor) -> Tensor:
-        """Squared distances (B, T) of the tool from its target [m^2]; NaN where there is no state."""
+        """Squared distances (B, T) of the tool from its target [m^2]; NaN for states that are not finite."""
         ways = finite_only("way", self.plant.way, (3,), states.flatten(0, 1))
         return ways.square().sum(-1).view(states.shape[:2])
 

@@ -1,4 +1,4 @@
-"""A polytope that an expert keeps to and nobody told: directions and distances of its walls."""
+"""An unknown polytope within which an expert stays: directions and distances of its walls."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from qp_control.training.phase import Phase
 from qp_control.training.task import Estimate
 from qp_control.training.tasks.constraint_learning import point_controller
 
-ANGLES, DISTANCES = (1.7, 3.5, 5.6), (0.3, 0.35, 0.32)  # the walls': direction [rad], distance from the origin [m]
+ANGLES, DISTANCES = (1.7, 3.5, 5.6), (0.3, 0.35, 0.32)  # of the walls: direction [rad], distance from the origin [m]
 BELIEVED = (1.85, 3.35, 5.7)  # [rad]
-CHANGES = (-0.4, -0.2, -0.1, -0.05, -0.025, 0.025, 0.05, 0.1, 0.2, 0.4)  # tried: of angles and log_distances
-PLACES = 24  # directions of walls tried elsewhere
-NEAR = 0.05  # [m] demonstrations come to a wall where they are not farther from it
+CHANGES = (-0.4, -0.2, -0.1, -0.05, -0.025, 0.025, 0.05, 0.1, 0.2, 0.4)  # of angles and log_distances, tried
+PLACES = 24  # directions in which each wall is placed anew
+NEAR = 0.05  # [m] distance from a wall within which a demonstration reaches it
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class PolytopeLearningOptions(TrainingOptions):
     """Directions and distances of three walls, from an expert that stops before them where it can."""
 
     demonstrations: int = 100
-    """Plans of the expert that are learned from."""
+    """The expert's plans to learn from."""
     rounds: int = 3
-    """Searches, each with updates by gradients after it: gradients alone end where a wall touches no plan any more, or
-    in narrow valleys."""
+    """Searches, each followed by gradient updates: gradients alone end where a wall no longer touches any plan, or in
+    narrow valleys."""
     iterations: int = 30
-    """Updates by gradients in a round."""
+    """Gradient updates per round."""
     horizon: int = 10
     """Control periods of 0.2 s in a plan."""
     shift_weight: float = 0.0
-    """Weight of the squared shifts of walls where the expert kept to its own, in all rounds but the last."""
+    """Weight of the squared shifts of walls where the expert kept its own, in all rounds but the last."""
     validate_every: int = 20
 
 
@@ -67,8 +67,8 @@ class Walls(nn.Module):
 class PolytopeLearning(ExpertTask):
     """Some of the starts are too fast to stop in time: there the expert goes through the walls by the least amount.
 
-    Scores: besides the action error, the largest of the relative errors of distances and of the errors of angles [rad],
-    and the share of the plans that keep to the expert's walls, among those that can.
+    Scores: besides the action error, the largest of the relative errors of distances and the errors of angles [rad],
+    and the share of the plans that stay within the expert's walls, among those that can.
     """
 
     name = "polytope_learning"
@@ -89,7 +89,7 @@ class PolytopeLearning(ExpertTask):
         return (2.0 * draw - 1.0) * _vector((0.2, 0.2, 1.4, 1.4))
 
     def module(self, settings: Settings | None = None) -> MPC:
-        """Walls turned by up to 0.15 rad, as far away as three of four demonstrations go."""
+        """Walls rotated by up to 0.15 rad, at the distance within which three of four demonstrations stay."""
         angles = _vector(BELIEVED)
         normals = torch.stack([angles.cos(), angles.sin()])
         farthest = (self.shown.states[..., :2] @ normals).amax(1).clamp(min=0.0)
@@ -114,8 +114,8 @@ class PolytopeLearning(ExpertTask):
         return phases
 
     def turns_and_distances(self, values: Tensor) -> Tensor:
-        """(6, 6) changes of angles and log_distances: each wall turned about where demonstrations come to it, which
-        moves it away from the origin too, or towards it; and each distance."""
+        """Directions (6, 6) of angles and log_distances: each wall rotated about the point where demonstrations reach
+        it, which also changes its distance from the origin; and each distance."""
         angles, distances = values[:3], values[3:].exp()
         normals, along = (torch.stack([a.cos(), a.sin()]) for a in (angles, angles + 0.5 * torch.pi))
         position = self.shown.states[:, 1:, :2].flatten(0, 1)
@@ -126,8 +126,8 @@ class PolytopeLearning(ExpertTask):
         return eye
 
     def places(self, values: Tensor) -> Tensor:
-        """(3 PLACES, 6) from angles and log_distances to walls put elsewhere, one after the other: all around, as near
-        as demonstrations that keep to the walls let them be. A wall that helps nowhere is dropped for one that does."""
+        """Changes (3 PLACES, 6) of angles and log_distances that place one wall anew: in any direction, as near as
+        demonstrations that stay within the walls allow. So a useless wall is exchanged for a useful one."""
         angles = torch.arange(PLACES, dtype=values.dtype) * (2.0 * torch.pi / PLACES)
         kept = self.shown.states[self.shown.feasible] if bool(self.shown.feasible.any()) else self.shown.states
         farthest = (kept[:, 1:, :2] @ torch.stack([angles.cos(), angles.sin()])).amax((0, 1)).clamp(min=0.05)
@@ -155,7 +155,7 @@ class PolytopeLearning(ExpertTask):
 
 
 def walls(mpc: MPC) -> Walls:
-    """What is learned of a controller of this task."""
+    """The learned walls of a controller of this task."""
     (found,) = mpc.learned_rows
     assert isinstance(found, Walls)
     return found

@@ -1,7 +1,7 @@
-"""A quadrotor that flies to three waypoints with a load its controller does not know of.
+"""A quadrotor that flies to three waypoints with a load unknown to its controller.
 
-One controller, an MPC with a short horizon and a learned terminal cost, in real-time iterations; three ways to learn:
-through the plant's derivatives, by PPO with the MPC as the actor, and by PPO with a plain network instead.
+The controller is an MPC with a short horizon and a learned terminal cost, in real-time iterations. It is learned
+through the plant's derivatives, or by PPO or SAC with the MPC as the actor; for comparison, PPO trains a plain network.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from qp_control.training.reinforcement_task import PpoOptions, PpoTask, RewardTa
 WAYPOINTS = 3
 MASS_SCALE = 1.3  # of the plant
 HORIZON = 6  # control periods of 0.05 s
-TRIM = 0.2  # a step of Adam, alike for all parameters, changes weights five times as much as the thrust of hovering
+TRIM = 0.2  # a step of Adam, the same for all parameters, changes weights five times as much as the hovering thrust
 
 
 class Alike(nn.Module):
-    """W (n, n) diagonal, with the same weight exp(log_weight) on all coordinates of a group; the identity at first."""
+    """A diagonal W (n, n) with one weight exp(log_weight) for all coordinates of a group; initially the identity."""
 
     def __init__(self, groups: list[int]) -> None:
         super().__init__()
@@ -45,15 +45,15 @@ class Alike(nn.Module):
 
     @torch.no_grad()
     def assign(self, value: Tensor | Sequence[float]) -> None:
-        """Take a diagonal (n,), of whose groups the last coordinates count."""
+        """Set the diagonal (n,); the last coordinate of each group counts."""
         self.log_weight[self.groups] = torch.as_tensor(value, dtype=torch.float64).log()
 
 
 class WaypointController(nn.Module):
     """An MPC that is called with the plant's states (B, nx): robot, waypoints and clock.
 
-    What is about the body's x and y axes has the same weights. Thrust is weighed by its distance from
-    exp(TRIM trim) times what its model needs to hover. guided: a small network scales Q and moves the waypoint.
+    Quantities about the body's x and y axes have the same weights. The cost of thrust is relative to exp(TRIM trim)
+    times the hovering thrust of its model. guided: a small network scales Q and moves the waypoint.
     """
 
     def __init__(self, plant: Quadrotor, settings: Settings | None = None, *, guided: bool = False) -> None:
@@ -72,7 +72,7 @@ class WaypointController(nn.Module):
             data={"u_lower": low, "u_upper": high},
             settings=settings,
         )
-        # Bounds are given. A model that is learned makes PPO's updates three times dearer, for little beside the trim.
+        # Bounds are given. Learning the model too would make PPO's updates three times as expensive, for little gain.
         for parameter in (*self.mpc.model_parameters, *self.mpc.parameters(recurse=False)):
             parameter.requires_grad_(False)
         self.trim = nn.Parameter(torch.zeros((), dtype=torch.float64))
@@ -80,14 +80,14 @@ class WaypointController(nn.Module):
         self.input_limit = high
 
     def _cold_plan(self, x: Tensor) -> Plan:
-        """Hovering where it is."""
+        """Hovering in place."""
         plan = self.mpc.cold_plan(x[:, : self.nx])
         plan.inputs[..., 0] = self.plant.hover
         return plan
 
     def _problem(self, x: Tensor) -> dict[str, Tensor]:
-        """Reference and weights of the states x (B, nx)."""
-        # A robot that has run away has no waypoint, and its plan none either: any will do.
+        """Reference and weights for the states x (B, nx)."""
+        # A state that is not finite has no waypoint and no plan: any reference will do.
         waypoint = self.plant.waypoint(x).nan_to_num(0.0, 0.0, 0.0)
         rest = self.mpc.dynamics.neutral_state()[3:].expand(len(x), -1)
         Q, R, P = self.mpc.state_cost(), self.mpc.input_cost(), self.mpc.terminal_cost()
@@ -98,26 +98,26 @@ class WaypointController(nn.Module):
         return {"reference": torch.cat([waypoint, rest], 1), "Q": Q, "R": R, "Q_N": P, "r": r}
 
     def forward(self, x: Tensor, plan: Plan | None = None) -> Plan:
-        """As `MPC`."""
+        """See `MPC`."""
         plan = self._cold_plan(x) if plan is None else plan
         found: Plan = self.mpc(x[:, : self.nx], plan, **self._problem(x))
         return found
 
     def build(self, x: Tensor, plan: Plan | None = None) -> OcpQP:
-        """As of `MPC`."""
+        """See `MPC.build`."""
         plan = self._cold_plan(x) if plan is None else plan
         return self.mpc.build(x[:, : self.nx], plan, **self._problem(x))
 
 
 def by_hand(controller: WaypointController) -> WaypointController:
-    """With weights tuned by hand."""
+    """The controller with hand-tuned weights."""
     q, terminal = [10.0] * 3 + [1.0] * 6 + [0.1] * 3, [300.0] * 3 + [30.0] * 6 + [1.0] * 3
     controller.mpc.set_weights(q, [0.01, 1.0, 1.0, 1.0], terminal)
     return controller
 
 
 class _QuadrotorTask(ClosedLoopTask):
-    """State as of `Quadrotor`, thrust [N] and torques [N m]."""
+    """State of `Quadrotor`, thrust [N] and torques [N m]."""
 
     environment = "QPControl/Quadrotor-v0"
     state_names = (
@@ -134,7 +134,7 @@ class _QuadrotorTask(ClosedLoopTask):
         self.state_scale = torch.ones(self.plant.nx, dtype=torch.float64)
 
     def module(self, settings: Settings | None = None) -> Any:
-        """Weights by Bryson's rule: one over the square of what is usual for a coordinate, or most for an input."""
+        """Weights by Bryson's rule: one over the square of a state's typical or an input's largest value."""
         controller = WaypointController(self.plant, settings, guided=getattr(self.options, "guided", False))
         usual = torch.tensor([1.0] * 3 + [0.5] * 3 + [1.0] * 3 + [5.0] * 3, dtype=torch.float64)
         controller.mpc.set_weights(usual**-2, controller.input_limit**-2, usual**-2)
@@ -192,23 +192,23 @@ class QuadrotorPpoOptions(PpoOptions):
     controller_rate: float = 0.2
     fade: float = 0.3
     thrust_deviation: float = 0.4
-    """Of thrusts in [-1, 1], to begin with."""
+    """Initial standard deviation of thrusts in [-1, 1]."""
     torque_deviation: float = 0.06
-    """Of torques in [-1, 1], to begin with."""
+    """Initial standard deviation of torques in [-1, 1]."""
     guided: bool = False
     """A small network scales Q and moves the waypoint."""
     tuned: bool = False
-    """Begin with what was tuned by hand."""
+    """Start from the hand-tuned weights."""
 
 
 class _Rewarded(_QuadrotorTask, RewardTask):
-    """What learning from rewards alone shares."""
+    """What the tasks that learn from rewards have in common."""
 
     def deviation(self) -> list[float]:
         return [self.options.thrust_deviation] + 3 * [self.options.torque_deviation]
 
     def seen_by_critics(self) -> Callable[[Tensor], Tensor]:
-        """The clock too: at the next waypoint rewards begin anew."""
+        """Includes the clock, as rewards change with the next waypoint."""
 
         def features(x: Tensor) -> Tensor:
             leg = x[:, -1:] / self.plant.leg_steps
@@ -239,9 +239,9 @@ class QuadrotorSacOptions(SacOptions):
     controller_rate: float = 0.02
     discount: float = 0.95
     thrust_deviation: float = 0.4
-    """Of thrusts in [-1, 1], to begin with."""
+    """Initial standard deviation of thrusts in [-1, 1]."""
     torque_deviation: float = 0.06
-    """Of torques in [-1, 1], to begin with."""
+    """Initial standard deviation of torques in [-1, 1]."""
 
 
 class QuadrotorSac(_Rewarded, SacTask):
@@ -249,22 +249,22 @@ class QuadrotorSac(_Rewarded, SacTask):
 
     name = "quadrotor_sac"
     options_type = QuadrotorSacOptions
-    # Critics are to follow within a thousand updates. Exploration that is worth more throws the quadrotor over.
+    # Target critics should follow within a thousand updates. A larger entropy bonus makes the quadrotor tip over.
     further: ClassVar[dict[str, Any]] = {"tau": 0.02, "ent_coef": 0.003}
 
 
 @dataclass(frozen=True)
 class QuadrotorNetworkOptions(QuadrotorPpoOptions):
-    """Quadrotor with an unknown load flies to waypoints by a plain network: PPO, to compare with."""
+    """Quadrotor with an unknown load flies to waypoints by a plain network: PPO, for comparison."""
 
-    epochs: int = 10  # the best of 3 and 10; a network has use for many short steps
+    epochs: int = 10  # the better of 3 and 10; a network benefits from many short steps
     batch: int = 256
     controller_rate: float = 1e-3
     fade: float = 1.0
 
 
 class QuadrotorNetwork(QuadrotorPpo):
-    """A network of two layers of 64 where the others have an MPC."""
+    """A network with two hidden layers of 64 units in place of the MPC."""
 
     name = "quadrotor_network"
     options_type = QuadrotorNetworkOptions

@@ -1,4 +1,4 @@
-"""A quadruped that is pushed hard on ground whose friction it does not know: stay on four feet, or on two at a trot."""
+"""A quadruped that is pushed hard on ground of unknown friction, while standing or trotting."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ class PushOptions(TrainingOptions):
     batch: int = 20
     """Pushes per update."""
     steps: int = 120
-    """Control periods of 5 ms in a closed loop that is learned from."""
+    """Control periods of 5 ms in a closed loop to learn from."""
     truncate: int = 120
-    """Control periods after which the gradient is cut."""
+    """Control periods after which the gradient is truncated."""
     rate: float = 0.1
-    """Learning rate of Adam, of the logarithms of what is learned."""
+    """Learning rate of Adam for the logarithms of the learned numbers."""
     least_push: float = 1.0
-    """Change of the trunk's velocity [m/s]."""
+    """Smallest change of the trunk's velocity [m/s]."""
     largest_push: float = 2.0
-    """Change of the trunk's velocity [m/s]."""
+    """Largest change of the trunk's velocity [m/s]."""
     validation_count: int = 32
-    """Pushes of a validation."""
+    """Pushes per validation."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +67,23 @@ class QuadrupedStandOptions(PushOptions):
 
 @dataclass(frozen=True)
 class QuadrupedTrotOptions(PushOptions):
-    """Pushes that a trotting quadruped survives: those, weights of a plan and foot placement from closed loops."""
+    """Pushes that a trotting quadruped survives: also weights of a plan and foot placement, from closed loops."""
 
     iterations: int = 12
     """Updates."""
     steps: int = 140
-    """Control periods of 5 ms in a closed loop that is learned from."""
+    """Control periods of 5 ms in a closed loop to learn from."""
     truncate: int = 140
-    """Control periods after which the gradient is cut."""
+    """Control periods after which the gradient is truncated."""
     least_push: float = 0.8
-    """Change of the trunk's velocity [m/s]."""
+    """Smallest change of the trunk's velocity [m/s]."""
     largest_push: float = 1.6
-    """Change of the trunk's velocity [m/s]."""
+    """Largest change of the trunk's velocity [m/s]."""
 
 
 class QuadrupedPushes(ClosedLoopTask):
-    """Pushes on ground with coefficients of friction from 0.3 to 0.7: survived where the robot never falls within 2 s,
-    and ends upright."""
+    """Pushes on ground with friction coefficients from 0.3 to 0.7: survived if the robot does not fall within 2 s and
+    ends upright at its nominal height."""
 
     environment = ""
     metrics = ("survived", "return")
@@ -130,7 +130,7 @@ class QuadrupedPushes(ClosedLoopTask):
 
 
 class QuadrupedStand(QuadrupedPushes):
-    """It stands, and keeps all feet on the ground."""
+    """The quadruped stands, with all feet on the ground."""
 
     name = "quadruped_stand"
     options_type = QuadrupedStandOptions
@@ -143,7 +143,7 @@ class QuadrupedStand(QuadrupedPushes):
 
 
 class QuadrupedTrot(QuadrupedPushes):
-    """It trots on the spot, and is pushed at any phase of its gait: of half a cycle, whose mirror image is the rest."""
+    """It trots on the spot and is pushed at any phase of half its gait's cycle; the other half is the mirror image."""
 
     name = "quadruped_trot"
     options_type = QuadrupedTrotOptions
