@@ -49,7 +49,7 @@ class RunFolder:
 
     @staticmethod
     def exists(path: Path) -> bool:
-        """Whether there is a run in that folder. Raises RunError if that cannot be read, for example if names are too long."""
+        """Whether there is a run in that folder. Raises RunError if that cannot be told (names that are too long)."""
         try:
             return (path / "config.json").is_file()
         except OSError as error:
