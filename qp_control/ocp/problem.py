@@ -306,7 +306,7 @@ def check_ocp_data(arguments: dict[str, Any]) -> None:
             index = ", ".join(str(int(k)) for k in where)
             raise ValueError(f"{name}[{index}] is {array[where]}, expected {expected}")
         if name in _SYMMETRIC:
-            check_symmetric(array, symmetry_tolerance(getattr(value, "dtype", np.float64)), name)
+            check_symmetric(array, symmetry_tolerance(getattr(value, "dtype", array.dtype)), name)
 
 
 def check_ocp_symmetric(arrays: dict[str, Array | None], tolerance: float) -> None:

@@ -141,7 +141,6 @@ def as_start(name: str, value: Any) -> torch.Tensor:
     """A field of a starting point, without its graph."""
     if isinstance(value, torch.Tensor):
         return value.detach()
-    try:
+    if torch.compiler.is_compiling():  # which does not look into NumPy's dtypes
         return torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):  # a dtype that torch lacks, or no numbers
-        return torch.from_numpy(as_array(f"warm_start.{name}", value))
+    return torch.as_tensor(as_array(f"warm_start.{name}", value))
