@@ -1,4 +1,4 @@
-"""Arguments of the adapters: what is refused, by the names of the package that is adapted, and what carries gradient."""
+"""Arguments of the adapters: what is refused, by the names of the other package, and what carries gradient."""
 
 import re
 

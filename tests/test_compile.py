@@ -165,7 +165,7 @@ def test_tracing_that_would_take_the_answer_for_a_constant_is_refused(layer):
     qp, ocp = qc.QPLayer(), qc.OcpLayer(horizon=2)
     run = {"QPLayer": lambda g: qp(one, g).x, "OcpLayer": lambda x0: ocp(one, one, x0, Q=one, R=one).u[0]}[layer]
     for trace in (make_fx(run), make_fx(torch.func.grad(lambda x: run(x).sum()))):
-        with pytest.raises(NotImplementedError, match="make_fx and torch.func.linearize do not see into the layer"):
+        with pytest.raises(NotImplementedError, match=r"make_fx and torch\.func.linearize do not see into the layer"):
             trace(x)
     with pytest.raises(NotImplementedError, match=r"take torch.compile, .* torch\.func\.jvp"):
         torch.func.linearize(run, x)

@@ -29,14 +29,18 @@ def batch_of_three(name, value):
 
 BATCH_QP = {name: batch_of_three(name, value) for name, value in QP.items() if name in DATA}
 BATCH_OCP = {name: batch_of_three(name, value) for name, value in OCP.items()}
+
+
+def of_tensors(layer):
+    return lambda warm_start=None, **data: layer(**tensors(data), warm_start=warm_start)
+
+
 SOLVERS = {
     "solve_qp": (START, QP, BATCH_QP, qc.solve_qp),
-    "QPLayer": (START, QP, BATCH_QP, lambda warm_start=None, **data: qc.QPLayer()(**tensors(data), warm_start=warm_start)),
+    "QPLayer": (START, QP, BATCH_QP, of_tensors(qc.QPLayer())),
     "solve_ocp": (POINT, OCP, BATCH_OCP, qc.solve_ocp),
-    "OcpLayer": (
-        POINT, OCP, BATCH_OCP, lambda warm_start=None, **data: qc.OcpLayer()(**tensors(data), warm_start=warm_start)
-    ),
-}  # fmt: skip
+    "OcpLayer": (POINT, OCP, BATCH_OCP, of_tensors(qc.OcpLayer())),
+}
 
 
 def fields(solution, names):
@@ -127,5 +131,3 @@ def test_one_status_stands_for_all():
 def test_shift_of_what_is_no_solution_is_refused():
     with pytest.raises(ValueError, match=r"^solution is a Solution, expected something with x, u, y"):
         qc.shifted(qc.solve_qp(**QP))
-
-

@@ -181,7 +181,7 @@ def status_array(solution: Any, batch: int) -> npt.NDArray[np.int64]:
         raise ValueError(f"solution.status has dtype {status.dtype}, expected integers")
     if status.shape not in ((), (batch,)):
         raise ValueError(f"solution.status has shape {status.shape}, expected ({batch},)")
-    return np.ascontiguousarray(np.broadcast_to(status, (batch,)), dtype=np.int64)
+    return np.full(batch, status, dtype=np.int64) if status.ndim == 0 else np.ascontiguousarray(status, dtype=np.int64)
 
 
 def warm_start_arrays(warm_start: Any, sizes: Sizes, *, finite: bool = True) -> list[Array]:
