@@ -110,6 +110,15 @@ class Settings:
             raise ValueError(f"smoothing is {self.smoothing!r}, expected a positive number")
         if not (_is_number(self.threads) and 0 <= self.threads <= 4096 and int(self.threads) == self.threads):
             raise ValueError(f"threads is {self.threads!r}, expected an integer >= 0")
+        # As plain numbers, whatever kind they were: settings are keys of caches and arguments of compiled operators.
+        for name in ("eps_abs", "eps_rel", "reduced_eps_rel", "eps_gap", "time_limit", "smoothing"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("max_iter", "threads"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+        for name in ("infeasible", "on_failure", "weakly_active"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, str(getattr(self, name)))
 
     def native(self, default_infeasible: Literal["certify", "closest"]) -> _solver.Settings:
         """The solver's own struct."""
@@ -118,10 +127,10 @@ class Settings:
         out.eps_rel = self.eps_rel
         out.reduced_eps_rel = self.reduced_eps_rel
         out.eps_gap = self.eps_gap or 0.0
-        out.max_iter = int(self.max_iter)
+        out.max_iter = self.max_iter
         out.time_limit = self.time_limit or 0.0
         out.closest = (self.infeasible or default_infeasible) == "closest"
-        out.threads = int(self.threads)
+        out.threads = self.threads
         return out
 
     def native_derivative(self) -> _solver.DerivativeSettings:
@@ -130,7 +139,7 @@ class Settings:
         out.weakly_active = getattr(_solver.WeaklyActive, self.weakly_active)
         out.smoothing = self.smoothing
         out.nan_without_solution = self.on_failure == "nan"
-        out.threads = int(self.threads)
+        out.threads = self.threads
         return out
 
 

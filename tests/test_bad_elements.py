@@ -140,6 +140,45 @@ def test_shared_data_gets_the_sum_over_the_elements_with_an_answer(n):
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("name", ["H", "g", "A", "C", "l", "weight_in"])
+@pytest.mark.parametrize("shared", ["weight_eq", "weight_in", "g", "H", None])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nan_of_one_element_reaches_no_gradient_by_weights_nor_a_second_one(name, shared):
+    """Zeros of the element times its NaN are no zeros."""
+    batch = {key: value[:4].copy() for key, value in good_batch(5).items()}
+    contradicting(batch)
+    for k in (0, 1, 2):  # the others are shifted too, so that weights have gradients
+        batch["l"][k, 0], batch["u"][k, 0] = 2.0 + k, -2.0
+    batch |= {"weight_eq": np.full((4, 2), 1.5), "weight_in": np.full((4, 4), 0.7), "weight_box": np.full((4, 5), 2.0)}
+    batch[name][BAD].reshape(-1)[0] = np.nan
+    rows = [0, 1, 2]
+
+    def derivatives(elements):
+        data = {
+            key: torch.tensor(value[0] if key == shared else value[elements], requires_grad=True)
+            for key, value in batch.items()
+        }
+        out = qc.QPLayer(ONE)(**data)
+        assert out.status[rows].tolist() == [qc.Status.CLOSEST_FEASIBLE] * 3
+        loss = sum((getattr(out, field)[rows] ** 2).sum() for field in OUTPUTS)
+        plain = torch.autograd.grad(loss, list(data.values()), retain_graph=True)
+        first = torch.autograd.grad(loss, list(data.values()), create_graph=True)
+        parts = (gradient if key == shared else gradient[rows] for key, gradient in zip(data, first, strict=True))
+        second = torch.autograd.grad(sum((part**2).sum() for part in parts), list(data.values()))
+        return data, (plain, first, second)
+
+    if shared == name:
+        pytest.skip("then every element has it")
+    data, found = derivatives([0, 1, 2, 3])
+    _, expected = derivatives(rows)
+    for order in range(3):
+        for key, gradient, other in zip(data, found[order], expected[order], strict=True):
+            scale = max(1.0, float(other.abs().max()))
+            mine = gradient if key == shared else gradient[rows]
+            torch.testing.assert_close(mine, other, rtol=0, atol=1e-9 * scale, msg=f"{key}, {order}")
+            assert key == shared or not gradient[BAD].any(), (key, order)
+
+
 POISON = [(name, np.nan) for name in DATA]
 POISON += [(name, value) for name in ("H", "g", "A", "b", "C") for value in (INF, -INF)]
 POISON += [("l", INF), ("lb", INF), ("u", -INF), ("ub", -INF)]

@@ -486,6 +486,17 @@ def test_layer_refuses_an_asymmetric_hessian():
         qc.QPLayer()(*(bad.get(key) for key in DATA))
 
 
+@pytest.mark.parametrize("name", DATA)
+def test_layer_refuses_sparse_tensors_by_name_and_takes_negated_views(name):
+    good = tensors()
+    expected = qc.QPLayer()(*(good.get(key) for key in DATA)).x
+    with pytest.raises(TypeError, match=rf"^{name} is a tensor of layout torch.sparse_coo, expected a dense one"):
+        qc.QPLayer()(*((good | {name: good[name].to_sparse()}).get(key) for key in DATA))
+    view = torch.complex(torch.zeros_like(good[name]), -good[name]).conj().imag
+    assert view.is_neg()
+    assert torch.equal(qc.QPLayer()(*((good | {name: view}).get(key) for key in DATA)).x, expected)
+
+
 def test_layer_refuses_what_is_not_a_float_tensor():
     with pytest.raises((ValueError, TypeError), match=r"\bg\b"):
         qc.QPLayer()(torch.eye(2), "text")

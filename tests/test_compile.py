@@ -2,6 +2,8 @@
 
 import copy
 import warnings
+from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from problems import random_feasible, random_infeasible_full_rank
 from qp_data import DATA
 from torch.autograd import forward_ad
 from torch.func import grad, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import qp_control as qc
 
@@ -28,6 +31,17 @@ def fresh_compiler():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch's own
         yield
     torch._dynamo.reset()
+
+
+class Called(torch.nn.Module):
+    """torch.export takes modules."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arguments):
+        return self.function(*arguments)
 
 
 def compiled(function):
@@ -114,6 +128,49 @@ def test_warm_start_goes_through_the_compiler():
     eager = call(data, warm_start=cold)
     assert torch.equal(warm.x, eager.x)
     assert int(warm.iterations) == int(eager.iterations) < int(cold.iterations)
+
+
+def test_warm_start_of_arrays_and_lists_goes_through_the_compiler():
+    H, g, lb = torch.eye(2).double(), torch.tensor([1.0, 0.2]).double(), torch.full((2,), -0.5).double()
+    expected = qc.QPLayer()(H, g, lb=lb).x
+    zero = {name: [0.0] * size for name, size in (("x", 2), ("y", 0), ("z", 0), ("w", 2))}
+    for start in (qc.solve_qp(H, g, lb=lb), SimpleNamespace(**zero)):
+        found = compiled(lambda g, start: qc.QPLayer()(H, g, lb=lb, warm_start=start).x)(g, start)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"eps_abs": np.float32(1e-6)}, {"eps_abs": Fraction(1, 2**27)}, {"eps_abs": torch.tensor(1e-8)},
+        {"eps_abs": np.array(1e-8)}, {"max_iter": np.int64(50)}, {"max_iter": 50.0}, {"threads": 1.0},
+        {"time_limit": 10}, {"infeasible": np.str_("closest")},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_of_any_kind_of_number_go_through_the_compiler_and_the_caches(option):
+    H, g = torch.eye(2).double(), torch.tensor([1.0, 0.2]).double()
+    settings = qc.Settings(**option)
+    ((name, value),) = option.items()
+    assert getattr(settings, name) == value and type(getattr(settings, name)) in (float, int, str)
+    assert settings == qc.Settings(**option) and hash(settings) == hash(qc.Settings(**option))
+    layer = qc.QPLayer(settings)
+    for run in (layer, compiled(layer)):
+        torch.testing.assert_close(run(H, g).x, -g, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", ["QPLayer", "OcpLayer"])
+def test_tracing_that_would_take_the_answer_for_a_constant_is_refused(layer):
+    one, x = torch.eye(1).double(), torch.ones(1).double()
+    qp, ocp = qc.QPLayer(), qc.OcpLayer(horizon=2)
+    run = {"QPLayer": lambda g: qp(one, g).x, "OcpLayer": lambda x0: ocp(one, one, x0, Q=one, R=one).u[0]}[layer]
+    for trace in (make_fx(run), make_fx(torch.func.grad(lambda x: run(x).sum()))):
+        with pytest.raises(NotImplementedError, match=r"make_fx and torch\.func.linearize do not see into the layer"):
+            trace(x)
+    with pytest.raises(NotImplementedError, match=r"take torch.compile, .* torch\.func\.jvp"):
+        torch.func.linearize(run, x)
+    exported = torch.export.export(Called(run), (x,)).module()  # the way out
+    torch.testing.assert_close(exported(3.0 * x), run(3.0 * x), rtol=0, atol=1e-12)
 
 
 def test_policies_hold_under_the_compiler():

@@ -243,6 +243,17 @@ def test_problem_as_data_is_solved_saved_and_taken_apart(tmp_path):
         qc.save_problem(tmp_path / "mixed.npz", Q=np.eye(2), H=np.eye(2))
 
 
+def test_problem_of_lists_has_sizes_and_elements():
+    qp = qc.OcpQP([[1.0]], [[1.0]], [[1.0], [2.0]], horizon=3, R=[[1.0]], q=[[[0.0]], [[1.0]]])
+    assert qp.sizes()[:3] == (2, 3, 1)
+    both = qc.solve_ocp(**qp.arguments())
+    for k in (0, 1, -1):
+        np.testing.assert_allclose(qc.solve_ocp(**qp.element(k).arguments()).u, both.u[k], rtol=0, atol=1e-9)
+    for data in (qp, qp.element(0)):
+        with pytest.raises(IndexError, match="element 2 of a batch of"):
+            data.element(2)
+
+
 def out_of_reach(seed, **options):
     """A state's last bounds moved away, or the first row's where there are no boxes."""
     d, N = random_ocp(seed, **options)

@@ -200,3 +200,12 @@ def test_failed_save_leaves_the_previous_file_alone(tmp_path):
     with pytest.raises((TypeError, ValueError)):
         qc.save_problem(path, H=np.eye(2), g=np.array([object(), None]))
     np.testing.assert_array_equal(qc.load_problem(path)["g"], np.ones(2))
+
+
+@pytest.mark.parametrize("horizon", [2.5, 0, np.nan, [2, 3]])
+def test_horizon_that_is_none_is_neither_written_nor_read(tmp_path, horizon):
+    with pytest.raises(ValueError, match=r"horizon is .*, expected an integer of at least 1"):
+        qc.save_problem(tmp_path / "ocp.npz", A=[[1.0]], B=[[1.0]], horizon=horizon)
+    np.savez(tmp_path / "ocp.npz", A=np.eye(1), B=np.eye(1), horizon=np.asarray(horizon, dtype=float))
+    with pytest.raises(qc.ProblemFileError, match=r"horizon is .*, expected an integer of at least 1"):
+        qc.load_problem(tmp_path / "ocp.npz")

@@ -132,6 +132,9 @@ def test_bad_warm_start_is_refused_with_the_index_of_its_problem():
 def test_one_problem_instead_of_a_list_is_refused():
     with pytest.raises(ValueError, match="problems is a mapping, expected a list"):
         qc.solve_qps({"H": np.eye(2), "g": np.ones(2)})
+    for given in (None, 5, iter([])):
+        with pytest.raises(ValueError, match=f"problems is a {type(given).__name__}, expected a list of mappings"):
+            qc.solve_qps(given)
 
 
 def test_large_group_beside_a_single_problem_is_answered():

@@ -12,7 +12,8 @@ What differs from the original:
   which the original leaves out. `costs` carries gradients.
 - Elements that did not converge never have gradients (there: unless detach_unconverged is False); with exit_unconverged
   they raise `SolveError` (there: AssertionError).
-- C and c may lack the axes of time and batch; their gradients are then sums. The batch is that of x_init.
+- C, c, F and f may lack the axes of time and batch; their gradients are then sums. The batch is that of x_init.
+- u_lower, u_upper and prev_ctrl have gradients too. A crossed pair of bounds holds its input midway.
 - lqr_iter counts SQP steps; linear problems with quadratic cost need one. eps is at least 1e-8, in float32 1e-4.
 - dx and cost are differentiated by autograd, whatever grad_method says. n_batch, verbose, back_eps, delta_u,
   linesearch_decay, max_linesearch_iter, not_improved_lim and best_cost_eps have no effect.
@@ -51,7 +52,8 @@ class QuadCost(NamedTuple):
 
 
 class LinDx(NamedTuple):
-    """F (T - 1, B, n_state, n_state + n_ctrl) and f (T - 1, B, n_state), empty or None if absent."""
+    """F (T - 1, B, n_state, n), (T - 1, n_state, n) or (n_state, n), n = n_state + n_ctrl, and f (T - 1, B, n_state),
+    (T - 1, n_state) or (n_state,), empty or None if absent. A stage T is ignored."""
 
     F: Any = None
     f: Any = None
@@ -69,7 +71,13 @@ class GradMethods(Enum):
 class MPC(nn.Module):
     """The arguments and their meanings are those of the original.
 
-    The differences are listed at the top of `qp_control.compat.mpc`.
+    u_lower, u_upper: numbers, or (T,), (T, n_ctrl) or (T, B, n_ctrl); u_zero_I (T, B, n_ctrl); u_init (T, n_ctrl) or
+    (T, B, n_ctrl); prev_ctrl (n_ctrl,) or (B, n_ctrl). The differences are listed at the top of `qp_control.compat.mpc`.
+
+    Raises:
+        ValueError: shapes that do not fit; invalid sizes T, n_state or n_ctrl; only one of the two bounds.
+        TypeError: an argument of a call is not a tensor.
+        SolveError: an element has not converged, unless exit_unconverged is False.
     """
 
     def __init__(
@@ -101,7 +109,8 @@ class MPC(nn.Module):
         super().__init__()
         if (u_lower is None) != (u_upper is None):
             raise ValueError("u_lower and u_upper belong together: give both or none")
-        self.n_state, self.n_ctrl, self.T = n_state, n_ctrl, as_integer("T", T, 1)
+        self.n_state, self.n_ctrl = as_integer("n_state", n_state, 1), as_integer("n_ctrl", n_ctrl, 0)
+        self.T = as_integer("T", T, 1)
         self.u_lower, self.u_upper, self.u_zero_I, self.u_init = u_lower, u_upper, u_zero_I, u_init
         self.lqr_iter, self.eps = lqr_iter, eps
         self.exit_unconverged, self.backprop = exit_unconverged, backprop
@@ -114,6 +123,8 @@ class MPC(nn.Module):
         dx: LinDx | Callable[[Tensor, Tensor], Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """States (T, B, n_state), controls (T, B, n_ctrl) and costs (B,) from x_init (B, n_state)."""
+        if not isinstance(x_init, Tensor):
+            raise TypeError(f"x_init is {type(x_init).__name__}, expected a tensor")
         if x_init.ndim != 2 or x_init.shape[1] != self.n_state:
             raise ValueError(f"x_init has shape {tuple(x_init.shape)}, expected (B, {self.n_state})")
         with torch.set_grad_enabled(self.backprop and torch.is_grad_enabled()):
@@ -132,7 +143,7 @@ class MPC(nn.Module):
         """The solution, and the problem with its cost expanded there."""
         T, nx, nu = self.T, self.n_state, self.n_ctrl
         stages = _named(dx, ("F", "f"))
-        linear = None if stages is None else LinearStages(*stages, T, nx)
+        linear = None if stages is None else self._linear_stages(*stages, len(x_init))
         dynamics: Any = linear or _function_dynamics(dx, nx, nu, like)
         data = self._bounds(x_init)
         slew = None if self.slew_rate_penalty is None else Slew(self.slew_rate_penalty, nx, nu)
@@ -141,7 +152,10 @@ class MPC(nn.Module):
         layer = OcpLayer(Settings(eps_rel=1e-12), horizon=T)
         given = _named(cost, ("C", "c"))
         if given is not None:
-            C, c = given
+            C, c = (
+                self._checked(name, value, T, len(x_init), (nx + nu,) * rank)
+                for name, value, rank in zip(("C", "c"), given, (2, 1), strict=True)
+            )
             data |= quadratic(_batch_first(C, 2), _batch_first(c, 1), nx, slew)
         elif slew is not None:
             raise ValueError("slew_rate_penalty goes with a QuadCost only")
@@ -167,28 +181,51 @@ class MPC(nn.Module):
         for name, given, free in (("u_lower", self.u_lower, -float("inf")), ("u_upper", self.u_upper, float("inf"))):
             if given is None and self.u_zero_I is None:
                 continue
-            bound = native(torch.as_tensor(free if given is None else given)).detach()
+            bound = native(torch.as_tensor(free if given is None else given))
             if bound.ndim == 1:
                 bound = bound[:, None]  # of each time
-            bound = bound.expand(T, *bound.shape[1:-1], nu) if bound.ndim else bound.expand(T, nu)
+            bound = _expanded(name, bound, (T, len(x_init), nu) if bound.ndim == 3 else (T, nu))
             if self.u_zero_I is not None:
-                held = self.u_zero_I.bool().cpu()
-                wide = bound if bound.ndim == 3 else bound[:, None]
-                bound = torch.where(held, 0.0, wide.expand(T, len(x_init), nu))
+                held = _expanded("u_zero_I", torch.as_tensor(self.u_zero_I).bool().cpu(), (T, len(x_init), nu))
+                bound = torch.where(held, 0.0, bound if bound.ndim == 3 else bound[:, None])
             out[name] = bound.transpose(0, 1) if bound.ndim == 3 else bound
         return out
 
     def _previous(self, x_init: Tensor) -> Tensor:
         if self.prev_ctrl is None:
             return x_init.new_zeros(len(x_init), self.n_ctrl)
-        return native(self.prev_ctrl).detach().reshape(-1, self.n_ctrl).expand(len(x_init), self.n_ctrl)
+        previous = native(torch.as_tensor(self.prev_ctrl))
+        while previous.ndim > 2 and len(previous) == 1:  # (1, B, n_ctrl), a time of (T, B, n_ctrl)
+            previous = previous[0]
+        return _expanded("prev_ctrl", previous, (len(x_init), self.n_ctrl))
 
     def _first_inputs(self, x_init: Tensor) -> Tensor:
         T, batch, nu = self.T, len(x_init), self.n_ctrl
         if self.u_init is None:
             return x_init.new_zeros(batch, T, nu)
-        u = native(self.u_init).detach()
-        return (u[:, None] if u.ndim == 2 else u).expand(T, batch, nu).transpose(0, 1)
+        u = native(torch.as_tensor(self.u_init)).detach()
+        return _expanded("u_init", u[:, None] if u.ndim == 2 else u, (T, batch, nu)).transpose(0, 1)
+
+    def _linear_stages(self, F: Any, f: Any, batch: int) -> LinearStages:
+        T, nx, nu = self.T, self.n_state, self.n_ctrl
+        F = self._checked("F", F, T - 1, batch, (nx, nx + nu))
+        if f is not None and not (isinstance(f, Tensor) and f.nelement() == 0):
+            f = self._checked("f", f, T - 1, batch, (nx,))
+            f = f.expand(T - 1, nx) if f.ndim == 1 else f
+        return LinearStages(F.expand(T - 1, nx, nx + nu) if F.ndim == 2 else F, f, T, nx)
+
+    def _checked(self, name: str, value: Any, times: int, batch: int, one: tuple[int, ...]) -> Tensor:
+        """`value`, whose last axes are `one`, behind those of time and batch or of time, if there are any."""
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is {type(value).__name__}, expected a tensor")
+        lead, rest = value.shape[: -len(one)], value.shape[-len(one) :]
+        # Where dynamics have a stage of the last time too, it counts for nothing.
+        fits = rest == one and len(lead) <= 2 and (not lead or lead[0] in (times, self.T))
+        if not fits or (len(lead) == 2 and batch > 1 and lead[1] not in (1, batch)):
+            full = tuple(map(str, (times, batch, *one)))
+            shapes = " or ".join(f"({', '.join(full[k:])}{',' * (k == 2 and len(one) == 1)})" for k in range(3))
+            raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {shapes}")
+        return value
 
 
 class LinearStages:
@@ -228,6 +265,13 @@ class LinearStages:
     def second_order(self, x: Tensor, u: Tensor, y: Tensor, parameters: Tensor | None = None) -> Tensor:
         n = self.nx + self.nu
         return x.new_zeros(*x.shape[:-1], n, n)
+
+
+def _expanded(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    try:
+        return value.expand(shape)
+    except RuntimeError:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {shape}, or what expands to it") from None
 
 
 def _named(value: Any, names: tuple[str, str]) -> tuple[Any, Any] | None:

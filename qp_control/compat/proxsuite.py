@@ -26,8 +26,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from qp_control.compat.qp_batches import present, settings, with_batch
+from qp_control.compat import qp_batches
 from qp_control.qp.layer import QPLayer
+
+_NAMES = {"H": "Q", "g": "p", "C": "G"}
 
 
 def QPFunction(
@@ -44,11 +46,10 @@ def QPFunction(
     Arguments are matrices (n_rows, n) or (B, n_rows, n) and vectors (n,) or (B, n), empty if absent. The results are
     (B, .), with B = 1 if no argument has a batch axis.
     """
-    layer = QPLayer(settings(eps))
+    layer = QPLayer(qp_batches.settings(eps))
 
     def solve(Q: Tensor, p: Tensor, A: Tensor, b: Tensor, G: Tensor, l: Tensor, u: Tensor) -> tuple[Tensor, ...]:
-        A_, b_, G_, l_, u_ = map(present, (A, b, G, l, u))
-        out = layer(Q, with_batch(p, (Q, A_, G_), (b_, l_, u_)), A_, b_, G_, l_, u_)
+        out = qp_batches.solve(layer, _NAMES, H=Q, g=p, A=A, b=b, C=G, l=l, u=u)
         if structural_feasibility:
             return out.x, out.y, out.z
         return out.x, out.y, out.z, out.s_eq, out.s_upper - out.s_lower

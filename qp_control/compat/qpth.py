@@ -21,8 +21,10 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from qp_control.compat.qp_batches import present, settings, with_batch
-from qp_control.qp.layer import LayerSolution, QPLayer
+from qp_control.compat import qp_batches
+from qp_control.qp.layer import QPLayer
+
+_NAMES = {"H": "Q", "g": "p", "C": "G", "u": "h"}
 
 
 class QPSolvers(Enum):
@@ -45,13 +47,20 @@ def QPFunction(
     Arguments are matrices (n_rows, n) or (B, n_rows, n) and vectors (n,) or (B, n), empty if absent. As in the
     original, it raises RuntimeError if Q is not positive definite, unless check_Q_spd is False.
     """
-    layer = QPLayer(settings(eps))
+    layer = QPLayer(qp_batches.settings(eps))
 
     def solve(Q: Tensor, p: Tensor, G: Tensor, h: Tensor, A: Tensor, b: Tensor) -> Tensor:
-        if check_Q_spd and bool((torch.linalg.cholesky_ex(Q.detach()).info != 0).any()):
+        if check_Q_spd and not _is_spd(Q):
             raise RuntimeError("Q is not SPD.")
-        G_, h_, A_, b_ = map(present, (G, h, A, b))
-        out: LayerSolution = layer(Q, with_batch(p, (Q, G_, A_), (h_, b_)), A_, b_, G_, None, h_)
-        return out.x
+        return qp_batches.solve(layer, _NAMES, H=Q, g=p, A=A, b=b, C=G, u=h).x
 
     return solve
+
+
+def _is_spd(Q: Tensor) -> bool:
+    """Whether all of a batch are; what is no batch of square matrices is left to the layer, which says so."""
+    if Q is None or (isinstance(Q, Tensor) and Q.ndim == 1 and Q.nelement() == 0):
+        return False
+    if not isinstance(Q, Tensor) or not Q.is_floating_point() or Q.ndim < 2 or Q.shape[-1] != Q.shape[-2]:
+        return True
+    return not bool((torch.linalg.cholesky_ex(Q.detach().double()).info != 0).any())

@@ -70,8 +70,16 @@ class CostFunction:
         self.cost, self.like = cost, like
 
     def __call__(self, tau: Tensor) -> Tensor:
-        """(B, T) of tau (B, T, n)."""
-        return native(self.cost(tau.reshape(-1, tau.shape[-1]).to(self.like))).reshape(tau.shape[:-1])
+        """(B, T) of tau (B, T, n).
+
+        Raises:
+            ValueError: the cost has another shape than (rows,).
+        """
+        rows = tau.reshape(-1, tau.shape[-1])
+        cost = self.cost(rows.to(self.like))
+        if cost.shape != rows.shape[:1]:
+            raise ValueError(f"cost returned shape {tuple(cost.shape)}, expected ({len(rows)},) of as many rows tau")
+        return native(cost).reshape(tau.shape[:-1])
 
     def expansion(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """H (B, T, n, n) and c (B, T, n) of the second-order expansion 1/2 tau'H tau + c'tau around x, u."""

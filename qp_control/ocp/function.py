@@ -31,7 +31,7 @@ from qp_control.ocp.solve import POINT, ocp_start_arrays
 from qp_control.ocp.stages import named
 from qp_control.qp import function as qp_function
 from qp_control.qp.certificates import report_weakly_active
-from qp_control.qp.kkt_functions import fold, inside_jvp, to_array
+from qp_control.qp.kkt_functions import fold, inside_jvp, refuse_tracing, to_array
 from qp_control.qp.kkt_products import Optional
 from qp_control.qp.problem import Array
 
@@ -50,6 +50,7 @@ def solve_arrays(setup: OcpSetup, inputs: Sequence[Optional], *, report: bool = 
         ValueError: Q or R is not symmetric, or the starting point does not fit.
         SolveError: an element has no answer and `on_failure` is "raise".
     """
+    refuse_tracing()
     arrays = [to_array(tensor) for tensor in inputs]
     data, start = arrays[:DATA], arrays[DATA:]
     warm = ocp_start_arrays(_Start(start), setup.sizes, finite=False) if start and start[0] is not None else None
@@ -200,6 +201,7 @@ class _Tangent(torch.autograd.Function):
 
     @staticmethod
     def forward(setup: OcpSetup, status: torch.Tensor, *tensors: Optional) -> tuple[torch.Tensor, ...]:
+        refuse_tracing()
         arrays = [to_array(t) for t in tensors]
         data, fields, change = arrays[:DATA], arrays[DATA:-DATA], arrays[-DATA:]
         moved, residual, _, _, worst = _solver.ocp_tangent(
@@ -244,6 +246,7 @@ def adjoint_arrays(
     needed: Sequence[bool],
 ) -> list[Array | None]:
     """Gradients of the data, summed over the stages and elements that share it; None where not needed."""
+    refuse_tracing()
     gradients, residual, weakly_active, _, worst = _solver.ocp_adjoint(
         setup.sizes.native, data, fields, status, loss, needed, setup.derivative
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from qp_control import _solver
@@ -34,6 +33,7 @@ def ocp_gain(qp: OcpQP, solution: Any, *, settings: Settings | None = None) -> A
     problem = ocp_from_arrays(qp.data(), qp.horizon)
     sizes = problem.sizes
     fields, status = ocp_solution_arrays(solution, sizes)
-    derivative = replace(settings_or(settings), on_failure="nan").native_derivative()
+    derivative = settings_or(settings).native_derivative()
+    derivative.nan_without_solution = True
     gain: Array = _solver.ocp_gain(sizes.native, problem.arrays, fields, status, derivative)[0]
     return gain if sizes.batched else gain[0]

@@ -20,7 +20,7 @@ from qp_control import _solver
 from qp_control.ocp.problem import OCP_NAMES, OcpSizes, base_rank
 from qp_control.ocp.solve import OUTPUTS, POINT, SLACKS
 from qp_control.ocp.stages import BOUNDS, SHIFT_PARTS, Data, Roles, StageSystem, Vector, named
-from qp_control.qp.kkt_functions import fold, inside_jvp, refuse_old_vmap, to_array
+from qp_control.qp.kkt_functions import fold, inside_jvp, refuse_old_vmap, refuse_tracing, to_array
 from qp_control.qp.kkt_products import Optional
 from qp_control.settings import Settings, Status
 
@@ -139,6 +139,7 @@ class OcpSolutionPoint(torch.autograd.Function):
 
     @staticmethod
     def forward(setup: OcpSetup, status: torch.Tensor, *tensors: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        refuse_tracing()
         data, fields = ([to_array(t) for t in group] for group in (tensors[:DATA], tensors[DATA:]))
         v, roles = _solver.ocp_point(setup.sizes.native, data, fields, status.numpy(), setup.derivative)
         return torch.from_numpy(v), torch.from_numpy(roles)

@@ -17,6 +17,7 @@ from qp_control.ocp.solve import POINT
 from qp_control.qp.kkt_products import Optional
 from qp_control.qp.layer import as_start, check_tensor, is_native, to_native
 from qp_control.qp.problem import symmetry_tolerance
+from qp_control.qp.solve import field_of
 from qp_control.settings import Settings, settings_or
 
 __all__ = ["OcpLayer", "OcpLayerSolution"]
@@ -30,6 +31,10 @@ def _make_setup(
 
 
 _cached_setup = lru_cache(maxsize=256)(_make_setup)
+
+
+def _start(warm_start: Any) -> list[torch.Tensor]:
+    return [as_start(name, field_of("warm_start", warm_start, name, POINT)) for name in POINT]
 
 
 class OcpLayer(torch.nn.Module):
@@ -123,7 +128,7 @@ class OcpLayer(torch.nn.Module):
         setup = (_make_setup if compiling else _cached_setup)(shapes, self.horizon, self.settings, tolerance)
         named = zip(OCP_NAMES, inputs, strict=True)
         native = [None if value is None else to_native(with_stage_axis(name, value)) for name, value in named]
-        start = [] if warm_start is None else [to_native(as_start(getattr(warm_start, name))) for name in POINT]
+        start = [] if warm_start is None else [to_native(t) for t in _start(warm_start)]
         solve = solve_compiled if compiling else solve_eager
         outputs = solve(setup, [*native, *start])
         if not is_native(A):
@@ -133,7 +138,7 @@ class OcpLayer(torch.nn.Module):
     def solve(self, qp: OcpQP, warm_start: Any = None) -> OcpLayerSolution:
         """Solve `qp`, float64 on the CPU, without gradients; failures only show in the status, never raise."""
         setup, inputs = self._native(qp)
-        start = [] if warm_start is None else [as_start(getattr(warm_start, name)) for name in POINT]
+        start = [] if warm_start is None else _start(warm_start)
         arrays = solve_arrays(setup, [*inputs, *start], report=False)
         return OcpLayerSolution(*map(torch.from_numpy, arrays))
 

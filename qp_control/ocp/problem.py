@@ -120,16 +120,23 @@ class OcpQP:
         Raises:
             ValueError: shapes do not fit together.
         """
-        return ocp_sizes({name: tuple(value.shape) for name, value in self.data().items()}, self.horizon)
+        return ocp_sizes({name: tuple(np.shape(value)) for name, value in self.data().items()}, self.horizon)
 
     def element(self, index: int) -> OcpQP:
-        """One problem of the batch."""
-        horizon, own = self.sizes().horizon, {}
+        """One problem of the batch.
+
+        Raises:
+            ValueError: shapes do not fit together.
+            IndexError: the batch has no such element.
+        """
+        sizes, own = self.sizes(), {}
+        if not -sizes.batch <= index < sizes.batch:
+            raise IndexError(f"element {index} of a batch of {sizes.batch}")
         for name, value in self.data().items():
             form, stages = _FORMS[name]
-            per_element = value.ndim == len(form) + (1 if stages is None else 2)
-            own[name] = value[index if value.shape[0] > 1 else 0] if per_element else value
-        return OcpQP(**own, horizon=horizon)
+            per_element = np.ndim(value) == len(form) + (1 if stages is None else 2)
+            own[name] = value[index if len(value) > 1 else 0] if per_element else value
+        return OcpQP(**own, horizon=sizes.horizon)
 
 
 class OcpSizes(NamedTuple):
@@ -299,7 +306,7 @@ def check_ocp_data(arguments: dict[str, Any]) -> None:
             index = ", ".join(str(int(k)) for k in where)
             raise ValueError(f"{name}[{index}] is {array[where]}, expected {expected}")
         if name in _SYMMETRIC:
-            check_symmetric(array, symmetry_tolerance(getattr(value, "dtype", np.float64)), name)
+            check_symmetric(array, symmetry_tolerance(getattr(value, "dtype", array.dtype)), name)
 
 
 def check_ocp_symmetric(arrays: dict[str, Array | None], tolerance: float) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from qp_control import _solver
 from qp_control.ocp.problem import OcpSizes, check_ocp_data, ocp_from_arrays
 from qp_control.qp.problem import Array, as_array
+from qp_control.qp.solve import field_of, status_array
 from qp_control.settings import Settings, Status, settings_or
 
 POINT = ("x", "u", "y", "z", "z_N", "w_x", "w_u")
@@ -117,13 +118,16 @@ def shifted(solution: Any) -> OcpStart:
     """A solution (`OcpSolution`, `OcpLayerSolution`, `OcpStart`) shifted by one stage, its last stage repeated.
 
     Use it to start the next control period's problem: `solve_ocp(..., warm_start=shifted(solution))`.
+
+    Raises:
+        ValueError: one of its fields is missing.
     """
 
     def later(value: Any) -> Any:
         last = value.shape[-2] - 1
         return value[..., [*range(1, last + 1), last], :]
 
-    fields = {name: getattr(solution, name) for name in POINT}
+    fields = {name: field_of("solution", solution, name, POINT) for name in POINT}
     return OcpStart(**{name: value if name == "z_N" else later(value) for name, value in fields.items()})
 
 
@@ -225,16 +229,16 @@ def ocp_solution_arrays(solution: Any, sizes: OcpSizes) -> tuple[list[Array], np
     """The 19 fields of a solution, and its status, with the axis B.
 
     Raises:
-        ValueError: a field has the wrong shape.
+        ValueError: a field is missing or has the wrong shape.
     """
     fields = []
     for name, shape in zip(OUTPUTS, sizes.field_shapes, strict=True):
-        field = as_array(f"solution.{name}", getattr(solution, name))
+        field = as_array(f"solution.{name}", field_of("solution", solution, name, OUTPUTS))
         expected = (sizes.batch, *shape) if sizes.batched else shape
         if field.shape != expected:
             raise ValueError(f"solution.{name} has shape {field.shape}, expected {expected}")
         fields.append(field.reshape(sizes.batch, *shape))
-    return fields, np.ascontiguousarray(solution.status, dtype=np.int64).reshape(-1)
+    return fields, status_array(solution, sizes.batch)
 
 
 def ocp_start_arrays(warm_start: Any, sizes: OcpSizes, *, finite: bool = True) -> list[Array]:
@@ -248,11 +252,9 @@ def ocp_start_arrays(warm_start: Any, sizes: OcpSizes, *, finite: bool = True) -
     """
     out = []
     for name, shape in sizes.point_shapes.items():
-        if not hasattr(warm_start, name):
-            raise ValueError(f"warm_start is a {type(warm_start).__name__}, expected something with {', '.join(POINT)}")
-        value = as_array(f"warm_start.{name}", getattr(warm_start, name))
+        value = as_array(f"warm_start.{name}", field_of("warm_start", warm_start, name, POINT))
         full = (sizes.batch, *shape)
-        if value.shape not in (shape, full):
+        if value.shape not in (shape, (1, *shape), full):
             raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {full if sizes.batched else shape}")
         if finite and not np.isfinite(value).all():
             raise ValueError(f"warm_start.{name} has an entry that is not finite")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from qp_control import _solver
 from qp_control.qp.problem import NAMES, Array, Sizes, as_array, drop_unit_batch, problem_from_arrays
-from qp_control.qp.solve import OUTPUTS
+from qp_control.qp.solve import OUTPUTS, field_of, status_array
 from qp_control.settings import Settings, settings_or
 
 
@@ -107,7 +107,7 @@ def qp_adjoint(
         The gradients and their certificate; zero for elements that are neither SOLVED nor CLOSEST_FEASIBLE.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or misplaced infinities in the data.
+        ValueError: shapes that do not fit, NaN or misplaced infinities in the data, a solution without its fields.
         TypeError: a tensor requires grad (use `QPLayer` for gradients), or `settings` is not a `Settings`.
     """
     problem = problem_from_arrays({
@@ -177,7 +177,7 @@ def qp_tangent(
         The derivatives and their certificate; zero for elements that are neither SOLVED nor CLOSEST_FEASIBLE.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or misplaced infinities in the data.
+        ValueError: shapes that do not fit, NaN or misplaced infinities in the data, a solution without its fields.
         TypeError: a tensor requires grad (use `QPLayer` for gradients), or `settings` is not a `Settings`.
     """
     problem = problem_from_arrays({
@@ -208,11 +208,10 @@ def _field(name: str, value: Any, one: tuple[int, ...], sizes: Sizes) -> Array:
 
 def _solution(solution: Any, sizes: Sizes) -> tuple[list[Array], npt.NDArray[np.int64]]:
     fields = [
-        _field(f"solution.{name}", getattr(solution, name), (width,), sizes)
+        _field(f"solution.{name}", field_of("solution", solution, name, OUTPUTS), (width,), sizes)
         for name, width in zip(OUTPUTS, sizes.widths, strict=True)
     ]
-    status = np.ascontiguousarray(np.broadcast_to(np.asarray(solution.status, dtype=np.int64), (sizes.batch,)))
-    return fields, status
+    return fields, status_array(solution, sizes.batch)
 
 
 def _change(name: str, value: Any, sizes: Sizes) -> Array:

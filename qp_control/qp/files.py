@@ -13,7 +13,7 @@ import numpy as np
 
 from qp_control.exceptions import ProblemFileError
 from qp_control.ocp.problem import OCP_NAMES
-from qp_control.qp.problem import NAMES, WEIGHTS, as_array
+from qp_control.qp.problem import NAMES, WEIGHTS, as_array, as_integer
 
 _QP = frozenset(NAMES + WEIGHTS)
 _OCP = frozenset((*OCP_NAMES, "horizon"))
@@ -33,7 +33,8 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
         The path.
 
     Raises:
-        ValueError: an unknown name, an array that is not numeric, or a missing g (for an optimal-control QP, A or B).
+        ValueError: an unknown name, an array that is not numeric, an invalid horizon, or a missing g (for an
+            optimal-control QP, A or B).
         OSError: the file cannot be written.
     """
     unknown = min(set(arrays) - _QP, set(arrays) - _OCP, key=len)
@@ -44,6 +45,8 @@ def save_problem(path: str | os.PathLike[str], **arrays: Any) -> Path:
     for name, value in arrays.items():
         if value is not None:
             data[name] = as_array(name, value.detach() if hasattr(value, "detach") else value)
+    if arrays.get("horizon") is not None:
+        as_integer("horizon", arrays["horizon"], 1)
     if not _is_problem(data):
         raise ValueError(f"got {sorted(data)}, expected g at least, or A and B of an optimal-control QP")
     path = Path(path)
@@ -83,8 +86,12 @@ def load_problem(path: str | os.PathLike[str]) -> dict[str, Any]:
     if unknown or not _is_problem(data):
         reason = f"has unknown arrays {sorted(unknown)}" if unknown else "has no g"
         raise ProblemFileError(f"{path} {reason}: not a problem file")
-    horizon = data.pop("horizon", None)
-    return dict(data) if horizon is None else data | {"horizon": int(horizon)}
+    if "horizon" not in data:
+        return dict(data)
+    try:
+        return data | {"horizon": as_integer("horizon", data["horizon"], 1)}
+    except ValueError as error:
+        raise ProblemFileError(f"{path}: {error}: not a problem file") from None
 
 
 def _is_problem(names: Container[str]) -> bool:

@@ -31,6 +31,7 @@ from qp_control.qp.kkt_functions import (
     point_adjoint,
     point_tangent,
     refuse_old_vmap,
+    refuse_tracing,
     to_array,
     where_differentiated,
 )
@@ -53,6 +54,7 @@ def solve_arrays(
         ValueError: H is not symmetric, or the starting point does not fit.
         SolveError: an element has no answer and `on_failure` is "raise".
     """
+    refuse_tracing()
     arrays = [to_array(tensor) for tensor in inputs]
     data, start = arrays[: len(INPUTS)], arrays[len(INPUTS) :]
     warm = None
@@ -103,6 +105,7 @@ def adjoint_arrays(
     kept: Array | None = None,
 ) -> list[Array | None]:
     """Gradients of the data, the sum over the batch where it is shared; None where not needed."""
+    refuse_tracing()
     gradients, residual, weakly_active, _, worst = _solver.adjoint(
         setup.sizes.native, data, fields, status, loss, needed, setup.derivative, kept
     )

@@ -83,8 +83,18 @@ class Setup:
 def to_array(tensor: Optional) -> Array | None:
     if tensor is None:
         return None
-    array: Array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
+    array: Array = (tensor.detach() if tensor.requires_grad else tensor).resolve_neg().numpy()
     return array if tensor.is_contiguous() else np.ascontiguousarray(array)
+
+
+def refuse_tracing() -> None:
+    """Raise NotImplementedError inside make_fx, which torch.func.linearize is made of: it sees torch operations only,
+    and what the solver returns would be a constant of the trace."""
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
+        raise NotImplementedError(
+            "make_fx and torch.func.linearize do not see into the layer: take torch.compile, torch.export or, for "
+            "tangents, torch.func.jvp"
+        )
 
 
 def refuse_old_vmap(tensor: torch.Tensor) -> None:
@@ -201,6 +211,7 @@ class SolutionPoint(torch.autograd.Function):
 
     @staticmethod
     def forward(setup: Setup, *tensors: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        refuse_tracing()
         data, fields, status = tensors[: len(INPUTS)], tensors[len(INPUTS) : -1], tensors[-1]
         v, pattern = _solver.solution_point(
             setup.sizes.native,

@@ -179,7 +179,8 @@ def pattern_gradient(
 def _rows(x: torch.Tensor, sizes: Sizes, A: Optional, C: Optional) -> torch.Tensor:
     """R x for (B, count, n), R = [A; C; 1]."""
     parts = [
-        x.new_zeros(*x.shape[:-1], count) if R is None else x @ R.mT for R, count in ((A, sizes.n_eq), (C, sizes.n_in))
+        x.new_zeros(*x.shape[:-1], count) if R is None else x @ _finite(R).mT
+        for R, count in ((A, sizes.n_eq), (C, sizes.n_in))
     ]
     return torch.cat([*parts, x], -1)
 
@@ -188,8 +189,13 @@ def _add_rows(z: torch.Tensor, sizes: Sizes, A: Optional, C: Optional) -> torch.
     """R'z."""
     z_eq, z_in, total = torch.split(z, [sizes.n_eq, sizes.n_in, sizes.n], dim=-1)
     for R, part in ((A, z_eq), (C, z_in)):
-        total = total if R is None else total + part @ R
+        total = total if R is None else total + part @ _finite(R)
     return total
+
+
+def _finite(R: torch.Tensor) -> torch.Tensor:
+    """Without the NaN and infinities of elements that have no answer, whose vectors are zero: 0 NaN is no zero."""
+    return R.nan_to_num(0.0, 0.0, 0.0)
 
 
 def stacked_bounds(inequalities: Optional, box: Optional, sizes: Sizes, like: torch.Tensor) -> torch.Tensor:

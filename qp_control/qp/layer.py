@@ -11,7 +11,7 @@ from qp_control.qp.compiled import solve_compiled
 from qp_control.qp.function import solve as solve_eager
 from qp_control.qp.kkt_functions import INPUTS, Setup
 from qp_control.qp.layer_solution import LayerSolution
-from qp_control.qp.problem import drop_unit_batch, sizes_of, symmetry_tolerance
+from qp_control.qp.problem import as_array, drop_unit_batch, sizes_of, symmetry_tolerance
 from qp_control.qp.solve import START, start_field
 from qp_control.settings import Settings, settings_or
 
@@ -106,7 +106,7 @@ class QPLayer(torch.nn.Module):
         for k in unit_batch:
             inputs[k] = inputs[k][0]  # type: ignore[index]
         assert g is not None  # otherwise sizes_of has raised
-        start = [None] * len(START) if warm_start is None else [as_start(start_field(warm_start, n)) for n in START]
+        start = [None] * len(START) if warm_start is None else [as_start(n, start_field(warm_start, n)) for n in START]
 
         # Casting inside the graph: gradients come back in the dtype and on the device of each input.
         solve = solve_compiled if compiling else solve_eager
@@ -117,10 +117,14 @@ class QPLayer(torch.nn.Module):
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Raise TypeError unless `value` is None or a floating-point tensor."""
-    if value is not None and not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+    """Raise TypeError unless `value` is None or a dense floating-point tensor."""
+    if value is None:
+        return
+    if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
         what = f"a tensor of dtype {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
         raise TypeError(f"{name} is {what}, expected a floating-point tensor")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} is a tensor of layout {value.layout}, expected a dense one")
 
 
 def is_native(value: torch.Tensor | None) -> bool:
@@ -133,6 +137,10 @@ def to_native(value: torch.Tensor | None) -> torch.Tensor | None:
     return value if value is None or is_native(value) else value.to("cpu", torch.float64)
 
 
-def as_start(value: Any) -> torch.Tensor:
+def as_start(name: str, value: Any) -> torch.Tensor:
     """A field of a starting point, detached from its graph."""
-    return value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if torch.compiler.is_compiling():  # which does not look into NumPy's dtypes
+        return torch.as_tensor(value, dtype=torch.float64)
+    return torch.as_tensor(as_array(f"warm_start.{name}", value))

@@ -12,7 +12,6 @@ batch axis, or with one of length one, are shared by the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,10 +170,9 @@ def _tensor_as_array(name: str, value: Any, error: Exception) -> npt.NDArray[Any
         raise ValueError(f"{name} is not an array of numbers: {error}") from None
 
 
-@lru_cache
-def symmetry_tolerance(dtype: Any) -> float:
+def symmetry_tolerance(dtype: Any = _FLOAT64) -> float:
     """How asymmetric H may be, relative to its largest entry."""
-    return 1e-5 if "float64" not in str(dtype) else 1e-10
+    return 1e-10 if getattr(dtype, "itemsize", 0) >= _FLOAT64.itemsize else 1e-5
 
 
 def check_symmetric(H: Array, tolerance: float, name: str = "H") -> None:
@@ -222,7 +220,7 @@ def check_data(arguments: dict[str, Any], arrays: dict[str, Array] | None = None
         arrays = {name: as_array(name, value) for name, value in arguments.items() if value is not None}
     check_values(arrays)
     if "H" in arrays:
-        check_symmetric(arrays["H"], symmetry_tolerance(getattr(arguments["H"], "dtype", np.float64)))
+        check_symmetric(arrays["H"], symmetry_tolerance(getattr(arguments["H"], "dtype", _FLOAT64)))
 
 
 def problem_from_arrays(arguments: dict[str, Any], *, check: bool = True) -> Problem:

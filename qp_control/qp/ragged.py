@@ -72,6 +72,8 @@ def solve_qps(
 def _starts(problems: Sequence[Mapping[str, Any]], warm_start: Sequence[Any] | None) -> Sequence[Any]:
     if isinstance(problems, Mapping):
         raise ValueError("problems is a mapping, expected a list of them; one problem goes to solve_qp")
+    if not hasattr(problems, "__len__"):
+        raise ValueError(f"problems is a {type(problems).__name__}, expected a list of mappings")
     if warm_start is None:
         return [None] * len(problems)
     if not isinstance(warm_start, Sequence) or len(warm_start) != len(problems):

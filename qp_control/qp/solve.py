@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,18 +147,41 @@ def element(fields: tuple[Array, ...], k: int) -> Solution:
     return Solution(**values)
 
 
+def field_of(role: str, given: Any, name: str, names: Sequence[str]) -> Any:
+    """A field of what is given as a starting point or a solution, its `role`, and has to have `names`.
+
+    Raises:
+        ValueError: it is missing.
+    """
+    field = getattr(given, name, None)
+    if field is None:
+        raise ValueError(f"{role} is a {type(given).__name__}, expected something with {', '.join(names)}")
+    return field
+
+
 def start_field(warm_start: Any, name: str) -> Any:
     """A field of a starting point; in place of an absent active set, z or w, whose signs give it.
 
     Raises:
         ValueError: it is missing.
     """
-    given = getattr(warm_start, name, None)
-    if given is None and name in _SIGNS:
-        return start_field(warm_start, _SIGNS[name])
-    if given is None:
-        raise ValueError(f"warm_start is a {type(warm_start).__name__}, expected something with x, y, z, w")
-    return given
+    if name in _SIGNS and getattr(warm_start, name, None) is None:
+        name = _SIGNS[name]
+    return field_of("warm_start", warm_start, name, START[:4])
+
+
+def status_array(solution: Any, batch: int) -> npt.NDArray[np.int64]:
+    """The statuses (batch,) of a solution.
+
+    Raises:
+        ValueError: they are missing, or no integers, or their number is wrong.
+    """
+    status = np.asarray(field_of("solution", solution, "status", ("status",)))
+    if status.dtype.kind not in "iu":
+        raise ValueError(f"solution.status has dtype {status.dtype}, expected integers")
+    if status.shape not in ((), (batch,)):
+        raise ValueError(f"solution.status has shape {status.shape}, expected ({batch},)")
+    return np.full(batch, status, dtype=np.int64) if status.ndim == 0 else np.ascontiguousarray(status, dtype=np.int64)
 
 
 def warm_start_arrays(warm_start: Any, sizes: Sizes, *, finite: bool = True) -> list[Array]:
@@ -173,7 +197,7 @@ def warm_start_arrays(warm_start: Any, sizes: Sizes, *, finite: bool = True) -> 
     lengths = (sizes.n, sizes.n_eq, sizes.n_in, sizes.n, sizes.n_in, sizes.n)
     for name, length in zip(START, lengths, strict=True):
         value = as_array(f"warm_start.{name}", start_field(warm_start, name))
-        if value.shape not in ((length,), (sizes.batch, length)):
+        if value.shape not in ((length,), (1, length), (sizes.batch, length)):
             expected = f"({sizes.batch}, {length})" if sizes.batched else f"({length},)"
             raise ValueError(f"warm_start.{name} has shape {value.shape}, expected {expected}")
         if finite and not np.isfinite(value).all():
