@@ -72,7 +72,8 @@ class MPC(nn.Module):
     """The arguments and their meanings are those of the original.
 
     u_lower, u_upper: numbers, or (T,), (T, n_ctrl) or (T, B, n_ctrl); u_zero_I (T, B, n_ctrl); u_init (T, n_ctrl) or
-    (T, B, n_ctrl); prev_ctrl (n_ctrl,) or (B, n_ctrl). The differences are listed at the top of `qp_control.compat.mpc`.
+    (T, B, n_ctrl); prev_ctrl (n_ctrl,) or (B, n_ctrl). The differences are listed at the top of
+    `qp_control.compat.mpc`.
 
     Raises:
         ValueError: shapes that do not fit; invalid sizes T, n_state or n_ctrl; only one of the two bounds.
