@@ -59,7 +59,9 @@ class Settings:
     """Relative tolerance, on top of `eps_abs`."""
     reduced_eps_rel: float = 0.0
     """Relative tolerance that applies if numbers are so large that rounding keeps the other two out of reach: the best
-    point found is then SOLVED (or CLOSEST_FEASIBLE) instead of MAX_ITER. Not used with `eps_gap`."""
+    point found is then SOLVED (or CLOSEST_FEASIBLE) instead of MAX_ITER. If it is positive, a dual residual of a dense
+    QP is also accepted that rounding of the products H_ij x_j and C_ij z_i accounts for, up to 1e-3 of the sums H x, g
+    and C'z. Not used with `eps_gap`."""
     eps_gap: float | None = None
     """Absolute tolerance on the duality gap; None: the gap is reported but not tested."""
     max_iter: int = 2000

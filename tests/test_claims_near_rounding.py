@@ -98,3 +98,33 @@ def test_far_solution_of_a_hessian_that_rounding_made_singular_is_found(seed: in
     size = np.abs(H @ solution.x).max()
     assert np.abs(H @ solution.x + g + C.T @ solution.z).max() < 1e-6 * size
     assert (C @ solution.x - u).max() < 1e-6
+
+
+def stiff_problem(seed, stiffness, n=30):
+    """A solution that is nearly orthogonal to the one stiff direction v of H, and the same problem with v'x = 0."""
+    rng = np.random.default_rng(seed)
+    v, L = rng.normal(size=n), np.eye(n) + 0.3 * rng.normal(size=(n, n)) / np.sqrt(n)
+    shared = {"g": 1e4 * rng.normal(size=n), "C": rng.normal(size=(20, n)), "u": rng.uniform(size=20)}
+    shared |= {"lb": -np.ones(n), "ub": np.ones(n)}
+    H = L.T @ L + stiffness * np.outer(v, v)
+    return shared | {"H": (H + H.T) / 2}, shared | {"H": L.T @ L, "A": v[None], "b": [0.0]}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("stiffness", [1e14, 1e15])
+def test_rounding_of_the_terms_of_a_residual_is_accepted_only_where_asked_for(stiffness, seed):
+    """H x is a sum of products of 1e15 and more that leave 1e3: no x of doubles has a dual residual of 1e-6 of that."""
+    problem, limit = stiff_problem(seed, stiffness)
+    strict = qc.solve_qp(**problem, settings=qc.Settings(eps_abs=1e-6, eps_rel=1e-6))
+    assert strict.status is qc.Status.MAX_ITER and strict.dual_residual > 1e-2
+    sol = qc.solve_qp(**problem, settings=qc.Settings(eps_abs=1e-6, eps_rel=1e-6, reduced_eps_rel=1e-5))
+    assert sol.status is qc.Status.SOLVED
+    np.testing.assert_allclose(sol.x, qc.solve_qp(**limit).x, rtol=0, atol=1e-9)
+
+
+def test_a_point_that_rounding_leaves_without_meaning_is_not_solved():
+    """With 1e18 in H the ones in it are lost: the best point is that of another problem."""
+    for seed in range(4):
+        problem, limit = stiff_problem(seed, 1e18)
+        sol = qc.solve_qp(**problem, settings=qc.Settings(eps_abs=1e-6, eps_rel=1e-6, reduced_eps_rel=1e-5))
+        assert sol.status is qc.Status.MAX_ITER and np.abs(sol.x - qc.solve_qp(**limit).x).max() > 0.1

@@ -368,3 +368,14 @@ def test_cheap_slacks_let_an_unbounded_cost_run_away():
     assert qc.solve_ocp(**d, slack_linear=[0.5]).status == qc.Status.DUAL_INFEASIBLE
     for weights in ({"slack_linear": [1.5]}, {"slack_quadratic": [1.0]}, {"slack_linear": [INF]}):
         assert qc.solve_ocp(**d, **weights).status == qc.Status.SOLVED
+
+
+def test_hard_rows_have_slacks_of_zero_where_limits_contradict_each_other():
+    Q_N = [[943340.3, -413412.0, -696820.1], [-413412.0, 181840.0, 347045.8], [-696820.1, 347045.8, 3125083.5]]
+    sol = qc.solve_ocp(
+        np.eye(3), [[1.0, 0.0], [2.0, -1.0], [-1.0, 1.0]], [1.0, 1.0, 2.0], horizon=1, Q_N=Q_N,
+        C_N=[[2.0, 0.0, -1.0], [0.0, -1.0, 1.0]], u_lower=[-1.0, 0.0], x_upper=[[2.0, 2.0, 2.0], [1.0, 1.0, 1.0]],
+        settings=qc.Settings(infeasible="closest"),
+    )  # fmt: skip
+    assert sol.status is qc.Status.CLOSEST_FEASIBLE
+    assert not any(np.any(slack) for slack in (sol.slack_lower_N, sol.slack_upper_N))  # NaN is not zero

@@ -9,6 +9,7 @@ peers average the gradient of data shared by the batch; here such data is expand
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ class QpControl(Layer):
         lb = p.g.new_zeros(p.g.shape[1]) if p.nonnegative else None
         # closest also where the peers are told that every problem is feasible: rounding decides otherwise now and then.
         settings = qc.Settings(eps_abs=self.eps, eps_rel=self.relative, threads=self.threads, infeasible="closest")
+        if self.relative:  # and where that cannot be reached either, rounding decides
+            settings = dataclasses.replace(settings, reduced_eps_rel=10.0 * self.relative)
         layer = qc.QPLayer(settings)
         out = layer(p.H, p.g, p.A, p.b, p.C, p.l, p.u, lb)
         shift = torch.cat([out.s_eq, out.s_upper - out.s_lower, out.s_ub - out.s_lb][: 3 if p.nonnegative else 2], 1)

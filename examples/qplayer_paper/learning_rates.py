@@ -23,8 +23,7 @@ from learning import Options, Peer, run
 from records import Row, curves, read_csv, report, series
 
 RATES = {"denoising": (1e-4, 1e-5, 1e-6, 1e-7), "digits": (1e-2, 1e-3, 1e-4)}
-# A run that diverges makes entries of 1e8 to 1e22 in H: products with it round to more than 1e-6, and at worst to some
-# 1e-7 of the terms that a residual is the sum of.
+# A run that diverges makes entries of 1e8 to 1e22 in H, with which products round to far more than 1e-6.
 RELATIVE = 1e-6
 Model = Literal["two_sided", "one_sided"]
 
@@ -45,6 +44,8 @@ class RatesOptions:
     """Passes over the training data."""
     samples: int | None = None
     """Use so many of the training samples; all if not given."""
+    batch: int | None = None
+    """Samples of a step; the paper's if not given. Seeds differ in the order of the samples: there should be more."""
     models: tuple[Model, ...] = ("two_sided", "one_sided")
     """Two-sided rows may come to contradict each other, one-sided ones (digits) not."""
     data: Path | None = None
@@ -67,6 +68,8 @@ def task_of(options: RatesOptions, model: Model, rate: float, seed: int) -> tupl
         "resume": options.resume,
         "out": options.out / f"learning_rates_{options.task}" / f"{rate:g}",
     }  # fmt: skip
+    if options.batch is not None:
+        shared["batch"] = options.batch
     task: Denoising | Digits
     if options.task == "denoising":
         settings = DenoisingOptions(data=options.data, **shared)

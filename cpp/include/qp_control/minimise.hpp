@@ -22,7 +22,7 @@ namespace qp_control {
 // How a run that ends with this verdict is reported.
 Status status_of(Verdict verdict);
 // A run's verdict on the best point that it has found: where the tolerances are out of reach, the reduced ones count.
-Verdict verdict_on(const Residuals& best, Verdict verdict, const Settings& settings);
+Verdict verdict_on(bool within_reduced, Verdict verdict, const Settings& settings);
 
 // Where a run begins. sides: the signs name the active set; z itself where the caller knows no better.
 struct Start {

@@ -23,6 +23,10 @@ Residuals residuals(const StackedQP& qp, const Vector& x, const Vector& z);
 // The same in extended precision.
 Residuals precise_residuals(const StackedQP& qp, const Vector& x, const Vector& z);
 
+// Are the residuals r of (x, z) within the reduced tolerances? Where these count, a small dual residual that is no more
+// than rounding of its terms, the products H_ij x_j among them, will do.
+bool within_reduced(Residuals r, const Settings& settings, const StackedQP& qp, const Vector& x, const Vector& z);
+
 // Where the gap alone is outside its tolerance and no more than the rounding of large numbers that cancel: moves one
 // multiplier by as little as closes it. r: precise residuals of (x, z), before and after.
 bool close_gap(const StackedQP& qp, const Settings& settings, const Vector& x, Vector& z, Residuals& r);

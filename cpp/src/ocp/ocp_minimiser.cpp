@@ -186,9 +186,12 @@ const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& set
   // What fails before its first outer step must not answer with the problem before it.
   outcome_.point.fill(0.0);
   ray_.fill(0.0);
-  for (auto* a : {&outcome_.point.x, &outcome_.point.u, &outcome_.point.y, &outcome_.point.z,
-                  &outcome_.point.slack_lower, &outcome_.point.slack_upper})
-    std::fill(a->begin(), a->end(), std::numeric_limits<double>::quiet_NaN());
+  OcpElement& point = outcome_.point;
+  const auto spoil = [](auto&... arrays) {
+    (std::fill(arrays.begin(), arrays.end(), std::numeric_limits<double>::quiet_NaN()), ...);
+  };
+  spoil(point.x, point.u, point.y, point.z);
+  if (problem.softens(0) || problem.softens(problem.dims.horizon)) spoil(point.slack_lower, point.slack_upper);
   Judge judge(*this, problem, settings, deadline, look_for_certificates);
   obey_dynamics(kkt_, penalties_, Mask::all(true), iterate_);
   penalties_.settling = within_bounds(kkt_, iterate_);
@@ -196,7 +199,7 @@ const OcpOutcome& OcpMinimiser::run(const OcpBatch& problem, const Settings& set
   minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, iterate_.z, rescue_);
   outcome_.steps = iterate_.steps + 1;
   outcome_.residuals = ocp_residuals(problem, 0, outcome_.point.arrays(), gradient_);
-  outcome_.verdict = verdict_on(outcome_.residuals, judge.verdict, settings);
+  outcome_.verdict = verdict_on(outcome_.residuals.within(settings.reduced()), judge.verdict, settings);
   return outcome_;
 }
 

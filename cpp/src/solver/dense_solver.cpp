@@ -271,7 +271,8 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   if (outcome.verdict != Verdict::SOLVED) return;
   // Multipliers of shifted rows are free in sign; the second level has judged the others.
   judged.complementarity = judged.gap = 0.0;
-  solution.status = judged.within(settings.reduced()) ? Status::CLOSEST_FEASIBLE : Status::NUMERICAL_ERROR;
+  const bool good = within_reduced(judged, settings, qp_, outcome.x, second.z);
+  solution.status = good ? Status::CLOSEST_FEASIBLE : Status::NUMERICAL_ERROR;
 }
 
 }  // namespace qp_control

@@ -27,9 +27,9 @@ Status status_of(Verdict verdict) {
   }
 }
 
-Verdict verdict_on(const Residuals& best, Verdict verdict, const Settings& settings) {
+Verdict verdict_on(bool within_reduced, Verdict verdict, const Settings& settings) {
   const bool unfinished = verdict == Verdict::MAX_ITER || verdict == Verdict::NUMERICAL_ERROR;
-  return unfinished && settings.reducible() && best.within(settings.reduced()) ? Verdict::SOLVED : verdict;
+  return unfinished && settings.reducible() && within_reduced ? Verdict::SOLVED : verdict;
 }
 
 // Judges every outer step on the problem in the caller's units and keeps the best point.
@@ -224,7 +224,8 @@ const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline
   Judge judge(*this, settings, deadline, look_for_certificates);
   minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, iterate_.active, rescue_);
   if (judge.verdict != Verdict::SOLVED) outcome_.residuals = residuals(qp, outcome_.x, outcome_.z, products_);
-  outcome_.verdict = verdict_on(outcome_.residuals, judge.verdict, settings);
+  const bool good = within_reduced(outcome_.residuals, settings, qp, outcome_.x, outcome_.z);
+  outcome_.verdict = verdict_on(good, judge.verdict, settings);
   outcome_.steps = iterate_.steps;
   return outcome_;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace qp_control {
 
@@ -88,6 +89,37 @@ Residuals precise_residuals(const StackedQP& qp, const Vector& x, const Vector& 
     tally.variable(x[j], qp.g[j], Hx, Rz);
   }
   return tally.finish();
+}
+
+namespace {
+
+constexpr double small = 1e-3;  // dual residual beside H x, g and R'z: a point with more than that is no solution
+
+// A bound on what rounding makes of the dual residual: Higham, "Accuracy and Stability of Numerical Algorithms", 3.1.
+double rounding_of_dual(const StackedQP& qp, const Vector& x, const Vector& z) {
+  constexpr double unit = 1.2e-16;
+  const int n = qp.n(), stored = qp.stored_rows();
+  double largest = 0.0;
+  for (int j = 0; j < n; ++j) {
+    double terms = std::abs(qp.g[j]) + std::abs(z[stored + j]);
+    if (qp.diagonal)
+      terms += std::abs(qp.H(j, j) * x[j]);
+    else
+      terms += qp.H.col(j).cwiseAbs().dot(x.cwiseAbs());
+    terms += qp.R.col(j).cwiseAbs().dot(z.head(stored).cwiseAbs());
+    largest = std::max(largest, terms);
+  }
+  return unit * (n + stored) * largest;
+}
+
+}  // namespace
+
+bool within_reduced(Residuals r, const Settings& settings, const StackedQP& qp, const Vector& x, const Vector& z) {
+  const Settings reduced = settings.reduced();
+  if (r.within(reduced)) return true;
+  if (!settings.reducible() || !std::isfinite(r.dual)) return false;
+  const double dual = std::exchange(r.dual, 0.0);
+  return r.within(reduced) && dual <= small * r.dual_scale && dual <= rounding_of_dual(qp, x, z);
 }
 
 bool close_gap(const StackedQP& qp, const Settings& settings, const Vector& x, Vector& z, Residuals& r) {
