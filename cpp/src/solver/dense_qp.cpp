@@ -11,6 +11,9 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 bool finite(const double* data, long size) { return data == nullptr || all_finite(ConstVectorMap(data, size)); }
 
+// The same of data that have no default.
+bool given(const double* data, long size) { return size == 0 || (data != nullptr && finite(data, size)); }
+
 // Ends at the first column of most others.
 bool is_diagonal(const double* H, int n) {
   for (int j = 0; j < n; ++j) {
@@ -111,8 +114,7 @@ bool stack_hessian(const DenseQP& qp, StackedQP& out) {
 
 bool stack_rows(const DenseQP& qp, StackedQP& out) {
   const auto [n, n_eq, n_in] = qp.dims;
-  if ((n_eq > 0 && qp.A == nullptr) || (n_in > 0 && qp.C == nullptr)) return false;
-  if (!finite(qp.A, long(n_eq) * n) || !finite(qp.C, long(n_in) * n)) return false;
+  if (!given(qp.A, long(n_eq) * n) || !given(qp.C, long(n_in) * n)) return false;
   if (n_eq > 0) out.R.topRows(n_eq) = ConstRowMatrixMap(qp.A, n_eq, n);
   if (n_in > 0) out.R.bottomRows(n_in) = ConstRowMatrixMap(qp.C, n_in, n);
   return true;
@@ -120,8 +122,7 @@ bool stack_rows(const DenseQP& qp, StackedQP& out) {
 
 bool stack_vectors(const DenseQP& qp, StackedQP& out) {
   const auto [n, n_eq, n_in] = qp.dims;
-  if (n_eq > 0 && qp.b == nullptr) return false;
-  if (!finite(qp.g, n) || !finite(qp.b, n_eq)) return false;
+  if (!finite(qp.g, n) || !given(qp.b, n_eq)) return false;
   if (qp.g != nullptr)
     out.g = ConstVectorMap(qp.g, n);
   else
