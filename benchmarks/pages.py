@@ -36,9 +36,12 @@ def rewritten(text: str, blocks: Blocks) -> str:
     if sorted(named) != sorted(blocks):
         raise ValueError(f"the page has the blocks {sorted(named)}, expected {sorted(blocks)}")
     for name, make in blocks.items():
-        start, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
         before, _, rest = text.partition(start)
-        text = before + start + make() + end + rest.partition(end)[2]
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{end.strip()} is missing")
+        text = before + start + make() + "\n" + end + after
     return text
 
 

@@ -129,6 +129,15 @@ def test_pages_say_what_the_benchmarks_have_printed(page: Path) -> None:
         pages.rewritten(text.replace(first, ""), blocks)
 
 
+def test_blocks_that_are_empty_are_filled_and_what_stands_behind_them_stays() -> None:
+    blocks = {"table": lambda: "| a |"}
+    assert pages.rewritten("<!-- table -->\n<!-- /table -->\nmore\n", blocks) == (
+        "<!-- table -->\n| a |\n<!-- /table -->\nmore\n"
+    )
+    with pytest.raises(ValueError, match="<!-- /table --> is missing"):
+        pages.rewritten("<!-- table -->\nmore\n", blocks)
+
+
 def test_every_result_says_where_it_comes_from() -> None:
     results = sorted(report.RESULTS.glob("*.csv"))
     assert results
