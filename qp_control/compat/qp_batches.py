@@ -35,7 +35,8 @@ def solve(layer: QPLayer, own_names: dict[str, str], **data: Tensor | None) -> L
     if isinstance(g, Tensor) and not any(batched):
         given["g"] = g[None]
     try:
-        return layer(**given)  # type: ignore[no-any-return]
+        solution: LayerSolution = layer(**given)
+        return solution
     except (ValueError, TypeError) as error:
         names = "|".join(own_names)
         message = re.sub(rf"\b({names})\b", lambda match: own_names[match[0]], str(error))
