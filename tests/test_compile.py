@@ -16,6 +16,7 @@ from torch.func import grad, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import qp_control as qc
+from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
 
 PROBLEMS = {
     "feasible": lambda: random_feasible(3, 4, 1, 3, active=0.6, box=True),
@@ -165,12 +166,28 @@ def test_tracing_that_would_take_the_answer_for_a_constant_is_refused(layer):
     qp, ocp = qc.QPLayer(), qc.OcpLayer(horizon=2)
     run = {"QPLayer": lambda g: qp(one, g).x, "OcpLayer": lambda x0: ocp(one, one, x0, Q=one, R=one).u[0]}[layer]
     for trace in (make_fx(run), make_fx(torch.func.grad(lambda x: run(x).sum()))):
-        with pytest.raises(NotImplementedError, match=r"make_fx and torch\.func.linearize do not see into the layer"):
+        with pytest.raises(NotImplementedError, match=r"make_fx and torch\.func.linearize do not see into C\+\+"):
             trace(x)
-    with pytest.raises(NotImplementedError, match=r"take torch.compile, .* torch\.func\.jvp"):
+    with pytest.raises(NotImplementedError, match=r"take torch.compile .* torch\.func\.jvp"):
         torch.func.linearize(run, x)
     exported = torch.export.export(Called(run), (x,)).module()  # the way out
     torch.testing.assert_close(exported(3.0 * x), run(3.0 * x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("function", ["step", "forces", "mass", "error", "valid"])
+def test_tracing_that_would_take_a_robot_for_a_constant_is_refused(function):
+    robot = qc.RobotDynamics(CartPoleSwingUp.urdf, dt=0.05)
+    x = torch.full((2, 4), 0.1, dtype=torch.float64)
+    run = {
+        "step": lambda x: robot.step(x, x[:, : robot.nu]),
+        "forces": lambda x: robot.inverse_dynamics(x[:, :2], x[:, 2:], x[:, 2:]),
+        "mass": lambda x: robot.mass_matrix(x[:, :2]),
+        "error": lambda x: robot.difference(x, x[0]),
+        "valid": lambda x: robot.on_manifold(x),
+    }[function]
+    run(x)
+    with pytest.raises(NotImplementedError, match=r"make_fx and torch\.func.linearize do not see into C\+\+"):
+        make_fx(run)(x)
 
 
 def test_policies_hold_under_the_compiler():

@@ -40,6 +40,8 @@ class RatesOptions:
     """Learning rates; the paper's if not given."""
     seeds: int = 10
     """Runs for each rate."""
+    first_seed: int = 0
+    """Of the first run: several processes can share the runs, and the counts in their tables add up."""
     epochs: int = 30
     """Passes over the training data."""
     samples: int | None = None
@@ -53,7 +55,7 @@ class RatesOptions:
     peers: tuple[Peer, ...] = ()
     """Other layers to run."""
     peer_seeds: int = 1
-    """Runs of the peers for each rate, of as many epochs."""
+    """Seeds below this are run with the peers as well, for as many epochs."""
     threads: int = 1
     """Of the solvers."""
     resume: bool = False
@@ -86,7 +88,7 @@ def outcome_rows(options: RatesOptions, model: Model, rate: float) -> list[Row]:
     elements: dict[str, int] = {}
     unanswered: dict[str, int] = {}
     worse: dict[str, int] = {}
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         task, settings = task_of(options, model, rate, seed)
         for solver, end in run(task, settings, quiet=True).items():
             ends.setdefault(solver, []).append(end)
@@ -114,8 +116,9 @@ def outcome_rows(options: RatesOptions, model: Model, rate: float) -> list[Row]:
 
 
 def training_losses(options: RatesOptions, rate: float) -> dict[str, list[tuple[float, float]]]:
-    """Of seed 0, by solver, model and rate: a run that fails ends before the others."""
-    paths = (options.out / f"learning_rates_{options.task}" / f"{rate:g}" / "runs").glob("*-0.csv")
+    """Of the first seed, by solver, model and rate: a run that fails ends before the others."""
+    runs = options.out / f"learning_rates_{options.task}" / f"{rate:g}" / "runs"
+    paths = runs.glob(f"*-{options.first_seed}.csv")
     rows = [row for path in sorted(paths) for row in read_csv(path)]
     return {f"{name}, {rate:g}": points for name, points in series(rows, "train_loss").items()}
 
@@ -135,7 +138,7 @@ def main(options: RatesOptions) -> None:
     lines: dict[str, list[tuple[float, float]]] = {}
     for rate in options.rates or RATES[options.task]:
         lines |= training_losses(options, rate)
-    title = f"{options.task}: gradient descent with several rates, seed 0"
+    title = f"{options.task}: gradient descent with several rates, seed {options.first_seed}"
     curves(path.with_suffix(".png"), lines, title=title, xlabel="epoch", ylabel="training loss")
 
 

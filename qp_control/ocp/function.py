@@ -31,9 +31,10 @@ from qp_control.ocp.solve import POINT, ocp_start_arrays
 from qp_control.ocp.stages import named
 from qp_control.qp import function as qp_function
 from qp_control.qp.certificates import report_weakly_active
-from qp_control.qp.kkt_functions import fold, inside_jvp, refuse_tracing, to_array
+from qp_control.qp.kkt_functions import fold, inside_jvp, to_array
 from qp_control.qp.kkt_products import Optional
 from qp_control.qp.problem import Array
+from qp_control.tracing import refuse_tracing
 
 
 class _Start:

@@ -20,9 +20,10 @@ from qp_control import _solver
 from qp_control.ocp.problem import OCP_NAMES, OcpSizes, base_rank
 from qp_control.ocp.solve import OUTPUTS, POINT, SLACKS
 from qp_control.ocp.stages import BOUNDS, SHIFT_PARTS, Data, Roles, StageSystem, Vector, named
-from qp_control.qp.kkt_functions import fold, inside_jvp, refuse_old_vmap, refuse_tracing, to_array
+from qp_control.qp.kkt_functions import fold, inside_jvp, refuse_old_vmap, to_array
 from qp_control.qp.kkt_products import Optional
 from qp_control.settings import Settings, Status
+from qp_control.tracing import refuse_tracing
 
 DATA = len(OCP_NAMES)
 FIELDS = len(OUTPUTS)

@@ -31,7 +31,6 @@ from qp_control.qp.kkt_functions import (
     point_adjoint,
     point_tangent,
     refuse_old_vmap,
-    refuse_tracing,
     to_array,
     where_differentiated,
 )
@@ -40,6 +39,7 @@ from qp_control.qp.layer_solution import LayerSolution
 from qp_control.qp.problem import MATRICES, NAMES, Array, Problem, check_symmetric
 from qp_control.qp.solve import OUTPUTS, START, warm_start_arrays
 from qp_control.settings import Settings, Status
+from qp_control.tracing import refuse_tracing
 
 FIELDS = len(OUTPUTS)
 

@@ -46,6 +46,7 @@ from qp_control.qp.kkt_products import (
 )
 from qp_control.qp.problem import MATRICES, NAMES, WEIGHTS, Array, Sizes
 from qp_control.settings import Settings
+from qp_control.tracing import refuse_tracing
 
 DATA = len(NAMES)
 INPUTS = NAMES + WEIGHTS
@@ -85,16 +86,6 @@ def to_array(tensor: Optional) -> Array | None:
         return None
     array: Array = (tensor.detach() if tensor.requires_grad else tensor).resolve_neg().numpy()
     return array if tensor.is_contiguous() else np.ascontiguousarray(array)
-
-
-def refuse_tracing() -> None:
-    """Raise NotImplementedError inside make_fx, which torch.func.linearize is made of: it sees torch operations only,
-    and what the solver returns would be a constant of the trace."""
-    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
-        raise NotImplementedError(
-            "make_fx and torch.func.linearize do not see into the layer: take torch.compile, torch.export or, for "
-            "tangents, torch.func.jvp"
-        )
 
 
 def refuse_old_vmap(tensor: torch.Tensor) -> None:

@@ -24,6 +24,7 @@ from qp_control._robot import Integrator, RigidBody
 from qp_control.robot import description as robot_description
 from qp_control.robot import manifold, motions
 from qp_control.robot.motions import array, call, check_tensor
+from qp_control.tracing import refuse_tracing
 
 
 class FrameMotion(NamedTuple):
@@ -263,6 +264,7 @@ class RobotModel:
 
     def on_manifold(self, x: Tensor) -> Tensor:
         """bool (B,): all entries of the states x (B, nx) are finite, and quaternions and (cos, sin) have length one."""
+        refuse_tracing()
         flat = x.detach().to(device="cpu", dtype=torch.float64).reshape(-1, self.nx)
         return torch.from_numpy(self._robot.on_manifold(array(flat))).reshape(x.shape[:-1])
 
@@ -277,6 +279,7 @@ class RobotModel:
         references: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[list[Tensor], Tensor | None, Callable[[Tensor], Tensor], tuple[Tensor | None, Tensor | None]]:
         """Arguments as float64 (n, .) tensors, parameters, a function restoring the leading axes, references."""
+        refuse_tracing()
         named = arguments
         if references is not None:
             names = ("reference", "next reference")
