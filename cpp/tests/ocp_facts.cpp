@@ -311,6 +311,35 @@ const Register outcomes("problems without a solution say so, and their neighbour
   }
 });
 
+const Register leftovers("what overflows leaves nothing behind for the problems after it", [] {
+  RandomOcp ocp(5, 3, 2, 3);
+  double* A = ocp.numbers(3 * 9, 0.2);
+  double* x_lower = ocp.constant(3 * 3, -3.0);
+  ocp.batch.A = {A, 9, 0};
+  ocp.batch.x_lower = {x_lower, 3, 0};
+  x_lower[3] = x_lower[7] = 4.0;  // out of reach, which one problem at a time has to find out
+  Settings settings;
+  settings.closest = true;
+  settings.threads = 1;
+  solve(ocp, settings);
+  const auto of_others = [&] {
+    std::vector<double> out;
+    for (const auto* array : {&ocp.solution.x, &ocp.solution.u, &ocp.solution.y, &ocp.solution.z})
+      out.insert(out.end(), array->at(1), array->at(3));
+    for (int i : {1, 2}) {
+      check(ocp.status[i] == static_cast<int>(Status::CLOSEST_FEASIBLE), "shifted");
+      out.push_back(double(ocp.iterations[i]));
+    }
+    return out;
+  };
+  const std::vector<double> before = of_others();
+  for (double huge : {1e10, 1e150, 1e300}) {
+    A[0] = huge;
+    solve(ocp, settings);
+    check(of_others() == before, "the bits of its neighbours, and their steps");
+  }
+});
+
 const Register rescue_alone("the rescue alone finds the solutions of optimal-control QPs", [] {
   generator.seed(7);  // whatever facts stand before: not every random plant keeps its rows for 40 stages
   for (const auto& [N, nx, nu] : {std::tuple{6, 3, 2}, {40, 4, 1}, {5, 20, 6}}) {

@@ -260,13 +260,13 @@ void augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int max_
       evaluate(kkt, penalties, it);
     }
     if (it.steps >= max_steps || judge.expired()) return judge.interrupted(it, going);
-    going = judge.failed(going & !finite(it.error), going);
+    going = judge.failed(it, going & !finite(it.error), going);
     if (!any(going)) return;
     const Mask indefinite = newton_step(kkt, penalties, going, it);
     if (any(indefinite)) {
       // Rounding, which grows with 1/mu, has eaten up a singular H + rho I: any rho will do, only more slowly.
       penalties.rho = select(indefinite, Pack(100.0) * penalties.rho, penalties.rho);
-      going = judge.failed(indefinite & (penalties.rho > one), going);
+      going = judge.failed(it, indefinite & (penalties.rho > one), going);
     }
     evaluate(kkt, penalties, it);
     // The function falls monotonically, its gradient need not.
@@ -296,7 +296,7 @@ class SingleJudge {
     if (any(arrived)) verdict = judge(it);
     return going & Mask::all(verdict == Verdict::GO_ON);
   }
-  Mask failed(Mask which, Mask going) {
+  Mask failed(const Iterate&, Mask which, Mask going) {
     if (any(which)) verdict = Verdict::NUMERICAL_ERROR;
     return going & !which;
   }

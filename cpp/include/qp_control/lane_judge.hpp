@@ -31,8 +31,11 @@ class LaneJudge {
   Mask stagnates() const { return now_.stagnates; }
   double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
   bool expired() const { return deadline_.passed(); }
-  void interrupted(const Iterate&, Mask) const {}
-  Mask failed(Mask which, Mask going) const { return going & !which; }
+  void interrupted(const Iterate& it, Mask going) { count(it, going); }
+  Mask failed(const Iterate& it, Mask which, Mask going) {
+    count(it, which);
+    return going & !which;
+  }
 
   Mask outer(const Iterate& it, Mask arrived, Mask going) {
     now_.look(kkt_, scaling_, settings_, it, penalties_, arrived);
@@ -48,15 +51,18 @@ class LaneJudge {
     primal = select(ends, now_.primal, primal);
     dual = select(ends, now_.dual, dual);
     gap = select(ends, now_.gap, gap);
-    steps = select(ends, double(it.steps), steps);
+    count(it, ends);
     return going & !ends;
   }
 
   Mask solved = Mask::all(false), unsure = Mask::all(false);
   PackArray &x, &z;
-  Pack objective = 0.0, primal = 0.0, dual = 0.0, gap = 0.0, steps = 0.0;
+  Pack objective = 0.0, primal = 0.0, dual = 0.0, gap = 0.0;
+  Pack steps = 0.0;  // until the loop let go of the lane
 
  private:
+  void count(const Iterate& it, Mask ends) { steps = select(ends, double(it.steps), steps); }
+
   Mask doubtful(const Iterate& it) const {
     Pack x_sum = 0.0, z_sum = 0.0;
     for (int j = 0; j < it.x.size(); ++j) x_sum += abs(it.x[j]) * scaling_.D[j];

@@ -139,7 +139,7 @@ bool OcpSolver<Real>::solve(const OcpBatch& batch, int first, int last, const Se
                            : !kkt.convex()[lane] ? Status::NON_CONVEX
                                                  : Status::MAX_ITER;
     out.status[i] = static_cast<long long>(solved ? Status::SOLVED : failure);
-    out.iterations[i] = solved ? static_cast<long long>(judge.steps[lane]) + 1 : work.iterate.steps;
+    out.iterations[i] = able[lane] ? static_cast<long long>(judge.steps[lane]) + 1 : 0;
     if (!solved) continue;
     *out.objective.at(i) = r.objective;
     *out.primal_residual.at(i) = r.primal;

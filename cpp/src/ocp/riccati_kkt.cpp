@@ -122,6 +122,8 @@ void RiccatiKkt<Real>::solve(PackArray& rhs) const {
   Real *s = entries(rhs), *v = entries(v_), *work = entries(work_);
   const auto inverse = [&](int k) { return entries(inverse_) + at_.w(k); };
   const auto diagonal = [&](int k) { return entries(diagonal_) + at_.w(k); };
+  // Kernels multiply entries that do not count by zero: a NaN that another problem has left there would count.
+  v_.setConstant(Pack(0.0));
   eliminate_slacks(rhs);
   // Backward: the cost-to-go 1/2 x'P_k x + p_k'x; (L_u^-1 v_u, p_k) takes the place of the right-hand side of w_k.
   for (int k = at_.N; k >= 0; --k) {
