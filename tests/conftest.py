@@ -20,6 +20,18 @@ settings.register_profile("explore", parent=settings.get_profile("suite"), deran
 settings.load_profile(os.environ.get("QP_CONTROL_HYPOTHESIS", "suite"))
 
 
+@pytest.fixture
+def browser_needed() -> None:
+    from qp_control import viewer
+
+    try:
+        viewer.browser_path()
+    except viewer.BrowserNotFound as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
 @pytest.fixture(autouse=True)
 def _few_torch_threads() -> None:
     import torch

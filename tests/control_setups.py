@@ -32,9 +32,27 @@ from qp_control.inverse_dynamics.tasks import (
 from qp_control.settings import Settings
 
 BATCH = 3
+FEET = ["lf foot", "rf foot", "lh foot", "rh foot"]
 # Forces cost so little that a dual residual of 1e-8 would leave 1e-4 N open.
 PRECISE = Settings(eps_abs=1e-11, threads=1)
 POSE = [0.35, 0.05, 0.6, 0.2, -0.4, 0.1, 1.3]  # a quaternion that is not of length one
+
+
+def stand(robot=None, contacts=None, limits=(), **options):
+    """A controller that keeps a robot, by default the quadruped on its feet, where it is; and where."""
+    robot = robot or quadruped()
+    q = standing(robot)
+    com = robot.centroid(q).position
+    tasks = [
+        CenterOfMassTask(com, weight=10.0),
+        OrientationTask("trunk", weight=5.0),
+        PostureTask(q, weight=0.1),
+        TorqueRegularization(),
+        AccelerationRegularization(),
+        ForceRegularization(),
+    ]
+    contacts = [PointContact(foot) for foot in FEET] if contacts is None else contacts
+    return InverseDynamics(robot, tasks, list(limits), contacts, **options), q
 
 
 def on_the_ground():

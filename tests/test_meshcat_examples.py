@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_viewer import browser_needed  # noqa: F401, a fixture
 
 from qp_control import viewer
 
@@ -31,7 +30,7 @@ def test_every_meshcat_example_is_tested():
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_page_of_an_example(name, tmp_path, browser_needed):  # noqa: F811
+def test_page_of_an_example(name, tmp_path, browser_needed):
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", str(EXAMPLES / name)]
     result = subprocess.run(
         [*command, "--out", str(tmp_path), *SHORT[name]],

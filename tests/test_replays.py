@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_viewer import BLUE, GREEN, RED, TIMES, browser_needed, trajectory, where  # noqa: F401, a fixture
+from pictures import BLUE, GREEN, RED, TIMES, trajectory, where
 
 from qp_control import viewer
 from qp_control.envs.cart_pole_swing_up import CartPoleSwingUp
@@ -14,7 +14,7 @@ FRONT = viewer.Camera(position=(0.0, -3.0, 0.0), target=(0.0, 0.0, 0.0))
 WAIT = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
-def test_another_robot_moves_beside_the_first(tmp_path, browser_needed):  # noqa: F811
+def test_another_robot_moves_beside_the_first(tmp_path, browser_needed):
     other = viewer.Robot("other", TASK.urdf, position=(0.0, 0.0, 1.0), color=0xD62728)
     still = np.zeros((21, 4))
     look = {"scenery": [other], "camera": FRONT}
@@ -31,7 +31,7 @@ def test_another_robot_moves_beside_the_first(tmp_path, browser_needed):  # noqa
     taker.close()
 
 
-def test_lines_go_through_their_points(tmp_path, browser_needed):  # noqa: F811
+def test_lines_go_through_their_points(tmp_path, browser_needed):
     line = viewer.Line("plan", 4, radius=0.02, color=0x2E8B2E)
     points = np.array([[0.0, 0.0, 0.4], [0.4, 0.0, 0.4], [0.4, 0.0, 0.4], [0.8, 0.0, 0.8]])
     taker = viewer.PictureTaker(TASK.urdf, scenery=[line], camera=FRONT)
@@ -50,7 +50,7 @@ def test_lines_go_through_their_points(tmp_path, browser_needed):  # noqa: F811
     taker.close()
 
 
-def test_overlay_tells_and_looks_from_elsewhere(tmp_path, browser_needed):  # noqa: F811
+def test_overlay_tells_and_looks_from_elsewhere(tmp_path, browser_needed):
     over = viewer.Overlay(
         heading="<learned> & not",
         legend={"force": 0xD62728},
@@ -76,7 +76,7 @@ def test_overlay_tells_and_looks_from_elsewhere(tmp_path, browser_needed):  # no
         assert browser.console_errors == []
 
 
-def test_a_slider_chooses_among_recorded_runs(tmp_path, browser_needed):  # noqa: F811
+def test_a_slider_chooses_among_recorded_runs(tmp_path, browser_needed):
     ball = viewer.Shape("ball", 0.2, (0.0, 0.0, 1.0), 0x2E8B2E)
     still, path = np.zeros((21, 4)), np.zeros((21, 3))
     path[:, 0] = 1.0
@@ -138,7 +138,7 @@ def test_table_of_an_overlay_is_checked():
         viewer.Overlay(table=[["a", "b"], ["c"]])
 
 
-def test_movies_show_the_page(tmp_path, browser_needed):  # noqa: F811
+def test_movies_show_the_page(tmp_path, browser_needed):
     from PIL import Image
 
     over = viewer.Overlay(heading="Heading", legend={"green": 0x2E8B2E})
@@ -216,7 +216,7 @@ def test_movies_of_impossible_sizes_and_rates_are_refused(tmp_path):
         viewer.write_movie(tmp_path / "page.mp4", page, width=321)
 
 
-def test_gif_keeps_the_time(tmp_path, browser_needed):  # noqa: F811
+def test_gif_keeps_the_time(tmp_path, browser_needed):
     from PIL import Image
 
     page = viewer.write_replay(tmp_path / "page.html", TASK.urdf, TIMES, trajectory(), camera=FRONT)
