@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from test_inverse_dynamics import FEET, stand
+from control_setups import FEET, stand
 from test_inverse_dynamics_levels import ARM_TORQUES, limit, reach, residuals_at
 
 import qp_control as qc
