@@ -37,7 +37,7 @@ class LayerSolution(NamedTuple):
     status: torch.Tensor
     """(B,) int64, see `Status`."""
     iterations: torch.Tensor
-    """(B,) int64, Newton steps."""
+    """(B,) int64, Newton steps. If infeasibility is beyond doubt, those of the two levels only."""
     primal_residual: torch.Tensor
     """(B,) largest violation of a (shifted) constraint."""
     dual_residual: torch.Tensor

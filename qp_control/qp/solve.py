@@ -67,7 +67,7 @@ class Solution:
     status: Any
     """`Status`, or an integer array (B,)."""
     iterations: Any
-    """Newton steps."""
+    """Newton steps. If infeasibility is beyond doubt, those of the two levels only."""
     active_in: Any
     """(n_in,) int8, 1: l <= C x <= u is held at its upper bound, -1: at its lower one, 0: its multiplier is zero. For
     warm starts: if z is zero up to rounding, its sign does not identify the bound."""

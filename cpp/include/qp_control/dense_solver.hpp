@@ -23,8 +23,8 @@ class DenseSolver {
   explicit DenseSolver(DenseDims dims);
 
   // solution.x, .z and .active hold the starting point when warm is true. What follows from the matrices that are those
-  // of the call before is not done again; the result is the same to the bit. False: H is not equal to its transpose,
-  // and the solution is that of their mean.
+  // of the call before is not done again, and constraints that are known to be infeasible are not tried again; the
+  // result is the same to the bit. False: H is not equal to its transpose, and the solution is that of their mean.
   bool solve(const DenseQP& problem, const Settings& settings, const Deadline& deadline, bool warm, Solution& solution,
              Same same = Same::NOTHING);
   // What the last solve leaves for its derivative; nothing unless it has found the solution of a feasible problem.
@@ -40,14 +40,18 @@ class DenseSolver {
   void drop_suspicion(const Settings& settings, const Deadline& deadline, Solution& solution);
   void solve_closest(const Settings& settings, const Deadline& deadline, bool crossed, Solution& solution);
   bool certify_hard_rows(const Settings& settings, const Deadline& deadline, Solution& solution);
+  bool is_proof(const StackedQP& qp, const LeastShiftResult& found);
   bool claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution);
+  bool beyond_doubt(const Settings& settings, const LeastShiftResult& found);
+  bool known_infeasible(const Settings& settings);
   void store_point(const StackedQP& qp, const Vector& x, Solution& solution);
 
   struct SecondLevel {
     SecondLevel(int n, int stored_rows) : qp(n, n + stored_rows), minimiser(n, n + stored_rows), z(stored_rows + n) {}
     StackedQP qp;
     Minimiser minimiser;
-    Vector z;  // of the first level's rows
+    Vector z;        // of the first level's rows
+    int search = 0;  // the one whose level is loaded, with the matrices of the call before; 0: none
   };
   struct HardRows {
     HardRows(int n, int stored_rows) : qp(n, stored_rows) {}

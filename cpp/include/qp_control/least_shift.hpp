@@ -77,6 +77,7 @@ struct LeastShiftResult {
   int steps = 0;
   Vector x;            // attains the least shift
   bool found = false;  // not where it did not converge, as when the hard rows contradict each other
+  int search = 0;      // its number: the same one has the same answer
   LeastShift level;
 };
 
@@ -87,6 +88,8 @@ class LeastShiftMemo {
   LeastShiftMemo();
   ~LeastShiftMemo();
 
+  // What find() remembers of just these constraints; nullptr if nothing.
+  const LeastShiftResult* known(const StackedQP& qp, int max_steps) const;
   // max_steps bounds the Newton steps.
   const LeastShiftResult& find(const StackedQP& qp, int max_steps, const Deadline& deadline);
 

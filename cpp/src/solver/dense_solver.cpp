@@ -47,9 +47,20 @@ constexpr double doubtful_shift = 1e-8;  // beside the unknowns: it may be round
 // A warm start that has not led to the solution by then is given up.
 constexpr int most_warm_steps = 200;
 
+constexpr int enough_steps = 100;  // after which what has no solution may be infeasible
+
 int least_shift_steps(const Settings& settings) { return std::max(200, settings.max_iter); }
 
 double largest_shift(const LeastShift& level) { return norm_inf(level.s.cwiseQuotient(level.root_weight)); }
+
+double negligible_shift(const Settings& settings, const Vector& x) {
+  return settings.eps_abs + std::max(settings.eps_rel, doubtful_shift) * norm_inf(x);
+}
+
+// The closest feasible problem is asked for, and what is within tolerance does not depend on the point.
+bool goes_on_to_closest(const Settings& settings) {
+  return settings.closest && settings.eps_rel == 0.0 && !settings.reducible() && settings.max_iter >= enough_steps;
+}
 
 // Writes the shifts of the solution and applies them to the bounds of `shifted`.
 void apply_shift(const LeastShift& level, StackedQP& shifted, Solution& solution) {
@@ -84,6 +95,7 @@ bool DenseSolver::solve(const DenseQP& problem, const Settings& settings, const 
   start_.z = solution.z;
   start_.sides = solution.active;
   solution.clear();
+  if (same != Same::MATRICES && second_level_) second_level_->search = 0;
   if (same == Same::NOTHING) hessian_ = stack_hessian(problem, qp_) ? Known::STACKED : Known::INVALID;
   if (same != Same::MATRICES)
     matrices_ = hessian_ != Known::INVALID && stack_rows(problem, qp_) ? Known::STACKED : Known::INVALID;
@@ -132,7 +144,7 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
 
   suspected_ = false;
   const bool crossed = (qp_.lower.array() > qp_.upper.array()).any();
-  if (!crossed) {
+  if (!crossed && !known_infeasible(settings)) {
     const bool from_start = warm && all_finite(start_.x) && all_finite(start_.z) && all_finite(start_.sides);
     Settings first = settings;
     if (from_start) {
@@ -149,10 +161,12 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
       first.reduced_eps_rel = settings.reduced_eps_rel;
       store(minimiser_.run(first, deadline, nullptr, true), solution);
     }
-    const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= 100 &&
+    const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= enough_steps &&
                        outcome.residuals.primal > settings.eps_abs;
     suspected_ = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE;
-    if (!suspected_ && !stuck) return;
+    const bool answered = outcome.verdict == Verdict::SOLVED || outcome.verdict == Verdict::TIME_LIMIT;
+    // Whatever the loop makes of constraints that are infeasible beyond doubt, it is passed over where that is known.
+    if (!suspected_ && !stuck && (answered || !goes_on_to_closest(settings))) return;
   }
   const bool hard_crossed = (qp_.lower.array() > qp_.upper.array() && qp_.weight.array().isInf()).any();
   if (hard_crossed || (crossed && !settings.closest))
@@ -172,12 +186,32 @@ void DenseSolver::store_point(const StackedQP& qp, const Vector& x, Solution& so
 }
 
 // The least shift is itself the Farkas vector; false where it does not pass the check.
-bool DenseSolver::claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution) {
+bool DenseSolver::is_proof(const StackedQP& qp, const LeastShiftResult& found) {
   const LeastShift& level = found.level;
   farkas_.setZero();
   for (int i = 0; i < level.count(); ++i) farkas_[level.shifted[i].row] += level.root_weight[i] * level.s[i];
   for (std::size_t k = 0; k < level.hard.size(); ++k) farkas_[level.hard[k].row] += level.multiplier[k];
-  if (!is_farkas(qp, farkas_, found.x, products_)) return false;
+  return is_farkas(qp, farkas_, found.x, products_);
+}
+
+// Proven, and no point meets all rows to eps_abs: its norm would be below the least one (hard rows have infinite
+// weights). The loop cannot end with a solution then, and what else it may say makes no difference to the answer.
+bool DenseSolver::beyond_doubt(const Settings& settings, const LeastShiftResult& found) {
+  if (!goes_on_to_closest(settings) || !found.found) return false;
+  const double within_tolerance = settings.eps_abs * std::sqrt(qp_.weight.sum());
+  return found.level.s.norm() > 2.0 * within_tolerance &&
+         largest_shift(found.level) > negligible_shift(settings, found.x) && is_proof(qp_, found);
+}
+
+// By a problem with the same constraints before it.
+bool DenseSolver::known_infeasible(const Settings& settings) {
+  if (!goes_on_to_closest(settings)) return false;
+  const LeastShiftResult* known = least_shift_.known(qp_, least_shift_steps(settings));
+  return known != nullptr && beyond_doubt(settings, *known);
+}
+
+bool DenseSolver::claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution) {
+  if (!is_proof(qp, found)) return false;
   if (!solution.x.allFinite()) store_point(qp, found.x, solution);
   solution.status = Status::PRIMAL_INFEASIBLE;
   solution.certificate_z = farkas_ / norm_inf(farkas_);
@@ -241,11 +275,15 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   const bool any_hard = qp_.weight.array().isInf().any();
   if (any_hard && certify_hard_rows(settings, deadline, solution)) return;
   const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
+  if (beyond_doubt(settings, found)) {  // as where it was known before
+    solution.clear();
+    solution.shift_lower.setZero();
+    solution.shift_upper.setZero();
+  }
   solution.iterations += found.steps;
   const LeastShift& level = found.level;
   const double shift = largest_shift(level);
-  const double tolerance = settings.eps_abs + std::max(settings.eps_rel, doubtful_shift) * norm_inf(found.x);
-  if (!crossed && (!found.found || shift <= tolerance)) {
+  if (!crossed && (!found.found || shift <= negligible_shift(settings, found.x))) {
     drop_suspicion(settings, deadline, solution);
     if (!found.found || shift <= settings.eps_abs || solution.status != Status::MAX_ITER) return;
   }
@@ -256,8 +294,14 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   }
   if (!second_level_) second_level_ = std::make_unique<SecondLevel>(qp_.n(), qp_.stored_rows());
   SecondLevel& second = *second_level_;
-  level.reduce(qp_, second.qp);
-  second.minimiser.load(second.qp);
+  if (second.search == found.search) {
+    second.qp.g = qp_.g;
+    second.minimiser.load_vectors(second.qp);
+  } else {
+    level.reduce(qp_, second.qp);
+    second.minimiser.load(second.qp);
+  }
+  second.search = found.search;
   const Outcome& outcome = second.minimiser.run(settings, deadline, nullptr, false);
   level.multipliers(outcome.z, second.z);
   apply_shift(level, qp_, solution);

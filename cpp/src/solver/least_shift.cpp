@@ -262,6 +262,10 @@ bool LeastShiftMemo::is_of(const StackedQP& qp, int max_steps) const {
          equal_arrays(upper_, qp.upper) && equal_arrays(weight_, qp.weight);
 }
 
+const LeastShiftResult* LeastShiftMemo::known(const StackedQP& qp, int max_steps) const {
+  return is_of(qp, max_steps) ? &result_ : nullptr;
+}
+
 const LeastShiftResult& LeastShiftMemo::find(const StackedQP& qp, int max_steps, const Deadline& deadline) {
   if (is_of(qp, max_steps)) return result_;
   if (!search_) {
@@ -273,6 +277,7 @@ const LeastShiftResult& LeastShiftMemo::find(const StackedQP& qp, int max_steps,
   lower_ = qp.lower;
   upper_ = qp.upper;
   weight_ = qp.weight;
+  ++result_.search;
   max_steps_ = result_.found ? max_steps : -1;  // what the clock has stopped is not an answer
   return result_;
 }
