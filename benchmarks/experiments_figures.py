@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 
+import cells
 import report
 from cells import Row, number, passes, power, table
 from report import written
@@ -117,6 +118,23 @@ def sudoku_infeasible_peers() -> str:
     return table(["model", "", *headings, "test loss at the end", "ms, first epoch", "ms, last epoch"], lines)
 
 
+def infeasible_layer() -> str:
+    """From benchmarks/results: QPLayer with its tightest tolerance, and with its fastest setting."""
+    rows, lines = cells.read("infeasible"), []
+    for problems in dict.fromkeys(row["problems"] for row in rows if row["problems"].startswith("Sudoku")):
+        ours, *others = [row for row in rows if row["problems"] == problems]
+        peers = sorted((r for r in others if r["solver"].startswith("QPLayer")), key=lambda r: number(r, "total_ms"))
+        fastest, tight = peers[0], next(row for row in peers if number(row, "eps") <= 1e-6)
+        line = [problems.removeprefix("Sudoku, "), passes(ours)]
+        for row in (tight, fastest):
+            times = number(row, "total_ms") / number(ours, "total_ms")
+            line += [passes(row), power(number(row, "norm_above_least"), 1), f"{times:.0f}"]
+        lines.append(line)
+    headings = [f"QPLayer{of}" for of in (", tight tolerance", ", fastest")]
+    columns = [text for name in headings for text in (name, "norm above the least", "times faster")]
+    return table(["matrix", "qp-control", *columns], lines)
+
+
 def _whole_runs(name: str, epochs: int, loss: str) -> str:
     """Test loss and ms of the last epoch; of runs that were stopped, their epochs."""
     rows, lines = read(name), []
@@ -188,7 +206,7 @@ def learning_rates() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        toy_gradients, jacobians, forward, sudoku_peers, sudoku_infeasible_peers, denoising_peers, digits_peers,
-        cart_pole, learning_rates,
+        toy_gradients, jacobians, forward, sudoku_peers, sudoku_infeasible_peers, infeasible_layer, denoising_peers,
+        digits_peers, cart_pole, learning_rates,
     )
 }  # fmt: skip

@@ -174,13 +174,13 @@ def infeasible() -> str:
     closest = min(number(row, "norm_above_least") for row in peers)
     close = [row for row in peers if number(row, "norm_above_least") <= 2.0 * closest]
     accurate, fastest = (min(found, key=lambda row: number(row, "total_ms")) for found in (close, peers))
-    return paragraph(f"""Infeasible QPs, the 4x4 Sudoku layer with a random matrix, batch {ours["batch"]}, 2 threads
-        (`benchmarks/infeasible.py`): {written(number(ours, "forward_ms"))} + {number(ours, "backward_ms"):.1f} ms, and
-        the norms of the shifts exceed the least ones (at most {number(ours, "least_norm"):.2g}) by at most
-        {power(number(ours, "norm_above_least"))}. Proxsuite's `QPLayer` takes
-        {written(number(accurate, "total_ms"))} ms to come within {power(number(accurate, "norm_above_least"))} of
-        them, and {written(number(fastest, "total_ms"))} ms to come within
-        {power(number(fastest, "norm_above_least"))}.""")
+    return paragraph(f"""Infeasible QPs, the 4x4 Sudoku layer with a random matrix, batch {ours["batch"]}, 2 threads of
+        an older processor with AVX2 (`benchmarks/infeasible.py`): {written(number(ours, "forward_ms"))} +
+        {number(ours, "backward_ms"):.1f} ms, and the norms of the shifts exceed the least ones (at most
+        {number(ours, "least_norm"):.2g}) by at most {power(number(ours, "norm_above_least"))}. Proxsuite's `QPLayer`
+        takes {written(number(accurate, "total_ms"))} ms to come within
+        {power(number(accurate, "norm_above_least"))} of them, and {written(number(fastest, "total_ms"))} ms to come
+        within {power(number(fastest, "norm_above_least"))}.""")
 
 
 def qp_sets() -> str:
