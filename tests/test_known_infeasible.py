@@ -62,6 +62,18 @@ def test_elements_without_an_answer_are_what_they_are_alone(n):
     assert found.count("CLOSEST_FEASIBLE") >= 8
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_unbounded_elements_are_said_to_be_unbounded_however_badly_scaled(seed):
+    """The level above may find no answer to them (seeds 11 and 32, once): that of the problem as it is stands."""
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=12)
+    C = rng.normal(size=(5, 12)) * 10.0 ** rng.uniform(-6, 6, size=(5, 1))
+    x = rng.normal(size=12)
+    rows = {"A": np.outer([1e4, -3e4], a), "b": np.array([1e4, -3e4]) * (a @ x) + [1e4, 0.0]}
+    rows |= {"C": C, "l": C @ x - np.linalg.norm(C, axis=1), "u": np.full(5, np.inf)}
+    assert statuses(rows | {"g": 1e-6 * rng.normal(size=(6, 12))}) == ["DUAL_INFEASIBLE"] * 6
+
+
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("exponent", range(-12, -3))
 def test_contradictions_near_the_tolerance_are_judged_alike(n, exponent):

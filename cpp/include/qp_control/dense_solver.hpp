@@ -32,9 +32,13 @@ class DenseSolver {
 
  private:
   enum class Known { INVALID, STACKED, LOADED };
+  enum class Attempt { ANSWERED, SUSPECT, FAILED };
 
   void find_active(Solution& solution) const;
   void solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
+  bool solve_known(const Settings& settings, const Deadline& deadline, Solution& solution);
+  void take_back_shift(Solution& solution);
+  Attempt attempt(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
   void certify(const Settings& settings, const Deadline& deadline, Solution& solution);
   void certify_crossed(Solution& solution);
   void drop_suspicion(const Settings& settings, const Deadline& deadline, Solution& solution);
@@ -43,7 +47,6 @@ class DenseSolver {
   bool is_proof(const StackedQP& qp, const LeastShiftResult& found);
   bool claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution);
   bool beyond_doubt(const Settings& settings, const LeastShiftResult& found);
-  bool known_infeasible(const Settings& settings);
   void store_point(const StackedQP& qp, const Vector& x, Solution& solution);
 
   struct SecondLevel {

@@ -37,8 +37,6 @@ struct DerivativeSettings {
   int threads = 0;
 };
 
-inline bool has_solution(Status status) { return status == Status::SOLVED || status == Status::CLOSEST_FEASIBLE; }
-
 // v and the roles of the rows at a solution.
 struct SolutionPoint {
   SolutionPoint(int n, int rows) : pattern(rows), v(n, rows) {}

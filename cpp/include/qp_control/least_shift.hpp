@@ -90,6 +90,8 @@ class LeastShiftMemo {
 
   // What find() remembers of just these constraints; nullptr if nothing.
   const LeastShiftResult* known(const StackedQP& qp, int max_steps) const;
+  // To those of the last problem.
+  void reset_bounds(StackedQP& qp) const;
   // max_steps bounds the Newton steps.
   const LeastShiftResult& find(const StackedQP& qp, int max_steps, const Deadline& deadline);
 

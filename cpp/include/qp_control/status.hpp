@@ -16,4 +16,6 @@ enum class Status : int {
   NUMERICAL_ERROR = 8,    // overflow, or a factorisation failed
 };
 
+inline bool has_solution(Status status) { return status == Status::SOLVED || status == Status::CLOSEST_FEASIBLE; }
+
 }  // namespace qp_control

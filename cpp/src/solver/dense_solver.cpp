@@ -43,6 +43,11 @@ void store(const Outcome& outcome, const Vector& z, const Residuals& residuals, 
 
 void store(const Outcome& outcome, Solution& solution) { store(outcome, outcome.z, outcome.residuals, solution); }
 
+void set_unshifted(Solution& solution) {
+  solution.shift_lower.setZero();
+  solution.shift_upper.setZero();
+}
+
 constexpr double doubtful_shift = 1e-8;  // beside the unknowns: it may be rounding
 // A warm start that has not led to the solution by then is given up.
 constexpr int most_warm_steps = 200;
@@ -139,42 +144,73 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
     solution.status = Status::NON_CONVEX;
     return;
   }
-  solution.shift_lower.setZero();
-  solution.shift_upper.setZero();
-
+  set_unshifted(solution);
   suspected_ = false;
   const bool crossed = (qp_.lower.array() > qp_.upper.array()).any();
-  if (!crossed && !known_infeasible(settings)) {
-    const bool from_start = warm && all_finite(start_.x) && all_finite(start_.z) && all_finite(start_.sides);
-    Settings first = settings;
-    if (from_start) {
-      first.max_iter = std::min(most_warm_steps, (settings.max_iter + 1) / 2);
-      first.reduced_eps_rel = 0.0;
-    }
-    minimiser_.run(first, deadline, from_start ? &start_ : nullptr, true);
-    const Outcome& outcome = minimiser_.outcome();
-    store(outcome, solution);
-    // A start that is far off can cost more than none.
-    const bool misled = outcome.verdict == Verdict::MAX_ITER || outcome.verdict == Verdict::NUMERICAL_ERROR;
-    if (from_start && misled && settings.max_iter > outcome.steps) {
-      first.max_iter = settings.max_iter - outcome.steps;
-      first.reduced_eps_rel = settings.reduced_eps_rel;
-      store(minimiser_.run(first, deadline, nullptr, true), solution);
-    }
-    const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= enough_steps &&
-                       outcome.residuals.primal > settings.eps_abs;
-    suspected_ = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE;
-    const bool answered = outcome.verdict == Verdict::SOLVED || outcome.verdict == Verdict::TIME_LIMIT;
-    // Whatever the loop makes of constraints that are infeasible beyond doubt, it is passed over where that is known.
-    if (!suspected_ && !stuck && (answered || !goes_on_to_closest(settings))) return;
+  Attempt found = Attempt::SUSPECT;
+  if (!crossed) {
+    if (solve_known(settings, deadline, solution)) return;
+    found = attempt(settings, deadline, warm, solution);
+    if (found == Attempt::ANSWERED) return;
   }
   const bool hard_crossed = (qp_.lower.array() > qp_.upper.array() && qp_.weight.array().isInf()).any();
+  const int steps = solution.iterations;
   if (hard_crossed || (crossed && !settings.closest))
     certify_crossed(solution);
   else if (settings.closest)
     solve_closest(settings, deadline, crossed, solution);
   else
     certify(settings, deadline, solution);
+  // Neither has an answer: that of the attempt is about the problem as it is.
+  if (found != Attempt::FAILED || has_solution(solution.status) || solution.status == Status::PRIMAL_INFEASIBLE) return;
+  take_back_shift(solution);
+  store(minimiser_.outcome(), solution);
+  solution.iterations = steps;
+}
+
+// Where a problem before it has shown that the constraints are infeasible beyond doubt; false: no solution.
+bool DenseSolver::solve_known(const Settings& settings, const Deadline& deadline, Solution& solution) {
+  if (!goes_on_to_closest(settings)) return false;
+  const LeastShiftResult* known = least_shift_.known(qp_, least_shift_steps(settings));
+  if (known == nullptr || !beyond_doubt(settings, *known)) return false;
+  solve_closest(settings, deadline, false, solution);
+  if (has_solution(solution.status) || solution.status == Status::TIME_LIMIT) return true;
+  take_back_shift(solution);
+  return false;
+}
+
+void DenseSolver::take_back_shift(Solution& solution) {
+  solution.clear();
+  set_unshifted(solution);
+  least_shift_.reset_bounds(qp_);
+}
+
+// The problem as it is.
+DenseSolver::Attempt DenseSolver::attempt(const Settings& settings, const Deadline& deadline, bool warm,
+                                          Solution& solution) {
+  const bool from_start = warm && all_finite(start_.x) && all_finite(start_.z) && all_finite(start_.sides);
+  Settings first = settings;
+  if (from_start) {
+    first.max_iter = std::min(most_warm_steps, (settings.max_iter + 1) / 2);
+    first.reduced_eps_rel = 0.0;
+  }
+  minimiser_.run(first, deadline, from_start ? &start_ : nullptr, true);
+  const Outcome& outcome = minimiser_.outcome();
+  store(outcome, solution);
+  // A start that is far off can cost more than none.
+  const bool misled = outcome.verdict == Verdict::MAX_ITER || outcome.verdict == Verdict::NUMERICAL_ERROR;
+  if (from_start && misled && settings.max_iter > outcome.steps) {
+    first.max_iter = settings.max_iter - outcome.steps;
+    first.reduced_eps_rel = settings.reduced_eps_rel;
+    store(minimiser_.run(first, deadline, nullptr, true), solution);
+  }
+  const bool stuck = outcome.verdict == Verdict::MAX_ITER && solution.iterations >= enough_steps &&
+                     outcome.residuals.primal > settings.eps_abs;
+  suspected_ = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE;
+  if (suspected_ || stuck) return Attempt::SUSPECT;
+  // Whatever else is made of constraints that are infeasible beyond doubt is passed over where that is known.
+  const bool answered = outcome.verdict == Verdict::SOLVED || outcome.verdict == Verdict::TIME_LIMIT;
+  return answered || !goes_on_to_closest(settings) ? Attempt::ANSWERED : Attempt::FAILED;
 }
 
 // A point with nothing but its residuals to say for itself.
@@ -201,13 +237,6 @@ bool DenseSolver::beyond_doubt(const Settings& settings, const LeastShiftResult&
   const double within_tolerance = settings.eps_abs * std::sqrt(qp_.weight.sum());
   return found.level.s.norm() > 2.0 * within_tolerance &&
          largest_shift(found.level) > negligible_shift(settings, found.x) && is_proof(qp_, found);
-}
-
-// By a problem with the same constraints before it.
-bool DenseSolver::known_infeasible(const Settings& settings) {
-  if (!goes_on_to_closest(settings)) return false;
-  const LeastShiftResult* known = least_shift_.known(qp_, least_shift_steps(settings));
-  return known != nullptr && beyond_doubt(settings, *known);
 }
 
 bool DenseSolver::claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution) {
@@ -277,8 +306,7 @@ void DenseSolver::solve_closest(const Settings& settings, const Deadline& deadli
   const LeastShiftResult& found = least_shift_.find(qp_, least_shift_steps(settings), deadline);
   if (beyond_doubt(settings, found)) {  // as where it was known before
     solution.clear();
-    solution.shift_lower.setZero();
-    solution.shift_upper.setZero();
+    set_unshifted(solution);
   }
   solution.iterations += found.steps;
   const LeastShift& level = found.level;

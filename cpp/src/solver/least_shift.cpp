@@ -266,6 +266,11 @@ const LeastShiftResult* LeastShiftMemo::known(const StackedQP& qp, int max_steps
   return is_of(qp, max_steps) ? &result_ : nullptr;
 }
 
+void LeastShiftMemo::reset_bounds(StackedQP& qp) const {
+  qp.lower = lower_;
+  qp.upper = upper_;
+}
+
 const LeastShiftResult& LeastShiftMemo::find(const StackedQP& qp, int max_steps, const Deadline& deadline) {
   if (is_of(qp, max_steps)) return result_;
   if (!search_) {
