@@ -60,9 +60,10 @@ class LaneJudge {
   Pack objective = 0.0, primal = 0.0, dual = 0.0, gap = 0.0;
   Pack steps = 0.0;  // until the loop let go of the lane
 
- private:
+ protected:
   void count(const Iterate& it, Mask ends) { steps = select(ends, double(it.steps), steps); }
 
+ private:
   Mask doubtful(const Iterate& it) const {
     Pack x_sum = 0.0, z_sum = 0.0;
     for (int j = 0; j < it.x.size(); ++j) x_sum += abs(it.x[j]) * scaling_.D[j];

@@ -26,6 +26,52 @@ void fill(Number value, long size, Number* to) {
   if (to != nullptr) std::fill_n(to, size, value);
 }
 
+// Lets go of what looks infeasible, too, by the rule of DenseSolver (resembles_farkas in certificates.hpp), which takes
+// a closer look at it.
+class Judge : public LaneJudge<LaneKkt> {
+ public:
+  struct Room {
+    Room(int n, int rows) : change(rows), forces(n) {}
+    PackArray change, forces;  // of the multipliers in the last outer step; R' times it
+  };
+
+  Judge(const LaneKkt& kkt, const Equilibration& scaling, const Penalties& penalties, const Settings& settings,
+        const Deadline& deadline, Mask able, PackArray& x, PackArray& z, Room& room)
+      : LaneJudge(kkt, scaling, penalties, settings, deadline, able, x, z), kkt_(kkt), scaling_(scaling), room_(room) {}
+
+  Mask outer(const Iterate& it, Mask arrived, Mask going) {
+    const Mask left = LaneJudge::outer(it, arrived, going);
+    Mask suspect = arrived & left & stagnates();
+    if (!any(suspect)) return left;
+    suspect = suspect & resembles_farkas(it);
+    count(it, suspect);
+    return left & !suspect;
+  }
+
+ private:
+  Mask resembles_farkas(const Iterate& it) {
+    const Pack zero = 0.0, tolerance = 1e-3;
+    auto& [change, forces] = room_;
+    Pack size = zero, support = zero, norm = zero;
+    for (int i = 0; i < change.size(); ++i) {
+      change[i] = it.z[i] - it.z_center[i];
+      size = max(size, abs(change[i]) * scaling_.E[i]);
+    }
+    for (int i = 0; i < change.size(); ++i) {
+      const Pack bound = select(change[i] > zero, kkt_.upper()[i], kkt_.lower()[i]);
+      support += select(abs(change[i]) * scaling_.E[i] > tolerance * size, change[i] * bound, zero);
+    }
+    forces.setConstant(zero);
+    kkt_.add_rows_transposed(change, forces);
+    for (int j = 0; j < forces.size(); ++j) norm = max(norm, abs(forces[j]) / scaling_.D[j]);
+    return (support < zero) & (norm <= -tolerance * support);
+  }
+
+  const LaneKkt& kkt_;
+  const Equilibration& scaling_;
+  Room& room_;
+};
+
 }  // namespace
 
 struct LaneSolver::Workspace {
@@ -36,12 +82,13 @@ struct LaneSolver::Workspace {
         iterate(dims.n, kkt.rows()),
         penalties(kkt.rows()),
         x(dims.n),
-        z(kkt.rows()) {}
+        z(kkt.rows()),
+        room(dims.n, kkt.rows()) {}
 
   // The active set of the point at which the loop has left each lane, to iterate.active, by the rule of DenseSolver.
   void find_active();
   void load_start(const DenseBatchSolution& from, int first, int last);
-  void write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane, int element) const;
+  void write(const DenseBatchSolution& out, const Judge& judge, int lane, int element) const;
 
   DenseDims dims;
   bool loaded = false;
@@ -50,6 +97,7 @@ struct LaneSolver::Workspace {
   Iterate iterate;
   Penalties penalties;
   PackArray x, z;
+  Judge::Room room;
 };
 
 void LaneSolver::Workspace::load_start(const DenseBatchSolution& from, int first, int last) {
@@ -85,8 +133,7 @@ void LaneSolver::Workspace::find_active() {
   }
 }
 
-void LaneSolver::Workspace::write(const DenseBatchSolution& out, const LaneJudge<LaneKkt>& judge, int lane,
-                                  int k) const {
+void LaneSolver::Workspace::write(const DenseBatchSolution& out, const Judge& judge, int lane, int k) const {
   const auto [n, n_eq, n_in] = dims;
   const double nan = std::numeric_limits<double>::quiet_NaN();
   store(x.data(), n, lane, out.x.at(k));
@@ -150,7 +197,7 @@ bool LaneSolver::solve(const DenseBatch& batch, int first, int last, const Setti
     work.iterate.z.setConstant(Pack(0.0));
     work.iterate.active.setConstant(Pack(0.0));
   }
-  LaneJudge judge(work.kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z);
+  Judge judge(work.kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z, work.room);
   if (any(able)) {
     augmented_lagrangian(work.kkt, judge, work.penalties, most_steps, work.iterate, work.iterate.active);
     work.find_active();
