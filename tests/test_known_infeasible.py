@@ -87,6 +87,34 @@ def test_contradictions_near_the_tolerance_are_judged_alike(n, exponent):
         assert "SOLVED" not in found
 
 
+@pytest.mark.parametrize("curvature", [1.0, 1e-6])
+@pytest.mark.parametrize("exponent", range(-13, -5))
+def test_contradictions_that_end_far_away_are_judged_alike(exponent, curvature):
+    """x_0 >= 1e-4 and x_0 + c x_1 <= 0 contradict each other for the least shift, whose rank does not count c, but not
+    where x_1 <= -1e-4 / c, to which the last cost leads."""
+    c, n = 10.0**exponent, 30
+    C = np.zeros((3, n))
+    C[0, 0], C[1, 0], C[1, 1], C[2, 1:3] = 1.0, -1.0, -c, 1.0
+    H = np.diag([1.0, curvature, *np.ones(n - 2)])
+    g = np.zeros((3, n))
+    g[2, 1] = 2e-4 * curvature / c
+    rows = {"C": C, "l": np.array([1e-4, 0.0, -np.inf]), "u": np.full(3, np.inf)}
+    found = statuses(rows | {"H": H, "g": g})
+    assert exponent > -10 or found[0] == "CLOSEST_FEASIBLE"
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_certificates_are_of_the_status_alone(n):
+    """Hard rows that contradict each other, of a problem that is unbounded as well."""
+    H = np.diag([*np.ones(n - 1), 0.0])
+    A = np.zeros((2, n))
+    A[:, 0] = 1.0
+    found = qc.solve_qp(H, -np.eye(n)[-1], A, [0.0, 1.0], weight_eq=[np.inf, np.inf], settings=CLOSEST)
+    assert found.status in (qc.Status.PRIMAL_INFEASIBLE, qc.Status.DUAL_INFEASIBLE)
+    assert np.isfinite(found.certificate_x).all() == (found.status == qc.Status.DUAL_INFEASIBLE)
+    assert np.isfinite(found.certificate_y).all() == (found.status == qc.Status.PRIMAL_INFEASIBLE)
+
+
 @pytest.mark.parametrize(
     "options", [{"eps_rel": 1e-6}, {"reduced_eps_rel": 1e-3}, {"max_iter": 30}, {"max_iter": 100}, {"eps_gap": 1e-6}]
 )

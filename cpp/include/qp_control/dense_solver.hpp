@@ -32,7 +32,7 @@ class DenseSolver {
 
  private:
   enum class Known { INVALID, STACKED, LOADED };
-  enum class Attempt { ANSWERED, SUSPECT, FAILED };
+  enum class Attempt { ANSWERED, SUSPECT, UNANSWERED };
 
   void find_active(Solution& solution) const;
   void solve_stacked(const Settings& settings, const Deadline& deadline, bool warm, Solution& solution);
@@ -47,6 +47,7 @@ class DenseSolver {
   bool is_proof(const StackedQP& qp, const LeastShiftResult& found);
   bool claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution);
   bool beyond_doubt(const Settings& settings, const LeastShiftResult& found);
+  bool is_exact_proof(const LeastShiftResult& found);
   void store_point(const StackedQP& qp, const Vector& x, Solution& solution);
 
   struct SecondLevel {
@@ -70,6 +71,8 @@ class DenseSolver {
   Products products_;
   Vector farkas_;
   Known hessian_ = Known::INVALID, matrices_ = Known::INVALID;  // the Hessian, and all three
+  int judged_ = 0;  // the search of which is known whether it is an exact proof
+  bool proven_ = false;
   bool suspected_ = false;  // the loop has stopped at what looks like a Farkas vector
   Start start_;
 };

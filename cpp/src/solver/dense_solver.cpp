@@ -161,8 +161,9 @@ void DenseSolver::solve_stacked(const Settings& settings, const Deadline& deadli
     solve_closest(settings, deadline, crossed, solution);
   else
     certify(settings, deadline, solution);
-  // Neither has an answer: that of the attempt is about the problem as it is.
-  if (found != Attempt::FAILED || has_solution(solution.status) || solution.status == Status::PRIMAL_INFEASIBLE) return;
+  const bool kept = has_solution(solution.status) || solution.status == Status::DUAL_INFEASIBLE;
+  if (found != Attempt::UNANSWERED || kept) return;
+  // Nothing has come of it: what the attempt says, which is about the problem as it is, stands.
   take_back_shift(solution);
   store(minimiser_.outcome(), solution);
   solution.iterations = steps;
@@ -208,9 +209,11 @@ DenseSolver::Attempt DenseSolver::attempt(const Settings& settings, const Deadli
                      outcome.residuals.primal > settings.eps_abs;
   suspected_ = outcome.verdict == Verdict::SUSPECT_PRIMAL_INFEASIBLE;
   if (suspected_ || stuck) return Attempt::SUSPECT;
-  // Whatever else is made of constraints that are infeasible beyond doubt is passed over where that is known.
   const bool answered = outcome.verdict == Verdict::SOLVED || outcome.verdict == Verdict::TIME_LIMIT;
-  return answered || !goes_on_to_closest(settings) ? Attempt::ANSWERED : Attempt::FAILED;
+  if (answered || !goes_on_to_closest(settings) || qp_.weight.array().isInf().any()) return Attempt::ANSWERED;
+  // Where constraints are known to be infeasible beyond doubt there is no attempt, whatever it would have come to.
+  const LeastShiftResult& least = least_shift_.find(qp_, least_shift_steps(settings), deadline);
+  return beyond_doubt(settings, least) ? Attempt::UNANSWERED : Attempt::ANSWERED;
 }
 
 // A point with nothing but its residuals to say for itself.
@@ -230,13 +233,37 @@ bool DenseSolver::is_proof(const StackedQP& qp, const LeastShiftResult& found) {
   return is_farkas(qp, farkas_, found.x, products_);
 }
 
-// Proven, and no point meets all rows to eps_abs: its norm would be below the least one (hard rows have infinite
-// weights). The loop cannot end with a solution then, and what else it may say makes no difference to the answer.
+// No point meets all rows to eps_abs: the norm of what is left would be below the least one (hard rows have infinite
+// weights). An attempt cannot end with a solution then, and what else it may say makes no difference to the answer.
 bool DenseSolver::beyond_doubt(const Settings& settings, const LeastShiftResult& found) {
   if (!goes_on_to_closest(settings) || !found.found) return false;
   const double within_tolerance = settings.eps_abs * std::sqrt(qp_.weight.sum());
-  return found.level.s.norm() > 2.0 * within_tolerance &&
-         largest_shift(found.level) > negligible_shift(settings, found.x) && is_proof(qp_, found);
+  const bool clear =
+      found.level.s.norm() > 2.0 * within_tolerance && largest_shift(found.level) > negligible_shift(settings, found.x);
+  if (clear && judged_ != found.search) {
+    proven_ = is_exact_proof(found);
+    judged_ = found.search;
+  }
+  return clear && proven_;
+}
+
+// A proof for points however far away: R'z is zero up to the rounding of the shift, which is that of the bounds.
+bool DenseSolver::is_exact_proof(const LeastShiftResult& found) {
+  if (!is_proof(qp_, found)) return false;
+  const LeastShift& level = found.level;
+  const double epsilon = std::numeric_limits<double>::epsilon(), of_shift = 16.0 * epsilon * level.e.norm();
+  const int stored = qp_.stored_rows();
+  Vector& rounding = products_.Hx;
+  rounding.setZero();
+  for (int i = 0; i < level.count(); ++i) {
+    const int row = level.shifted[i].row;
+    const double of_z = level.root_weight[i] * of_shift;
+    if (row < stored)
+      rounding += of_z * qp_.R.row(row).cwiseAbs().transpose();
+    else
+      rounding[row - stored] += of_z;
+  }
+  return (products_.Rz.array().abs() <= rounding.array()).all();
 }
 
 bool DenseSolver::claim_infeasible(const StackedQP& qp, const LeastShiftResult& found, Solution& solution) {
