@@ -75,6 +75,20 @@ def test_unbounded_elements_are_said_to_be_unbounded_however_badly_scaled(seed):
 
 
 @pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("seed", range(8))
+def test_contradictions_of_tiny_rows_have_an_answer(seed, n):
+    """Rows that are 1e-7 times another: attempts to meet them end without an answer."""
+    rng = np.random.default_rng(seed)
+    a, x = rng.normal(size=(2, n))
+    A = np.stack([1e3 * a, 1e-4 * rng.normal(size=n), -1e-4 * a])
+    problem = {"H": np.diag(rng.random(n)), "A": A, "b": A @ x + [0.0, 0.0, 3e-5]}
+    problem |= {"lb": x - rng.exponential(size=n), "ub": x + rng.exponential(size=n)}
+    problem["g"] = rng.normal(size=(6, n)) * 10.0 ** rng.uniform(-4, 8, size=(6, 1))
+    settings = qc.Settings(infeasible="closest", eps_abs=1e-7, threads=1)
+    assert statuses(problem, settings) == ["CLOSEST_FEASIBLE"] * 6
+
+
+@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("exponent", range(-12, -3))
 def test_contradictions_near_the_tolerance_are_judged_alike(n, exponent):
     """Below it they are none, above it nothing is solved that a neighbour shows to be infeasible."""
