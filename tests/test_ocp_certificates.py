@@ -94,6 +94,19 @@ def test_infeasible_problem_comes_with_a_contradiction(make, seed, beyond_lanes)
     assert all(np.isnan(part).all() for part in parts(sol, RAY))
 
 
+@pytest.mark.parametrize("nx", [4, 23])
+@pytest.mark.parametrize("infeasible", ["certify", "closest"])
+def test_limits_out_of_reach_are_noticed_early(infeasible, nx):
+    """Before the 100 steps that are first spent on a problem, in lanes or alone, have passed."""
+    rng = np.random.default_rng(0)
+    d = {"A": np.eye(nx) + 0.1 * rng.normal(size=(nx, nx)) / nx, "B": 0.1 * rng.normal(size=(nx, 2))}
+    d |= {"Q": np.eye(nx), "R": np.eye(2), "u_lower": -np.ones(2), "u_upper": np.ones(2), "x_lower": -0.5 * np.ones(nx)}
+    settings = qc.Settings(infeasible=infeasible)
+    found = qc.solve_ocp(**d, x0=2.0 * rng.normal(size=(7, nx)) - 3.0, horizon=15, settings=settings)
+    assert set(found.status) == {qc.Status.CLOSEST_FEASIBLE if infeasible == "closest" else qc.Status.PRIMAL_INFEASIBLE}
+    assert (found.iterations < 100).all()
+
+
 def test_soft_rows_have_no_part_in_a_contradiction():
     d, N = box_out_of_reach(1)
     d |= {"slack_linear": np.full(1, 0.3), "slack_quadratic": np.full(1, 2.0)}

@@ -1,5 +1,5 @@
-// The judge of a pack of problems of which each lane is let go as soon as it is solved: the ordinary case, in which
-// nothing else comes of a problem.
+// The judge of a pack of problems of which each lane is let go as soon as it is solved, or looks infeasible: the
+// ordinary case, in which nothing else comes of a problem.
 #pragma once
 
 #include <algorithm>
@@ -7,15 +7,16 @@
 #include "qp_control/augmented_lagrangian.hpp"
 #include "qp_control/deadline.hpp"
 #include "qp_control/judgement.hpp"
+#include "qp_control/suspicion.hpp"
 
 namespace qp_control {
 
-// Lets go of the lanes that are solved and of those that fail.
+// Lets go of the lanes that are solved, of those that fail, and of those that others should take a closer look at.
 template <class Kkt>
 class LaneJudge {
  public:
   LaneJudge(const Kkt& kkt, const Equilibration& scaling, const Penalties& penalties, const Settings& settings,
-            const Deadline& deadline, Mask able, PackArray& x, PackArray& z)
+            const Deadline& deadline, Mask able, PackArray& x, PackArray& z, FarkasRoom& room)
       : x(x),
         z(z),
         kkt_(kkt),
@@ -23,7 +24,8 @@ class LaneJudge {
         penalties_(penalties),
         settings_(settings),
         deadline_(deadline),
-        able_(able) {
+        able_(able),
+        room_(room) {
     now_.restart();
   }
 
@@ -39,6 +41,16 @@ class LaneJudge {
 
   Mask outer(const Iterate& it, Mask arrived, Mask going) {
     now_.look(kkt_, scaling_, settings_, it, penalties_, arrived);
+    return without_suspects(it, arrived, without_solved(it, arrived, going));
+  }
+
+  Mask solved = Mask::all(false), unsure = Mask::all(false);
+  PackArray &x, &z;
+  Pack objective = 0.0, primal = 0.0, dual = 0.0, gap = 0.0;
+  Pack steps = 0.0;  // until the loop let go of the lane
+
+ private:
+  Mask without_solved(const Iterate& it, Mask arrived, Mask going) {
     const Mask ends = arrived & now_.finished;
     if (!any(ends)) return going;
     // Where rounding may have decided, more precise arithmetic than there is in lanes has the last word.
@@ -55,15 +67,16 @@ class LaneJudge {
     return going & !ends;
   }
 
-  Mask solved = Mask::all(false), unsure = Mask::all(false);
-  PackArray &x, &z;
-  Pack objective = 0.0, primal = 0.0, dual = 0.0, gap = 0.0;
-  Pack steps = 0.0;  // until the loop let go of the lane
+  Mask without_suspects(const Iterate& it, Mask arrived, Mask going) {
+    Mask suspect = arrived & going & now_.stagnates & !now_.within;
+    if (!any(suspect)) return going;
+    suspect = suspect & looks_infeasible(kkt_, scaling_, it, room_);
+    count(it, suspect);
+    return going & !suspect;
+  }
 
- protected:
   void count(const Iterate& it, Mask ends) { steps = select(ends, double(it.steps), steps); }
 
- private:
   Mask doubtful(const Iterate& it) const {
     Pack x_sum = 0.0, z_sum = 0.0;
     for (int j = 0; j < it.x.size(); ++j) x_sum += abs(it.x[j]) * scaling_.D[j];
@@ -77,6 +90,7 @@ class LaneJudge {
   const Settings& settings_;
   const Deadline& deadline_;
   Mask able_;
+  FarkasRoom& room_;
   Judgement now_;
 };
 

@@ -11,6 +11,7 @@
 #include "qp_control/ocp_step_system.hpp"
 #include "qp_control/riccati_kkt.hpp"
 #include "qp_control/settings.hpp"
+#include "qp_control/suspicion.hpp"
 
 namespace qp_control {
 
@@ -43,6 +44,7 @@ class OcpMinimiser {
   Iterate iterate_;
   Penalties penalties_;
   PackArray x_, z_, v_, weight_;  // of the judge: not those of the loop
+  FarkasRoom room_;
   OcpElement ray_;
   OcpGradientRoom gradient_;
   std::optional<InteriorPoint<OcpStepSystem>> rescue_;

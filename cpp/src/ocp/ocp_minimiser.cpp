@@ -57,7 +57,8 @@ class OcpMinimiser::Judge : public SingleJudge {
     if (expired()) return within_ ? Verdict::SOLVED : Verdict::TIME_LIMIT;
     if (++outer_ < 2 || !stagnated || within_) return Verdict::GO_ON;
     if (finds_ray(it)) return Verdict::DUAL_INFEASIBLE;
-    return certify_ && resembles_farkas(it) ? Verdict::SUSPECT_PRIMAL_INFEASIBLE : Verdict::GO_ON;
+    const bool suspect = certify_ && any(looks_infeasible(work_.kkt_, work_.scaling_, it, work_.room_));
+    return suspect ? Verdict::SUSPECT_PRIMAL_INFEASIBLE : Verdict::GO_ON;
   }
 
  private:
@@ -129,30 +130,6 @@ class OcpMinimiser::Judge : public SingleJudge {
     return is_ocp_ray(problem_, work_.ray_);
   }
 
-  // The change of the multipliers in this outer step as a Farkas vector, of rows and dynamics: to a loose tolerance.
-  bool resembles_farkas(const Iterate& it) {
-    const RiccatiKkt<double>& kkt = work_.kkt_;
-    PackArray &y = work_.x_, &force = work_.z_, &z = work_.v_;
-    double value = 0.0;
-    for (int j = 0; j < y.size(); ++j) {
-      y[j] = j < kkt.variables() ? Pack(0.0) : it.x[j] - it.x_center[j];
-      value -= sum_of_lanes(y[j] * kkt.g()[j])[0];
-    }
-    for (int i = 0; i < z.size(); ++i) z[i] = it.z[i] - it.z_center[i];
-    const double negligible = loose * largest(z);
-    for (int i = 0; i < z.size(); ++i) {
-      const Pack bound = select(z[i] > Pack(0.0), kkt.upper()[i], kkt.lower()[i]);
-      value += sum_of_lanes(select(abs(z[i]) > Pack(negligible), z[i] * bound, 0.0))[0];
-    }
-    if (!(value < 0.0)) return false;
-    kkt.apply_hessian(y, force);
-    kkt.add_rows_transposed(z, force);
-    double size = 0.0;
-    for (int j = 0; j < kkt.variables(); ++j)
-      size = std::max(size, max_of_lanes(abs(force[j]) / work_.scaling_.D[j])[0]);
-    return size <= -loose * value;
-  }
-
   OcpMinimiser& work_;
   const OcpBatch& problem_;
   const Settings& settings_;
@@ -173,6 +150,7 @@ OcpMinimiser::OcpMinimiser(const OcpBatch& batch)
       z_(kkt_.unknowns()),
       v_(kkt_.rows()),
       weight_(kkt_.rows()),
+      room_(kkt_.unknowns(), kkt_.rows()),
       ray_(batch.dims),
       gradient_(batch.dims),
       outcome_(batch.dims) {}

@@ -32,6 +32,7 @@ struct OcpSolver<Real>::Workspace {
         penalties(kkt.rows()),
         x(kkt.unknowns()),
         z(kkt.rows()),
+        room(kkt.unknowns(), kkt.rows()),
         gradient(batch.dims) {
     x.setConstant(Pack(0.0));
     z.setConstant(Pack(0.0));
@@ -45,6 +46,7 @@ struct OcpSolver<Real>::Workspace {
   Iterate iterate;
   Penalties penalties;
   PackArray x, z;
+  FarkasRoom room;
   OcpGradientRoom gradient;
 };
 
@@ -107,7 +109,8 @@ bool OcpSolver<Real>::solve(const OcpBatch& batch, int first, int last, const Se
     work.iterate.x.setConstant(Pack(0.0));
     kkt.start_cold(work.iterate.z);
   }
-  LaneJudge<RiccatiKkt<Real>> judge(kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z);
+  LaneJudge<RiccatiKkt<Real>> judge(kkt, work.scaling, work.penalties, settings, deadline, able, work.x, work.z,
+                                    work.room);
   if (any(able)) {
     obey_dynamics(kkt, work.penalties, able, work.iterate);
     work.penalties.settling = settle | within_bounds(kkt, work.iterate);

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int most_steps = 80;
 
+using Judge = LaneJudge<LaneKkt>;
+
 void store(const Pack* from, long size, int lane, double* to) {
   if (to != nullptr) store_lane(from, size, lane, to);
 }
@@ -25,52 +27,6 @@ template <class Number>
 void fill(Number value, long size, Number* to) {
   if (to != nullptr) std::fill_n(to, size, value);
 }
-
-// Lets go of what looks infeasible, too, by the rule of DenseSolver (resembles_farkas in certificates.hpp), which takes
-// a closer look at it.
-class Judge : public LaneJudge<LaneKkt> {
- public:
-  struct Room {
-    Room(int n, int rows) : change(rows), forces(n) {}
-    PackArray change, forces;  // of the multipliers in the last outer step; R' times it
-  };
-
-  Judge(const LaneKkt& kkt, const Equilibration& scaling, const Penalties& penalties, const Settings& settings,
-        const Deadline& deadline, Mask able, PackArray& x, PackArray& z, Room& room)
-      : LaneJudge(kkt, scaling, penalties, settings, deadline, able, x, z), kkt_(kkt), scaling_(scaling), room_(room) {}
-
-  Mask outer(const Iterate& it, Mask arrived, Mask going) {
-    const Mask left = LaneJudge::outer(it, arrived, going);
-    Mask suspect = arrived & left & stagnates();
-    if (!any(suspect)) return left;
-    suspect = suspect & resembles_farkas(it);
-    count(it, suspect);
-    return left & !suspect;
-  }
-
- private:
-  Mask resembles_farkas(const Iterate& it) {
-    const Pack zero = 0.0, tolerance = 1e-3;
-    auto& [change, forces] = room_;
-    Pack size = zero, support = zero, norm = zero;
-    for (int i = 0; i < change.size(); ++i) {
-      change[i] = it.z[i] - it.z_center[i];
-      size = max(size, abs(change[i]) * scaling_.E[i]);
-    }
-    for (int i = 0; i < change.size(); ++i) {
-      const Pack bound = select(change[i] > zero, kkt_.upper()[i], kkt_.lower()[i]);
-      support += select(abs(change[i]) * scaling_.E[i] > tolerance * size, change[i] * bound, zero);
-    }
-    forces.setConstant(zero);
-    kkt_.add_rows_transposed(change, forces);
-    for (int j = 0; j < forces.size(); ++j) norm = max(norm, abs(forces[j]) / scaling_.D[j]);
-    return (support < zero) & (norm <= -tolerance * support);
-  }
-
-  const LaneKkt& kkt_;
-  const Equilibration& scaling_;
-  Room& room_;
-};
 
 }  // namespace
 
@@ -97,7 +53,7 @@ struct LaneSolver::Workspace {
   Iterate iterate;
   Penalties penalties;
   PackArray x, z;
-  Judge::Room room;
+  FarkasRoom room;
 };
 
 void LaneSolver::Workspace::load_start(const DenseBatchSolution& from, int first, int last) {
