@@ -99,14 +99,16 @@ def test_thread_count_and_order_of_the_batch_do_not_change_a_bit_of_the_tangents
 
 
 @SIZES
-def test_order_size_and_neighbours_of_the_batch_do_not_change_a_bit_of_layer_and_gradients(n):
+@pytest.mark.parametrize("weakly_active", ["least_squares", "smoothed"])
+def test_order_size_and_neighbours_of_the_batch_do_not_change_a_bit_of_layer_and_gradients(weakly_active, n):
     """Infeasible elements and linear programs too, which leave the lanes; any element alone included."""
     batch = mixed_batch(n, 24)
     rng = np.random.default_rng(0)
+    settings = qc.Settings(threads=2, weakly_active=weakly_active)
 
     def run(rows):
         data = {name: torch.tensor(value[rows], requires_grad=True) for name, value in batch.items()}
-        out = qc.QPLayer(qc.Settings(threads=2))(*(data[name] for name in DATA))
+        out = qc.QPLayer(settings)(*(data[name] for name in DATA))
         loss = sum(torch.nansum(output * output) for output in out[:10])
         return [*(t.detach() for t in out), *torch.autograd.grad(loss, [data[name] for name in DATA])]
 

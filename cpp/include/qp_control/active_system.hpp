@@ -45,6 +45,7 @@ class ActiveSystem {
   // makes up for the difference. order: which of the kept rows each of the rows is.
   void adopt(const KeptFactor& kept, const std::vector<int>& order);
 
+  int variables() const { return n_; }
   int row_count() const { return static_cast<int>(rows_.rows()); }
   const std::vector<int>& fixed() const { return fixed_; }
   ActiveVector zero() const;

@@ -45,7 +45,8 @@ struct SolutionPoint {
   LevelPointer level;              // of a shifted solution
   LevelPointer known;              // one that it may be
   std::optional<KeptFactor> kept;  // by the solve
-  int weakly_active = 0;           // rows on their bound with a multiplier of zero
+  KktRoom room;
+  int weakly_active = 0;  // rows on their bound with a multiplier of zero
 };
 void solution_point(const StackedQP& qp, const Solution& solution, const DerivativeSettings& settings,
                     SolutionPoint& out);

@@ -52,11 +52,21 @@ struct RowPattern {
   Vector compliance;   // delta
 };
 
+// Memory for one system after another.
+struct KktRoom {
+  // Where rows are shifted or compliant: the second level, with one more variable for each compliant row.
+  std::optional<StackedQP> extended;
+  bool without_compliance = false;  // the extension
+  std::vector<int> slot;            // of row i, in the stacked list of what is solved
+  std::vector<int> in_system, order;
+  std::optional<ActiveSystem> system;
+};
+
 class KktSystem {
  public:
   // Of qp only H and R are read; all arguments must outlive the system. `level` and what the solve has kept may be
   // given where they are known.
-  KktSystem(const StackedQP& qp, const RowPattern& pattern, LevelPointer level = nullptr,
+  KktSystem(const StackedQP& qp, const RowPattern& pattern, KktRoom& room, LevelPointer level = nullptr,
             const KeptFactor* kept = nullptr);
   KktSystem(const KktSystem&) = delete;
 
@@ -69,7 +79,7 @@ class KktSystem {
   int rank_deficiency() const { return rank_deficiency_; }
 
  private:
-  void extend(const StackedQP& qp);
+  const StackedQP& extend(const StackedQP& qp);
   bool adopt(const KeptFactor& kept);
   void factor();
   ActiveVector solve_active(const ActiveVector& rhs);
@@ -77,11 +87,8 @@ class KktSystem {
   const RowPattern& pattern_;
   const LevelPointer differentiable_level_;  // of the shifted rows
   const LeastShift* level_ = nullptr;
-  // Where rows are shifted or compliant: the second level, with one more variable for each compliant row.
-  std::optional<StackedQP> extended_;
-  std::vector<int> slot_;  // of row i, in the stacked list of what is solved
-  ActiveSystem system_;
-  std::vector<int> order_;
+  KktRoom& room_;
+  const StackedQP* solved_;  // the problem, or its extension
   bool regular_ = false, adopted_ = false;
   double residual_ = 0.0;
   int rank_deficiency_ = 0;

@@ -216,7 +216,7 @@ void systems(const OcpBatch& batch, const OcpBatchSolution& solution, const Deri
       [&](Dense& at, const std::vector<int>& open, int, int i) {
         KktVector rhs(at.qp.n(), at.qp.rows()), q(at.qp.n(), at.qp.rows());
         solution_point(at.qp, at.solution, settings, at.at);
-        KktSystem system(at.qp, at.at.pattern, at.at.level);
+        KktSystem system(at.qp, at.at.pattern, at.at.room, at.at.level);
         for (const int piece : open) {
           at.form.read(sides[piece].rhs, at.at.pattern, i, rhs);
           system.solve(rhs, q);

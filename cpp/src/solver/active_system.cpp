@@ -55,7 +55,7 @@ void ActiveSystem::set(const Matrix& H, const RowMatrix& R, const std::vector<in
   for (int k = 0; k < r; ++k) rows_.row(k) = R.row(active[k]);
   fixed_.clear();
   for (std::size_t k = r; k < active.size(); ++k) fixed_.push_back(active[k] - stored);
-  H_norm_ = norm_inf(H);
+  H_norm_ = diagonal ? norm_inf(H.diagonal()) : norm_inf(H);
   row_norm_ = norm_inf(rows_);
 }
 
@@ -247,12 +247,18 @@ bool ActiveSystem::singular() {
   rhs.rows = -rhs.rows;
   rhs.fixed = -rhs.fixed;
   ActiveVector back = zero();
+  const auto lost = [&] {
+    double error = 0.0;
+    for (std::size_t j = 0; j < free_.size(); ++j)
+      error = std::max(error, std::abs(back.x[free_[j]] - probe.x[free_[j]]) / D[j]);
+    for (int i = 0; i < row_count(); ++i) error = std::max(error, std::abs(back.rows[i] - probe.rows[i]) * c / E[i]);
+    return !(error < 1e-5);
+  };
+  // Mostly a residual far from rounding tells already.
+  refine(rhs, back, 1e-9);
+  if (!lost()) return false;
   refine(rhs, back);
-  double error = 0.0;
-  for (std::size_t j = 0; j < free_.size(); ++j)
-    error = std::max(error, std::abs(back.x[free_[j]] - probe.x[free_[j]]) / D[j]);
-  for (int i = 0; i < row_count(); ++i) error = std::max(error, std::abs(back.rows[i] - probe.rows[i]) * c / E[i]);
-  return !(error < 1e-5);
+  return lost();
 }
 
 ActiveVector ActiveSystem::least_squares(const ActiveVector& rhs, int* rank_deficiency) const {

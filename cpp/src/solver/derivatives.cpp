@@ -27,18 +27,25 @@ void merge_crossed(StackedQP& qp, Solution& solution) {
   }
 }
 
-// Completes v on the rows of the first level.
-void add_level(const StackedQP& qp, const Solution& solution, SolutionPoint& out) {
+LevelPointer level_of_solution(const StackedQP& qp, const Solution& solution, const LevelPointer& known) {
+  bool any_crossed = false;
+  for (int i = 0; i < qp.rows(); ++i) any_crossed = any_crossed || crossed(solution, i);
+  if (!any_crossed) return level_of(qp, solution, known);
   StackedQP merged = qp;
   Solution one_sided = solution;
   merge_crossed(merged, one_sided);
-  out.level = out.known = level_of(merged, one_sided, out.known);
+  return level_of(merged, one_sided, known);
+}
+
+// Completes v on the rows of the first level.
+void add_level(const StackedQP& qp, const Solution& solution, SolutionPoint& out) {
+  out.level = out.known = level_of_solution(qp, solution, out.known);
   const LeastShift& level = out.level->shift;
   Vector nu(level.count());
   for (int j = 0; j < level.count(); ++j) {
     const int i = level.shifted[j].row;
     out.pattern.active[i] = out.pattern.shifted[i] = 1.0;
-    out.pattern.weight[i] = merged.weight[i];
+    out.pattern.weight[i] = (crossed(solution, i) ? 2.0 : 1.0) * qp.weight[i];
     // Of an equality the shift's sign tells which of its two equal bounds is violated.
     const int side = level.shifted[j].side != 0 ? level.shifted[j].side : (level.s[j] < 0.0 ? -1 : 1);
     out.pattern.lower_share[i] = crossed(solution, i) ? 0.5 : (side < 0 ? 1.0 : 0.0);
@@ -145,7 +152,7 @@ DerivativeCertificate adjoint(const StackedQP& qp, const Solution& solution, con
   solution_point(qp, solution, settings, at);
   const RowPattern& pattern = at.pattern;
   const KktVector& v = at.v;
-  KktSystem system(qp, pattern, at.level, at.kept ? &*at.kept : nullptr);
+  KktSystem system(qp, pattern, at.room, at.level, at.kept ? &*at.kept : nullptr);
 
   KktVector rhs(n, qp.rows()), q(n, qp.rows());
   rhs.x = loss.x;
@@ -193,7 +200,7 @@ DerivativeCertificate tangent(const StackedQP& qp, const Solution& solution, con
   solution_point(qp, solution, settings, at);
   const RowPattern& pattern = at.pattern;
   const KktVector& v = at.v;
-  KktSystem system(qp, pattern, at.level, at.kept ? &*at.kept : nullptr);
+  KktSystem system(qp, pattern, at.room, at.level, at.kept ? &*at.kept : nullptr);
 
   KktVector rhs = products(change, at), dv(n, qp.rows());
   rhs.x = -rhs.x - change.g;

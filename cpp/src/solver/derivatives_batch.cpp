@@ -229,7 +229,7 @@ void kkt_solve_batch(const DenseBatch& batch, const long long* status, BatchArra
     }
     stack(rows.at(i), w.qp);
     read_fields(pattern.at(i), pattern_fields, w.at.pattern);
-    KktSystem system(w.qp, w.at.pattern);
+    KktSystem system(w.qp, w.at.pattern, w.at.room);
     for (int k = 0; k < count; ++k) {
       read_fields(rhs.at(i) + k * width, vector_fields, w.rhs);
       system.solve(w.rhs, w.v);

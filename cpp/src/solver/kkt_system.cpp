@@ -37,81 +37,98 @@ void RowPattern::clear() {
   for (Vector* field : {&active, &shifted, &weight, &lower_share, &compliance}) field->setZero();
 }
 
-KktSystem::KktSystem(const StackedQP& qp, const RowPattern& pattern, LevelPointer level, const KeptFactor* kept)
+KktSystem::KktSystem(const StackedQP& qp, const RowPattern& pattern, KktRoom& room, LevelPointer level,
+                     const KeptFactor* kept)
     : pattern_(pattern),
       differentiable_level_(level ? std::move(level) : level_of_pattern(qp, pattern)),
       level_(differentiable_level_ ? &differentiable_level_->shift : nullptr),
-      slot_(qp.rows()),
-      system_(0) {
-  std::iota(slot_.begin(), slot_.end(), 0);
-  if (level_ || (pattern.compliance.array() != 0.0).any()) extend(qp);
-  const StackedQP& solved = extended_ ? *extended_ : qp;
+      room_(room),
+      solved_(&qp) {
+  std::vector<int>&slot = room.slot, &in_system = room.in_system;
+  auto& system = room.system;
+  slot.resize(qp.rows());
+  std::iota(slot.begin(), slot.end(), 0);
+  if (level_ || (pattern.compliance.array() != 0.0).any()) solved_ = &extend(qp);
 
-  std::vector<int> in_system(solved.rows(), 0);
+  in_system.assign(solved_->rows(), 0);
   if (level_) std::fill_n(in_system.begin(), level_->rank(), 1);
   for (int i = 0; i < qp.rows(); ++i)
-    if (pattern.active[i] != 0.0 && pattern.shifted[i] == 0.0) in_system[slot_[i]] = 1;
-  system_ = ActiveSystem(solved.n());
-  set_active_system(solved, in_system, system_, order_);
-  adopted_ = kept != nullptr && !extended_ && adopt(*kept);
+    if (pattern.active[i] != 0.0 && pattern.shifted[i] == 0.0) in_system[slot[i]] = 1;
+  if (!system || system->variables() != solved_->n()) system.emplace(solved_->n());
+  set_active_system(*solved_, in_system, *system, room.order);
+  adopted_ = kept != nullptr && solved_ == &qp && adopt(*kept);
   if (!adopted_) factor();
 }
 
-void KktSystem::factor() { regular_ = system_.factor() && !system_.singular(); }
+void KktSystem::factor() { regular_ = room_.system->factor() && !room_.system->singular(); }
 
 // The solve's last factor is of use where it holds the rows of the system, all of them firmly, and no others.
 bool KktSystem::adopt(const KeptFactor& kept) {
   if (kept.present == 0.0) return false;
   for (int i = 0; i < kept.weight.size(); ++i)
     if (pattern_.active[i] != 0.0 ? !(kept.weight[i] >= firm_weight) : kept.weight[i] != 0.0) return false;
-  system_.adopt(kept, order_);
-  return regular_ = !system_.singular();
+  room_.system->adopt(kept, room_.order);
+  return regular_ = !room_.system->singular();
 }
 
 // A compliant row R_i x - delta z_i = r becomes, with a variable p of unit cost, the ordinary row
 //     (R_i x - sqrt(delta) p) / sqrt(1 + delta) = r / sqrt(1 + delta),   p = sqrt(delta) z_i,
 // whose multiplier is sqrt(1 + delta) z_i. A compliant box row becomes a stored one.
-void KktSystem::extend(const StackedQP& qp) {
+const StackedQP& KktSystem::extend(const StackedQP& qp) {
   const int n = qp.n(), stored = qp.stored_rows(), rank = level_ ? level_->rank() : 0;
   const int compliant = static_cast<int>((pattern_.compliance.array() != 0.0).count());
   const int compliant_box = static_cast<int>((pattern_.compliance.tail(n).array() != 0.0).count());
-  extended_.emplace(n + compliant, rank + stored + compliant_box);
-  StackedQP& out = *extended_;
-  out.H.topLeftCorner(n, n) = qp.H;
+  auto& extended = room_.extended;
+  std::vector<int>& slot = room_.slot;
+  // Compliant rows leave entries behind.
+  const bool fits = extended && extended->n() == n && extended->stored_rows() == rank + stored;
+  if (!fits || !room_.without_compliance || compliant > 0)
+    extended.emplace(n + compliant, rank + stored + compliant_box);
+  else if (qp.diagonal && !extended->diagonal)
+    extended->H.setZero();
+  room_.without_compliance = compliant == 0;
+  StackedQP& out = *extended;
+  out.diagonal = qp.diagonal;
+  if (qp.diagonal)
+    out.H.diagonal().head(n) = qp.H.diagonal();
+  else
+    out.H.topLeftCorner(n, n) = qp.H;
   out.H.diagonal().tail(compliant).setOnes();
   if (level_) out.R.topLeftCorner(rank, n) = level_->Q_E;
   out.R.block(rank, 0, stored, n) = qp.R;
   int next_variable = n, next_row = rank + stored;
   for (int i = 0; i < qp.rows(); ++i) {
     const double delta = pattern_.compliance[i];
-    slot_[i] = i < stored ? rank + i : rank + compliant_box + i;
+    slot[i] = i < stored ? rank + i : rank + compliant_box + i;
     if (delta == 0.0) continue;
     if (i >= stored) {
-      slot_[i] = next_row++;
-      out.R(slot_[i], i - stored) = 1.0;
+      slot[i] = next_row++;
+      out.R(slot[i], i - stored) = 1.0;
     }
-    out.R.row(slot_[i]) /= std::sqrt(1.0 + delta);
-    out.R(slot_[i], next_variable++) = -std::sqrt(delta / (1.0 + delta));
+    out.R.row(slot[i]) /= std::sqrt(1.0 + delta);
+    out.R(slot[i], next_variable++) = -std::sqrt(delta / (1.0 + delta));
   }
   // The box of the new variables stands behind that of the old ones, so no slot moves.
+  return out;
 }
 
 ActiveVector KktSystem::solve_active(const ActiveVector& rhs) {
-  ActiveVector s = system_.zero();
+  ActiveSystem& system = *room_.system;
+  ActiveVector s = system.zero();
   double residual = std::numeric_limits<double>::infinity();
-  if (regular_) residual = system_.refine(rhs, s);
+  if (regular_) residual = system.refine(rhs, s);
   if (adopted_ && !(residual <= accepted_residual)) {
     adopted_ = false;
     factor();
-    s = system_.zero();
-    if (regular_) residual = system_.refine(rhs, s);
+    s = system.zero();
+    if (regular_) residual = system.refine(rhs, s);
   }
   if (!(residual <= accepted_residual)) {
     int deficiency = 0;
-    const ActiveVector ls = system_.least_squares(rhs, &deficiency);
-    ActiveVector r = system_.zero(), normal = system_.zero(), none = system_.zero();
-    system_.residual(rhs, ls, r);
-    system_.residual(none, r, normal);  // K is symmetric: -K'(rhs - K s)
+    const ActiveVector ls = system.least_squares(rhs, &deficiency);
+    ActiveVector r = system.zero(), normal = system.zero(), none = system.zero();
+    system.residual(rhs, ls, r);
+    system.residual(none, r, normal);  // K is symmetric: -K'(rhs - K s)
     const double size = rhs.norm(), normal_residual = size > 0.0 ? normal.norm() / size : 0.0;
     rank_deficiency_ = std::max(rank_deficiency_, deficiency);
     if (deficiency > 0 || !(residual <= normal_residual)) {
@@ -150,23 +167,24 @@ void KktSystem::solve(const KktVector& rhs, KktVector& out) {
   }
 
   const auto scale = [&](int i) { return 1.0 / std::sqrt(1.0 + pattern_.compliance[i]); };
-  Vector stacked = Vector::Zero(extended_ ? extended_->rows() : rows);
+  Vector stacked = Vector::Zero(solved_->rows());
   stacked.head(rank) = theta;
   for (int i = 0; i < rows; ++i)
-    if (pattern_.shifted[i] == 0.0) stacked[slot_[i]] = scale(i) * rhs.z[i];
-  ActiveVector r = system_.zero();
+    if (pattern_.shifted[i] == 0.0) stacked[room_.slot[i]] = scale(i) * rhs.z[i];
+  const ActiveSystem& system = *room_.system;
+  ActiveVector r = system.zero();
   r.x.head(n) = x;
   const int stored = static_cast<int>(stacked.size() - r.x.size());
-  for (std::size_t j = 0; j < order_.size(); ++j) r.rows[j] = stacked[order_[j]];
-  const std::vector<int>& fixed = system_.fixed();
+  for (std::size_t j = 0; j < room_.order.size(); ++j) r.rows[j] = stacked[room_.order[j]];
+  const std::vector<int>& fixed = system.fixed();
   for (std::size_t j = 0; j < fixed.size(); ++j) r.fixed[j] = stacked[stored + fixed[j]];
   const ActiveVector solved = solve_active(r);
   stacked.setZero();
-  for (std::size_t j = 0; j < order_.size(); ++j) stacked[order_[j]] = solved.rows[j];
+  for (std::size_t j = 0; j < room_.order.size(); ++j) stacked[room_.order[j]] = solved.rows[j];
   for (std::size_t j = 0; j < fixed.size(); ++j) stacked[stored + fixed[j]] = solved.fixed[j];
 
   out.x = solved.x.head(n);
-  for (int i = 0; i < rows; ++i) out.z[i] = pattern_.shifted[i] == 0.0 ? scale(i) * stacked[slot_[i]] : 0.0;
+  for (int i = 0; i < rows; ++i) out.z[i] = pattern_.shifted[i] == 0.0 ? scale(i) * stacked[room_.slot[i]] : 0.0;
   out.s.setZero();
   out.eta = eta;
   if (!level_) return;

@@ -121,7 +121,10 @@ bool LeastShift::is_of(const StackedQP& qp, const std::vector<ShiftedRow>& shift
   for (int i = 0; i < count(); ++i) {
     const double root = std::sqrt(qp.weight[shifted[i].row]);
     if (root_weight[i] != root || e[i] != root * bound_of(qp, shifted[i])) return false;
-    if (E.row(i) != root * qp.row(shifted[i].row).transpose()) return false;
+    const int row = shifted[i].row;
+    const bool same =
+        row < qp.stored_rows() ? E.row(i) == root * qp.R.row(row) : E.row(i) == root * qp.row(row).transpose();
+    if (!same) return false;
   }
   for (std::size_t i = 0; i < hard.size(); ++i)
     if (f[i] != bound_of(qp, hard[i]) || F.row(i) != qp.row(hard[i].row).transpose()) return false;
@@ -307,7 +310,7 @@ Vector DifferentiableLevel::inverse_transposed_times(const Vector& x) const {
 
 LevelPointer level_of(const StackedQP& qp, const Solution& solution, const LevelPointer& known) {
   std::vector<ShiftedRow> shifted, hard, candidates;
-  Vector v(qp.rows()), force = Vector::Zero(qp.n());
+  Vector v(qp.rows()), forces = Vector::Zero(qp.rows());
   qp.apply_rows(solution.x, v);
   for (int i = 0; i < qp.rows(); ++i) {
     const double up = solution.shift_upper[i], low = solution.shift_lower[i];
@@ -327,12 +330,14 @@ LevelPointer level_of(const StackedQP& qp, const Solution& solution, const Level
       if (up > 0.0) shifted.push_back({i, 1});
       if (low > 0.0) shifted.push_back({i, -1});
     }
-    force += qp.weight[i] * (up - low) * qp.row(i);
+    forces[i] = qp.weight[i] * (up - low);
   }
   // A hard inequality takes part in the first level where its multiplier there is not zero.
   if (!candidates.empty()) {
     Matrix rows(qp.n(), candidates.size());
     for (std::size_t k = 0; k < candidates.size(); ++k) rows.col(k) = qp.row(candidates[k].row);
+    Vector force = Vector::Zero(qp.n());
+    qp.add_rows_transposed(forces, force);
     const Vector pi = least_squares(rows, -force, rank_tolerance);
     for (std::size_t k = 0; k < candidates.size(); ++k)
       if (candidates[k].side == 0 || std::abs(pi[k]) > 1e-9 * (1.0 + norm_inf(pi))) hard.push_back(candidates[k]);
