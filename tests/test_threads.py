@@ -38,13 +38,16 @@ SIZES = pytest.mark.parametrize("n", [8, 40])
 
 
 def mixed_batch(n, size=37):
-    """Feasible elements with every seventh one infeasible, every eleventh linear; an odd size leaves a rest in every
-    split."""
+    """Feasible elements with every seventh one infeasible, of these every other one linear or with a diagonal H, and
+    every eleventh linear; an odd size leaves a rest in every split."""
     qps = [random_feasible(seed, n, 2, 6, box=True) for seed in range(size)]
     batch = {name: np.stack([getattr(qp, name) for qp in qps]) for name in DATA}
     batch["l"][::7, 0], batch["u"][::7, 0] = 2.0, -2.0
-    batch["H"][5::11] = 0.0
-    batch["lb"][5::11], batch["ub"][5::11] = -9.0, 9.0
+    batch["H"][7::28] = np.eye(n)
+    for linear in (slice(5, None, 11), slice(21, None, 28)):
+        batch["H"][linear] = 0.0
+        batch["lb"][linear], batch["ub"][linear] = -9.0, 9.0
+    batch["g"][21::28] = 0.0  # many solutions, and a singular system behind their derivatives
     return batch
 
 

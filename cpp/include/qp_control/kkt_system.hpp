@@ -56,7 +56,7 @@ struct RowPattern {
 struct KktRoom {
   // Where rows are shifted or compliant: the second level, with one more variable for each compliant row.
   std::optional<StackedQP> extended;
-  bool without_compliance = false;  // the extension
+  bool without_compliance = false;  // no rows of the extension are compliant
   std::vector<int> slot;            // of row i, in the stacked list of what is solved
   std::vector<int> in_system, order;
   std::optional<ActiveSystem> system;
@@ -64,7 +64,7 @@ struct KktRoom {
 
 class KktSystem {
  public:
-  // Of qp only H and R are read; all arguments must outlive the system. `level` and what the solve has kept may be
+  // Of qp only the matrices are read; all arguments must outlive the system. `level` and what the solve has kept may be
   // given where they are known.
   KktSystem(const StackedQP& qp, const RowPattern& pattern, KktRoom& room, LevelPointer level = nullptr,
             const KeptFactor* kept = nullptr);

@@ -14,18 +14,18 @@ struct FarkasRoom {
 };
 
 // The change of the multipliers in the last outer step, of rows and of what the back end eliminates, as a Farkas vector
-// in the caller's units. A closer look is dear where there is a solution, so it resembles one more closely than
-// resembles_farkas() in certificates.hpp asks for: with its tolerance hard feasible problems look infeasible, too.
+// z: a feasible x has |x|_1 |R'z|_max >= -support, so it would have to be ten thousand times as large as the iterate,
+// and as one. (Without the iterate's size any row whose bound is far from zero would be suspect.)
 template <class Kkt>
 Mask looks_infeasible(const Kkt& kkt, const Equilibration& scaling, const Iterate& it, FarkasRoom& room) {
-  const Pack zero = 0.0, loose = 1e-5;
+  const Pack zero = 0.0, loose = 1e-4;
   auto& [y, force, z] = room;
-  Pack size = zero, support = zero, norm = zero;
+  Pack size = zero, support = zero, norm = zero, x_size = zero;
   for (int i = 0; i < z.size(); ++i) {
     z[i] = it.z[i] - it.z_center[i];
     size = max(size, abs(z[i]) * scaling.E[i]);
   }
-  const Pack negligible = loose * kkt.max(size);
+  const Pack negligible = Pack(1e-3) * kkt.max(size);
   for (int i = 0; i < z.size(); ++i) {
     const Pack bound = select(z[i] > zero, kkt.upper()[i], kkt.lower()[i]);
     support += select(abs(z[i]) * scaling.E[i] > negligible, z[i] * bound, zero);
@@ -41,8 +41,12 @@ Mask looks_infeasible(const Kkt& kkt, const Equilibration& scaling, const Iterat
   }
   support = kkt.sum(support);
   kkt.add_rows_transposed(z, force);
-  for (int j = 0; j < variables; ++j) norm = max(norm, abs(force[j]) / scaling.D[j]);
-  return (support < zero) & (kkt.max(norm) <= -loose * support);
+  for (int j = 0; j < variables; ++j) {
+    norm = max(norm, abs(force[j]) / scaling.D[j]);
+    x_size += abs(it.x[j]) * scaling.D[j];
+  }
+  const Pack reach = max(Pack(1.0), kkt.sum(x_size));
+  return (support < zero) & (kkt.max(norm) * reach <= -loose * support);
 }
 
 }  // namespace qp_control
