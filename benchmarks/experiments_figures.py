@@ -192,17 +192,16 @@ def cart_pole() -> str:
 def learning_rates() -> str:
     """Ours; rates with the same outcome in one line."""
     lines: dict[tuple[str, ...], list[str]] = {}
-    for name in ("learning_rates_digits", "learning_rates_denoising"):
-        for row in read(name):
+    for name, samples in (("digits", ""), ("denoising", ", 60 signals"), ("denoising_whole", ", 9000 signals")):
+        for row in read(f"learning_rates_{name}"):
             if row["solver"] == "qp-control":
-                counts = (
-                    row["runs"],
-                    row["failed"],
-                    f"{row['unanswered']} of {int(row['elements']):,}".replace(",", " "),
+                unanswered = f"{row['unanswered']} of {int(row['elements']):,}".replace(",", " ")
+                counts = (row["epochs"], row["runs"], row["failed"], unanswered)
+                lines.setdefault((f"{row['task']}, {row['model']}{samples}", *counts), []).append(
+                    power(float(row["rate"]))
                 )
-                lines.setdefault((f"{row['task']}, {row['model']}", *counts), []).append(power(float(row["rate"])))
     cells = [[task, ", ".join(rates), *counts] for (task, *counts), rates in lines.items()]
-    return table(["", "rates", "runs of each", "failed", "elements without an answer, at each rate"], cells)
+    return table(["", "rates", "epochs", "runs of each", "failed", "elements without an answer, at each rate"], cells)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

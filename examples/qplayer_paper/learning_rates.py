@@ -104,6 +104,7 @@ def outcome_rows(options: RatesOptions, model: Model, rate: float) -> list[Row]:
             "model": model.replace("_", "-"),
             "rate": rate,
             "solver": solver,
+            "epochs": options.epochs,
             "runs": len(these),
             "failed": sum(end != "finished" for end in these),
             "elements": elements[solver],
@@ -124,7 +125,7 @@ def training_losses(options: RatesOptions, rate: float) -> dict[str, list[tuple[
 
 
 def main(options: RatesOptions) -> None:
-    widths = {"task": 10, "model": 10, "rate": 8, "solver": 12, "runs": 5, "failed": 7, "elements": 9}
+    widths = {"task": 10, "model": 10, "rate": 8, "solver": 12, "epochs": 7, "runs": 5, "failed": 7, "elements": 9}
     widths |= {"unanswered": 11, "ended worse": 12, "how": 50}
     print(report.machine("proxsuite", "qpth", "torch", threads=options.threads))
     print(f"gradient descent, {options.epochs} epochs, {options.samples or 'all'} samples")
