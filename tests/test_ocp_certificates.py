@@ -107,6 +107,19 @@ def test_limits_out_of_reach_are_noticed_early(infeasible, nx):
     assert (found.iterations < 100).all()
 
 
+def test_feasible_problems_far_from_zero_do_not_look_infeasible():
+    """Judged without the size of the states, some do: they are let go and solved again, in up to 97 steps for 33."""
+    settings = qc.Settings(eps_rel=1e-8, infeasible="closest")
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        B, Q, target = rng.normal(size=(4, 2)), np.diag(rng.uniform(size=4)), 3.0 * rng.normal(size=4)
+        d = {"A": np.eye(4), "B": B, "Q": Q, "R": 0.1 * np.eye(2), "q": -Q @ (1e4 + target)}
+        d |= {"x_lower": np.full(4, 1e4), "u_lower": -np.ones(2), "u_upper": np.ones(2)}
+        found = qc.solve_ocp(**d, x0=1e4 + rng.uniform(0.01, 2.0, size=(4, 4)), horizon=10, settings=settings)
+        assert (found.status == qc.Status.SOLVED).all()
+        assert found.iterations.max() < 55
+
+
 def test_soft_rows_have_no_part_in_a_contradiction():
     d, N = box_out_of_reach(1)
     d |= {"slack_linear": np.full(1, 0.3), "slack_quadratic": np.full(1, 2.0)}
