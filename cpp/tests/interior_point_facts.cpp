@@ -179,6 +179,42 @@ void rescue(const StackedQP& qp, const Vector& weight, Vector& x, Vector& z) {
   check(it.steps > 0 && it.steps < 200, "steps");
 }
 
+// Lets the rescue end at the first look, the second, or never.
+struct Looks : SingleJudge {
+  explicit Looks(int which) : enough(which) {}
+  bool will_do(const Iterate&) override { return ++seen == enough; }
+  Verdict judge(const Iterate&) override { return Verdict::GO_ON; }
+  bool expired() const override { return false; }
+  double tolerance() const override { return 0.0; }
+  int enough, seen = 0;
+};
+
+const Register rescue_may_end_early("the rescue ends with the first point that will do, if there is one", [] {
+  const int n = 9, m = 6;
+  const StackedQP qp = random_qp(n, m);
+  const Solution expected = solve(qp);
+  check(expected.status == Status::SOLVED, "solved by the loop");
+  DenseKkt kkt(n, m);
+  Equilibration scaling(packs(n), packs(m + n));
+  check(kkt.load(qp, scaling), "convex");
+  InteriorPoint<DenseStepSystem> interior(kkt);
+  int steps_before = 0;
+  for (const int enough : {1, 2, 1000}) {
+    Looks judge(enough);
+    Iterate it(packs(n), packs(m + n));
+    interior.load(kkt, PackArray::Constant(packs(m + n), Pack(0.0)));
+    const bool ended = interior.run(150, Deadline(0.0), it, &judge);
+    check(ended == (enough < 1000) && judge.seen <= enough, "ends where it is told to");
+    check(judge.seen >= std::min(enough, 3), "looks");
+    check(it.steps > steps_before, "a later look is at a later point");
+    steps_before = it.steps;
+    const Vector x = numbers(scaling.D, n).cwiseProduct(numbers(it.x, n));
+    check_close(norm_inf(x - expected.x), 0.0, 1e-7, "point");
+    for (int i = 0; i < qp.rows(); ++i)
+      check((numbers(it.z)[i] != 0.0) == (expected.z[i] != 0.0), "the active set is clear");
+  }
+});
+
 // Its products s z fall to 1e-25, so what is left is the rounding of its linear systems.
 const Register rescue_alone_solves("the rescue alone solves QPs with equalities, two-sided rows and boxes", [] {
   for (const auto& [n, m] : {std::pair{4, 3}, {9, 6}, {6, 14}, {20, 8}})

@@ -284,6 +284,8 @@ class SingleJudge {
   virtual Verdict judge(const Iterate& it) = 0;
   // The same of a point that another method has found, whatever its penalties.
   virtual Verdict rescued(const Iterate&) { return Verdict::GO_ON; }
+  // Does such a point do before that method has ended? It names the active set, but it may name it wrongly.
+  virtual bool will_do(const Iterate&) { return false; }
   virtual bool expired() const = 0;
   // Of the inner problems, in the back end's units.
   virtual double tolerance() const = 0;

@@ -67,12 +67,15 @@ class InteriorPoint {
   void load(Kkt& kkt, const PackArray& elasticity);
 
   // At most max_steps factorisations. Writes the best point that it has seen to (it.x, it.z), where multipliers are
-  // zero on the rows that look inactive, and adds to it.steps.
-  void run(int max_steps, const Deadline& deadline, Iterate& it);
+  // zero on the rows that look inactive, and adds to it.steps. The judge, where there is one, sees the points at which
+  // error and products s z have become small, and ends the run with the first that will do. True: there was one.
+  bool run(int max_steps, const Deadline& deadline, Iterate& it, SingleJudge* judge = nullptr);
 
  private:
   static constexpr int most_steps = 150, most_stalled = 12;
   static constexpr double to_boundary = 0.995;
+  // Error and mean product at which the active set is first looked at; part of the latter at which the next look is.
+  static constexpr double clear_error = 1e-6, clear_mean = 1e-10, next_look = 1e-3;
 
   // One of the two bounds of every row. Where there is none, s = z = 1 and nothing moves.
   struct Side {
@@ -281,13 +284,22 @@ void InteriorPoint<System>::keep() {
 }
 
 template <class System>
-void InteriorPoint<System>::run(int max_steps, const Deadline& deadline, Iterate& it) {
+bool InteriorPoint<System>::run(int max_steps, const Deadline& deadline, Iterate& it, SingleJudge* judge) {
   start();
   Progress progress;
+  double look_below = judge != nullptr ? clear_mean : 0.0;
   for (int step = 0; step < std::min(max_steps, most_steps); ++step) {
     const double error = evaluate();
     if (!std::isfinite(error)) break;
-    if (progress.better(error, primal_, dual_, mean_)) keep();
+    if (progress.better(error, primal_, dual_, mean_)) {
+      keep();
+      if (error < clear_error && mean_ < look_below) {
+        look_below = next_look * mean_;
+        it.x = best_x_;
+        it.z = best_z_;
+        if (judge->will_do(it)) return true;
+      }
+    }
     const bool exact = count_ > 0.0 && mean_ < 1e-25;
     if (exact || progress.stalled > most_stalled || deadline.passed()) break;
     mu_ = std::clamp(1e-5 * mean_, System::least_regularisation, System::most_regularisation);
@@ -317,6 +329,7 @@ void InteriorPoint<System>::run(int max_steps, const Deadline& deadline, Iterate
   }
   it.x = best_x_;
   it.z = best_z_;
+  return false;
 }
 
 // The loop; where it has not ended after a while, an interior point first and the loop again from there, on the active
@@ -329,7 +342,10 @@ void minimise_with_rescue(typename System::Kkt& kkt, SingleJudge& judge, Penalti
   if (judge.verdict != Verdict::MAX_ITER || it.steps >= max_steps) return;
   if (!rescue) rescue.emplace(kkt);
   rescue->load(kkt, penalties.delta);
-  rescue->run(max_steps - it.steps, deadline, it);
+  if (rescue->run(max_steps - it.steps, deadline, it, &judge)) {
+    judge.verdict = Verdict::SOLVED;
+    return;
+  }
   refresh(kkt, Mask::all(true), it);
   it.Rz.setConstant(Pack(0.0));
   kkt.add_rows_transposed(it.z, it.Rz);

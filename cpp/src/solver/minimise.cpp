@@ -47,6 +47,15 @@ class Minimiser::Judge : public SingleJudge {
   // Well below what the caller asks for.
   double tolerance() const override { return std::min(1e-10, 0.1 * settings_.eps_abs); }
 
+  // The solution on the set itself; where its system is singular, at a second look the point, if within the tolerances.
+  // What is not is forgotten: of residuals that are rounding the least one says little, and better points may follow.
+  bool will_do(const Iterate& it) override {
+    unscale(it);
+    active_rows(qp_, work_.z_, work_.active_);
+    const bool solvable = work_.polish_.run(qp_, work_.active_, work_.x_, work_.z_);
+    return (solvable || ++singular_looks_ > 1) && claim(work_.x_, work_.z_);
+  }
+
   Verdict rescued(const Iterate& it) override {
     const Verdict verdict = judge(it);
     rescued_ = true;
@@ -114,13 +123,27 @@ class Minimiser::Judge : public SingleJudge {
   }
 
   bool consider(const Vector& x, Vector& z) {
+    const Residuals r = exact_residuals(x, z);
+    keep_if_better(r, x, z);
+    return r.within(settings_);
+  }
+
+  // Keeps a point that is within the tolerances, and no other.
+  bool claim(const Vector& x, Vector& z) {
+    const Residuals r = exact_residuals(x, z);
+    if (!r.within(settings_)) return false;
+    keep_if_better(r, x, z);
+    return true;
+  }
+
+  // As exact as it takes to tell whether they are within the tolerances; may move z to close the gap.
+  Residuals exact_residuals(const Vector& x, Vector& z) {
     Residuals r = residuals(qp_, x, z, work_.products_);
     if (settled(r) && work_.rounding_.matter(settings_, x.lpNorm<1>(), z.lpNorm<1>())) {
       r = precise_residuals(qp_, x, z);
       if (settings_.eps_gap > 0.0 && !r.within(settings_)) close_gap(qp_, settings_, x, z, r);
     }
-    keep_if_better(r, x, z);
-    return r.within(settings_);
+    return r;
   }
 
   // Of a point that is not claimed to be a solution: what the loop knows of it.
@@ -168,7 +191,7 @@ class Minimiser::Judge : public SingleJudge {
   bool first_ = true, within_ = false;
   double error_ = std::numeric_limits<double>::infinity();
   bool rescued_ = false;
-  int outer_ = 0, since_best_ = 0;
+  int outer_ = 0, since_best_ = 0, singular_looks_ = 0;
   double error_when_tried_ = 0.0;
 };
 
