@@ -10,6 +10,11 @@ namespace {
 
 constexpr int most_idle = 20;  // outer steps without progress, after a rescue, that end the run
 
+// Newton steps by which the loop's first gradient must have fallen to this part, and its first inner problem must be
+// solved, if there is to be no rescue: what the loop can solve has done both long before.
+constexpr int steps_to_fall = 20, steps_to_first_outer = 40;
+constexpr double least_fall = 0.3;
+
 }  // namespace
 
 Status status_of(Verdict verdict) {
@@ -35,13 +40,19 @@ Verdict verdict_on(bool within_reduced, Verdict verdict, const Settings& setting
 // Judges every outer step on the problem in the caller's units and keeps the best point.
 class Minimiser::Judge : public SingleJudge {
  public:
-  Judge(Minimiser& work, const Settings& settings, const Deadline& deadline, bool look_for_certificates)
-      : work_(work), qp_(*work.qp_), settings_(settings), deadline_(deadline), certify_(look_for_certificates) {
+  Judge(Minimiser& work, const Settings& settings, const Deadline& deadline, bool look_for_certificates, bool cold)
+      : work_(work),
+        qp_(*work.qp_),
+        settings_(settings),
+        deadline_(deadline),
+        certify_(look_for_certificates),
+        hopes_(!cold) {
     judgement_.restart();
     work_.tried_.clear();
   }
 
   bool expired() const override { return deadline_.passed(); }
+  bool interrupts(const Iterate& it) override { return expired() || !(hopes_ || promises(it)); }
   bool satisfied() const override { return within_; }
 
   // Well below what the caller asks for.
@@ -58,7 +69,7 @@ class Minimiser::Judge : public SingleJudge {
 
   Verdict rescued(const Iterate& it) override {
     const Verdict verdict = judge(it);
-    rescued_ = true;
+    rescued_ = hopes_ = true;
     if (verdict != Verdict::GO_ON) return verdict;
     unscale(it);  // the search for certificates may have used the room for something else
     if (certify_ && !within_ && resembles_farkas(qp_, work_.z_, 1e-3, work_.products_))
@@ -108,6 +119,16 @@ class Minimiser::Judge : public SingleJudge {
   }
 
  private:
+  // Does the loop get anywhere, or is the active set one that it does not find? Not asked of a warm start, whose first
+  // gradient may be small by itself.
+  bool promises(const Iterate& it) {
+    const double error = it.error[0];
+    if (it.steps == 0) first_gradient_ = least_gradient_ = error;
+    least_gradient_ = std::min(least_gradient_, error);
+    if (it.steps >= steps_to_fall && least_gradient_ > least_fall * first_gradient_) return false;
+    return it.steps < steps_to_first_outer || outer_ > 0;
+  }
+
   // The loop's point, to work_.x_ and work_.z_.
   void unscale(const Iterate& it) {
     const Equilibration& scaling = work_.scaling_;
@@ -190,6 +211,8 @@ class Minimiser::Judge : public SingleJudge {
   Judgement judgement_;
   bool first_ = true, within_ = false;
   double error_ = std::numeric_limits<double>::infinity();
+  double first_gradient_ = 0.0, least_gradient_ = 0.0;
+  bool hopes_;  // whatever the gradient says
   bool rescued_ = false;
   int outer_ = 0, since_best_ = 0, singular_looks_ = 0;
   double error_when_tried_ = 0.0;
@@ -244,7 +267,7 @@ const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline
   outcome_.z.setConstant(nan);
   outcome_.residuals.primal = outcome_.residuals.dual = outcome_.residuals.complementarity = nan;
   outcome_.residuals.gap = outcome_.residuals.objective = nan;
-  Judge judge(*this, settings, deadline, look_for_certificates);
+  Judge judge(*this, settings, deadline, look_for_certificates, start == nullptr);
   minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, iterate_.active, rescue_);
   if (judge.verdict != Verdict::SOLVED) outcome_.residuals = residuals(qp, outcome_.x, outcome_.z, products_);
   const bool good = within_reduced(outcome_.residuals, settings, qp, outcome_.x, outcome_.z);
