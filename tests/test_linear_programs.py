@@ -111,6 +111,19 @@ def held_at_zero(seed, n):
     return {"g": g, "A": A, "b": A @ x, "lb": np.zeros(n)}
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_program_whose_active_set_the_loop_does_not_find_is_rescued_early_and_ends_early(seed):
+    """Its gradient does not fall: 20 steps of the loop, and of the rescue no more than name the active set."""
+    rng = np.random.default_rng(seed)
+    C, bound = rng.normal(size=(100, 100)), np.full(100, 10.0)
+    u = C @ rng.normal(size=100) + rng.exponential(size=100)
+    arguments = {"g": -C.T @ rng.exponential(size=100), "C": C, "u": u, "lb": -bound, "ub": bound}
+    sol = qc.solve_qp(**arguments, settings=qc.Settings(eps_abs=1e-9, eps_gap=1e-8))
+    assert sol.status is qc.Status.SOLVED
+    assert_honest(QP(**{"H": None} | arguments), sol)
+    assert sol.iterations < 40
+
+
 # Of 60 variables those that the interior point does not solve by itself.
 @pytest.mark.parametrize(("n", "seeds"), [(100, range(20)), (60, (18, 21, 114, 171, 179, 195, 201, 260, 262, 271))])
 def test_multipliers_without_a_bound_do_not_keep_a_linear_program_from_nine_digits(n, seeds):
