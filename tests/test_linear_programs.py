@@ -81,7 +81,7 @@ def test_linear_program_with_a_line_of_solutions_in_badly_scaled_units(n):
 
 
 def test_linear_programs_in_units_eight_orders_apart_need_the_rescue_and_are_solved():
-    """The loop gives up after 60 Newton steps; who answers later has been rescued."""
+    """The loop gives up after at most 60 Newton steps; who answers later has been rescued."""
     steps = []
     for seed in range(24):
         rng = np.random.default_rng(seed)
@@ -111,17 +111,52 @@ def held_at_zero(seed, n):
     return {"g": g, "A": A, "b": A @ x, "lb": np.zeros(n)}
 
 
+def dense_program(seed, n=100):
+    """One where the gradient of the solver's loop does not fall in the first 20 steps."""
+    rng = np.random.default_rng(seed)
+    C, bound = rng.normal(size=(n, n)), np.full(n, 10.0)
+    u = C @ rng.normal(size=n) + rng.exponential(size=n)
+    return {"g": -C.T @ rng.exponential(size=n), "C": C, "u": u, "lb": -bound, "ub": bound}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_program_whose_active_set_the_loop_does_not_find_is_rescued_early_and_ends_early(seed):
-    """Its gradient does not fall: 20 steps of the loop, and of the rescue no more than name the active set."""
-    rng = np.random.default_rng(seed)
-    C, bound = rng.normal(size=(100, 100)), np.full(100, 10.0)
-    u = C @ rng.normal(size=100) + rng.exponential(size=100)
-    arguments = {"g": -C.T @ rng.exponential(size=100), "C": C, "u": u, "lb": -bound, "ub": bound}
+    """20 steps of the loop, and of the rescue no more than name the active set."""
+    arguments = dense_program(seed)
     sol = qc.solve_qp(**arguments, settings=qc.Settings(eps_abs=1e-9, eps_gap=1e-8))
     assert sol.status is qc.Status.SOLVED
     assert_honest(QP(**{"H": None} | arguments), sol)
     assert sol.iterations < 40
+
+
+@pytest.mark.parametrize("mode", [{}, {"infeasible": "closest", "eps_rel": 1e-10}])
+@pytest.mark.parametrize("seed", range(6))
+def test_an_early_rescue_that_fails_does_not_hide_a_contradiction(seed, mode):
+    arguments = dense_program(seed)
+    rng = np.random.default_rng(seed + 77)
+    weights = rng.exponential(size=100) * (rng.random(100) < 0.5)
+    arguments["u"] = np.append(arguments["u"], -weights @ arguments["u"] - 1e-5)
+    arguments["C"] = np.vstack([arguments["C"], -weights @ arguments["C"]])
+    sol = qc.solve_qp(**arguments, settings=qc.Settings(**mode))
+    assert sol.status is (qc.Status.CLOSEST_FEASIBLE if mode else qc.Status.PRIMAL_INFEASIBLE)
+    assert_honest(QP(**{"H": None} | arguments), sol)
+
+
+@pytest.mark.parametrize("seed", [6, 97, 161, 177, 199])
+def test_an_early_rescue_that_fails_does_not_hide_a_ray(seed):
+    """Along d, which no row holds and H does not see, the gradient falls only far away."""
+    rng = np.random.default_rng(seed)
+    d, C, g = rng.normal(size=60), rng.normal(size=(40, 60)), rng.normal(size=60)
+    C[C @ d > 0.0] *= -1.0
+    F = rng.normal(size=(rng.integers(1, 30), 60))
+    F -= np.outer(F @ d, d) / (d @ d)
+    x = rng.normal(size=60)
+    g *= -np.sign(g @ d) * 10.0 ** rng.uniform(-3.0, 3.0)
+    arguments = {"H": F.T @ F, "g": g, "C": C, "u": C @ x + rng.exponential(size=40) * 10.0 ** rng.uniform(-3.0, 3.0)}
+    sol = qc.solve_qp(**arguments)
+    assert sol.status is qc.Status.DUAL_INFEASIBLE
+    assert_honest(QP(**arguments), sol)
+    assert sol.iterations > 60  # of the loop, the rescue and the loop again
 
 
 # Of 60 variables those that the interior point does not solve by itself.

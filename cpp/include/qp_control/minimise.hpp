@@ -60,6 +60,10 @@ class Minimiser {
  private:
   class Judge;
 
+  // may_give_up: the loop may begin the rescue before its steps are up. True: it has.
+  bool run_once(const Settings& settings, const Deadline& deadline, const Start* start, bool look_for_certificates,
+                bool may_give_up);
+
   const StackedQP* qp_ = nullptr;
   DenseKkt kkt_;
   Equilibration scaling_;

@@ -10,10 +10,14 @@ namespace {
 
 constexpr int most_idle = 20;  // outer steps without progress, after a rescue, that end the run
 
-// Newton steps by which the loop's first gradient must have fallen to this part, and its first inner problem must be
-// solved, if there is to be no rescue: what the loop can solve has done both long before.
+// Newton steps by which the loop's gradient must have fallen to this part of the first, and there must have been an
+// outer step, if the rescue is not to begin: most of what the loop solves has done both long before.
 constexpr int steps_to_fall = 20, steps_to_first_outer = 40;
 constexpr double least_fall = 0.3;
+// With fewer than these there may not be enough for a rescue.
+constexpr int least_steps_to_give_up = 100;
+// A point on the way of the rescue is good enough to end it with such residuals, where rounding lets it have them.
+constexpr double far_within = 1e-10;
 
 }  // namespace
 
@@ -40,36 +44,40 @@ Verdict verdict_on(bool within_reduced, Verdict verdict, const Settings& setting
 // Judges every outer step on the problem in the caller's units and keeps the best point.
 class Minimiser::Judge : public SingleJudge {
  public:
-  Judge(Minimiser& work, const Settings& settings, const Deadline& deadline, bool look_for_certificates, bool cold)
+  Judge(Minimiser& work, const Settings& settings, const Deadline& deadline, bool look_for_certificates,
+        bool may_give_up)
       : work_(work),
         qp_(*work.qp_),
         settings_(settings),
         deadline_(deadline),
         certify_(look_for_certificates),
-        hopes_(!cold) {
+        hopes_(!may_give_up) {
     judgement_.restart();
     work_.tried_.clear();
   }
 
   bool expired() const override { return deadline_.passed(); }
-  bool interrupts(const Iterate& it) override { return expired() || !(hopes_ || promises(it)); }
+  bool interrupts(const Iterate& it) override {
+    gave_up = gave_up || !(hopes_ || promises(it));
+    return gave_up || expired();
+  }
   bool satisfied() const override { return within_; }
 
   // Well below what the caller asks for.
   double tolerance() const override { return std::min(1e-10, 0.1 * settings_.eps_abs); }
 
-  // The solution on the set itself; where its system is singular, at a second look the point, if within the tolerances.
+  // The solution on the set itself; where its system has no factor, at a second look the point.
   // What is not is forgotten: of residuals that are rounding the least one says little, and better points may follow.
   bool will_do(const Iterate& it) override {
     unscale(it);
     active_rows(qp_, work_.z_, work_.active_);
-    const bool solvable = work_.polish_.run(qp_, work_.active_, work_.x_, work_.z_);
-    return (solvable || ++singular_looks_ > 1) && claim(work_.x_, work_.z_);
+    const bool factored = work_.polish_.run(qp_, work_.active_, work_.x_, work_.z_, 0.0);
+    return (factored || ++looks_without_ > 1) && claim(work_.x_, work_.z_);
   }
 
   Verdict rescued(const Iterate& it) override {
     const Verdict verdict = judge(it);
-    rescued_ = hopes_ = true;
+    rescued_ = true;
     if (verdict != Verdict::GO_ON) return verdict;
     unscale(it);  // the search for certificates may have used the room for something else
     if (certify_ && !within_ && resembles_farkas(qp_, work_.z_, 1e-3, work_.products_))
@@ -118,11 +126,13 @@ class Minimiser::Judge : public SingleJudge {
     return Verdict::GO_ON;
   }
 
+  bool gave_up = false;
+
  private:
-  // Does the loop get anywhere, or is the active set one that it does not find? Not asked of a warm start, whose first
-  // gradient may be small by itself.
+  // Does the loop get anywhere, or is the active set one that it does not find?
   bool promises(const Iterate& it) {
     const double error = it.error[0];
+    if (rescued_) return true;
     if (it.steps == 0) first_gradient_ = least_gradient_ = error;
     least_gradient_ = std::min(least_gradient_, error);
     if (it.steps >= steps_to_fall && least_gradient_ > least_fall * first_gradient_) return false;
@@ -149,10 +159,12 @@ class Minimiser::Judge : public SingleJudge {
     return r.within(settings_);
   }
 
-  // Keeps a point that is within the tolerances, and no other.
+  // Keeps a point that is far within the tolerances, and no other.
   bool claim(const Vector& x, Vector& z) {
+    Settings strict = settings_;
+    strict.eps_abs = std::min(strict.eps_abs, far_within);
     const Residuals r = exact_residuals(x, z);
-    if (!r.within(settings_)) return false;
+    if (!r.within(strict)) return false;
     keep_if_better(r, x, z);
     return true;
   }
@@ -212,9 +224,9 @@ class Minimiser::Judge : public SingleJudge {
   bool first_ = true, within_ = false;
   double error_ = std::numeric_limits<double>::infinity();
   double first_gradient_ = 0.0, least_gradient_ = 0.0;
-  bool hopes_;  // whatever the gradient says
+  const bool hopes_;  // whatever the gradient says
   bool rescued_ = false;
-  int outer_ = 0, since_best_ = 0, singular_looks_ = 0;
+  int outer_ = 0, since_best_ = 0, looks_without_ = 0;
   double error_when_tried_ = 0.0;
 };
 
@@ -249,6 +261,23 @@ bool Minimiser::load_vectors(const StackedQP& qp) {
 
 const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline, const Start* start,
                               bool look_for_certificates) {
+  // Of a warm start the first gradient may be small by itself.
+  const bool may_give_up = start == nullptr && settings.max_iter >= least_steps_to_give_up;
+  const bool gave_up = run_once(settings, deadline, start, look_for_certificates, may_give_up);
+  const bool unfinished = outcome_.verdict == Verdict::MAX_ITER || outcome_.verdict == Verdict::NUMERICAL_ERROR;
+  if (gave_up && unfinished && outcome_.steps < settings.max_iter && !deadline.passed()) {
+    // Neither has the rescue solved it: the loop may yet find a ray, or that it is infeasible.
+    const int before = outcome_.steps;
+    Settings rest = settings;
+    rest.max_iter -= before;
+    run_once(rest, deadline, start, look_for_certificates, false);
+    outcome_.steps += before;
+  }
+  return outcome_;
+}
+
+bool Minimiser::run_once(const Settings& settings, const Deadline& deadline, const Start* start,
+                         bool look_for_certificates, bool may_give_up) {
   const StackedQP& qp = *qp_;
   penalties_.reset(kkt_.lower(), kkt_.upper());
   iterate_.x.setConstant(Pack(0.0));
@@ -267,13 +296,13 @@ const Outcome& Minimiser::run(const Settings& settings, const Deadline& deadline
   outcome_.z.setConstant(nan);
   outcome_.residuals.primal = outcome_.residuals.dual = outcome_.residuals.complementarity = nan;
   outcome_.residuals.gap = outcome_.residuals.objective = nan;
-  Judge judge(*this, settings, deadline, look_for_certificates, start == nullptr);
+  Judge judge(*this, settings, deadline, look_for_certificates, may_give_up);
   minimise_with_rescue(kkt_, judge, penalties_, settings.max_iter, deadline, iterate_, iterate_.active, rescue_);
   if (judge.verdict != Verdict::SOLVED) outcome_.residuals = residuals(qp, outcome_.x, outcome_.z, products_);
   const bool good = within_reduced(outcome_.residuals, settings, qp, outcome_.x, outcome_.z);
   outcome_.verdict = verdict_on(good, judge.verdict, settings);
   outcome_.steps = iterate_.steps;
-  return outcome_;
+  return judge.gave_up;
 }
 
 }  // namespace qp_control
