@@ -85,6 +85,25 @@ def test_point_that_is_not_a_number_has_residuals_that_are_none_either():
         assert np.isnan(sol.primal_residual) and np.isnan(sol.dual_residual)
 
 
+def rescued_problem(seed, n=60, m=120):
+    """Rows six orders of magnitude apart, half of which meet their bound at one point: most need the rescue."""
+    rng = np.random.default_rng(seed)
+    F = rng.normal(size=(rng.integers(1, n + 1), n))
+    C = rng.normal(size=(m, n)) * 10.0 ** rng.uniform(-3.0, 3.0, size=(m, 1))
+    x = rng.normal(size=n)
+    u = C @ x + rng.exponential(size=m) * (rng.random(m) < 0.5)
+    g = rng.normal(size=n) * 10.0 ** rng.uniform(-3.0, 3.0)
+    lb, ub = x - 3.0 * rng.exponential(size=n), x + 3.0 * rng.exponential(size=n)
+    return {"H": F.T @ F / n, "g": g, "C": C, "u": u, "lb": lb, "ub": ub}
+
+
+def test_a_rescue_that_ends_early_is_as_exact_as_a_late_one():
+    solutions = [qc.solve_qp(**rescued_problem(seed), settings=qc.Settings(threads=1)) for seed in range(80)]
+    assert all(sol.status is qc.Status.SOLVED for sol in solutions)
+    assert sum(sol.iterations > 60 for sol in solutions) > 20
+    assert max(max(sol.primal_residual, sol.dual_residual) for sol in solutions) < 1e-10
+
+
 def far_problem(seed, n=100, rank=30):
     """As learned by steps that are too long: 30 directions of L are 3e5 times as large as the others, of which H, whose
     entries are 1e13, keeps one digit."""
