@@ -9,6 +9,7 @@ include_headers(qp_control_robot)
 set(pinocchio_alignment EIGEN_MAX_ALIGN_BYTES=16 EIGEN_MALLOC_ALREADY_ALIGNED=1)
 target_compile_definitions(qp_control_robot PUBLIC ${pinocchio_alignment})
 target_link_libraries(qp_control_robot PUBLIC pinocchio::pinocchio_default qp_control_batch)
+target_precompile_headers(qp_control_robot PRIVATE <pinocchio/multibody.hpp> <pinocchio/algorithm/jacobian.hpp>)
 set_target_properties(qp_control_robot PROPERTIES CXX_VISIBILITY_PRESET hidden)
 
 if(QP_CONTROL_PYTHON)

@@ -7,6 +7,7 @@ _Array = npt.NDArray[np.float64]
 _IntArray = npt.NDArray[np.int64]
 
 kernels: str
+available: list[str]
 
 class Settings:
     eps_abs: float

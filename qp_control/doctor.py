@@ -45,8 +45,9 @@ def examine() -> list[Finding]:
             text = f"missing: pip install 'qp-control[{extra}]'" if extra else "missing"
             found.append(Finding(name, None if extra else False, text))
     best = usable_kernels()[0]
-    widest = "" if _solver.kernels == best else f", this processor has {best}: QP_CONTROL_KERNELS is set"
-    found.append(Finding("kernels", True if not widest else None, f"{_solver.kernels}{widest}"))
+    why = "QP_CONTROL_KERNELS is set" if best in _solver.available else "built on another one, install again"
+    narrower = "" if _solver.kernels == best else f", this processor has {best}: {why}"
+    found.append(Finding("kernels", None if narrower else True, f"{_solver.kernels}{narrower}"))
     found.append(Finding("threads", True, f"{_cores()} cores for this process"))
     for subject, check in (("QP solver", _solve), ("gradients", _differentiate), ("robots", _move)):
         try:

@@ -24,8 +24,17 @@ print(json.dumps([_solver.kernels, [[int(s.status), *s.x, *s.z, *s.s_lower] for 
 """
 
 
-def run(kernels):
-    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent)]
+MISSING = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name.endswith(sys.argv[1]) else find(name)
+from qp_control import doctor
+print([finding.text for finding in doctor.examine() if finding.subject == "kernels"])
+"""
+
+
+def run(kernels, script=SCRIPT, argument=str(Path(__file__).parent)):
+    command = [sys.executable, "-c", script, argument]
     environment = {name: value for name, value in os.environ.items() if name != "QP_CONTROL_KERNELS"}
     if kernels is not None:
         environment["QP_CONTROL_KERNELS"] = kernels
@@ -53,3 +62,12 @@ def test_build_that_is_not_there_is_refused_with_those_that_are(kernels):
     done = run(kernels)
     assert done.returncode != 0
     assert f"QP_CONTROL_KERNELS is {kernels!r}, this processor has: {', '.join(usable_kernels())}" in done.stderr
+
+
+@pytest.mark.skipif(len(usable_kernels()) == 1, reason="a processor with one build")
+def test_where_the_best_build_is_missing_the_next_one_is_taken():
+    best, after, *_ = usable_kernels()
+    done = run(None, MISSING, best)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"['{after}, this processor has {best}: built on another one, install again']\n"
+    assert run(best, MISSING, best).returncode != 0

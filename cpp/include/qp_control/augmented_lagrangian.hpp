@@ -259,7 +259,7 @@ void augmented_lagrangian(Kkt& kkt, Judge& judge, Penalties& penalties, int max_
       penalties.apply();
       evaluate(kkt, penalties, it);
     }
-    if (it.steps >= max_steps || judge.interrupts(it)) return judge.interrupted(it, going);
+    if (it.steps >= max_steps || judge.stops(it)) return judge.interrupted(it, going);
     going = judge.failed(it, going & !finite(it.error), going);
     if (!any(going)) return;
     const Mask indefinite = newton_step(kkt, penalties, going, it);
@@ -288,7 +288,7 @@ class SingleJudge {
   virtual bool will_do(const Iterate&) { return false; }
   virtual bool expired() const = 0;
   // Asked before every Newton step: is there no time left, or no prospect?
-  virtual bool interrupts(const Iterate&) { return expired(); }
+  virtual bool stops(const Iterate&) { return expired(); }
   // Of the inner problems, in the back end's units.
   virtual double tolerance() const = 0;
   // Was a point seen that will do?

@@ -32,7 +32,7 @@ class LaneJudge {
   Mask start() const { return able_; }
   Mask stagnates() const { return now_.stagnates; }
   double tolerance() const { return std::min(1e-10, 0.1 * settings_.eps_abs); }
-  bool interrupts(const Iterate&) const { return deadline_.passed(); }
+  bool stops(const Iterate&) const { return deadline_.passed(); }
   void interrupted(const Iterate& it, Mask going) { count(it, going); }
   Mask failed(const Iterate& it, Mask which, Mask going) {
     count(it, which);

@@ -34,4 +34,7 @@ void multiply(const Left& A, const Right& B, Product& C) {
 // Minimum-norm least-squares solution of A x = b; `rank`, if given, receives that of A.
 Vector least_squares(const Matrix& A, const Vector& b, double threshold, int* rank = nullptr);
 
+// A = Q R of a matrix with no more columns than rows: orthonormal columns, and a triangle.
+void thin_qr(const Matrix& A, Matrix& Q, Matrix& R);
+
 }  // namespace qp_control

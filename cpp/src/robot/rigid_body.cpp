@@ -22,7 +22,8 @@ using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::Ro
 // here.
 void check_derivatives(const pinocchio::Model& model) {
   const VectorXd neutral = pinocchio::neutral(model);
-  const VectorXd moved = pinocchio::integrate(model, neutral, VectorXd::LinSpaced(model.nv, 0.3, 0.9));
+  const VectorXd motion = VectorXd::LinSpaced(model.nv, 0.3, 0.9);
+  const VectorXd moved = pinocchio::integrate(model, neutral, motion);
   for (int j = 1; j < model.njoints; ++j) {
     const auto& joint = model.joints[j];
     auto data = joint.createData();

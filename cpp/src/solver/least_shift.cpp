@@ -1,6 +1,5 @@
 #include "qp_control/least_shift.hpp"
 
-#include <Eigen/QR>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -291,13 +290,8 @@ const LeastShiftResult& LeastShiftMemo::find(const StackedQP& qp, int max_steps,
 }
 
 DifferentiableLevel::DifferentiableLevel(LeastShift level) : shift(std::move(level)) {
-  const int n = static_cast<int>(shift.E.cols()), rank = shift.rank();
-  orthonormal = Matrix::Zero(n, rank);
-  triangular = Matrix::Zero(rank, rank);
-  if (rank == 0) return;
-  const Eigen::HouseholderQR<Matrix> qr((shift.Q.transpose() * shift.E_null).transpose());
-  orthonormal = qr.householderQ() * Matrix::Identity(n, rank);
-  triangular = qr.matrixQR().topRows(rank).triangularView<Eigen::Upper>();
+  orthonormal = Matrix::Zero(shift.E.cols(), 0);
+  if (shift.rank() > 0) thin_qr((shift.Q.transpose() * shift.E_null).transpose(), orthonormal, triangular);
 }
 
 Vector DifferentiableLevel::inverse_times(const Vector& u) const {

@@ -14,4 +14,10 @@ Vector least_squares(const Matrix& A, const Vector& b, double threshold, int* ra
   return factor.solve(b);
 }
 
+void thin_qr(const Matrix& A, Matrix& Q, Matrix& R) {
+  const Eigen::HouseholderQR<Matrix> factor(A);
+  Q = factor.householderQ() * Matrix::Identity(A.rows(), A.cols());
+  R = factor.matrixQR().topRows(A.cols()).triangularView<Eigen::Upper>();
+}
+
 }  // namespace qp_control

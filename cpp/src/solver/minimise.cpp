@@ -51,14 +51,14 @@ class Minimiser::Judge : public SingleJudge {
         settings_(settings),
         deadline_(deadline),
         certify_(look_for_certificates),
-        hopes_(!may_give_up) {
+        may_give_up_(may_give_up) {
     judgement_.restart();
     work_.tried_.clear();
   }
 
   bool expired() const override { return deadline_.passed(); }
-  bool interrupts(const Iterate& it) override {
-    gave_up = gave_up || !(hopes_ || promises(it));
+  bool stops(const Iterate& it) override {
+    gave_up = gave_up || (may_give_up_ && !promises(it));
     return gave_up || expired();
   }
   bool satisfied() const override { return within_; }
@@ -224,7 +224,7 @@ class Minimiser::Judge : public SingleJudge {
   bool first_ = true, within_ = false;
   double error_ = std::numeric_limits<double>::infinity();
   double first_gradient_ = 0.0, least_gradient_ = 0.0;
-  const bool hopes_;  // whatever the gradient says
+  const bool may_give_up_;
   bool rescued_ = false;
   int outer_ = 0, since_best_ = 0, looks_without_ = 0;
   double error_when_tried_ = 0.0;
