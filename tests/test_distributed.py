@@ -128,7 +128,7 @@ def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
 
 def test_a_killed_worker_is_started_again_and_changes_no_number(tmp_path: Path) -> None:
     """SIGKILL of one of two workers after the first checkpoint: torchrun starts both again, from that checkpoint."""
-    longer = {"imitation_iterations": 150, "validate_every": 10}
+    longer = {"imitation_iterations": 80, "validate_every": 10}
     expected, folder = alone(tmp_path / "alone", **longer), tmp_path / "killed"
     process = subprocess.Popen(
         torchrun(folder, "--resume", restarts=1, **longer), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -52,7 +52,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "arm_ppo": {"ppo_iterations": 6, "robots": 4, "steps": 8, "epochs": 2, "batch": 16},
     "cart_pole_sac": {"sac_iterations": 8, "robots": 2, "steps": 8, "updates": 1, "batch": 8, "kept": 48},
 }  # fmt: skip
-QUICK = ("constraint_learning", "cart_pole_ppo")  # killed once where slow tests are left out
+QUICK = ("polytope_learning", "cart_pole_ppo")  # killed once where slow tests are left out
 TEN = 3  # times as many updates, to be killed ten times
 
 
@@ -95,7 +95,7 @@ def test_killed_recipes_go_on_to_the_same_numbers(name: str, kills: int, tmp_pat
 
 
 def command(folder: Path) -> list[str]:
-    given = OFTEN | RECIPES["pendulum_recovery"] | {"imitation_iterations": 200}
+    given = OFTEN | RECIPES["pendulum_recovery"] | {"imitation_iterations": 100}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     options += ["--no-baselines", "--held-out=2", "--resume"]
     return [sys.executable, "-m", "qp_control.cli", "train", "pendulum_recovery", f"--run={folder}", *options]

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from qp_control.training.checkpoint import write_file
@@ -16,6 +14,8 @@ from qp_control.training.rollout import Rollout
 from qp_control.training.task import TrainingTask
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from qp_control.training.closed_loop_task import ClosedLoopTask
 
 BEFORE, AFTER = "#9aa0a6", "#1a73e8"
@@ -24,7 +24,7 @@ COLORS = ("#188038", AFTER, "#a142f4")
 
 def learning_curve(path: Path, rows: list[dict[str, str]], task: TrainingTask) -> Path:
     """Loss per iteration, and the validations' scores (one or two of them); rows: of metrics.csv. Returns the path."""
-    figure = Figure(figsize=(8.0, 6.4), layout="constrained")
+    figure = _figure((8.0, 6.4))
     loss, gain = figure.subplots(2, 1, sharex=True)
     iteration = np.array([int(row["iteration"]) for row in rows])
     values = np.array([float(row["loss"]) for row in rows])
@@ -62,7 +62,7 @@ def learning_curve(path: Path, rows: list[dict[str, str]], task: TrainingTask) -
 def before_and_after(path: Path, task: ClosedLoopTask, before: Rollout, after: Rollout, shown: int = 5) -> Path:
     """States and inputs of the first episodes of two evaluations from the same start states. Returns the path."""
     names: tuple[str, ...] = (*task.state_names, *task.input_names)
-    figure = Figure(figsize=(8.0, 1.9 * len(names)), layout="constrained")
+    figure = _figure((8.0, 1.9 * len(names)))
     axes: Any = figure.subplots(len(names), 1, sharex=True)
     time = task.plant.control_period * np.arange(before.states.shape[1])
     limit = task.plant.dynamics.effort_limit.numpy()
@@ -94,7 +94,7 @@ def pushes(path: Path, tasks: dict[str, tuple[Any, dict[str, Any]]]) -> Path:
     """Which pushes controllers survived: for each task by name the pushes' velocities (n, 2) [m/s], and for each
     controller by name whether it survived them (n,). Returns the path."""
     columns = max(len(survived) for _, survived in tasks.values())
-    figure = Figure(figsize=(3.2 * columns, 4.4 * len(tasks)), layout="constrained")
+    figure = _figure((3.2 * columns, 4.4 * len(tasks)))
     rows: Any = figure.subplots(len(tasks), columns, sharex="row", sharey="row", squeeze=False)
     for axes, (task, (velocity, survived)) in zip(rows, tasks.items(), strict=True):
         for axis, (name, kept) in zip(axes, survived.items(), strict=True):
@@ -112,7 +112,7 @@ def pushes(path: Path, tasks: dict[str, tuple[Any, dict[str, Any]]]) -> Path:
 
 def over_time(path: Path, title: str, period: float, curves: dict[str, Tensor], label: str, shown: int = 5) -> Path:
     """The first curves (B, T) of each name, sampled every `period` [s], on a logarithmic axis. Returns the path."""
-    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+    figure = _figure((8.0, 3.6))
     axis = figure.subplots()
     for (name, values), color in zip(curves.items(), (BEFORE, AFTER, *COLORS), strict=False):
         for k, curve in enumerate(values[:shown].detach().numpy()):
@@ -123,8 +123,14 @@ def over_time(path: Path, title: str, period: float, curves: dict[str, Tensor], 
     return _save(figure, path)
 
 
+def _figure(inches: tuple[float, float]) -> Figure:
+    # Matplotlib takes most of a second to import, and most commands draw nothing.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=inches, layout="constrained")
+
+
 def _save(figure: Figure, path: Path) -> Path:
-    FigureCanvasAgg(figure)
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120)
     write_file(path, picture.getvalue())
