@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.numpy import load, load_file, save
 
 import qp_control as qc
@@ -38,14 +39,17 @@ def run(*command, **options):
 
 
 @pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cpp")
+def build():
+    """Kept, so that the next run of the tests compiles only what has changed."""
+    folder = ROOT / "build" / "cpp_tests"
     options = ["-DQP_CONTROL_TESTS=ON", "-DQP_CONTROL_PYTHON=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
     options += ["-DQP_CONTROL_LIBRARY=ON", "-DQP_CONTROL_ROBOT=OFF"]
     # Without NDEBUG Eigen checks every size and index.
     options += ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1 -g0"]
-    run("cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(folder), *options)
-    run("cmake", "--build", str(folder), "--parallel", "2")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):  # against another process of the same tests
+        run("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *options)
+        run("cmake", "--build", folder, "--parallel", "2")
     return folder
 
 

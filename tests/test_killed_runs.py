@@ -128,4 +128,4 @@ def test_killed_commands_go_on_to_the_same_numbers(tmp_path: Path, kills: int) -
             killed += 1
         process.wait()
     assert killed >= min(2, kills)
-    assert finished_rows(folder) == expected and len(expected) == 208
+    assert finished_rows(folder) == expected and len(expected) == 108
