@@ -25,12 +25,13 @@ test: install
 # build than the generic one: make sanitize SANITIZED=build/sanitize_avx2 VECTOR=-march=x86-64-v3
 SANITIZED ?= build/sanitize
 VECTOR ?=
-SANITIZE := -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZE := -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize fuzz: export PATH := $(CURDIR)/$(BIN):$(PATH)
 sanitize fuzz: export ASAN_OPTIONS ?= detect_leaks=0
 sanitize fuzz: export UBSAN_OPTIONS ?= print_stacktrace=1
 CONFIGURE_SANITIZED = cmake -G Ninja -S . -B $(SANITIZED) -DQP_CONTROL_TESTS=ON -DQP_CONTROL_PYTHON=OFF \
-	  -DCMAKE_BUILD_TYPE=Debug -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DCMAKE_CXX_FLAGS='$(SANITIZE) $(VECTOR)'
+	  -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG='-Og -g1' -DCMAKE_CXX_FLAGS='$(SANITIZE) $(VECTOR)' \
+	  -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 sanitize: install
 	$(CONFIGURE_SANITIZED)
 	cmake --build $(SANITIZED) --parallel 2 --target kernel_facts solver_facts interior_point_facts ocp_facts

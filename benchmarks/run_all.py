@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 COLLECTIONS = "qp_sets"
 BENCHMARKS = (
     "accuracy", "qp_layers", "ocp_layers", "mpc_scaling", "nonlinear_mpc", "repeated_solves", "structure", "infeasible",
-    "time_limits", "environments", "contact", "instructions", "dynamics", "inverse_dynamics",
+    "time_limits", "start_up", "environments", "contact", "instructions", "dynamics", "inverse_dynamics",
     "inverse_dynamics_peers", "worst_ticks", COLLECTIONS,
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ if(QP_CONTROL_PYTHON)
   set(_boost_python python${Python_VERSION_MAJOR}${Python_VERSION_MINOR})
   find_package(Boost REQUIRED COMPONENTS ${_boost_python})
   pybind11_add_module(_robot NO_EXTRAS bindings/robot.cpp bindings/robot_motions.cpp
-                      bindings/robot_contact.cpp bindings/robot_whole_body.cpp)
+                      bindings/robot_contact.cpp bindings/robot_whole_body.cpp bindings/robot_model.cpp)
   target_link_libraries(_robot PRIVATE qp_control_robot pinocchio::pinocchio_parsers Boost::${_boost_python})
   # Beside the wheel `pin`, or, built without wheels, where Pinocchio's libraries were found.
   if(CMEEL)

@@ -23,7 +23,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 LEARNING = ["identification", "imitation", "quadruped_pushes", "reinforcement", "scaling", "training"]
 LONGER = ["instructions", "nonlinear_mpc", "repeated_solves", *LEARNING]  # ten seconds each
 QUICK = ["accuracy", "contact", "dynamics", "environments", "infeasible", "inverse_dynamics", "mpc_scaling"]
-QUICK += ["inverse_dynamics_peers", "ocp_layers", "qp_layers", "qp_sets", "structure", "time_limits", "worst_ticks"]
+QUICK += ["inverse_dynamics_peers", "ocp_layers", "qp_layers", "qp_sets", "start_up", "structure", "time_limits"]
+QUICK += ["worst_ticks"]
 NEEDED = {"accuracy": "scipy", "infeasible": "scipy", "ocp_layers": "scipy", "qp_sets": "scipy"}
 NEEDED["reinforcement"] = "stable_baselines3"
 # Where that is to be had, without the peers: they are none of the suite's business, and slow to start.

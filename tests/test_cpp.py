@@ -45,7 +45,7 @@ def build():
     options = ["-DQP_CONTROL_TESTS=ON", "-DQP_CONTROL_PYTHON=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
     options += ["-DQP_CONTROL_LIBRARY=ON", "-DQP_CONTROL_ROBOT=OFF"]
     # Without NDEBUG Eigen checks every size and index.
-    options += ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1 -g0"]
+    options += ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1"]
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):  # against another process of the same tests
         run("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *options)

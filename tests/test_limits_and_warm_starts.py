@@ -1,6 +1,5 @@
 """Limits, honest residuals, warm starts, and calls that leave no trace in the next one."""
 
-import time
 import types
 
 import numpy as np
@@ -70,11 +69,11 @@ def test_time_limit_ends_a_long_batch():
     qps = [random_feasible(seed, n, 20, 60) for seed in range(3)]
     batch = {name: np.stack([getattr(qps[k % 3], name) for k in range(48)]) for name in qps[0].arguments()}
     batch["g"] = batch["g"] + 1e-3 * rng.normal(size=batch["g"].shape)
-    started = time.perf_counter()
+    whole = qc.solve_qp(**batch, settings=qc.Settings(threads=1))
     sol = qc.solve_qp(**batch, settings=qc.Settings(time_limit=1e-4, threads=1))
-    assert time.perf_counter() - started < 10
-    assert np.all((sol.status == qc.Status.TIME_LIMIT) | (sol.status == qc.Status.SOLVED))
-    assert np.any(sol.status == qc.Status.TIME_LIMIT)
+    late = sol.status == qc.Status.TIME_LIMIT
+    assert np.any(late) and np.all(late | (sol.status == qc.Status.SOLVED))
+    assert np.all(sol.iterations[late] < whole.iterations[late])
 
 
 def test_tighter_tolerance_is_reached():

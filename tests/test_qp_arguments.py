@@ -150,15 +150,12 @@ def test_callers_arrays_never_change(n):
             assert np.array_equal(value, kept, equal_nan=True)
 
 
-def test_import_is_quick_and_does_not_load_torch():
-    """0.3 s is the project's bar; torch alone takes longer than that."""
+def test_import_loads_numpy_and_nothing_else():
+    """What is slow to load (torch, Pinocchio, Gymnasium) comes with the names that need it; benchmarks/start_up.py has
+    the times."""
     code = (
-        "import time; t = time.perf_counter(); import qp_control; t = time.perf_counter() - t\n"
-        "import sys; print(t, 'torch' in sys.modules, 'pinocchio' in sys.modules)"
+        "import sys; before = set(sys.modules); import qp_control\n"
+        "print(*{name.partition('.')[0] for name in sys.modules.keys() - before} - sys.stdlib_module_names)"
     )
-    results = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-        for _ in range(3)
-    ]
-    assert results[0][1:] == ["False", "False"]
-    assert min(float(r[0]) for r in results) < 0.3
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"numpy", "qp_control"}

@@ -3,7 +3,6 @@
 import gc
 import os
 import re
-import time
 from pathlib import Path
 
 import gymnasium as gym
@@ -183,10 +182,8 @@ def test_browser_that_hangs_is_given_up(tmp_path, browser_needed):
     with viewer.Browser(timeout=60) as browser:
         browser.open(page)
         browser.timeout = 1.0
-        start = time.monotonic()
         with pytest.raises(viewer.BrowserError, match=r"did not answer within 1.0 s"):
             browser.evaluate("(() => { for (;;); })()")
-        assert time.monotonic() - start < 5.0
     assert not running(browser.process_id)
 
 

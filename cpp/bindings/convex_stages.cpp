@@ -1,4 +1,4 @@
-#include "qp_control/convex_stages.hpp"
+#include "../src/nonlinear_mpc/convex_stages.hpp"
 
 #include "arrays.hpp"
 

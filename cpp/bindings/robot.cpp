@@ -1,17 +1,15 @@
-// Pinocchio sets limits of Boost's preprocessor lists and comes before any other header of Boost.
-#include <pinocchio/multibody.hpp>
-//
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <boost/python/extract.hpp>
 #include <cmath>
 #include <optional>
+#include <pinocchio/config.hpp>
 #include <string>
 #include <utility>
 
 #include "robot_arrays.hpp"
+#include "robot_model.hpp"
 
 namespace py = pybind11;
 using namespace qp_control;
@@ -106,10 +104,8 @@ PYBIND11_MODULE(_robot, m) {
   robot
       .def(py::init([](const py::object& model, double dt, int substeps, Integrator integrator,
                        std::vector<int> actuated, int threads) {
-             boost::python::extract<pinocchio::Model&> extracted(model.ptr());
-             if (!extracted.check()) throw py::type_error("model is not a pinocchio.Model");
              return std::make_unique<RigidBody>(
-                 extracted(), RigidBodySettings{dt, substeps, integrator, std::move(actuated), threads});
+                 *robot_model(model).model, RigidBodySettings{dt, substeps, integrator, std::move(actuated), threads});
            }),
            py::arg("model"), py::kw_only(), py::arg("dt"), py::arg("substeps"), py::arg("integrator"),
            py::arg("actuated"), py::arg("threads"))

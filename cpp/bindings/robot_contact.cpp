@@ -1,17 +1,15 @@
 // Control periods with contact for Python.
-#include <pinocchio/multibody.hpp>
-//
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <array>
-#include <boost/python/extract.hpp>
 #include <string>
 #include <tuple>
 #include <utility>
 
 #include "qp_control/contact.hpp"
 #include "robot_arrays.hpp"
+#include "robot_model.hpp"
 #include "signal_check.hpp"
 
 namespace qp_control {
@@ -27,15 +25,15 @@ const BoxQpMaker& box_qps(const py::capsule& solver) {
 }
 
 struct Model {
-  Model(const pinocchio::Model& model, RigidBodySettings s, const ContactSettings& contact, py::capsule qps)
+  Model(const RobotModel& robot, RigidBodySettings s, const ContactSettings& contact, py::capsule qps)
       : solver(std::move(qps)),
-        nx(model.nq + model.nv),
+        nx(robot.nq + robot.nv),
         nu(static_cast<Size>(s.actuated.size())),
-        n_par(10 * (model.njoints - 1) + model.nv),
+        n_par(robot.n_par),
         contacts(static_cast<Size>(contact.balls.size() + contact.pairs.size())),
         dry(static_cast<Size>(contact.dry.size())),
         substeps(s.substeps),
-        dynamics(model, std::move(s), contact, box_qps(solver)),
+        dynamics(*robot.model, std::move(s), contact, box_qps(solver)),
         rows(dynamics.rows()) {}
 
   // The arguments of a batch, checked.
@@ -169,8 +167,6 @@ void bind_contact(py::module_& m) {
                        double stiffness, double damping, double slip, bool lift, double limit_stiffness,
                        double limit_damping, std::vector<int> limited, std::vector<int> dry, int substeps,
                        py::capsule solver) {
-             boost::python::extract<pinocchio::Model&> extracted(model.ptr());
-             if (!extracted.check()) throw py::type_error("model is not a pinocchio.Model");
              ContactSettings c;
              for (const auto& [frame, radius, offset] : balls)
                c.balls.push_back({frame, radius, {offset[0], offset[1], offset[2]}});
@@ -186,7 +182,7 @@ void bind_contact(py::module_& m) {
              c.limited = std::move(limited);
              c.dry = std::move(dry);
              RigidBodySettings s{dt, substeps, Integrator::semi_implicit, std::move(actuated), threads};
-             return std::make_unique<Model>(extracted(), std::move(s), c, std::move(solver));
+             return std::make_unique<Model>(robot_model(model), std::move(s), c, std::move(solver));
            }),
            py::kw_only(), py::arg("model"), py::arg("dt"), py::arg("actuated"), py::arg("threads"), py::arg("balls"),
            py::arg("pairs"), py::arg("ground"), py::arg("directions"), py::arg("stiffness"), py::arg("damping"),

@@ -1,15 +1,13 @@
 // QPs of controllers by inverse dynamics for Python.
-#include <pinocchio/multibody.hpp>
-//
 #include <pybind11/eigen.h>
 #include <pybind11/stl.h>
 
 #include <array>
-#include <boost/python/extract.hpp>
 
 #include "qp_control/inverse_dynamics_loop.hpp"
 #include "qp_control/whole_body.hpp"
 #include "robot_arrays.hpp"
+#include "robot_model.hpp"
 
 namespace qp_control {
 namespace {
@@ -110,14 +108,14 @@ Barrier barrier(const py::dict& d) {
 }
 
 struct Model {
-  Model(const pinocchio::Model& m, WholeBodySettings s)
-      : model(m),
+  Model(const py::object& m, WholeBodySettings s)
+      : robot(robot_model(m)),
         settings(std::move(s)),
-        nq(model.nq),
-        nv(model.nv),
+        nq(robot.nq),
+        nv(robot.nv),
         nu(static_cast<Size>(settings.actuated.size())),
-        n_par(10 * (model.njoints - 1) + model.nv),
-        body(model, settings) {}
+        n_par(robot.n_par),
+        body(*robot.model, settings) {}
 
   // Shapes of the problem's arrays, in its order.
   std::array<std::vector<Size>, 11> shapes(Size batch) const {
@@ -148,7 +146,7 @@ struct Model {
     return {data(*p, "parameters", {batch, n_par}), false};
   }
 
-  const pinocchio::Model model;
+  const RobotModel robot;
   const WholeBodySettings settings;
   const Size nq, nv, nu, n_par;
   WholeBody body;
@@ -173,7 +171,7 @@ struct Loop {
         nv(m.nv),
         numbers(m.body.numbers()),
         n_par(m.n_par),
-        loop(m.model, m.settings, dense_qps(solver), loop_options(shift_weights, torque_shift_weight)) {}
+        loop(*m.robot.model, m.settings, dense_qps(solver), loop_options(shift_weights, torque_shift_weight)) {}
 
   // Torques, x, shifts, status and iterations. q and v may be anything of the right size: the status says so.
   py::tuple tick(const Array& q, const Array& v, const Array& k, const MaybeArray& par) {
@@ -202,8 +200,6 @@ void bind_whole_body(py::module_& m) {
                        const std::vector<py::dict>& terms, const std::vector<py::dict>& supports,
                        const std::vector<py::dict>& bounds, const std::vector<py::dict>& barriers, int torque_lower,
                        int torque_upper) {
-             boost::python::extract<pinocchio::Model&> extracted(model.ptr());
-             if (!extracted.check()) throw py::type_error("model is not a pinocchio.Model");
              WholeBodySettings s;
              s.actuated = std::move(actuated);
              s.threads = threads;
@@ -214,7 +210,7 @@ void bind_whole_body(py::module_& m) {
              for (const auto& d : barriers) s.barriers.push_back(barrier(d));
              s.torque_lower = torque_lower;
              s.torque_upper = torque_upper;
-             return std::make_unique<Model>(extracted(), std::move(s));
+             return std::make_unique<Model>(model, std::move(s));
            }),
            py::kw_only(), py::arg("model"), py::arg("actuated"), py::arg("threads"), py::arg("numbers"),
            py::arg("terms"), py::arg("supports"), py::arg("bounds"), py::arg("barriers"), py::arg("torque_lower"),

@@ -22,6 +22,7 @@ struct Evaluator::Implementation {
     for (Vector6* zero : {&carried[0].u, &carried[0].w, &carried[0].a}) zero->setZero();
     J_q.setZero(m.nv, m.nv);
     J_w.setZero(m.nv, m.nv);
+    torques.setZero(m.nv, 10 * (m.njoints - 1));
     for (const auto& joint : model.joints)
       if (joint.shortname() == "JointModelFreeFlyer")
         free_flyers.push_back(joint.idx_v());
@@ -38,6 +39,7 @@ struct Evaluator::Implementation {
   Eigen::VectorXd damped;  // tau - d o v
   Eigen::VectorXd opposite;
   Eigen::MatrixXd J_q, J_w;
+  Eigen::MatrixXd torques;  // per parameter of the bodies
   Tree tree;
   std::vector<Change> carried;          // of each body, the sum over the joints that carry it
   std::vector<Matrix6> composite;       // inertias of what each joint carries, in the world

@@ -13,16 +13,28 @@ using View = Eigen::Ref<const VectorXd>;
 
 void Evaluator::parameter_jacobian(const VectorXd& q, const VectorXd& v, const VectorXd& a, const MatrixXd& a_tau,
                                    MatrixXd& a_p) {
+  // The torques are linear in the parameters of body i, with the factors J_i' bodyRegressor(v_i, a_i). Rows of joints
+  // that do not carry it stay zero.
   auto& s = *implementation_;
-  pinocchio::computeJointTorqueRegressor(s.model, s.data, q, v, a);
-  a_p.leftCols(10 * bodies()).noalias() = -a_tau * s.data.jointTorqueRegressor;
+  const auto& model = s.model;
+  pinocchio::rnea(s.model, s.data, View(q), View(v), View(a));
+  pinocchio::computeJointJacobians(s.model, s.data, q);
+  for (int b = 1; b < model.njoints; ++b) {
+    const auto regressor = pinocchio::bodyRegressor(s.data.v[b], s.data.a_gf[b]);
+    for (const auto joint : model.supports[b])
+      for (int i = model.idx_vs[joint]; i < model.idx_vs[joint] + model.nvs[joint]; ++i) {
+        const auto axis = s.data.oMi[b].actInv(pinocchio::Motion(s.data.J.col(i)));
+        s.torques.block<1, 10>(i, 10 * (b - 1)).noalias() = axis.toVector().transpose() * regressor;
+      }
+  }
+  a_p.leftCols(10 * bodies()).noalias() = -a_tau * s.torques;
   a_p.rightCols(nv()).noalias() = -a_tau * v.asDiagonal();
 }
 
 void Evaluator::parameter_adjoint(const VectorXd& q, const VectorXd& v, const VectorXd& a, const VectorXd& w,
                                   double* g) {
-  // Row block of body i in Y is J_i' bodyRegressor(v_i, a_i): Y' w needs only J_i w, the velocity of body i when the
-  // joints move with w. Linear in the number of bodies, where Y itself is quadratic.
+  // By the same factors: of J_i w, the velocity of body i when the joints move with w, there is need only. Linear in
+  // the number of bodies, where the Jacobian is quadratic.
   auto& s = *implementation_;
   pinocchio::rnea(s.model, s.data, View(q), View(v), View(a));
   pinocchio::forwardKinematics(s.model, s.moved, View(q), View(w));

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <pinocchio/algorithm/joint-configuration.hpp>
+#include <pinocchio/algorithm/jacobian.hpp>
 #include <pinocchio/multibody.hpp>
 #include <set>
 #include <stdexcept>
@@ -21,17 +21,25 @@ using RowMajor = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::Ro
 // Pinocchio computes accelerations of every tree, but wrong derivatives, without a word, of those that are refused
 // here.
 void check_derivatives(const pinocchio::Model& model) {
-  const VectorXd neutral = pinocchio::neutral(model);
-  const VectorXd motion = VectorXd::LinSpaced(model.nv, 0.3, 0.9);
-  const VectorXd moved = pinocchio::integrate(model, neutral, motion);
+  const Evaluator robot(model);
+  const VectorXd neutral = robot.neutral(), motion = VectorXd::LinSpaced(model.nv, 0.3, 0.9);
+  VectorXd moved(model.nq);
+  robot.integrate(neutral, motion, moved);
+  pinocchio::Data data(model);
+  const auto axes = [&](const VectorXd& q) {  // of all joints, each in its body
+    pinocchio::computeJointJacobians(model, data, q);
+    MatrixXd J = MatrixXd::Zero(6, model.nv), out(6, model.nv);
+    for (int j = 1; j < model.njoints; ++j) {
+      pinocchio::getJointJacobian(model, data, j, pinocchio::LOCAL, J);
+      out.middleCols(model.idx_vs[j], model.nvs[j]) = J.middleCols(model.idx_vs[j], model.nvs[j]);
+    }
+    return out;
+  };
+  const MatrixXd before_motion = axes(neutral), after_motion = axes(moved);
   for (int j = 1; j < model.njoints; ++j) {
-    const auto& joint = model.joints[j];
-    auto data = joint.createData();
-    joint.calc(data, neutral);
-    const MatrixXd axes = data.S().matrix();
-    joint.calc(data, moved);
-    if (!axes.isApprox(data.S().matrix()))
-      throw std::invalid_argument("the joint '" + model.names[j] + "' is a " + joint.shortname() +
+    const int first = model.idx_vs[j], size = model.nvs[j];
+    if (!before_motion.middleCols(first, size).isApprox(after_motion.middleCols(first, size)))
+      throw std::invalid_argument("the joint '" + model.names[j] + "' is a " + model.joints[j].shortname() +
                                   ", whose axes turn in the body that it moves, expected fixed axes: model it as "
                                   "single joints one after the other");
     int before = j - 1;

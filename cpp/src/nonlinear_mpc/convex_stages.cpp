@@ -1,4 +1,4 @@
-#include "qp_control/convex_stages.hpp"
+#include "convex_stages.hpp"
 
 #include <Eigen/Cholesky>
 #include <Eigen/Core>
