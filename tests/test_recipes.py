@@ -110,9 +110,11 @@ def test_learning_the_cost_alone_from_few_demonstrations_generalises() -> None:
     assert task.score(Trainer(task).train(), HELD_OUT_SEED, 20).values["action error"] < 1e-2 * before
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 3, 4))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
 def test_limits_never_told_are_learned_from_an_expert_that_cannot_always_keep_them(seed: int) -> None:
-    """From the first of these seeds, gradients alone end where track and obstacle leave no way between them."""
+    """As in examples/train_constraints.py, which every run of the tests has, from other starts. From the first of these
+    seeds, gradients alone end where track and obstacle leave no way between them."""
     task: Any = create("constraint_learning", demonstrations=16, seed=seed)
     assert 0 < int(task.shown.feasible.sum()) < 16
     before = task.score(task.module(), HELD_OUT_SEED, 10).values
