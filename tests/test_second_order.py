@@ -124,6 +124,13 @@ def test_joints_that_are_not_in_depth_first_order_are_refused():
     RobotDynamics(in_order, dt=0.1)
 
 
+def test_joints_far_from_the_origin_are_taken():
+    """Where their axes in the world have lost half their digits."""
+    model = tree_model([("x", 0), ("unaligned", 1), ("x", 2)])
+    model.jointPlacements[1] = pin.SE3(np.eye(3), np.array([1e8, -2e8, 3e7]))
+    RobotDynamics(model, dt=0.1)
+
+
 def test_composite_joints_with_fixed_axes_are_taken():
     joint = pin.JointModelComposite()
     joint.addJoint(pin.JointModelPX())

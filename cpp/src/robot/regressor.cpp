@@ -33,7 +33,7 @@ void Evaluator::parameter_jacobian(const VectorXd& q, const VectorXd& v, const V
 
 void Evaluator::parameter_adjoint(const VectorXd& q, const VectorXd& v, const VectorXd& a, const VectorXd& w,
                                   double* g) {
-  // By the same factors: of J_i w, the velocity of body i when the joints move with w, there is need only. Linear in
+  // By the same factors, of which only J_i w is needed: the velocity of body i when the joints move with w. Linear in
   // the number of bodies, where the Jacobian is quadratic.
   auto& s = *implementation_;
   pinocchio::rnea(s.model, s.data, View(q), View(v), View(a));
