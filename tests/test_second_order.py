@@ -125,9 +125,14 @@ def test_joints_that_are_not_in_depth_first_order_are_refused():
 
 
 def test_joints_far_from_the_origin_are_taken():
-    """Where their axes in the world have lost half their digits."""
-    model = tree_model([("x", 0), ("unaligned", 1), ("x", 2)])
-    model.jointPlacements[1] = pin.SE3(np.eye(3), np.array([1e8, -2e8, 3e7]))
+    """Where the axes of a screw in the world have lost half their digits."""
+    model = tree_model([("x", 0)])
+    far = pin.SE3(np.eye(3), np.array([1e6, -2e6, 3e7]))
+    model.appendBodyToJoint(
+        model.addJoint(1, pin.JointModelHelicalUnaligned(0.6, 0.0, 0.8, 0.1), far, "screw"),
+        pin.Inertia.Random(),
+        pin.SE3.Identity(),
+    )
     RobotDynamics(model, dt=0.1)
 
 
