@@ -7,8 +7,8 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cpp -name 
 # The build's own environment is pinned too; recent versions of pip read a variable of its own for that.
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt CMAKE_BUILD_PARALLEL_LEVEL=2 $(BIN)/python -m pip
 
-# For this processor alone: without AVX-512 that is a quarter less to compile. Python compiles what is imported, when it is
-# imported: of the packages that is a part.
+# For this processor alone: without AVX-512 that is a quarter less to compile. Packages become bytecode when they are
+# imported, which most of their files never are.
 INSTALL := $(PIP) install --no-compile --config-settings=cmake.define.QP_CONTROL_NATIVE=ON
 
 .PHONY: train test sanitize fuzz install lint docs bench clean

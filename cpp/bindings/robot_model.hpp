@@ -1,4 +1,4 @@
-// Robots from Python. Pinocchio's headers take ten seconds to compile: robot_model.cpp alone has them.
+// Robots from Python. Pinocchio's headers are slow to compile: robot_model.cpp alone has them.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -17,8 +17,8 @@ void Evaluator::parameter_jacobian(const VectorXd& q, const VectorXd& v, const V
   // that do not carry it stay zero.
   auto& s = *implementation_;
   const auto& model = s.model;
-  pinocchio::rnea(s.model, s.data, View(q), View(v), View(a));
-  pinocchio::computeJointJacobians(s.model, s.data, q);
+  pinocchio::rnea(model, s.data, View(q), View(v), View(a));
+  pinocchio::computeJointJacobians(model, s.data, q);
   for (int b = 1; b < model.njoints; ++b) {
     const auto regressor = pinocchio::bodyRegressor(s.data.v[b], s.data.a_gf[b]);
     for (const auto joint : model.supports[b])
